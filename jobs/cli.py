@@ -1,0 +1,40 @@
+"""`imagetag NAME ...` runs the job `NAME`, as `python -m jobs.NAME ...` does."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from imagetag import __version__
+
+# What the first line of each job's module says, written here too: importing them all to ask for it
+# would make `imagetag scrape` pay for TensorFlow.
+JOBS = {
+    "scrape": "images of tags, from a board into storage",
+    "explore": "the spread of image dimensions, and the input size to train at",
+    "train": "a classifier for each tag",
+    "evaluate": "a trained classifier on its test split",
+    "predict": "score new images in bulk",
+    "board": "serve a local imageboard, of drawn pictures or of a folder's",
+    "demo": "the whole pipeline on a board of its own",
+}
+
+
+def main() -> int:
+    """Run the job that the first argument names; returns its exit code."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        lines = [f"  {job:10} {text}" for job, text in JOBS.items()]
+        print(  # noqa: T201
+            "usage: imagetag JOB [OPTIONS]\n\n" + "\n".join(lines) + "\n\n"
+            "imagetag JOB --help shows a job's options. IMAGETAG_* variables set them too."
+        )
+        return 0
+    if name == "--version":
+        print(f"imagetag {__version__}")  # noqa: T201
+        return 0
+    if name not in JOBS:
+        print(f"imagetag: no job {name!r}; there are {', '.join(JOBS)}", file=sys.stderr)  # noqa: T201
+        return 2
+    module = importlib.import_module(f"jobs.{name}")
+    return int(module.main(sys.argv[2:]))

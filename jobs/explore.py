@@ -1,0 +1,45 @@
+"""The explore job: the spread of image dimensions, and the input size to train at."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from imagetag.job import for_each_tag, run_job
+from imagetag.settings import TagSettings
+from imagetag.storage import open_storage
+
+
+class ExploreSettings(TagSettings):
+    """Options of `imagetag explore`."""
+
+    max_pixels: int = Field(
+        65536, ge=1024, description="the most pixels of input (width x height) to recommend"
+    )
+    percentile: float = Field(
+        50, gt=0, lt=100, description="which percentile of widths and heights the input follows"
+    )
+
+
+def work(settings: ExploreSettings) -> None:
+    """Explore each tag of this shard."""
+    from imagetag.explore import explore_tag  # matplotlib: not for --help
+
+    storage = open_storage(settings.storage)
+    for_each_tag(
+        settings,
+        lambda tag: explore_tag(
+            storage, tag, max_pixels=settings.max_pixels, percentile=settings.percentile
+        ),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    return run_job("explore", str(__doc__), ExploreSettings, work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""What can go wrong, by what the caller should do about it.
+
+Every error a person can meet is one of these. Its text is one line: what was wrong, with which
+value, and what to do. Its exit code is what the Kubernetes manifests decide on.
+"""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_USAGE = 2
+EXIT_INPUT = 3
+EXIT_TRANSIENT = 75
+EXIT_TERMINATED = 143
+
+
+class ImagetagError(Exception):
+    """Base of the errors that are reported as one line."""
+
+    exit_code = EXIT_USAGE
+
+
+class UsageError(ImagetagError):
+    """The command or its settings are wrong; trying again cannot help."""
+
+    exit_code = EXIT_USAGE
+
+
+class InputError(ImagetagError):
+    """The input cannot satisfy this (no such tag, too few images, no such model)."""
+
+    exit_code = EXIT_INPUT
+
+
+class TransientError(ImagetagError):
+    """Something outside is out of order for now; the same call may work later."""
+
+    exit_code = EXIT_TRANSIENT
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: save what there is and leave. Not an Exception, so that nothing eats it."""
+
+    exit_code = EXIT_TERMINATED

@@ -1,0 +1,139 @@
+"""What every job does around its work: settings, logs, signals, exit codes, many tags."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+import structlog
+
+from imagetag import log
+from imagetag.errors import (
+    EXIT_DONE,
+    EXIT_TERMINATED,
+    EXIT_TRANSIENT,
+    ImagetagError,
+    InputError,
+    Terminated,
+    TransientError,
+    UsageError,
+)
+from imagetag.settings import Settings, TagSettings, parse_settings
+
+EXIT_DEFECT = 1
+EXIT_INTERRUPTED = 130
+
+
+def run_job(
+    command: str,
+    summary: str,
+    settings_class: type[Settings],
+    work: Callable[[Settings], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run one job from its arguments to its exit code.
+
+    SIGTERM raises `Terminated` in the main thread: the work saves its state on the way out, and
+    the process ends with 143 even where a thread of it is still waiting for a server.
+    """
+    log.configure()
+    logger = log.get_logger()
+    debug = False
+    try:
+        settings = parse_settings(
+            settings_class,
+            sys.argv[1:] if argv is None else argv,
+            command=command,
+            summary=summary,
+        )
+        log.configure(settings.log_format, settings.log_level)
+        debug = settings.log_level == "debug"
+        previous = signal.signal(signal.SIGTERM, _terminate)
+        try:
+            work(settings)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+    except ImagetagError as error:
+        logger.error(str(error), exit_code=error.exit_code, exc_info=debug)
+        return error.exit_code
+    except Terminated:
+        logger.warning("stopped by SIGTERM; run it again to go on", exit_code=EXIT_TERMINATED)
+        _leave(EXIT_TERMINATED)
+    except KeyboardInterrupt:
+        logger.warning("interrupted; run it again to go on", exit_code=EXIT_INTERRUPTED)
+        _leave(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        _leave(EXIT_DONE)  # the reader of our output has seen enough
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
+            return _defect(error, debug)
+        logger.error(f"this machine is short of something: {error}", exit_code=EXIT_TRANSIENT)
+        return EXIT_TRANSIENT
+    except Exception as error:
+        return _defect(error, debug)
+    return EXIT_DONE
+
+
+def for_each_tag(settings: TagSettings, work: Callable[[str], None]) -> None:
+    """Do the work for each of this shard's tags; a tag that fails does not stop the others.
+
+    Raises:
+        UsageError: at once, as no other tag would fare better.
+        TransientError: at the end, if a tag failed for a passing reason.
+        InputError: at the end, if a tag's input cannot satisfy the job.
+
+    """
+    tags = settings.my_tags()
+    logger = log.get_logger()
+    if not tags:
+        logger.info("nothing to do: more shards than tags", shard=settings.shard_index)
+    failed: list[tuple[str, ImagetagError]] = []
+    for tag in tags:
+        with structlog.contextvars.bound_contextvars(tag=tag):
+            try:
+                work(tag)
+            except UsageError:
+                raise
+            except ImagetagError as error:
+                failed.append((tag, error))
+                if len(tags) > 1:
+                    logger.error(
+                        str(error),
+                        exit_code=error.exit_code,
+                        exc_info=settings.log_level == "debug",
+                    )
+    if not failed:
+        return
+    if len(tags) == 1:
+        raise failed[0][1]
+    passing = [error for _, error in failed if isinstance(error, TransientError)]
+    kind = TransientError if passing else InputError
+    names = ", ".join(tag for tag, _ in failed[:10]) + (", ..." if len(failed) > 10 else "")
+    raise kind(f"{len(failed)} of {len(tags)} tags failed: {names}")
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> Any:
+    raise Terminated
+
+
+def _leave(code: int) -> None:
+    # Not sys.exit: that would wait for download threads, which may wait for a server.
+    sys.stdout = None  # type: ignore[assignment]
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _defect(error: Exception, debug: bool) -> int:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    log.get_logger().error(
+        f"unexpected {text[:500]}"
+        + ("" if debug else "; run with --log-level debug for the traceback"),
+        exit_code=EXIT_DEFECT,
+        exc_info=debug,
+    )
+    return EXIT_DEFECT

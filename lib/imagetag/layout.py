@@ -1,0 +1,178 @@
+"""The keys of everything in storage. This module builds and parses them; nothing else does.
+
+    <tag>/{train,test}/{<tag>,not_<tag>}/<md5>.<ext>    the images
+    <tag>/manifest/part-<digest>.jsonl                  a row an image
+    <tag>/manifest/failed-<digest>.jsonl                a row a post that could not be stored
+    <tag>/dataset.json                                  summary and completion marker
+    <tag>/explore/                                      plots, report, recommended input size
+    <tag>/models/<run>/                                 model, metrics, report
+    <tag>/models/LATEST                                 the name of the newest complete run
+
+`<tag>` is percent-encoded where a key or a path would break.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from dataclasses import dataclass
+from typing import Literal, get_args
+from urllib.parse import unquote
+
+from imagetag.errors import UsageError
+
+Split = Literal["train", "test"]
+Label = Literal["positive", "negative"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+LABELS: tuple[Label, ...] = get_args(Label)
+
+# What S3 calls safe, less the star and the slash: also good in file names and in a shell's path.
+_SAFE = frozenset((string.ascii_letters + string.digits + "!-_.'()").encode())
+_MAX_COMPONENT = 240  # bytes; file systems allow 255, and `not_` comes before
+_IMAGE_NAME = re.compile(r"(?P<md5>[0-9a-f]{32})\.(?P<ext>[a-z0-9]{2,5})")
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class ImageKey:
+    """What an image's key says."""
+
+    tag: str
+    split: Split
+    label: Label
+    md5: str
+    ext: str
+
+
+def encode(tag: str) -> str:
+    """Return the tag as a path component; `decode` gives the tag back.
+
+    Raises:
+        UsageError: if the tag is empty or too long for a file name.
+
+    """
+    raw = tag.encode()
+    text = "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in raw)
+    if text.startswith("."):  # hidden files, `.` and `..`
+        text = "%2E" + text[1:]
+    if text.endswith("."):  # Windows drops it
+        text = text[:-1] + "%2E"
+    if not text or len(text) > _MAX_COMPONENT:
+        raise UsageError(f"the tag {tag[:40]!r} is empty or too long for a file name")
+    return text
+
+
+def decode(component: str) -> str:
+    """Return the tag that `encode` made a path component of.
+
+    Raises:
+        ValueError: if `encode` makes no such component.
+
+    """
+    tag = unquote(component, errors="strict")
+    try:
+        canonical = encode(tag)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    if canonical != component:
+        raise ValueError(f"{component!r} is not a tag's folder")
+    return tag
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The keys of one tag."""
+
+    tag: str
+
+    @property
+    def root(self) -> str:
+        """The folder of everything about the tag."""
+        return encode(self.tag) + "/"
+
+    def label_folder(self, label: Label) -> str:
+        """Return the name of a label's folder: `<tag>` or `not_<tag>`."""
+        return encode(self.tag) if label == "positive" else "not_" + encode(self.tag)
+
+    def images(self, split: Split, label: Label) -> str:
+        """Return the folder of a split's images of one label."""
+        return f"{self.root}{split}/{self.label_folder(label)}/"
+
+    def image(self, split: Split, label: Label, md5: str, ext: str) -> str:
+        """Return the key of an image."""
+        name = f"{md5}.{ext}"
+        if not _IMAGE_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not an image's name")
+        return self.images(split, label) + name
+
+    @property
+    def manifest(self) -> str:
+        """The folder of the manifest's parts."""
+        return self.root + "manifest/"
+
+    def part(self, kind: Literal["part", "failed"], digest: str) -> str:
+        """Return the key of a part of the manifest, or of the record of failures."""
+        return f"{self.manifest}{kind}-{digest}.jsonl"
+
+    def part_kind(self, key: str) -> Literal["part", "failed"] | None:
+        """Return what a key below `manifest` holds, None if nothing of ours."""
+        name = key.removeprefix(self.manifest)
+        match = re.fullmatch(r"(part|failed)-[0-9a-f]{8,64}\.jsonl", name)
+        return match and match[1]  # type: ignore[return-value]
+
+    @property
+    def dataset(self) -> str:
+        """The completion marker of the dataset."""
+        return self.root + "dataset.json"
+
+    def explore(self, name: str) -> str:
+        """Return the key of a file of `explore`."""
+        return f"{self.root}explore/{name}"
+
+    def run(self, run: str, name: str) -> str:
+        """Return the key of a file of a training run.
+
+        Raises:
+            UsageError: if `run` cannot be a run's name.
+
+        """
+        return f"{self.root}models/{checked_run(run)}/{name}"
+
+    @property
+    def latest(self) -> str:
+        """The pointer to the newest complete run."""
+        return self.root + "models/LATEST"
+
+
+def checked_run(name: str) -> str:
+    """Return a run's name.
+
+    Raises:
+        UsageError: if it is not letters, digits, dots, dashes and underscores, 100 at most.
+
+    """
+    if not _RUN_NAME.fullmatch(name) or name == "LATEST":
+        raise UsageError(
+            f"--run {name!r}: use letters, digits, '.', '-' and '_', beginning with a letter or "
+            "digit, 100 at most"
+        )
+    return name
+
+
+def parse_image(key: str) -> ImageKey:
+    """Return what an image's key says.
+
+    Raises:
+        ValueError: if it is not the key of an image.
+
+    """
+    parts = key.split("/")
+    if len(parts) != 4 or parts[1] not in SPLITS:
+        raise ValueError(f"{key!r} is not the key of an image")
+    layout = Layout(decode(parts[0]))
+    split: Split = "train" if parts[1] == "train" else "test"
+    match = _IMAGE_NAME.fullmatch(parts[3])
+    for label in LABELS:
+        if match and parts[2] == layout.label_folder(label):
+            return ImageKey(layout.tag, split, label, match["md5"], match["ext"])
+    raise ValueError(f"{key!r} is not the key of an image")

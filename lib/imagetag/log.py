@@ -1,0 +1,117 @@
+"""Structured logs on standard error, and progress that suits a terminal as well as a pod's log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Any, Literal, TextIO
+
+import structlog
+from tqdm import tqdm
+
+LogFormat = Literal["auto", "json", "console"]
+
+get_logger = structlog.get_logger
+
+
+def configure(log_format: LogFormat = "auto", level: str = "info") -> None:
+    """Send log lines to standard error: readable on a terminal, one JSON object a line elsewhere.
+
+    Every line has `timestamp` (UTC, ISO 8601), `level` and `event`, and the bound fields.
+    """
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    debug = level == "debug"
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(
+            fmt="%H:%M:%S" if console else "iso", utc=not console, key="timestamp"
+        ),
+    ]
+    if console:
+        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0))
+    else:
+        processors += [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+        ]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=lambda *_: structlog.PrintLogger(_BelowBars(sys.stderr)),  # type: ignore[arg-type]
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, stream=sys.stderr)
+
+
+class _BelowBars:
+    """A text stream that does not tear a progress bar apart."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with tqdm.external_write_mode(file=self._stream):
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+class Progress:
+    """Counts work done: a bar on a terminal, a log line every few seconds elsewhere.
+
+    Safe to advance from many threads.
+    """
+
+    def __init__(
+        self, event: str, total: int | None = None, unit: str = "images", every: float = 5.0
+    ) -> None:
+        self._event, self._total, self._unit, self._every = event, total, unit, every
+        self._log = get_logger()
+        self._lock = threading.Lock()
+        self._done = 0
+        self._extra: dict[str, int] = {}
+        self._started = self._last = time.monotonic()
+        self._bar: tqdm[Any] | None = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, desc=event, unit=" " + unit, leave=False)
+
+    def advance(self, count: int = 1, **extra: int) -> None:
+        """Count `count` more done, and show the other running totals beside it."""
+        with self._lock:
+            self._done += count
+            self._extra.update(extra)
+            if self._bar is not None:
+                self._bar.update(count)
+                if self._extra:
+                    self._bar.set_postfix(self._extra, refresh=False)
+            elif time.monotonic() - self._last >= self._every:
+                self._last = time.monotonic()
+                self._report()
+
+    def _report(self) -> None:
+        rate = self._done / max(time.monotonic() - self._started, 1e-9)
+        self._log.info(
+            self._event,
+            done=self._done,
+            total=self._total,
+            unit=self._unit,
+            per_second=round(rate, 1),
+            **self._extra,
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()

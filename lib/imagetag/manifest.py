@@ -1,0 +1,181 @@
+"""What is known of each image of a tag, kept beside the images as JSON lines.
+
+Rows are written in parts named by their content, so that a write can be repeated without harm.
+`dataset.json` comes last, names the parts it stands for, and is what a reader trusts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from imagetag.errors import InputError
+from imagetag.layout import LABELS, SPLITS, Label, Layout, Split
+from imagetag.storage import ObjectNotFound, Storage
+
+Rating = Literal["general", "sensitive", "questionable", "explicit"]
+Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+
+_MAX_LINE = 1 << 20  # bytes; a row has a few kilobytes
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Row(_Record):
+    """An image that is stored.
+
+    `width` and `height` are in pixels as the file has them, `bytes` is its size, `group` is what
+    must stay in one split.
+    """
+
+    post_id: int
+    board: str
+    page_url: str
+    md5: Md5
+    ext: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{2,5}$")]
+    bytes: int = Field(ge=1)
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    tags: tuple[str, ...]
+    rating: Rating
+    split: Split
+    label: Label
+    group: str
+
+
+class Failure(_Record):
+    """A post that was wanted and could not be stored, and why."""
+
+    post_id: int
+    board: str
+    page_url: str
+    label: Label
+    reason: str
+    detail: str
+    permanent: bool
+
+
+class Dataset(_Record):
+    """The summary of a complete dataset, stored as `dataset.json`.
+
+    `images` counts by split and label; `failures` counts by reason; `request` is what was asked
+    for: a later scrape that asks the same has nothing to do. `fingerprint` changes when any image,
+    label or split does.
+    """
+
+    version: Literal[1] = 1
+    tag: str
+    board: str
+    request: dict[str, Any]
+    images: dict[Split, dict[Label, int]]
+    bytes: int
+    failures: dict[str, int]
+    skipped: dict[str, int]
+    parts: tuple[str, ...]
+    fingerprint: str
+    created: str
+    software: str
+
+
+Record = TypeVar("Record", bound=_Record)
+
+
+def write_part(
+    storage: Storage, layout: Layout, kind: Literal["part", "failed"], rows: Iterable[_Record]
+) -> str:
+    """Store rows as one part, and return its key."""
+    data = "".join(row.model_dump_json() + "\n" for row in rows).encode()
+    key = layout.part(kind, hashlib.sha256(data).hexdigest()[:24])
+    storage.write(key, data)
+    return key
+
+
+def part_keys(storage: Storage, layout: Layout, kind: Literal["part", "failed"]) -> list[str]:
+    """Return the keys of the parts that are stored, complete dataset or not."""
+    found = storage.list(layout.manifest)
+    return [entry.key for entry in found if layout.part_kind(entry.key) == kind]
+
+
+def read_parts(storage: Storage, keys: Iterable[str], record: type[Record]) -> Iterator[Record]:
+    """Yield the records of some parts, one part after the other.
+
+    Raises:
+        InputError: if a part is missing or a line of it cannot be read; it names both.
+
+    """
+    for key in keys:
+        with storage.open(key) as stream:
+            number = 0
+            while line := stream.readline(_MAX_LINE):
+                number += 1
+                if not line.strip():
+                    continue
+                try:
+                    yield record.model_validate_json(line)
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    where = ".".join(map(str, first["loc"])) or "the line"
+                    raise InputError(
+                        f"{storage.url}/{key} line {number}: {where}: {first['msg']}; "
+                        "delete this part and scrape the tag again"
+                    ) from error
+
+
+def load_dataset(storage: Storage, tag: str) -> Dataset:
+    """Return the summary of a tag's complete dataset.
+
+    Raises:
+        InputError: if there is none, or it cannot be read.
+
+    """
+    key = Layout(tag).dataset
+    try:
+        return Dataset.model_validate_json(storage.read(key))
+    except ObjectNotFound as error:
+        raise InputError(
+            f"no complete dataset of the tag {tag!r} in {storage.url}: "
+            f"run imagetag scrape --tags {tag} first"
+        ) from error
+    except ValidationError as error:
+        raise InputError(
+            f"{storage.url}/{key} cannot be read: {error.errors()[0]['msg']}; scrape the tag again"
+        ) from error
+
+
+def read_rows(storage: Storage, dataset: Dataset) -> Iterator[Row]:
+    """Yield the rows of a complete dataset, each image once.
+
+    Raises:
+        InputError: if a part is missing or cannot be read.
+
+    """
+    return distinct(read_parts(storage, dataset.parts, Row))
+
+
+def distinct(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield each image's first row: two pods that did the same work left two."""
+    seen: set[bytes] = set()
+    for row in rows:
+        digest = bytes.fromhex(row.md5)
+        if digest not in seen:
+            seen.add(digest)
+            yield row
+
+
+def summarize(rows: Iterable[Row]) -> tuple[dict[Split, dict[Label, int]], int, str]:
+    """Return counts by split and label, the sum of bytes, and the fingerprint of some rows."""
+    images: dict[Split, dict[Label, int]] = {split: dict.fromkeys(LABELS, 0) for split in SPLITS}
+    size = 0
+    # A sum of digests does not depend on the order of the rows, so nothing must be held or sorted.
+    total = 0
+    for row in rows:
+        images[row.split][row.label] += 1
+        size += row.bytes
+        digest = hashlib.sha256(f"{row.md5} {row.split} {row.label}".encode()).digest()
+        total = (total + int.from_bytes(digest, "big")) % 2**256
+    return images, size, f"{total:064x}"

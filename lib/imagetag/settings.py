@@ -1,0 +1,196 @@
+"""Settings: one pydantic model a job, filled from the command line and `IMAGETAG_*` variables.
+
+An option `--image-size` is the field `image_size` and the variable `IMAGETAG_IMAGE_SIZE`; the
+command line wins. The parser is made from the model, so an option is written down once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from imagetag.errors import UsageError
+
+ENV_PREFIX = "IMAGETAG_"
+
+
+def _split_commas(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+
+
+class JobSettings(BaseSettings):
+    """What every job takes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="log lines: auto is console on a terminal, JSON elsewhere"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least level that is logged; debug adds tracebacks"
+    )
+
+
+class StorageSettings(JobSettings):
+    """What a job takes that works on stored data."""
+
+    storage: str = Field(
+        description="where data lives: s3://bucket/prefix or a local folder; S3 credentials, "
+        "region and endpoint come from the standard AWS settings (AWS_ENDPOINT_URL_S3, ...)"
+    )
+
+
+class TagSettings(StorageSettings):
+    """What a job takes that works on a list of tags, or on its share of them."""
+
+    tags: CommaList = Field((), description="the tags, separated by commas")
+    tags_file: Path | None = Field(None, description="a file with one tag a line, beside --tags")
+    shard_index: int = Field(
+        default_factory=lambda: int(os.environ.get("JOB_COMPLETION_INDEX", "0")),
+        ge=0,
+        description="which share of the tags is this pod's, from 0",
+        json_schema_extra={"default": "JOB_COMPLETION_INDEX or 0"},
+    )
+    shard_count: int = Field(1, ge=1, description="how many pods share the tags")
+
+    def all_tags(self) -> list[str]:
+        """Return every tag asked for, in order and once each.
+
+        Raises:
+            UsageError: if there is none, one is not a tag, or the file cannot be read.
+
+        """
+        names = list(self.tags)
+        if self.tags_file is not None:
+            try:
+                lines = self.tags_file.read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise UsageError(f"--tags-file {self.tags_file}: {error}") from error
+            names += [line.strip() for line in lines if line.strip() and not line.startswith("# ")]
+        if not names:
+            raise UsageError("no tags given: use --tags a,b or --tags-file FILE")
+        return list(dict.fromkeys(checked_tag(name) for name in names))
+
+    def my_tags(self) -> list[str]:
+        """Return this shard's share: every `shard_count`-th tag from `shard_index` on.
+
+        Raises:
+            UsageError: as `all_tags`, or if the index is not below the count.
+
+        """
+        if self.shard_index >= self.shard_count:
+            raise UsageError(
+                f"--shard-index {self.shard_index} must be below --shard-count {self.shard_count}"
+            )
+        return self.all_tags()[self.shard_index :: self.shard_count]
+
+
+def checked_tag(name: str) -> str:
+    """Return the tag as boards write it (spaces become underscores).
+
+    Raises:
+        UsageError: if it is empty, too long, or would be an operator in a board's search.
+
+    """
+    tag = re.sub(r"\s+", "_", name.strip())
+    if not tag or any(ord(char) < 32 or ord(char) == 127 for char in tag):
+        raise UsageError(f"{name!r} is not a tag: it is empty or has control characters")
+    if tag[0] in "-~" or "*" in tag:
+        raise UsageError(f"{name!r} is not one tag: '-', '~' and '*' are search operators")
+    if len(tag.encode()) > 200:
+        raise UsageError(f"{name[:40]!r}... is not a tag: it is longer than 200 bytes")
+    return tag
+
+
+Settings = TypeVar("Settings", bound=JobSettings)
+
+
+def parse_settings(
+    settings_class: type[Settings], argv: Sequence[str], *, command: str, summary: str
+) -> Settings:
+    """Read a job's settings from its arguments and the environment.
+
+    Raises:
+        UsageError: one line that names each value that is wrong, and how.
+        SystemExit: 0 after `--help`, 2 after an unknown option (argparse prints it).
+
+    """
+    given = vars(_parser(settings_class, command, summary).parse_args(argv))
+    try:
+        return settings_class(**given)
+    except ValidationError as error:
+        raise UsageError("; ".join(_complaint(item) for item in error.errors())) from error
+    except ValueError as error:  # a default factory met a bad variable
+        raise UsageError(str(error)) from error
+
+
+def option_name(field: str) -> str:
+    """Return the option of a field: `image_size` is `--image-size`."""
+    return "--" + field.replace("_", "-")
+
+
+def env_name(field: str) -> str:
+    """Return the environment variable of a field: `image_size` is `IMAGETAG_IMAGE_SIZE`."""
+    return ENV_PREFIX + field.upper()
+
+
+def default_text(field: FieldInfo) -> str:
+    """Return a field's default as help and README show it."""
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and "default" in extra:
+        return str(extra["default"])
+    if field.default is PydanticUndefined:
+        return "required"
+    if isinstance(field.default, tuple):
+        return ",".join(field.default) or "none"
+    return "none" if field.default is None else str(field.default)
+
+
+def _parser(settings_class: type[BaseModel], command: str, summary: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"imagetag {command}", description=summary, allow_abbrev=False
+    )
+    for name, field in settings_class.model_fields.items():
+        text = f"{field.description} [{env_name(name)}; {default_text(field)}]"
+        action: Any = argparse.BooleanOptionalAction if field.annotation is bool else "store"
+        extra = {} if field.annotation is bool else {"metavar": _metavar(name, field)}
+        parser.add_argument(
+            option_name(name),
+            dest=name,
+            action=action,
+            default=argparse.SUPPRESS,
+            help=text.replace("%", "%%"),
+            **extra,
+        )
+    return parser
+
+
+def _metavar(name: str, field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return "{" + ",".join(map(str, get_args(field.annotation))) + "}"
+    return name.rsplit("_", 1)[-1].upper()
+
+
+def _complaint(item: Any) -> str:
+    field = str(item["loc"][0]) if item["loc"] else "settings"
+    where = f"{option_name(field)} ({env_name(field)})"
+    if item["type"] == "missing":
+        return f"{where} is required"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}, and it is {item['input']!r}"

@@ -1,0 +1,59 @@
+"""Where data lives: a local folder or an S3-compatible bucket, behind one small interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from imagetag.errors import UsageError
+from imagetag.storage.base import (
+    AccessDenied,
+    BucketNotFound,
+    EndpointUnreachable,
+    ObjectInfo,
+    ObjectNotFound,
+    Storage,
+)
+from imagetag.storage.local import LocalStorage
+
+__all__ = [
+    "AccessDenied",
+    "BucketNotFound",
+    "EndpointUnreachable",
+    "LocalStorage",
+    "ObjectInfo",
+    "ObjectNotFound",
+    "Storage",
+    "open_storage",
+]
+
+
+def open_storage(url: str, concurrency: int = 16) -> Storage:
+    """Open `s3://bucket/prefix`, `file:///folder` or a local folder.
+
+    Args:
+        url: where.
+        concurrency: how many threads will use it at once; the S3 connection pool's size.
+
+    Raises:
+        UsageError: if the URL is none of these.
+        BucketNotFound, AccessDenied, EndpointUnreachable: if S3 answers so to a first listing.
+
+    """
+    scheme = urlsplit(url).scheme if "://" in url else ""
+    if scheme == "s3":
+        # boto3 takes a quarter of a second to import: only those who use it pay.
+        from imagetag.storage.s3 import S3Storage
+
+        parts = urlsplit(url)
+        if not parts.netloc or parts.query or parts.fragment:
+            raise UsageError(f"--storage {url!r}: write s3://bucket or s3://bucket/prefix")
+        return S3Storage(parts.netloc, parts.path.strip("/"), concurrency)
+    if scheme == "file":
+        return LocalStorage(Path(unquote(urlsplit(url).path)))
+    if scheme or not url:
+        raise UsageError(
+            f"--storage {url!r}: use s3://bucket/prefix (any S3-compatible server, with "
+            "AWS_ENDPOINT_URL_S3 set) or a local folder"
+        )
+    return LocalStorage(Path(url))

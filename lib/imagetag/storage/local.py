@@ -1,0 +1,117 @@
+"""Storage in a local folder: an object is a file, written beside and renamed into place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import BinaryIO
+
+from imagetag.storage.base import (
+    AccessDenied,
+    BucketNotFound,
+    ObjectInfo,
+    ObjectNotFound,
+    Storage,
+    checked_key,
+)
+
+# Half-written files wait here, never beside the data: a reader of a label's folder sees no stray.
+_PARTIAL = ".partial"
+
+
+class LocalStorage(Storage):
+    """Objects as files below a folder, which is made when the first is written."""
+
+    def __init__(self, root: Path) -> None:
+        if root.exists() and not root.is_dir():
+            raise BucketNotFound(f"--storage {root}: this is a file, not a folder")
+        self._root = root
+        self.url = str(root)
+
+    def list(self, folder: str = "") -> Iterator[ObjectInfo]:
+        """Yield the files below a folder, as the base class says."""
+        checked_key(folder, folder=True)
+        with self._errors(folder):
+            yield from self._walk(self._root / folder, folder)
+
+    def _walk(self, path: Path, prefix: str) -> Iterator[ObjectInfo]:
+        try:
+            with os.scandir(path) as entries:
+                # The order of whole keys: a folder sorts as its name with the slash behind.
+                found = sorted(
+                    (entry for entry in entries if entry.name != _PARTIAL or prefix),
+                    key=lambda entry: (entry.name + "/" * entry.is_dir()).encode(),
+                )
+        except FileNotFoundError:
+            return
+        for entry in found:
+            if entry.is_dir():
+                yield from self._walk(path / entry.name, f"{prefix}{entry.name}/")
+            else:
+                yield ObjectInfo(prefix + entry.name, entry.stat().st_size)
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """Return a file's size, None if there is no such file."""
+        path = self._path(key)
+        with self._errors(key):
+            try:
+                return ObjectInfo(key, path.stat().st_size) if path.is_file() else None
+            except FileNotFoundError:
+                return None
+
+    def open(self, key: str) -> AbstractContextManager[BinaryIO]:
+        """Open a file to read."""
+        with self._errors(key):
+            return self._path(key).open("rb")
+
+    def write(self, key: str, data: bytes | BinaryIO) -> None:
+        """Write a file under another name, then rename it into place."""
+        path = self._path(key)
+        partial = self._root / _PARTIAL / secrets.token_hex(16)
+        with self._errors(key):
+            try:
+                with self._new_file(partial) as target:
+                    if isinstance(data, bytes):
+                        target.write(data)
+                    else:
+                        shutil.copyfileobj(data, target, 1 << 20)
+                try:
+                    partial.replace(path)
+                except FileNotFoundError:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+
+    @staticmethod
+    def _new_file(path: Path) -> BinaryIO:
+        try:
+            return path.open("xb")
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("xb")
+
+    def delete(self, key: str) -> None:
+        """Remove a file, if it is there."""
+        with self._errors(key):
+            self._path(key).unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self._root / checked_key(key)
+
+    @contextlib.contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        where = self._root / key
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise ObjectNotFound(f"{where}: there is no such file") from error
+        except PermissionError as error:
+            raise AccessDenied(f"{where}: permission denied; check the folder's owner") from error
+        except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+            raise BucketNotFound(f"{where}: a file stands where a folder must be") from error
