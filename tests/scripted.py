@@ -1,0 +1,80 @@
+"""A real HTTP server on loopback that answers what a test's function says."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qsl, urlsplit
+
+
+@dataclass
+class Request:
+    """A request as the server got it."""
+
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    number: int  # from 0: how many came before it
+
+
+@dataclass
+class Reply:
+    """An answer; a body shorter than `length` says is cut off by closing the connection."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    length: int | None = None
+
+
+@dataclass
+class Server:
+    """The server's address, and every request it got."""
+
+    url: str
+    requests: list[Request]
+
+
+@contextlib.contextmanager
+def serving(answer: Callable[[Request], Reply]) -> Iterator[Server]:
+    """Serve until the block ends."""
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            parts = urlsplit(self.path)
+            query = dict(parse_qsl(parts.query, keep_blank_values=True))
+            with lock:
+                headers = {key.lower(): value for key, value in self.headers.items()}
+                request = Request(parts.path, query, headers, len(server.requests))
+                server.requests.append(request)
+            reply = answer(request)
+            self.send_response(reply.status)
+            for name, value in reply.headers.items():
+                self.send_header(name, value)
+            length = len(reply.body) if reply.length is None else reply.length
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.wfile.write(reply.body)
+            if length != len(reply.body):
+                self.close_connection = True
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    listener.daemon_threads = True
+    server = Server(f"http://127.0.0.1:{listener.server_port}", [])
+    thread = threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        listener.shutdown()
+        listener.server_close()
