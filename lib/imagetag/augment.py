@@ -1,0 +1,145 @@
+"""Random rotation, shift, shear, zoom and flip of whole batches, as one affine transform each."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("imagetag")
+class RandomAffine(keras.layers.Layer):
+    """Moves each image of a batch at random, once; what is uncovered repeats the nearest pixel.
+
+    The parameters mean what they mean in Keras's ImageDataGenerator, and on square images the
+    result is the same. On others that one turns about a point beside the centre and takes the
+    width for the height; this one does not. Active in training only.
+
+    Input and output: `(batch, height, width, channels)`, any real type, float32 out.
+
+    Args:
+        rotation: degrees, drawn from `[-rotation, rotation]`.
+        width_shift: fraction of the width, to either side.
+        height_shift: fraction of the height, up or down.
+        shear: degrees, to either side. (A tenth of a radian is 5.7 degrees.)
+        zoom: fraction; both axes are scaled independently by `[1 - zoom, 1 + zoom]`.
+        horizontal_flip: whether half of the images are mirrored.
+        seed: of the layer's own random numbers.
+
+    """
+
+    def __init__(
+        self,
+        rotation: float = 20.0,
+        width_shift: float = 0.1,
+        height_shift: float = 0.1,
+        shear: float = math.degrees(0.1),
+        zoom: float = 0.1,
+        horizontal_flip: bool = True,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.rotation, self.shear, self.zoom = rotation, shear, zoom
+        self.width_shift, self.height_shift = width_shift, height_shift
+        self.horizontal_flip = horizontal_flip
+        self.seed = seed
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        """Return the images moved in training, and as they are at inference."""
+        images = ops.cast(images, "float32")
+        if not training:
+            return images
+        return apply_affine(images, self.draw(images))
+
+    def draw(self, images: Any) -> Any:
+        """Return a random transform for each image, of shape `(batch, 8)`."""
+        count = ops.shape(images)[0]
+
+        def uniform(bound: float) -> Any:
+            return keras.random.uniform((count,), -bound, bound, seed=self.generator)
+
+        flip = ops.zeros((count,))
+        if self.horizontal_flip:
+            flip = ops.cast(uniform(1.0) < 0, "float32")
+        return affine_transforms(
+            height=images.shape[1],
+            width=images.shape[2],
+            rotation=uniform(self.rotation) * (math.pi / 180),
+            down=uniform(self.height_shift),
+            right=uniform(self.width_shift),
+            shear=uniform(self.shear) * (math.pi / 180),
+            zoom_y=1 + uniform(self.zoom),
+            zoom_x=1 + uniform(self.zoom),
+            flip=flip,
+        )
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the output, which is that of the input."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what the constructor takes."""
+        return {
+            **super().get_config(),
+            "rotation": self.rotation,
+            "width_shift": self.width_shift,
+            "height_shift": self.height_shift,
+            "shear": self.shear,
+            "zoom": self.zoom,
+            "horizontal_flip": self.horizontal_flip,
+            "seed": self.seed,
+        }
+
+
+def affine_transforms(
+    *,
+    height: int,
+    width: int,
+    rotation: Any,
+    down: Any,
+    right: Any,
+    shear: Any,
+    zoom_y: Any,
+    zoom_x: Any,
+    flip: Any,
+) -> Any:
+    """Return transforms from output to input pixels, of shape `(batch, 8)`, row by row.
+
+    The product is centre · rotation · shift · shear · zoom · centre⁻¹ · flip, as in Keras's
+    `apply_affine_transform` followed by `flip_axis`. Angles are in radians, shifts in fractions of
+    the height and width, `flip` is 0 or 1; each of shape `(batch,)`.
+    """
+    # The linear part is R · S · Z, in (x, y):
+    cos, sin = ops.cos(rotation), ops.sin(rotation)
+    shear_x, shear_y = -ops.sin(shear), ops.cos(shear)
+    xx = cos * zoom_x
+    xy = (cos * shear_x - sin * shear_y) * zoom_y
+    yx = sin * zoom_x
+    yy = (sin * shear_x + cos * shear_y) * zoom_y
+    # The offset is R · shift, with the centre held in its place.
+    shift_x, shift_y = right * width, down * height
+    centre_x, centre_y = width / 2 - 0.5, height / 2 - 0.5
+    offset_x = cos * shift_x - sin * shift_y + centre_x - xx * centre_x - xy * centre_y
+    offset_y = sin * shift_x + cos * shift_y + centre_y - yx * centre_x - yy * centre_y
+    # A mirrored output pixel x reads what stood at width - 1 - x.
+    mirror = 1 - 2 * flip
+    offset_x = offset_x + xx * flip * (width - 1)
+    offset_y = offset_y + yx * flip * (width - 1)
+    zero = ops.zeros_like(xx)
+    rows = [xx * mirror, xy, offset_x, yx * mirror, yy, offset_y, zero, zero]
+    return ops.stack(rows, axis=1)
+
+
+def apply_affine(images: Any, transforms: Any) -> Any:
+    """Return images of shape `(batch, height, width, channels)`, each moved by its transform."""
+    return ops.image.affine_transform(
+        images,
+        transforms,
+        interpolation="bilinear",
+        fill_mode="nearest",
+        data_format="channels_last",
+    )

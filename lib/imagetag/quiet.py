@@ -1,0 +1,46 @@
+"""Keep TensorFlow's start-up chatter out of the log, which is one JSON object a line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from imagetag.log import get_logger
+
+
+@contextlib.contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Turn what libraries write to the process's standard error while imported into debug lines.
+
+    They write past Python, and before any level of theirs is in force. TensorFlow's search for
+    GPUs is part of it: where the machine has some, its errors become warnings. If the import
+    fails, all of it is shown as it is.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # from here on: warnings and errors only
+    log = get_logger()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as chatter:
+        real = os.dup(2)
+        os.dup2(chatter.fileno(), 2)
+        failed = True
+        try:
+            yield
+            if "tensorflow" in sys.modules:
+                sys.modules["tensorflow"].config.list_physical_devices()
+            failed = False
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            os.close(real)
+            chatter.seek(0)
+            text = chatter.read().decode(errors="replace")
+            if failed:
+                sys.stderr.write(text)
+        has_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
+        for line in text.splitlines():
+            report = log.warning if has_gpu and line.startswith("E") else log.debug
+            report("tensorflow starts", text=line)
