@@ -10,13 +10,13 @@ from imagetag import __version__
 # What the first line of each job's module says, written here too: importing them all to ask for it
 # would make `imagetag scrape` pay for TensorFlow.
 JOBS = {
-    "scrape": "images of tags, from a board into storage",
+    "scrape": "images of each tag, and as many without it, from a board into storage",
     "explore": "the spread of image dimensions, and the input size to train at",
-    "train": "a classifier for each tag",
-    "evaluate": "a trained classifier on its test split",
-    "predict": "score new images in bulk",
-    "board": "serve a local imageboard, of drawn pictures or of a folder's",
-    "demo": "the whole pipeline on a board of its own",
+    "train": "a classifier for each tag, from its dataset in storage",
+    "evaluate": "how good a tag's trained classifier is on its test split",
+    "predict": "score new images in bulk with a tag's trained classifier",
+    "board": "a local imageboard, of drawn pictures or of a folder's",
+    "demo": "every job, one after the other, on a board of drawn pictures on this machine",
 }
 
 
@@ -38,3 +38,7 @@ def main() -> int:
         return 2
     module = importlib.import_module(f"jobs.{name}")
     return int(module.main(sys.argv[2:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

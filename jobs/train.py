@@ -37,7 +37,10 @@ class TrainSettings(TagSettings):
     batch_size: int = Field(16, ge=1, description="images a step on each replica (each GPU)")
     epochs: int = Field(50, ge=1, description="passes over the images at the most")
     patience: int = Field(
-        5, ge=1, description="epochs without a better validation loss before training stops"
+        5,
+        ge=1,
+        description="epochs without a better validation loss before training stops; after half as "
+        "many the learning rate is halved",
     )
     learning_rate: float | None = Field(
         None,

@@ -38,14 +38,17 @@ class LocalResponseNormalization(layers.Layer):
         return inputs / ops.power(2.0 + 1e-4 * total, 0.75)
 
 
-def alexnet(size: Size, *, width: float = 1.0, batch_norm: bool = False) -> keras.Model:
+def alexnet(
+    size: Size, *, width: float = 1.0, batch_norm: bool = False, dropout: float = 0.5
+) -> keras.Model:
     """Return AlexNet with one output, untrained.
 
     Args:
         size: (height, width), at least 67 each; the paper has 227.
         width: factor of the numbers of filters and units.
-        batch_norm: batch normalization instead of local response normalization and dropout's
-            half of the regularization: trains much faster on few images.
+        batch_norm: batch normalization instead of local response normalization: trains much
+            faster on few images.
+        dropout: share of the units of both hidden layers that is dropped.
 
     """
     if min(size) < 67:
@@ -61,7 +64,7 @@ def alexnet(size: Size, *, width: float = 1.0, batch_norm: bool = False) -> kera
             kernel_initializer="he_normal",
         )(x)
         if batch_norm:
-            return layers.ReLU()(layers.BatchNormalization()(x))
+            return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
         x = layers.ReLU()(x)
         return LocalResponseNormalization()(x) if norm else x
 
@@ -75,14 +78,14 @@ def alexnet(size: Size, *, width: float = 1.0, batch_norm: bool = False) -> kera
     x = layers.Flatten()(x)
     for _ in range(2):
         x = layers.Dense(round(4096 * width), "relu", kernel_initializer="he_normal")(x)
-        x = layers.Dropout(0.5)(x)
+        x = layers.Dropout(dropout)(x)
     return keras.Model(inputs, _probability(x), name="alexnet")
 
 
 ALEXNETS: dict[str, Callable[[Size], keras.Model]] = {
     "alexnet": alexnet,
     "alexnet-bn": functools.partial(alexnet, batch_norm=True),
-    "alexnet-small": functools.partial(alexnet, width=0.25, batch_norm=True),
+    "alexnet-small": functools.partial(alexnet, width=0.25, batch_norm=True, dropout=0.2),
 }
 
 

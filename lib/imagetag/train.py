@@ -305,6 +305,9 @@ def _fit(
                 keras.callbacks.EarlyStopping(
                     monitor="val_loss", patience=training.patience, restore_best_weights=True
                 ),
+                keras.callbacks.ReduceLROnPlateau(
+                    monitor="val_loss", patience=max(1, training.patience // 2), factor=0.5
+                ),
                 keras.callbacks.TerminateOnNaN(),
                 _LogEpochs(run),
             ],

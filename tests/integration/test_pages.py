@@ -1,0 +1,280 @@
+"""Both pages, as a browser shows them: complete, silent, and not wider than a phone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from selenium import webdriver
+
+from imagetag.explore import explore_tag
+from imagetag.layout import Layout
+from imagetag.manifest import Dataset, Row, summarize, write_part
+from imagetag.metrics import Evaluation, Scored, binary_metrics
+from imagetag.report import evaluation_page, pick_galleries, thumbnail
+from imagetag.storage import LocalStorage, Storage
+
+TAG = "asuka_langley_soryu"
+LONG_TAG = "W" * 200  # the longest a tag can be, and nowhere to break it
+PAGES = ("explore.html", "evaluate.html", "long/explore.html", "long/evaluate.html")
+ROWS = 400
+PHONE = 390  # CSS pixels
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the PAGES in it, of 400 drawn pictures."""
+    folder = tmp_path_factory.mktemp("pages")
+    write_pages(folder, TAG)
+    (folder / "long").mkdir()
+    write_pages(folder / "long", LONG_TAG)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("SKIPPED: the pages are not looked at, as chromium is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    try:
+        yield started
+    finally:
+        started.quit()
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, PHONE])
+def test_a_page_is_complete_silent_and_fits(
+    browser: webdriver.Chrome, folder: Path, name: str, scheme: str, width: int
+) -> None:
+    open_page(browser, folder / name, scheme, width)
+
+    assert browser.get_log("browser") == []
+    requested = [url for url in requests(browser) if not url.startswith("data:")]
+    assert requested == [(folder / name).as_uri()]
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert clipped(browser) == []
+    broken = "return [...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+    assert browser.execute_script(broken) == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_plots_follow_the_color_scheme(
+    browser: webdriver.Chrome, folder: Path, scheme: str
+) -> None:
+    open_page(browser, folder / "evaluate.html", scheme, 1280)
+    sources = browser.execute_script(
+        "return [...document.querySelectorAll('picture')].map(p => "
+        "p.querySelector('img').currentSrc === p.querySelector('source').srcset)"
+    )
+    assert sources
+    assert set(sources) == {scheme == "dark"}
+
+
+def test_explicit_pictures_are_blurred_until_asked_for(
+    browser: webdriver.Chrome, folder: Path
+) -> None:
+    open_page(browser, folder / "evaluate.html", "light", 1280)
+    style = "return getComputedStyle(document.querySelector('.veiled img')).filter"
+    assert "blur" in browser.execute_script(style)
+    browser.execute_script("document.getElementById('unveil').click()")
+    browser.execute_script(
+        "for (const a of document.getAnimations()) a.finish()"  # the blur fades away
+    )
+    assert browser.execute_script(style) == "none"
+
+
+def open_page(browser: webdriver.Chrome, page: Path, scheme: str, width: int) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width == PHONE},
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
+    )
+    browser.get("about:blank")
+    browser.get_log("performance")
+    browser.get(page.as_uri())
+    # Pictures load as they are scrolled to.
+    browser.execute_script("for (const i of document.images) i.loading = 'eager'")
+    browser.execute_async_script(
+        "const done = arguments[0];"
+        "Promise.all([...document.images].map(i => i.decode().catch(() => 0))).then(done)"
+    )
+
+
+def requests(browser: webdriver.Chrome) -> list[str]:
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+
+
+def clipped(browser: webdriver.Chrome) -> list[str]:
+    """Return the texts that are cut off, where that is not by design."""
+    found: list[str] = browser.execute_script(
+        "const all = document.querySelectorAll("
+        "  'h1,h2,h3,p,dt,dd,caption,figcaption,table,.value,.chance');"
+        "return [...all]"
+        ".filter(e => getComputedStyle(e).display !== 'inline')"
+        ".filter(e => Math.max(e.scrollWidth, e.offsetWidth) > e.parentElement.clientWidth + 1"
+        "  || e.scrollWidth > e.clientWidth + 1)"
+        ".map(e => e.textContent.trim())"
+    )
+    return found
+
+
+def write_pages(folder: Path, tag: str) -> None:
+    """Write explore.html and evaluate.html of a made-up dataset of 400 pictures into a folder."""
+    rng = np.random.default_rng(7)
+    rows = [make_row(number, rng) for number in range(ROWS)]
+    storage = LocalStorage(folder / "storage")
+    dataset = store(storage, tag, rows)
+    explore_tag(storage, tag, max_pixels=65536, percentile=50)
+    page = storage.read(Layout(tag).explore("report.html"))
+    (folder / "explore.html").write_bytes(page)
+
+    test = [Scored(row, make_probability(row, rng)) for row in rows if row.split == "test"]
+    labels = [scored.row.label == "positive" for scored in test]
+    metrics = binary_metrics(labels, [scored.probability for scored in test], 0.8)
+    thumbnails = {row.md5: thumbnail(draw(row)) for row in pick_galleries(test, 0.8).rows()}
+    evaluation = Evaluation(
+        tag=tag,
+        run="vgg19-imagenet",
+        settings=SETTINGS,
+        dataset=dataset,
+        metrics=metrics,
+        created="2026-03-01T12:00:00+00:00",
+        software="imagetag 0.1.0",
+    )
+    html = evaluation_page(evaluation, test, thumbnails, make_history(rng))
+    (folder / "evaluate.html").write_text(html, encoding="utf-8")
+
+
+SETTINGS: dict[str, Any] = {
+    "model": "vgg19",
+    "weights": "imagenet",
+    "image_size": "320x192",
+    "batch_size": 32,
+    "epochs": 30,
+    "patience": 5,
+    "learning_rate": 0.0003,
+    "seed": 0,
+    "strategy": "mirrored",
+    "mixed_precision": True,
+    "threshold": 0.8,
+}
+
+
+def make_row(number: int, rng: np.random.Generator) -> Row:
+    width = int(np.exp(rng.normal(6.9, 0.45)))
+    height = int(width * np.exp(rng.normal(0.3, 0.25)))
+    post = 1_000_000 + 97 * number
+    return Row(
+        post_id=post,
+        board="safebooru",
+        page_url=f"https://board.example/index.php?page=post&s=view&id={post}",
+        md5=hashlib.md5(str(number).encode()).hexdigest(),
+        ext=str(rng.choice(["jpg", "png", "webp"], p=[0.7, 0.27, 0.03])),
+        bytes=max(1000, int(width * height * np.exp(rng.normal(-1.5, 0.5)))),
+        width=width,
+        height=height,
+        tags=("1girl", "solo"),
+        rating=str(
+            rng.choice(
+                ["general", "sensitive", "questionable", "explicit"], p=[0.7, 0.2, 0.07, 0.03]
+            )
+        ),
+        split="test" if number % 3 == 0 else "train",
+        label="positive" if number % 2 else "negative",
+        group=str(post),
+    )
+
+
+def make_probability(row: Row, rng: np.random.Generator) -> float:
+    logit = rng.normal(3.2 if row.label == "positive" else -3.2, 2.3)
+    return float(1 / (1 + np.exp(-logit)))
+
+
+def make_history(rng: np.random.Generator) -> list[dict[str, float]]:
+    return [
+        {
+            "loss": 0.65 * 0.83**epoch + 0.05 + rng.normal(0, 0.006),
+            "accuracy": 0.985 - 0.35 * 0.83**epoch + rng.normal(0, 0.004),
+            "val_loss": 0.6 * 0.8**epoch + 0.13 + 0.006 * epoch + rng.normal(0, 0.012),
+            "val_accuracy": 0.955 - 0.33 * 0.8**epoch + rng.normal(0, 0.008),
+        }
+        for epoch in range(16)
+    ]
+
+
+def store(storage: Storage, tag: str, rows: list[Row]) -> Dataset:
+    """Store a complete dataset of some rows, without images."""
+    layout = Layout(tag)
+    images, size, fingerprint = summarize(rows)
+    dataset = Dataset(
+        tag=tag,
+        board="safebooru",
+        request={"limit": 200, "negatives": 200, "test_fraction": 0.2, "rating": None},
+        images=images,
+        bytes=size,
+        failures={"not_found": 3, "truncated": 1},
+        skipped={"animated": 12, "duplicate": 7},
+        parts=(write_part(storage, layout, "part", rows),),
+        fingerprint=fingerprint,
+        created="2026-03-01T10:00:00+00:00",
+        software="imagetag 0.1.0",
+    )
+    storage.write(layout.dataset, dataset.model_dump_json().encode())
+    return dataset
+
+
+def draw(row: Row) -> Image.Image:
+    """Draw a face on a wall, in colours that follow from the row."""
+    rng = np.random.default_rng(int(row.md5[:8], 16))
+    scale = 300 / max(row.width, row.height)
+    size = max(40, int(row.width * scale)), max(40, int(row.height * scale))
+    wall = tuple(int(value) for value in rng.integers(120, 245, 3))
+    picture = Image.new("RGB", size, wall)
+    pen = ImageDraw.Draw(picture)
+    for _ in range(9):
+        left, top, radius = (int(value) for value in rng.integers(0, 300, 3))
+        shade = tuple(max(0, value - 30) for value in wall)
+        pen.ellipse((left, top, left + radius // 3, top + radius // 3), fill=shade)
+    x, y, side = size[0] / 2, size[1] * 0.45, min(size) * 0.28
+    hair = (196, 72, 40) if row.label == "positive" else tuple(rng.integers(20, 200, 3).tolist())
+    pen.ellipse((x - side * 1.25, y - side * 1.4, x + side * 1.25, y + side * 1.9), fill=hair)
+    pen.ellipse((x - side * 0.9, y - side, x + side * 0.9, y + side * 1.1), fill=(250, 224, 205))
+    for eye in (x - side * 0.4, x + side * 0.4):
+        pen.ellipse((eye - side * 0.16, y, eye + side * 0.16, y + side * 0.4), fill=(40, 90, 190))
+    pen.arc(
+        (x - side * 0.3, y + side * 0.4, x + side * 0.3, y + side * 0.85), 20, 160, (150, 40, 40), 3
+    )
+    return picture

@@ -1,0 +1,393 @@
+"""The pages are complete in themselves, escape what is from outside, and say what is true."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagetag import plots
+from imagetag.explore import Exploration, Measures, Options, Spread, recommend_size
+from imagetag.manifest import Dataset, Row, summarize
+from imagetag.metrics import Evaluation, Scored, binary_metrics
+from imagetag.report import (
+    MAX_PAGE_BYTES,
+    evaluation_page,
+    exploration_figures,
+    exploration_page,
+    pick_galleries,
+    thumbnail,
+)
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror='alert(1)'>",
+    "{{ 7 * 7 }}{% raw %}",
+    "</title></style><svg/onload=alert(1)>",
+    "&lt;b&gt;",
+    "x" * 200,
+    "惣流・アスカ・ラングレー",
+    "$\\frac{a}{b}$",
+]
+VOID = {"meta", "link", "img", "source", "input", "br"}
+
+
+class Page(HTMLParser):
+    """A parsed page: its elements, its text, and whether every element is closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self._open or self._open[-1] not in ("style", "title"):
+            self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    @property
+    def links(self) -> list[dict[str, str]]:
+        return [link for link in self.all("a") if not link["href"].startswith("#")]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without drawing: a plot is one pixel."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(buffer, format="PNG")
+    chart = plots.Chart(light=buffer.getvalue(), dark=buffer.getvalue())
+    monkeypatch.setattr(plots, "in_both_themes", lambda draw: chart)
+
+
+def make_row(number: int, **changes: Any) -> Row:
+    values: dict[str, Any] = {
+        "post_id": number,
+        "board": "safebooru",
+        "page_url": f"https://board.example/post?id={number}&s=view",
+        "md5": hashlib.md5(str(number).encode()).hexdigest(),
+        "ext": "jpg",
+        "bytes": 100_000 + number,
+        "width": 800 + number,
+        "height": 1200,
+        "tags": (),
+        "rating": "general",
+        "split": "test" if number % 2 else "train",
+        "label": "positive" if number % 4 < 2 else "negative",
+        "group": str(number),
+    }
+    return Row(**{**values, **changes})
+
+
+def make_dataset(rows: Sequence[Row], **changes: Any) -> Dataset:
+    images, size, fingerprint = summarize(rows)
+    values: dict[str, Any] = {
+        "tag": "robot",
+        "board": "safebooru",
+        "request": {"limit": 100, "rating": None},
+        "images": images,
+        "bytes": size,
+        "failures": {"not_found": 2},
+        "skipped": {"animated": 5},
+        "parts": (),
+        "fingerprint": fingerprint,
+        "created": "2026-01-01T00:00:00+00:00",
+        "software": "imagetag test",
+    }
+    return Dataset(**{**values, **changes})
+
+
+def make_predictions(tp: int, fp: int, fn: int, tn: int, **changes: Any) -> list[Scored]:
+    groups = [("positive", 0.9, tp), ("negative", 0.8, fp), ("positive", 0.2, fn)]
+    groups.append(("negative", 0.1, tn))
+    drawn = [(label, chance) for label, chance, count in groups for _ in range(count)]
+    return [
+        Scored(make_row(number, split="test", label=label, **changes), chance - number / 10_000)
+        for number, (label, chance) in enumerate(drawn)
+    ]
+
+
+def evaluated(
+    predictions: Sequence[Scored],
+    tag: str = "robot",
+    thumbnails: Mapping[str, bytes] | None = None,
+    history: Sequence[Mapping[str, float]] = (),
+    settings: Mapping[str, Any] | None = None,
+    **dataset: Any,
+) -> str:
+    labels = [scored.row.label == "positive" for scored in predictions]
+    chances = [scored.probability for scored in predictions]
+    evaluation = Evaluation(
+        tag=tag,
+        run="first",
+        settings=dict(settings or {"model": "alexnet", "seed": 0}),
+        dataset=make_dataset([scored.row for scored in predictions], tag=tag, **dataset),
+        metrics=binary_metrics(labels, chances, 0.5),
+        created="2026-01-02T00:00:00+00:00",
+        software="imagetag test",
+    )
+    return evaluation_page(evaluation, predictions, thumbnails or {}, history)
+
+
+def explored(tag: str = "robot", **dataset: Any) -> str:
+    rows = [make_row(number) for number in range(60)]
+    measures = Measures(rows)
+    spread = Spread(min=1, p5=2, p25=3, median=4, p75=5, p95=6, max=7_000_000)
+    exploration = Exploration(
+        tag=tag,
+        fingerprint="0",
+        options=Options(max_pixels=65536, percentile=50),
+        images=measures.images,
+        input_size=recommend_size(measures.width, measures.height, max_pixels=65536, percentile=50),
+        width=spread,
+        height=spread,
+        aspect_ratio=spread,
+        bytes=spread,
+        formats=measures.formats,
+        ratings=measures.ratings,
+        software="imagetag test",
+        created="2026-01-02T00:00:00+00:00",
+    )
+    figures = exploration_figures(exploration, measures)
+    return exploration_page(exploration, make_dataset(rows, tag=tag, **dataset), figures)
+
+
+def jpeg(side: int = 64, noise: bool = False) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256 if noise else 1, (side, side, 3))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, format="JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def test_pages_ask_no_server_for_anything() -> None:
+    predictions = make_predictions(20, 3, 4, 20)
+    thumbnails = {scored.row.md5: jpeg() for scored in predictions}
+    for text in (explored(), evaluated(predictions, thumbnails=thumbnails)):
+        page = Page(text)
+        for tag, attributes in page.elements:
+            for name in ("src", "srcset", "href", "action", "data", "poster", "background"):
+                value = attributes.get(name, "data:")
+                assert value.startswith(("data:", "#")) or (tag, name) == ("a", "href")
+            assert not [name for name in attributes if name.startswith("on")]
+        style = text[text.index("<style>") : text.index("</style>")]
+        assert "url(" not in style
+        assert "@import" not in style
+        assert "<script" not in text
+        policy = next(m for m in page.all("meta") if "http-equiv" in m)["content"]
+        assert "default-src 'none'" in policy
+        assert len(text.encode()) < MAX_PAGE_BYTES
+
+
+@pytest.mark.usefixtures("quick")
+def test_links_go_to_posts_and_tell_them_nothing() -> None:
+    page = Page(evaluated(make_predictions(3, 2, 1, 3)))
+    assert {link["href"] for link in page.links} == {
+        f"https://board.example/post?id={number}&s=view" for number in range(6)
+    }
+    assert {link["rel"] for link in page.links} == {"noopener noreferrer"}
+    assert Page(explored()).links == []
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)",
+        "JavaScript:alert(1)",
+        " javascript:alert(1)",
+        "java\nscript:alert(1)",
+        "data:text/html,<script>alert(1)</script>",
+        "file:///etc/passwd",
+        "//board.example/post/1",
+        "http:",
+        "http://[broken",
+        "",
+    ],
+)
+def test_what_is_no_web_address_is_no_link(url: str) -> None:
+    page = Page(evaluated(make_predictions(2, 1, 1, 2, page_url=url)))
+    assert page.links == []
+    assert "post 0" in page.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_hostile_web_address_stays_inside_its_attribute() -> None:
+    url = 'https://board.example/"><script>alert(1)</script>'
+    text = evaluated(make_predictions(2, 1, 1, 2, page_url=url))
+    assert "<script" not in text
+    assert {link["href"] for link in Page(text).links} == {url}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("tag", HOSTILE)
+def test_hostile_names_are_text(tag: str) -> None:
+    plain_shape = [name for name, _ in Page(explored()).elements]
+    page = Page(explored(tag))
+    assert [name for name, _ in page.elements] == plain_shape
+    assert tag in page.text
+
+    predictions = make_predictions(3, 2, 1, 3)
+    plain_shape = [name for name, _ in Page(evaluated(predictions)).elements]
+    page = Page(evaluated(predictions, tag=tag))
+    assert [name for name, _ in page.elements] == plain_shape
+    assert f"called {tag}" in page.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_hostile_settings_and_counts_are_text() -> None:
+    bad = HOSTILE[0]
+    predictions = make_predictions(3, 2, 1, 3, board=bad)
+    dirty: dict[str, Any] = {"request": {bad: [bad]}, "failures": {bad: 1}, "skipped": {bad: 2}}
+    for text in (
+        explored(board=bad, software=bad, created=bad, **dirty),
+        evaluated(predictions, settings={bad: bad, "nested": {bad: bad}}, board=bad, **dirty),
+    ):
+        assert "<script" not in text
+        assert html.escape(bad) in text
+        Page(text)
+
+
+@pytest.mark.usefixtures("quick")
+def test_pages_can_be_used_without_seeing_them() -> None:
+    for text in (explored(), evaluated(make_predictions(3, 2, 1, 3))):
+        page = Page(text)
+        assert all(image["alt"] for image in page.all("img"))
+        assert all("scope" in header for header in page.all("th"))
+        for landmark in ("header", "main", "footer", "nav", "h1"):
+            assert len(page.all(landmark)) == 1
+        assert page.all("html") == [{"lang": "en"}]
+        ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        jumps = [link["href"][1:] for link in page.all("a") if link["href"].startswith("#")]
+        assert set(jumps) <= set(ids)
+        assert len(page.all("caption")) == len(page.all("table"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_headline_says_precision_and_recall_in_words() -> None:
+    page = Page(evaluated(make_predictions(59, 2, 4, 80)))
+    words = page.text.replace(" ,", ",")
+    assert "Of 61 pictures called robot, 59 are (precision 96.7 %)" in words
+    assert "it finds 59 of 63 (recall 93.7 %)" in words
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_model_that_calls_nothing_positive_gets_no_precision() -> None:
+    text = evaluated(make_predictions(0, 0, 4, 5))
+    words = Page(text).text
+    assert "No picture was called robot" in words
+    assert "nothing was called positive" in words
+    assert "nan" not in words.lower().split()
+
+
+@pytest.mark.usefixtures("quick")
+def test_perfect_and_useless_models_are_reported() -> None:
+    assert "None: everything called robot is." in Page(evaluated(make_predictions(5, 0, 0, 5))).text
+    assert (
+        "None: every picture of robot was found."
+        in Page(evaluated(make_predictions(5, 5, 0, 1))).text
+    )
+
+
+def test_galleries_have_the_most_telling_first() -> None:
+    predictions = make_predictions(40, 30, 35, 10)
+    picked = pick_galleries(predictions, 0.5)
+    wrong = [scored.probability for scored in picked.false_positives]
+    missed = [scored.probability for scored in picked.false_negatives]
+    right = [scored.probability for scored in picked.hits]
+    assert (len(wrong), len(missed), len(right)) == (24, 24, 12)
+    assert wrong == sorted(wrong, reverse=True)
+    assert missed == sorted(missed)
+    assert right == sorted(right, reverse=True)
+    every = [s.probability for s in predictions]
+    assert right[0] == max(every)
+    assert missed[0] == min(s.probability for s in predictions if s.row.label == "positive")
+    assert {scored.row.label for scored in picked.false_positives} == {"negative"}
+    assert len(list(picked.rows())) == 60
+
+
+def test_galleries_do_not_depend_on_the_order() -> None:
+    predictions = [Scored(scored.row, 0.9) for scored in make_predictions(40, 30, 0, 0)]
+    assert pick_galleries(predictions, 0.5) == pick_galleries(predictions[::-1], 0.5)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_page_stays_small_whatever_the_thumbnails() -> None:
+    predictions = make_predictions(40, 30, 30, 10)
+    large = jpeg(400, noise=True)
+    assert 60 * len(large) > MAX_PAGE_BYTES
+    text = evaluated(predictions, thumbnails={scored.row.md5: large for scored in predictions})
+    assert len(text.encode()) < MAX_PAGE_BYTES - 1_500_000  # what the plots may take
+    assert "no thumbnail" in text
+    assert text.count("data:image/jpeg") > 5
+
+
+def test_a_thumbnail_is_a_small_jpeg_of_the_same_shape() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (600, 1200, 3), dtype=np.uint8)
+    data = thumbnail(Image.fromarray(noise))
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.format, image.size) == ("JPEG", (256, 128))
+    assert len(data) < 37_000  # 60 of them are within the page's budget
+
+
+@pytest.mark.usefixtures("quick")
+def test_explicit_pictures_are_blurred_and_general_ones_are_not() -> None:
+    explicit = evaluated(make_predictions(3, 2, 1, 3, rating="explicit"))
+    assert explicit.count("frame veiled") == 6
+    assert 'id="unveil"' in explicit
+    general = evaluated(make_predictions(3, 2, 1, 3))
+    assert "frame veiled" not in general
+    assert 'id="unveil"' not in general
+
+
+@pytest.mark.usefixtures("quick")
+def test_learning_curves_are_there_when_there_is_a_history() -> None:
+    epoch = {"epoch": 1, "loss": 0.5, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.7}
+    predictions = make_predictions(3, 2, 1, 3)
+    assert "Learning curves" not in evaluated(predictions)
+    text = evaluated(predictions, history=[epoch, {**epoch, "val_loss": 0.9}])
+    assert "the lowest validation loss was in epoch 1." in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_settings_and_dataset_are_tabulated() -> None:
+    settings = {"model": "vgg19", "learning_rate": 3e-4, "mixed": True, "weights": None}
+    words = Page(evaluated(make_predictions(3, 2, 1, 3), settings=settings)).text
+    for expected in ("model vgg19", "learning_rate 0.0003", "mixed yes", "weights \u2013"):
+        assert expected in words
+    assert "failed: not found 2" in words
+    assert "skipped: animated 5" in words
+    assert re.search(r"fingerprint [0-9a-f]{16}\b", words)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_exploration_page_says_the_size_and_why() -> None:
+    words = Page(explored()).text
+    assert "Train at 288 high and 224 wide" in words
+    assert "50th percentile of the train pictures" in words
+    assert "7.0 MB" in words
