@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imagetag.demo.server import Post, PostIndex
+from imagetag.demo.posts import Post, PostIndex
 
 
 def post(post_id: int, tags: str, **fields: Any) -> Post:
