@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +19,20 @@ EXTENSIONS = frozenset(FORMATS.values()) | {"jpeg"}
 # More than any picture on a board, less than a decompression bomb needs.
 MAX_PIXELS = 100_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+# We refuse what is too large, and what is damaged in earnest; that Pillow has doubts besides is
+# nothing to log. (A filter set around each call would be torn by threads.)
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+# What EXIF's orientation asks for.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BadImage(Exception):
@@ -51,10 +65,17 @@ def inspect(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
 
     """
     with _opened(io.BytesIO(data), max_pixels) as image:
-        if getattr(image, "n_frames", 1) > 1:
-            raise BadImage("animated", f"{image.n_frames} frames")  # type: ignore[attr-defined]
-        info = ImageInfo(FORMATS[image.format or ""], image.width, image.height)
+        kind = _kind(image)
+        info = ImageInfo(FORMATS[kind], image.width, image.height)
+        frames = 1 if kind == "JPEG" else _frames(image)
+        if frames > 1:
+            raise BadImage("animated", f"{frames} frames")
         _load(image)
+        # Pillow is content without these ends; other decoders, TensorFlow's among them, are not.
+        if (kind == "PNG" and b"IEND\xaeB`\x82" not in data) or (
+            kind == "GIF" and not data.rstrip(b"\0\r\n").endswith(b"\0;")
+        ):
+            raise BadImage("truncated", f"the end of the {kind} file is missing")
         return info
 
 
@@ -81,23 +102,35 @@ def load_rgb(
             side = max(at_least)  # EXIF may turn it: leave enough of both sides
             image.draft("RGB" if image.mode != "CMYK" else "CMYK", (side, side))
         _load(image)
-        upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("I", "I;16", "I;16B", "I;16L", "F"):  # 16 bits of grey: keep the high 8
-        upright = upright.convert("I").point(lambda value: value / 257).convert("L")
-    if upright.has_transparency_data:
-        rgba = upright.convert("RGBA")
+        try:
+            return _on_white(_upright(image))
+        except Exception as error:
+            raise BadImage("not_an_image", _one_line(error)) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken EXIF: then it says nothing, and the picture is as good
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):  # 16 bits of grey: keep the high 8
+        image = image.convert("I").point(lambda value: value / 257).convert("L")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return upright.convert("RGB")
+    return image.convert("RGB")
 
 
 def _opened(stream: io.BytesIO | Path, max_pixels: int) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(stream, formats=tuple(FORMATS))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise BadImage("too_many_pixels", str(error)) from error
+        image = Image.open(stream, formats=tuple(FORMATS))
+    except Image.DecompressionBombError as error:
+        raise BadImage("too_many_pixels", _one_line(error)) from error
     except UnidentifiedImageError as error:
         raise BadImage("not_an_image", "neither " + ", ".join(FORMATS)) from error
     except FileNotFoundError:
@@ -105,8 +138,21 @@ def _opened(stream: io.BytesIO | Path, max_pixels: int) -> Image.Image:
     except Exception as error:  # Pillow's parsers raise many kinds on hostile bytes
         raise BadImage("not_an_image", _one_line(error)) from error
     if image.width * image.height > max_pixels:
+        image.close()
         raise BadImage("too_many_pixels", f"{image.width} x {image.height} pixels")
     return image
+
+
+def _kind(image: Image.Image) -> str:
+    # A camera's MPO is a JPEG with previews behind it.
+    return "JPEG" if image.format == "MPO" else str(image.format)
+
+
+def _frames(image: Image.Image) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception as error:
+        raise BadImage("truncated", _one_line(error)) from error
 
 
 def _load(image: Image.Image) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ from imagetag.errors import (
     EXIT_DONE,
     EXIT_TERMINATED,
     EXIT_TRANSIENT,
+    EXIT_USAGE,
     ImagetagError,
     InputError,
     Terminated,
@@ -56,10 +59,11 @@ def run_job(
         previous = signal.signal(signal.SIGTERM, _terminate)
         try:
             work(settings)
+            sys.stdout.flush()
         finally:
             signal.signal(signal.SIGTERM, previous)
     except ImagetagError as error:
-        logger.error(str(error), exit_code=error.exit_code, exc_info=debug)
+        logger.error(_one_line(str(error)), exit_code=error.exit_code, exc_info=debug)
         return error.exit_code
     except Terminated:
         logger.warning("stopped by SIGTERM; run it again to go on", exit_code=EXIT_TERMINATED)
@@ -67,19 +71,35 @@ def run_job(
     except KeyboardInterrupt:
         logger.warning("interrupted; run it again to go on", exit_code=EXIT_INTERRUPTED)
         _leave(EXIT_INTERRUPTED)
-    except BrokenPipeError:
+    except BrokenPipeError as error:
+        if _stdout_has_reader():
+            return _defect(error, debug)
         _leave(EXIT_DONE)  # the reader of our output has seen enough
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.split(".")[0] in ("imagetag", "jobs"):
+            return _defect(error, debug)
+        logger.error(
+            f"{error.name} is not installed here: run this job in the image that has it, or "
+            "install image-tag-classification[train]",
+            exit_code=EXIT_USAGE,
+            exc_info=debug,
+        )
+        return EXIT_USAGE
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
             return _defect(error, debug)
-        logger.error(f"this machine is short of something: {error}", exit_code=EXIT_TRANSIENT)
+        logger.error(
+            f"this machine is short of something: {error}",
+            exit_code=EXIT_TRANSIENT,
+            exc_info=debug,
+        )
         return EXIT_TRANSIENT
     except Exception as error:
         return _defect(error, debug)
     return EXIT_DONE
 
 
-def for_each_tag(settings: TagSettings, work: Callable[[str], None]) -> None:
+def for_each_tag(settings: TagSettings, work: Callable[[str], object]) -> None:
     """Do the work for each of this shard's tags; a tag that fails does not stop the others.
 
     Raises:
@@ -103,7 +123,7 @@ def for_each_tag(settings: TagSettings, work: Callable[[str], None]) -> None:
                 failed.append((tag, error))
                 if len(tags) > 1:
                     logger.error(
-                        str(error),
+                        _one_line(str(error)),
                         exit_code=error.exit_code,
                         exc_info=settings.log_level == "debug",
                     )
@@ -123,13 +143,22 @@ def _terminate(_signal: int, _frame: FrameType | None) -> Any:
 
 def _leave(code: int) -> None:
     # Not sys.exit: that would wait for download threads, which may wait for a server.
-    sys.stdout = None  # type: ignore[assignment]
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
     os._exit(code)
 
 
+def _stdout_has_reader() -> bool:
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError):  # no pipe at all
+        return True
+    return not any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 def _defect(error: Exception, debug: bool) -> int:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = _one_line(f"{type(error).__name__}: {error}")
     log.get_logger().error(
         f"unexpected {text[:500]}"
         + ("" if debug else "; run with --log-level debug for the traceback"),
@@ -137,3 +166,7 @@ def _defect(error: Exception, debug: bool) -> int:
         exc_info=debug,
     )
     return EXIT_DEFECT
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

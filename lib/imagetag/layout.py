@@ -48,10 +48,13 @@ def encode(tag: str) -> str:
     """Return the tag as a path component; `decode` gives the tag back.
 
     Raises:
-        UsageError: if the tag is empty or too long for a file name.
+        UsageError: if the tag is empty, not UTF-8, or too long for a file name.
 
     """
-    raw = tag.encode()
+    try:
+        raw = tag.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the tag {tag[:40]!r} is not UTF-8") from error
     text = "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in raw)
     if text.startswith("."):  # hidden files, `.` and `..`
         text = "%2E" + text[1:]
@@ -116,8 +119,10 @@ class Layout:
 
     def part_kind(self, key: str) -> Literal["part", "failed"] | None:
         """Return what a key below `manifest` holds, None if nothing of ours."""
-        name = key.removeprefix(self.manifest)
+        folder, name = key[: len(self.manifest)], key[len(self.manifest) :]
         match = re.fullmatch(r"(part|failed)-[0-9a-f]{8,64}\.jsonl", name)
+        if folder != self.manifest:
+            return None
         return match and match[1]  # type: ignore[return-value]
 
     @property
@@ -151,10 +156,10 @@ def checked_run(name: str) -> str:
         UsageError: if it is not letters, digits, dots, dashes and underscores, 100 at most.
 
     """
-    if not _RUN_NAME.fullmatch(name) or name == "LATEST":
+    if not _RUN_NAME.fullmatch(name) or name.lower() == "latest":
         raise UsageError(
-            f"--run {name!r}: use letters, digits, '.', '-' and '_', beginning with a letter or "
-            "digit, 100 at most"
+            f"--run {name[:100]!r}: use letters, digits, '.', '-' and '_', beginning with a letter "
+            "or digit, 100 at most, and not 'latest'"
         )
     return name
 

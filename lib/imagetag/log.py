@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import structlog
 from tqdm import tqdm
@@ -23,7 +23,6 @@ def configure(log_format: LogFormat = "auto", level: str = "info") -> None:
     Every line has `timestamp` (UTC, ISO 8601), `level` and `event`, and the bound fields.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    debug = level == "debug"
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -41,24 +40,46 @@ def configure(log_format: LogFormat = "auto", level: str = "info") -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=lambda *_: structlog.PrintLogger(_BelowBars(sys.stderr)),  # type: ignore[arg-type]
+        logger_factory=lambda *_: _Stderr(),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, stream=sys.stderr)
+    debug = level == "debug"
+    root = logging.getLogger()
+    root.setLevel(logging.INFO if debug else logging.WARNING)
+    root.handlers = [old for old in root.handlers if not isinstance(old, _FromLibraries)]
+    root.addHandler(_FromLibraries(tracebacks=debug))
+    logging.captureWarnings(True)
 
 
-class _BelowBars:
-    """A text stream that does not tear a progress bar apart."""
+class _Stderr:
+    """Writes a log line in one piece, above a progress bar if there is one."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def msg(self, line: str) -> None:
+        with tqdm.external_write_mode(file=sys.stderr):
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
 
-    def write(self, text: str) -> int:
-        with tqdm.external_write_mode(file=self._stream):
-            return self._stream.write(text)
+    log = debug = info = warning = error = critical = msg
 
-    def flush(self) -> None:
-        self._stream.flush()
+
+class _FromLibraries(logging.Handler):
+    """Passes on what libraries log, so that their lines have our form."""
+
+    def __init__(self, *, tracebacks: bool) -> None:
+        super().__init__()
+        self._tracebacks = tracebacks
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
+        try:
+            get_logger().log(
+                level,
+                record.getMessage().strip(),
+                logger=record.name,
+                exc_info=record.exc_info if self._tracebacks else None,
+            )
+        except Exception:
+            self.handleError(record)
 
 
 class Progress:

@@ -7,6 +7,7 @@ Rows are written in parts named by their content, so that a write can be repeate
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,6 +21,7 @@ Rating = Literal["general", "sensitive", "questionable", "explicit"]
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 
 _MAX_LINE = 1 << 20  # bytes; a row has a few kilobytes
+_MAX_SUMMARY = 64 << 20  # bytes; enough for a million parts
 
 
 class _Record(BaseModel):
@@ -109,21 +111,28 @@ def read_parts(storage: Storage, keys: Iterable[str], record: type[Record]) -> I
 
     """
     for key in keys:
-        with storage.open(key) as stream:
-            number = 0
-            while line := stream.readline(_MAX_LINE):
-                number += 1
-                if not line.strip():
-                    continue
-                try:
-                    yield record.model_validate_json(line)
-                except ValidationError as error:
-                    first = error.errors()[0]
-                    where = ".".join(map(str, first["loc"])) or "the line"
-                    raise InputError(
-                        f"{storage.url}/{key} line {number}: {where}: {first['msg']}; "
-                        "delete this part and scrape the tag again"
-                    ) from error
+        try:
+            yield from _read_part(storage, key, record)
+        except ObjectNotFound as error:
+            raise InputError(
+                f"{storage.url}/{key}: this part of the manifest is missing; scrape the tag again"
+            ) from error
+
+
+def _read_part(storage: Storage, key: str, record: type[Record]) -> Iterator[Record]:
+    with storage.open(key) as stream:
+        number = 0
+        while line := stream.readline(_MAX_LINE):
+            number += 1
+            if not line.strip():
+                continue
+            try:
+                yield record.model_validate_json(line)
+            except ValidationError as error:
+                raise InputError(
+                    f"{storage.url}/{key} line {number}: {_complaint(error)}; "
+                    "delete this part and scrape the tag again"
+                ) from error
 
 
 def load_dataset(storage: Storage, tag: str) -> Dataset:
@@ -133,18 +142,33 @@ def load_dataset(storage: Storage, tag: str) -> Dataset:
         InputError: if there is none, or it cannot be read.
 
     """
-    key = Layout(tag).dataset
+    layout = Layout(tag)
+    key = layout.dataset
     try:
-        return Dataset.model_validate_json(storage.read(key))
+        with storage.open(key) as stream:
+            dataset = Dataset.model_validate_json(stream.read(_MAX_SUMMARY))
     except ObjectNotFound as error:
         raise InputError(
             f"no complete dataset of the tag {tag!r} in {storage.url}: "
-            f"run imagetag scrape --tags {tag} first"
+            f"run imagetag scrape --tags {shlex.quote(tag)} first"
         ) from error
     except ValidationError as error:
         raise InputError(
-            f"{storage.url}/{key} cannot be read: {error.errors()[0]['msg']}; scrape the tag again"
+            f"{storage.url}/{key} cannot be read: {_complaint(error)}; scrape the tag again"
         ) from error
+    strange = [part for part in dataset.parts if layout.part_kind(part) != "part"]
+    if dataset.tag != tag or strange:
+        raise InputError(
+            f"{storage.url}/{key} is not a summary of the tag {tag!r}: it names "
+            f"{(strange[0] if strange else dataset.tag)[:100]!r}; scrape the tag again"
+        )
+    return dataset
+
+
+def _complaint(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"])) or "the JSON"
+    return " ".join(f"{where[:100]}: {first['msg']}".split())[:300]
 
 
 def read_rows(storage: Storage, dataset: Dataset) -> Iterator[Row]:

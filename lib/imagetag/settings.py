@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -62,7 +63,7 @@ class TagSettings(StorageSettings):
     tags: CommaList = Field((), description="the tags, separated by commas")
     tags_file: Path | None = Field(None, description="a file with one tag a line, beside --tags")
     shard_index: int = Field(
-        default_factory=lambda: int(os.environ.get("JOB_COMPLETION_INDEX", "0")),
+        default_factory=lambda: _completion_index(),
         ge=0,
         description="which share of the tags is this pod's, from 0",
         json_schema_extra={"default": "JOB_COMPLETION_INDEX or 0"},
@@ -79,8 +80,8 @@ class TagSettings(StorageSettings):
         names = list(self.tags)
         if self.tags_file is not None:
             try:
-                lines = self.tags_file.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
+                lines = self.tags_file.read_text(encoding="utf-8-sig").splitlines()
+            except (OSError, ValueError) as error:
                 raise UsageError(f"--tags-file {self.tags_file}: {error}") from error
             names += [line.strip() for line in lines if line.strip() and not line.startswith("# ")]
         if not names:
@@ -96,9 +97,19 @@ class TagSettings(StorageSettings):
         """
         if self.shard_index >= self.shard_count:
             raise UsageError(
-                f"--shard-index {self.shard_index} must be below --shard-count {self.shard_count}"
+                f"--shard-index {self.shard_index} (or JOB_COMPLETION_INDEX) must be below "
+                f"--shard-count {self.shard_count} ({env_name('shard_count')})"
             )
         return self.all_tags()[self.shard_index :: self.shard_count]
+
+
+def cache_folder_field() -> Any:
+    """Return the field of the option `--cache-folder`."""
+    return Field(
+        Path(tempfile.gettempdir()) / "imagetag-cache",
+        description="local copies of images and weights, shared by all runs",
+        json_schema_extra={"default": "imagetag-cache in the temporary folder"},
+    )
 
 
 def checked_tag(name: str) -> str:
@@ -110,7 +121,9 @@ def checked_tag(name: str) -> str:
     """
     tag = re.sub(r"\s+", "_", name.strip())
     if not tag or any(ord(char) < 32 or ord(char) == 127 for char in tag):
-        raise UsageError(f"{name!r} is not a tag: it is empty or has control characters")
+        raise UsageError(f"{name[:40]!r} is not a tag: it is empty or has control characters")
+    if any("\ud800" <= char <= "\udfff" for char in tag):  # how Python shows bytes it cannot read
+        raise UsageError(f"{name[:40]!r} is not a tag: it is not UTF-8")
     if tag[0] in "-~" or "*" in tag:
         raise UsageError(f"{name!r} is not one tag: '-', '~' and '*' are search operators")
     if len(tag.encode()) > 200:
@@ -162,21 +175,28 @@ def default_text(field: FieldInfo) -> str:
     return "none" if field.default is None else str(field.default)
 
 
+def _completion_index() -> int:
+    text = os.environ.get("JOB_COMPLETION_INDEX") or "0"
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError(f"JOB_COMPLETION_INDEX must be a number from 0, and it is {text[:100]!r}")
+    return int(text)
+
+
 def _parser(settings_class: type[BaseModel], command: str, summary: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"imagetag {command}", description=summary, allow_abbrev=False
     )
     for name, field in settings_class.model_fields.items():
         text = f"{field.description} [{env_name(name)}; {default_text(field)}]"
-        action: Any = argparse.BooleanOptionalAction if field.annotation is bool else "store"
-        extra = {} if field.annotation is bool else {"metavar": _metavar(name, field)}
+        how: dict[str, Any] = {"metavar": _metavar(name, field)}
+        if field.annotation is bool:
+            how = {"action": argparse.BooleanOptionalAction}
         parser.add_argument(
             option_name(name),
             dest=name,
-            action=action,
             default=argparse.SUPPRESS,
             help=text.replace("%", "%%"),
-            **extra,
+            **how,
         )
     return parser
 
@@ -193,4 +213,4 @@ def _complaint(item: Any) -> str:
     if item["type"] == "missing":
         return f"{where} is required"
     message = item["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}, and it is {item['input']!r}"
+    return f"{where}: {message}, and it is {repr(item['input'])[:200]}"

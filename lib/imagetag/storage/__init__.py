@@ -49,9 +49,9 @@ def open_storage(url: str, concurrency: int = 16) -> Storage:
         if not parts.netloc or parts.query or parts.fragment:
             raise UsageError(f"--storage {url!r}: write s3://bucket or s3://bucket/prefix")
         return S3Storage(parts.netloc, parts.path.strip("/"), concurrency)
-    if scheme == "file":
+    if scheme == "file" and urlsplit(url).netloc in ("", "localhost"):
         return LocalStorage(Path(unquote(urlsplit(url).path)))
-    if scheme or not url:
+    if scheme or not url or url.lower().startswith("s3:"):
         raise UsageError(
             f"--storage {url!r}: use s3://bucket/prefix (any S3-compatible server, with "
             "AWS_ENDPOINT_URL_S3 set) or a local folder"

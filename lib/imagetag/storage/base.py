@@ -43,6 +43,7 @@ class ObjectInfo:
 class Storage(ABC):
     """Objects by key. A key is path components joined by `/`; a write is atomic and replaces.
 
+    As in a file system, the key of an object is not also the folder of another.
     Every method may raise AccessDenied, BucketNotFound or EndpointUnreachable. Safe to use from
     many threads.
     """
@@ -53,7 +54,8 @@ class Storage(ABC):
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
         """Yield every object below a folder (`""` or ending in `/`), in the order of keys.
 
-        Pages are fetched as they are needed; the whole listing is never held.
+        Others' objects whose keys are none for us, such as the marks consoles leave for folders,
+        are passed over. Pages are fetched as they are needed; the whole listing is never held.
         """
 
     @abstractmethod
@@ -116,11 +118,21 @@ def content_type(key: str) -> str:
     return known.get(suffix) or mimetypes.guess_type(key)[0] or "application/octet-stream"
 
 
+def is_key(key: str) -> bool:
+    """Tell whether `checked_key` lets a key pass."""
+    try:
+        checked_key(key)
+    except ValueError:
+        return False
+    return True
+
+
 def checked_key(key: str, *, folder: bool = False) -> str:
     """Return a key that means the same in S3 and as a path.
 
     Raises:
-        ValueError: if a component is empty, `.` or `..`, or a folder does not end in `/`.
+        ValueError: if a component is empty, `.`, `..` or longer than a file name may be, if there
+            are control characters, or if a folder does not end in `/`.
 
     """
     if folder and key == "":
@@ -128,6 +140,8 @@ def checked_key(key: str, *, folder: bool = False) -> str:
     parts = key.split("/")
     if folder and parts.pop() != "":
         raise ValueError(f"the folder {key!r} must end in '/'")
-    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+    if any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts) or any(
+        ord(char) < 32 or ord(char) == 127 for char in key
+    ):
         raise ValueError(f"{key!r} is not a storage key")
     return key

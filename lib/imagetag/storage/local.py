@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -18,6 +19,7 @@ from imagetag.storage.base import (
     ObjectNotFound,
     Storage,
     checked_key,
+    is_key,
 )
 
 # Half-written files wait here, never beside the data: a reader of a label's folder sees no stray.
@@ -28,10 +30,11 @@ class LocalStorage(Storage):
     """Objects as files below a folder, which is made when the first is written."""
 
     def __init__(self, root: Path) -> None:
-        if root.exists() and not root.is_dir():
-            raise BucketNotFound(f"--storage {root}: this is a file, not a folder")
         self._root = root
         self.url = str(root)
+        with self._errors(""):
+            if root.exists() and not root.is_dir():
+                raise BucketNotFound(f"--storage {root}: this is a file, not a folder")
 
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
         """Yield the files below a folder, as the base class says."""
@@ -44,16 +47,24 @@ class LocalStorage(Storage):
             with os.scandir(path) as entries:
                 # The order of whole keys: a folder sorts as its name with the slash behind.
                 found = sorted(
-                    (entry for entry in entries if entry.name != _PARTIAL or prefix),
+                    (
+                        entry
+                        for entry in entries
+                        if is_key(entry.name) and (entry.name != _PARTIAL or prefix)
+                    ),
                     key=lambda entry: (entry.name + "/" * entry.is_dir()).encode(),
                 )
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         for entry in found:
             if entry.is_dir():
                 yield from self._walk(path / entry.name, f"{prefix}{entry.name}/")
-            else:
-                yield ObjectInfo(prefix + entry.name, entry.stat().st_size)
+                continue
+            try:
+                size = entry.stat().st_size
+            except FileNotFoundError:  # removed while we list
+                continue
+            yield ObjectInfo(prefix + entry.name, size)
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Return a file's size, None if there is no such file."""
@@ -66,8 +77,12 @@ class LocalStorage(Storage):
 
     def open(self, key: str) -> AbstractContextManager[BinaryIO]:
         """Open a file to read."""
+        path = self._path(key)
         with self._errors(key):
-            return self._path(key).open("rb")
+            try:
+                return path.open("rb")
+            except (IsADirectoryError, NotADirectoryError) as error:
+                raise FileNotFoundError from error
 
     def write(self, key: str, data: bytes | BinaryIO) -> None:
         """Write a file under another name, then rename it into place."""
@@ -98,8 +113,12 @@ class LocalStorage(Storage):
 
     def delete(self, key: str) -> None:
         """Remove a file, if it is there."""
-        with self._errors(key):
-            self._path(key).unlink(missing_ok=True)
+        path = self._path(key)
+        with (
+            self._errors(key),
+            contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError),
+        ):
+            path.unlink()
 
     def _path(self, key: str) -> Path:
         return self._root / checked_key(key)
@@ -114,4 +133,10 @@ class LocalStorage(Storage):
         except PermissionError as error:
             raise AccessDenied(f"{where}: permission denied; check the folder's owner") from error
         except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-            raise BucketNotFound(f"{where}: a file stands where a folder must be") from error
+            raise BucketNotFound(
+                f"{where}: a file stands where a folder must be, or a folder where the file"
+            ) from error
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            raise AccessDenied(f"{where}: this file system is mounted read-only") from error

@@ -14,9 +14,12 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    FlexibleChecksumError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
+    SSLError,
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
@@ -31,6 +34,7 @@ from imagetag.storage.base import (
     Storage,
     checked_key,
     content_type,
+    is_key,
 )
 
 _MULTIPART = TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=16 << 20)
@@ -45,7 +49,19 @@ _DENIED = {
     "SignatureDoesNotMatch",
 }
 _MISSING = {"404", "NoSuchKey", "NotFound"}
-_PASSING = {"500", "502", "503", "InternalError", "ServiceUnavailable", "SlowDown"}
+_PASSING = {
+    "429",
+    "InternalError",
+    "OperationAborted",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+}
+# Attempts, and seconds to wait for an answer. Seven attempts last half a minute on the average.
+_FIRST_TRY, _PATIENT = (3, 10), (7, 60)
 
 
 class S3Storage(Storage):
@@ -57,28 +73,23 @@ class S3Storage(Storage):
     """
 
     def __init__(self, bucket: str, prefix: str, concurrency: int) -> None:
+        self._client: Any
         self._bucket = bucket
         self._prefix = prefix + "/" if prefix else ""
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
-        try:
-            self._client: Any = boto3.client(
-                "s3",
-                config=Config(
-                    max_pool_connections=max(concurrency, 10),
-                    retries={"mode": "adaptive", "total_max_attempts": 6},
-                    connect_timeout=5,
-                    read_timeout=60,
-                    tcp_keepalive=True,
-                    user_agent_extra=f"imagetag/{__version__}",
-                ),
-            )
-        except (BotoCoreError, ValueError) as error:
-            raise UsageError(
-                f"--storage {self.url}: the AWS settings are wrong: {error}"
-            ) from error
         self._transfer = _MULTIPART
-        with self._errors(""):  # fail here, with one line, rather than in the middle of the work
-            self._client.list_objects_v2(Bucket=bucket, Prefix=self._prefix, MaxKeys=1)
+        try:
+            # Fail here, with one line and soon, rather than in the middle of the work; but once
+            # there is work to lose, be patient.
+            with self._errors(""):
+                session = boto3.Session()
+                self._client = _new_client(session, 1, *_FIRST_TRY)
+                self._client.list_objects_v2(Bucket=bucket, Prefix=self._prefix, MaxKeys=1)
+                self._client = _new_client(session, concurrency, *_PATIENT)
+        except ValueError as error:
+            raise UsageError(
+                f"--storage {self.url}: the AWS settings are wrong: {_one_line(error)}"
+            ) from error
 
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects below a folder, a page of 1,000 at a time."""
@@ -89,27 +100,31 @@ class S3Storage(Storage):
         with self._errors(folder):
             for page in pages:
                 for entry in page.get("Contents", ()):
-                    yield ObjectInfo(entry["Key"].removeprefix(self._prefix), entry["Size"])
+                    key = entry["Key"].removeprefix(self._prefix)
+                    if is_key(key):
+                        yield ObjectInfo(key, entry["Size"])
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Return an object's size, None if there is none."""
+        full = self._full(key)
         try:
             with self._errors(key):
-                head = self._client.head_object(Bucket=self._bucket, Key=self._full(key))
+                head = self._client.head_object(Bucket=self._bucket, Key=full)
         except ObjectNotFound:
             return None
         return ObjectInfo(key, head["ContentLength"])
 
     def open(self, key: str) -> AbstractContextManager[BinaryIO]:
         """Open an object to stream its bytes; a failure in mid-stream is an error too."""
-        return self._stream(key)
+        return self._stream(key, self._full(key))
 
     @contextlib.contextmanager
-    def _stream(self, key: str) -> Iterator[BinaryIO]:
+    def _stream(self, key: str, full: str) -> Iterator[BinaryIO]:
         with self._errors(key):
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._full(key))
+            answer = self._client.get_object(Bucket=self._bucket, Key=full)
             with contextlib.closing(answer["Body"]) as body:
-                yield body
+                # Buffered, as a body reads a line byte by byte.
+                yield io.BufferedReader(body, 1 << 17)
 
     def write(self, key: str, data: bytes | BinaryIO) -> None:
         """Store an object; a large one goes up in parts, in parallel."""
@@ -151,6 +166,12 @@ class S3Storage(Storage):
             ) from error
         except ClientError as error:
             raise _translate(error, where, self._bucket) from error
+        except (IncompleteReadError, FlexibleChecksumError) as error:
+            raise TransientError(f"{where}: the answer was damaged: {_one_line(error)}") from error
+        except SSLError as error:
+            raise UsageError(
+                f"{where}: no TLS with {self._client.meta.endpoint_url}: {_one_line(error)}"
+            ) from error
         except (BotoConnectionError, HTTPClientError) as error:
             endpoint = self._client.meta.endpoint_url
             raise EndpointUnreachable(
@@ -158,7 +179,22 @@ class S3Storage(Storage):
                 f"({type(error).__name__}); check AWS_ENDPOINT_URL_S3 and the network"
             ) from error
         except BotoCoreError as error:
-            raise UsageError(f"{where}: {error}") from error
+            raise UsageError(f"{where}: {_one_line(error)}") from error
+
+
+def _new_client(session: boto3.Session, concurrency: int, attempts: int, patience: int) -> Any:
+    return session.client(
+        "s3",
+        config=Config(
+            max_pool_connections=max(concurrency, 10),
+            # The newer modes pause 0.05 s, 0.1 s, ...: no server restarts in that time.
+            retries={"mode": "legacy", "total_max_attempts": attempts},
+            connect_timeout=5,
+            read_timeout=patience,
+            tcp_keepalive=True,
+            user_agent_extra=f"imagetag/{__version__}",
+        ),
+    )
 
 
 def _translate(error: ClientError, where: str, bucket: str) -> Exception:
@@ -172,7 +208,11 @@ def _translate(error: ClientError, where: str, bucket: str) -> Exception:
         return AccessDenied(f"{where}: access denied ({code}); check the credentials and policy")
     if code in _PASSING or status >= 500:
         return TransientError(f"{where}: the S3 server fails for now ({code or status})")
-    return UsageError(f"{where}: the S3 server refuses: {error}")
+    return UsageError(f"{where}: the S3 server refuses: {_one_line(error)}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 class _Unclosed(io.RawIOBase):

@@ -1,0 +1,40 @@
+"""Real servers for the integration tests."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import boto3
+import pytest
+
+from tests.integration.ceph import Ceph, missing
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
+    """A real S3 server, with nothing in it that must last: its `endpoint`, `key` and `secret`."""
+    if why := missing():
+        pytest.skip(why)
+    server = Ceph(tmp_path_factory.mktemp("ceph"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: Ceph, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new bucket's URL, `s3://NAME`; the AWS settings reach it, in child processes too."""
+    return new_bucket(s3_server, monkeypatch)
+
+
+def new_bucket(server: Ceph, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Make a bucket, and set the AWS settings; gives its URL."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret)
+    name = f"bucket-{secrets.token_hex(6)}"
+    boto3.Session().client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"

@@ -1,0 +1,79 @@
+"""`imagetag` itself: what it lists, and that its names are the jobs that there are."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imagetag import __version__
+from imagetag.settings import env_name, option_name
+from jobs.cli import JOBS
+
+FOLDER = Path(__file__).parents[2] / "jobs"
+
+
+def imagetag(*argv: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("imagetag")), *argv]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_help_lists_every_job(argv: list[str]) -> None:
+    done = imagetag(*argv)
+    assert done.returncode == 0
+    for job, text in JOBS.items():
+        assert re.search(rf"(?m)^  {job} +{re.escape(text)}$", done.stdout)
+
+
+def test_version() -> None:
+    done = imagetag("--version")
+    assert (done.returncode, done.stdout) == (0, f"imagetag {__version__}\n")
+
+
+@pytest.mark.parametrize("name", ["scarpe", "--verbose", "", "cli", "os.path"])
+def test_an_unknown_job_ends_with_2_and_names_those_there_are(name: str) -> None:
+    done = imagetag(name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert repr(name) in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert all(job in done.stderr for job in JOBS)
+
+
+def test_the_jobs_listed_are_those_there_are() -> None:
+    assert set(JOBS) == {path.stem for path in FOLDER.glob("*.py")} - {"__init__", "cli"}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_job_is_listed_as_its_module_describes_itself(job: str) -> None:
+    document = ast.get_docstring(ast.parse((FOLDER / f"{job}.py").read_text()))
+    assert document is not None
+    first = document.splitlines()[0]
+    assert re.fullmatch(rf"The {job}(?: job)?: (.*)\.", first), first
+    assert first.endswith(f": {JOBS[job]}.")
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_option_of_a_job_is_in_its_help_with_its_variable(job: str) -> None:
+    done = imagetag(job, "--help")
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    options = set(re.findall(r"(?m)^  --([a-z-]+)", done.stdout))
+    assert {"log-format", "log-level"} <= options
+    for option in options:
+        field = option.replace("-", "_")
+        assert option_name(field) == f"--{option}"
+        assert f"[{env_name(field)}; " in text
+
+
+def test_python_m_is_the_same_command() -> None:
+    script = [sys.executable, "-m", "jobs.scrape", "--log-level", "loud"]
+    one = subprocess.run(script, capture_output=True, text=True, check=False, cwd=FOLDER.parent)
+    other = imagetag("scrape", "--log-level", "loud")
+    assert one.returncode == other.returncode == 2
+    assert "--log-level (IMAGETAG_LOG_LEVEL)" in one.stderr
+    assert "--log-level (IMAGETAG_LOG_LEVEL)" in other.stderr

@@ -1,0 +1,301 @@
+"""What a job promises to who runs it: exit codes, last words, and one bad tag among good."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from imagetag.errors import ImagetagError, InputError, TransientError, UsageError
+from imagetag.job import for_each_tag, run_job
+from imagetag.log import get_logger
+from imagetag.settings import JobSettings, TagSettings
+
+Outcome = tuple[int, list[dict[str, Any]]]
+
+
+@pytest.fixture
+def run(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Outcome]:
+    """Run a job in this process; gives its exit code and its log lines."""
+
+    def leave(code: int) -> None:
+        raise AssertionError(f"it would have left the process with {code}")
+
+    monkeypatch.setattr(os, "_exit", leave)
+
+    def run(work: Callable[[Any], None], *argv: str, settings: Any = JobSettings) -> Outcome:
+        code = run_job("try", "A job to try.", settings, work, argv)
+        return code, [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+
+    return run
+
+
+def raising(error: BaseException) -> Callable[[Any], None]:
+    def work(_settings: Any) -> None:
+        raise error
+
+    return work
+
+
+def test_work_that_is_done_is_0_and_silent(run: Callable[..., Outcome]) -> None:
+    assert run(lambda _settings: None) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("the bucket 'x' is wrong"), 2),
+        (InputError("the tag 'x' has no posts"), 3),
+        (TransientError("the board is down"), 75),
+        (OSError(errno.ENOSPC, "No space left on device"), 75),
+        (OSError(errno.EMFILE, "Too many open files"), 75),
+        (OSError(errno.EIO, "Input/output error"), 1),
+        (ZeroDivisionError("division by zero"), 1),
+        (ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow"), 2),
+        (ModuleNotFoundError("No module named 'imagetag.x'", name="imagetag.x"), 1),
+        (BrokenPipeError(errno.EPIPE, "a server closed its connection"), 1),
+    ],
+)
+def test_each_error_has_its_exit_code_and_one_line(
+    run: Callable[..., Outcome], error: Exception, code: int
+) -> None:
+    found, lines = run(raising(error))
+    assert found == code
+    assert len(lines) == 1
+    assert lines[0]["exit_code"] == code
+    assert lines[0]["level"] == "error"
+    assert (error.args[-1] in lines[0]["event"]) or "is not installed here" in lines[0]["event"]
+    assert "exception" not in lines[0]
+
+
+@pytest.mark.parametrize("error", [InputError("no posts"), ZeroDivisionError("division by zero")])
+def test_a_traceback_comes_only_at_debug_level(
+    run: Callable[..., Outcome], error: Exception
+) -> None:
+    _, [line] = run(raising(error), "--log-level", "debug")
+    assert "Traceback (most recent call last)" in line["exception"]
+
+
+def test_an_error_of_many_lines_is_told_in_one_on_a_console(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for error in (InputError("one\n  two"), ValueError("one\n  two")):
+        run_job("try", "A job.", JobSettings, raising(error), ["--log-format", "console"])
+        lines = capfd.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert "one two" in lines[0]
+
+
+def test_wrong_settings_are_2_and_one_line(run: Callable[..., Outcome]) -> None:
+    code, [line] = run(lambda _settings: None, "--log-level", "loud")
+    assert code == 2
+    assert "--log-level (IMAGETAG_LOG_LEVEL)" in line["event"]
+    assert "'loud'" in line["event"]
+
+
+def test_help_is_0_and_an_unknown_option_2(capfd: pytest.CaptureFixture[str]) -> None:
+    for argv, code in ((["--help"], 0), (["--nonsense"], 2)):
+        with pytest.raises(SystemExit) as left:
+            run_job("try", "A job.", JobSettings, lambda _settings: None, argv)
+        assert left.value.code == code
+    assert "usage: imagetag try" in capfd.readouterr().out
+
+
+def test_the_handler_of_sigterm_is_put_back(run: Callable[..., Outcome]) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        run(raising(InputError("no posts")))
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# Many tags.
+
+
+def run_tags(
+    run: Callable[..., Outcome], failing: Mapping[str, Exception], *argv: str
+) -> tuple[int, list[dict[str, Any]], list[str]]:
+    done = []
+
+    def work(tag: str) -> None:
+        get_logger().info("working")
+        if tag in failing:
+            raise failing[tag]
+        done.append(tag)
+
+    code, lines = run(
+        lambda settings: for_each_tag(settings, work),
+        *("--storage", "unused", "--tags", "a,b,c,d", *argv),
+        settings=TagSettings,
+    )
+    return code, lines, done
+
+
+def test_one_bad_tag_does_not_stop_the_others(run: Callable[..., Outcome]) -> None:
+    code, lines, done = run_tags(run, {"b": InputError("the tag 'b' has no posts")})
+    assert code == 3
+    assert done == ["a", "c", "d"]
+    [own] = [line for line in lines if line["event"] == "the tag 'b' has no posts"]
+    assert (own["tag"], own["exit_code"]) == ("b", 3)
+    assert lines[-1]["event"] == "1 of 4 tags failed: b"
+    assert "tag" not in lines[-1]
+
+
+def test_a_passing_failure_outweighs_a_lasting_one(run: Callable[..., Outcome]) -> None:
+    failing = {"a": InputError("no posts"), "b": TransientError("down"), "c": InputError("none")}
+    code, lines, done = run_tags(run, failing)
+    assert (code, done) == (75, ["d"])
+    assert lines[-1]["event"] == "3 of 4 tags failed: a, b, c"
+
+
+def test_wrong_usage_stops_at_once(run: Callable[..., Outcome]) -> None:
+    code, lines, done = run_tags(run, {"b": UsageError("no such bucket")})
+    assert (code, done) == (2, ["a"])
+    assert lines[-1]["event"] == "no such bucket"
+
+
+def test_a_defect_is_a_defect_whatever_the_tag(run: Callable[..., Outcome]) -> None:
+    code, lines, done = run_tags(run, {"b": KeyError("x")})
+    assert (code, done) == (1, ["a"])
+    assert "KeyError" in lines[-1]["event"]
+
+
+def test_a_single_tags_error_is_told_once_in_its_own_words(run: Callable[..., Outcome]) -> None:
+    code, lines, _ = run_tags(run, {"b": InputError("no posts")}, "--tags=b")
+    assert code == 3
+    assert [line["event"] for line in lines] == ["working", "no posts"]
+
+
+def test_every_line_of_a_tags_work_names_the_tag(run: Callable[..., Outcome]) -> None:
+    _, lines, _ = run_tags(run, {})
+    assert [line["tag"] for line in lines if line["event"] == "working"] == ["a", "b", "c", "d"]
+
+
+def test_more_shards_than_tags_is_no_error(run: Callable[..., Outcome]) -> None:
+    code, lines, done = run_tags(run, {}, "--shard-index=6", "--shard-count=7")
+    assert (code, done) == (0, [])
+    assert lines[0]["shard"] == 6
+
+
+@pytest.mark.parametrize("kind", [InputError, TransientError])
+def test_a_hundred_failed_tags_make_no_endless_line(
+    run: Callable[..., Outcome], kind: type[ImagetagError]
+) -> None:
+    tags = [f"tag_{number}" for number in range(100)]
+    failing = {tag: kind("no") for tag in tags}
+    code, lines, _ = run_tags(run, failing, "--tags", ",".join(tags))
+    assert code == kind.exit_code
+    assert lines[-1]["event"].startswith("100 of 100 tags failed: tag_0, ")
+    assert len(lines[-1]["event"]) < 300
+
+
+# Whole processes.
+
+
+def start(work: str, **options: Any) -> subprocess.Popen[str]:
+    script = [
+        "import sys, threading, time",
+        "from imagetag.job import run_job",
+        "from imagetag.settings import JobSettings",
+        "def work(settings):",
+        textwrap.indent(textwrap.dedent(work), "    "),
+        "sys.exit(run_job('try', 'A job.', JobSettings, work, []))",
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-c", "\n".join(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+STUCK = """\
+threading.Thread(target=time.sleep, args=(60,)).start()
+try:
+    print("started", flush=True)
+    time.sleep(60)
+finally:
+    print("state saved", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_state_and_ends_though_a_thread_is_stuck(
+    number: signal.Signals, code: int
+) -> None:
+    process = start(STUCK)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    began = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - began < 1
+    assert process.returncode == code
+    saved, last = err.splitlines()
+    assert saved == "state saved"
+    assert json.loads(last)["exit_code"] == code
+    assert "run it again" in json.loads(last)["event"]
+
+
+def test_sigterm_is_not_eaten_by_code_that_catches_every_exception() -> None:
+    process = start(
+        """\
+        while True:
+            try:
+                print("started", flush=True)
+                time.sleep(60)
+            except Exception:
+                pass
+        """
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 143
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough_is_no_error(unbuffered: str) -> None:
+    process = start(
+        "for number in range(100_000):\n    print(number)\n",
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "0\n"
+    process.stdout.close()
+    assert process.wait(timeout=20) == 0
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_a_log_whose_reader_is_gone_does_not_count_as_done() -> None:
+    process = start(
+        """\
+        from imagetag.log import get_logger
+        sys.stdin.readline()
+        print("gone", flush=True)
+        for number in range(100_000):
+            get_logger().info("working")
+        """,
+        stdin=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    process.stderr.close()
+    out, _ = process.communicate("go\n", timeout=20)
+    assert out == "gone\n"
+    assert process.returncode != 0

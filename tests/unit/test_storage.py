@@ -1,0 +1,479 @@
+"""Storage: the contract on a folder and on a bucket, and how each of the two fails."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from boto3.s3.transfer import TransferConfig
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
+from moto.server import ThreadedMotoServer
+
+from imagetag.errors import ImagetagError, InputError, TransientError, UsageError
+from imagetag.storage import (
+    AccessDenied,
+    BucketNotFound,
+    EndpointUnreachable,
+    LocalStorage,
+    ObjectNotFound,
+    Storage,
+    open_storage,
+)
+from imagetag.storage.s3 import S3Storage
+from tests.storage_contract import StorageContract
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[str]:
+    """An S3 server in this process; gives its URL. It takes any credentials."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_settings(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+
+@pytest.fixture
+def bucket(s3_settings: None) -> str:
+    name = f"bucket-{secrets.token_hex(4)}"
+    backend().create_bucket(name, "us-east-1")
+    return name
+
+
+def backend() -> Any:
+    return s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+
+
+class TestLocalContract(StorageContract):
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> Storage:
+        return open_storage(str(tmp_path / "data"))
+
+
+class TestS3Contract(StorageContract):
+    @pytest.fixture
+    def storage(self, bucket: str) -> Storage:
+        # What lies beside the prefix is not ours.
+        for key in ("other", "some/prefix2/x", "some/prefi", "some/prefix"):
+            backend().put_object(bucket, key, b"not ours")
+        return open_storage(f"s3://{bucket}/some/prefix/")
+
+    @staticmethod
+    def fill(storage: Storage, keys: Iterable[str]) -> None:
+        for key in keys:  # some hundred times faster than through the server
+            put(storage, key, b"x")
+
+    def test_a_large_object_goes_up_in_parts(self, storage: S3Storage, tmp_path: Path) -> None:
+        storage._transfer = TransferConfig(multipart_threshold=6 << 20, multipart_chunksize=5 << 20)
+        data = os.urandom(12 << 20)
+        (tmp_path / "file").write_bytes(data)
+        writes: list[Any] = [
+            lambda: storage.write("large.bin", data),
+            lambda: storage.upload(tmp_path / "file", "large.bin"),
+        ]
+        for write in writes:
+            write()
+            assert storage.read("large.bin") == data
+            etag = get(storage, "large.bin").etag.strip('"')
+            assert etag.endswith("-3"), "it went up in one piece"
+            storage.delete("large.bin")
+
+    def test_an_object_has_the_media_type_of_its_ending(self, storage: S3Storage) -> None:
+        types = {
+            "a.jpg": "image/jpeg",
+            "a.webp": "image/webp",
+            "report.html": "text/html",
+            "part.jsonl": "application/x-ndjson",
+            "model.keras": "application/octet-stream",
+            "LATEST": "text/plain",
+        }
+        for key, media_type in types.items():
+            storage.write(key, b"x")
+            assert get(storage, key).metadata["Content-Type"] == media_type
+
+    def test_the_marks_that_consoles_leave_for_folders_are_passed_over(
+        self, storage: S3Storage
+    ) -> None:
+        for key in ("", "a/", "a//b", "../c"):
+            put(storage, key, b"")
+        storage.write("a/b", b"x")
+        assert [entry.key for entry in storage.list()] == ["a/b"]
+        assert [entry.key for entry in storage.list("a/")] == ["a/b"]
+
+
+def put(storage: Storage, key: str, data: bytes) -> None:
+    bucket, prefix = storage.url.removeprefix("s3://").split("/", 1)
+    backend().put_object(bucket, f"{prefix}/{key}", data)
+
+
+def get(storage: Storage, key: str) -> Any:
+    bucket, prefix = storage.url.removeprefix("s3://").split("/", 1)
+    return backend().get_object(bucket, f"{prefix}/{key}")
+
+
+# Where storage is.
+
+
+def test_a_bucket_without_a_prefix(bucket: str) -> None:
+    storage = open_storage(f"s3://{bucket}")
+    storage.write("a/b", b"x")
+    assert storage.url == f"s3://{bucket}"
+    assert [entry.key for entry in storage.list()] == ["a/b"]
+    assert open_storage(f"S3://{bucket}/").read("a/b") == b"x"
+    assert open_storage(f"s3://{bucket}/a").read("b") == b"x"
+
+
+def test_a_folder_by_path_or_url(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    open_storage(str(folder)).write("a", b"x")
+    assert open_storage(folder.as_uri()).read("a") == b"x"
+    assert open_storage(f"file://localhost{folder}".replace(" ", "%20")).read("a") == b"x"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "s3://",
+        "s3:///prefix",
+        "s3:/bucket/prefix",
+        "s3:bucket",
+        "s3://bucket/a?b=c",
+        "s3://bucket/a#b",
+        "http://127.0.0.1/bucket",
+        "gs://bucket",
+        "file://folder/below",
+    ],
+)
+def test_any_other_url_is_a_usage_error(url: str) -> None:
+    with pytest.raises(UsageError, match="--storage") as error:
+        open_storage(url)
+    assert repr(url) in str(error.value)
+    assert "s3://bucket/prefix" in str(error.value)
+
+
+# How a folder fails.
+
+
+def test_a_file_is_no_storage(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(BucketNotFound, match="not a folder"):
+        open_storage(str(tmp_path / "file"))
+
+
+def test_a_key_cannot_be_below_or_in_place_of_another(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write("a/b", b"x")
+    for key in ("a", "a/b/c"):
+        with pytest.raises(BucketNotFound, match="where a folder must be"):
+            storage.write(key, b"y")
+    assert [entry.key for entry in storage.list()] == ["a/b"]
+    assert list((tmp_path / ".partial").iterdir()) == []
+
+
+def test_a_folder_of_someone_else_is_access_denied(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path / "data")
+    storage.write("a", b"x")
+    (tmp_path / "data").chmod(0o000)
+    nobody = 65534
+    if os.geteuid() == 0:
+        os.seteuid(nobody)
+    try:
+        uses: list[Any] = [storage.read, storage.stat, storage.delete]
+        uses += [lambda key: storage.write(key, b"y"), lambda _key: list(storage.list())]
+        for use in uses:
+            with pytest.raises(AccessDenied, match="permission denied"):
+                use("a")
+    finally:
+        os.seteuid(os.getuid())
+        (tmp_path / "data").chmod(0o700)
+    assert storage.read("a") == b"x"
+
+
+def test_a_failed_write_leaves_the_old_object_and_nothing_else(tmp_path: Path) -> None:
+    class Broken:
+        def read(self, _size: int) -> bytes:
+            raise ConnectionResetError
+
+    storage = LocalStorage(tmp_path)
+    storage.write("a", b"old")
+    with pytest.raises(ConnectionResetError):
+        storage.write("a", Broken())  # type: ignore[arg-type]
+    assert storage.read("a") == b"old"
+    assert list((tmp_path / ".partial").iterdir()) == []
+
+
+def test_a_listing_goes_on_where_a_file_is_removed_meanwhile(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    for number in range(5):
+        storage.write(f"a/{number}", b"x")
+    listing = storage.list()
+    next(listing)
+    storage.delete("a/1")
+    storage.delete("a/3")
+    assert [entry.key for entry in listing] == ["a/2", "a/4"]
+
+
+def test_names_that_are_no_keys_are_not_listed(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write("a", b"x")
+    for name in (b"new\nline", b"\xff\xfe"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    assert [entry.key for entry in storage.list()] == ["a"]
+
+
+def test_a_reader_never_sees_half_a_file_nor_a_listing_a_stray(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    one, two = b"1" * 3_000_000, b"2" * 1_000_000
+    storage.write("a/x", one)
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            storage.write("a/x", two)
+            storage.write("a/x", one)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    until = time.monotonic() + 0.5
+    try:
+        while time.monotonic() < until:
+            assert storage.read("a/x") in (one, two)
+            assert [entry.key for entry in storage.list()] == ["a/x"]
+            assert [path.name for path in (tmp_path / "a").iterdir()] == ["x"]
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_a_killed_writer_leaves_no_stray_among_the_data(tmp_path: Path) -> None:
+    script = """
+import itertools, sys
+from pathlib import Path
+from imagetag.storage import LocalStorage
+storage = LocalStorage(Path(sys.argv[1]))
+for number in itertools.count():
+    storage.write(f"tag/train/tag/{number}", b"x" * 2_000_000)
+    print(number, flush=True)
+"""
+    for attempt in range(4):
+        command = [sys.executable, "-c", script, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.003 * attempt)
+            process.send_signal(signal.SIGKILL)
+            written = 1 + len(process.stdout.readlines())
+        # The last may be in place and not yet told.
+        folder = tmp_path / "tag" / "train" / "tag"
+        names = sorted((path.name for path in folder.iterdir()), key=int)
+        assert names[:written] == [str(number) for number in range(written)]
+        storage = LocalStorage(tmp_path)
+        assert {entry.size for entry in storage.list()} == {2_000_000}
+        assert {path.name for path in tmp_path.iterdir()} <= {"tag", ".partial"}
+        for name in names:
+            storage.delete(f"tag/train/tag/{name}")
+
+
+# How a bucket fails: four classes, and what to do in one line.
+
+
+def failure(url: str, **variables: str) -> ImagetagError:
+    os.environ.update(variables)
+    with pytest.raises(ImagetagError) as error:
+        open_storage(url)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+    return error.value
+
+
+def test_no_such_object(bucket: str) -> None:
+    with pytest.raises(ObjectNotFound, match=f"s3://{bucket}/p/a/b: there is no such object"):
+        open_storage(f"s3://{bucket}/p").read("a/b")
+    assert issubclass(ObjectNotFound, InputError)
+
+
+def test_no_such_bucket(s3_settings: None) -> None:
+    error = failure("s3://no-such-bucket/prefix")
+    assert type(error) is BucketNotFound
+    assert isinstance(error, UsageError)
+    assert "'no-such-bucket'; create it first" in str(error)
+
+
+def test_no_credentials(s3_settings: None) -> None:
+    del os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+    error = failure("s3://bucket")
+    assert type(error) is AccessDenied
+    assert isinstance(error, UsageError)
+    assert "AWS_ACCESS_KEY_ID" in str(error)
+
+
+def test_half_the_credentials(s3_settings: None) -> None:
+    del os.environ["AWS_SECRET_ACCESS_KEY"]
+    assert type(failure("s3://bucket")) is AccessDenied
+
+
+def test_other_wrong_settings_are_usage_errors(s3_settings: None) -> None:
+    assert "AWS settings" in str(failure("s3://bucket", AWS_ENDPOINT_URL_S3="127.0.0.1:1"))
+    del os.environ["AWS_ENDPOINT_URL_S3"]
+    assert type(failure("s3://bucket", AWS_PROFILE="nobody")) is UsageError
+
+
+@pytest.mark.parametrize("name", ["Upper", "x", "under_score", "a..b", "x" * 64])
+def test_a_bucket_that_cannot_be_is_a_usage_error(s3_settings: None, name: str) -> None:
+    assert isinstance(failure(f"s3://{name}"), UsageError)
+
+
+def test_an_endpoint_that_nobody_listens_on(s3_settings: None) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+    started = time.monotonic()
+    error = failure("s3://bucket", AWS_ENDPOINT_URL_S3=endpoint)
+    assert time.monotonic() - started < 5
+    assert type(error) is EndpointUnreachable
+    assert isinstance(error, TransientError)
+    assert endpoint in str(error)
+    assert "AWS_ENDPOINT_URL_S3" in str(error)
+
+
+def test_a_server_that_speaks_no_tls(s3_settings: None, moto_server: str) -> None:
+    error = failure("s3://bucket", AWS_ENDPOINT_URL_S3=moto_server.replace("http:", "https:"))
+    assert type(error) is UsageError
+    assert "TLS" in str(error)
+
+
+class Server:
+    """A server of one fixed answer, which may promise more bytes than it gives."""
+
+    def __init__(self, answer: bytes, port: int = 0) -> None:
+        self.answer = answer
+        self.asked = 0
+        self._socket = socket.create_server(("127.0.0.1", port))
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(65536)
+                self.asked += 1
+                connection.sendall(self.answer)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Any]:
+    servers = []
+
+    def serve(status: str, body: bytes = b"", length: int | None = None, port: int = 0) -> Server:
+        head = f"HTTP/1.1 {status}\r\nContent-Length: {length or len(body)}\r\n\r\n"
+        servers.append(Server(head.encode() + body, port))
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        ("503 Slow Down", "SlowDown", TransientError),
+        ("500 Internal", "InternalError", TransientError),
+        ("504 Gateway Timeout", "Unknown", TransientError),
+        ("429 Too Many", "TooManyRequests", TransientError),
+        ("400 Bad Request", "RequestTimeout", TransientError),
+        ("403 Forbidden", "SignatureDoesNotMatch", AccessDenied),
+        ("403 Forbidden", "RequestTimeTooSkewed", AccessDenied),
+        ("404 Not Found", "NoSuchBucket", BucketNotFound),
+        ("400 Bad Request", "InvalidArgument", UsageError),
+    ],
+)
+def test_each_answer_of_a_server_has_its_class(
+    s3_settings: None,
+    serve: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+    code: str,
+    kind: type[ImagetagError],
+) -> None:
+    monkeypatch.setattr("imagetag.storage.s3._FIRST_TRY", (1, 5))
+    server = serve(status, f"<Error><Code>{code}</Code><Message>a\nb</Message></Error>".encode())
+    error = failure("s3://bucket", AWS_ENDPOINT_URL_S3=server.url)
+    assert type(error) is kind
+    assert code in str(error) or kind is BucketNotFound
+
+
+def test_a_passing_failure_is_tried_again(
+    s3_settings: None, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagetag.storage.s3._FIRST_TRY", (2, 5))
+    server = serve("503 Slow Down", b"<Error><Code>SlowDown</Code></Error>")
+    assert type(failure("s3://bucket", AWS_ENDPOINT_URL_S3=server.url)) is TransientError
+    assert server.asked == 2
+
+
+def test_work_outlasts_a_restart_of_the_server(
+    s3_settings: None, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A sixteenth of the pauses, and so of the outage: as half a minute in earnest.
+    monkeypatch.setattr(random, "random", lambda: 1 / 16)
+    server = serve("200 OK", b"<ListBucketResult></ListBucketResult>")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+    storage = open_storage("s3://bucket")
+    server.close()
+    again = threading.Timer(1.7, lambda: serve("200 OK", port=server.port))
+    again.start()
+    started = time.monotonic()
+    storage.write("a", b"x")
+    assert time.monotonic() - started > 1.7
+    again.join()
+
+
+def test_an_answer_that_breaks_off_is_a_passing_failure(
+    bucket: str, serve: Any, tmp_path: Path
+) -> None:
+    storage = open_storage(f"s3://{bucket}")
+    server = serve("200 OK", b"x" * 100, length=1000)
+    storage._client = boto3.Session().client(  # type: ignore[attr-defined]
+        "s3", endpoint_url=server.url
+    )
+    with pytest.raises(TransientError):
+        storage.read("a")
+    with pytest.raises(TransientError):
+        storage.download("a", tmp_path / "copy")
+    assert list(tmp_path.iterdir()) == []
