@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from imagetag.demo.scenes import draw_posts
 from imagetag.errors import InputError, TransientError
 from imagetag.job import run_job
 from imagetag.layout import Layout
+from imagetag.log import LogFormat
 from imagetag.settings import CommaList, JobSettings
 from imagetag.storage import open_storage
 
@@ -25,6 +27,7 @@ _FRESH_SEED = 1_000_000  # pictures to predict: drawn from a seed that no board 
 class DemoSettings(JobSettings):
     """Options of `imagetag demo`."""
 
+    log_format: LogFormat = Field("console", description="log lines of all jobs")
     output: Path = Field(Path("demo-output"), description="the folder that gets everything")
     tags: CommaList = Field(
         ("robot", "fox"), description="what to recognise: robot, fox, owl, ghost or frog"
@@ -37,6 +40,7 @@ class DemoSettings(JobSettings):
 def work(settings: DemoSettings) -> None:
     """Run the pipeline as a user would, each job a process of its own."""
     started = time.monotonic()
+    os.environ["IMAGETAG_LOG_FORMAT"] = settings.log_format  # of every job from here on
     storage = settings.output / "storage"
     cache = ["--cache-folder", str(settings.output / "cache")]
     tags = ["--storage", str(storage), "--tags", ",".join(settings.tags)]

@@ -104,7 +104,7 @@ def test_what_was_acknowledged_survives_a_kill_of_the_server(
 ) -> None:
     if why := missing():
         pytest.skip(why)
-    monkeypatch.setattr("imagetag.storage.s3._PATIENT", (1, 5))
+    monkeypatch.setattr("imagetag.storage.s3._PAUSES", ())
     server = Ceph(tmp_path / "ceph", durable=True)
     try:
         server.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import random
 import secrets
 import signal
 import socket
@@ -361,7 +360,10 @@ def test_an_endpoint_that_nobody_listens_on(s3_settings: None) -> None:
     assert "AWS_ENDPOINT_URL_S3" in str(error)
 
 
-def test_a_server_that_speaks_no_tls(s3_settings: None, moto_server: str) -> None:
+def test_a_server_that_speaks_no_tls(
+    s3_settings: None, moto_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagetag.storage.s3._ATTEMPTS", 1)
     error = failure("s3://bucket", AWS_ENDPOINT_URL_S3=moto_server.replace("http:", "https:"))
     assert type(error) is UsageError
     assert "TLS" in str(error)
@@ -416,6 +418,7 @@ def serve() -> Iterator[Any]:
         ("500 Internal", "InternalError", TransientError),
         ("504 Gateway Timeout", "Unknown", TransientError),
         ("429 Too Many", "TooManyRequests", TransientError),
+        ("429 Too Many", "429", TransientError),
         ("400 Bad Request", "RequestTimeout", TransientError),
         ("403 Forbidden", "SignatureDoesNotMatch", AccessDenied),
         ("403 Forbidden", "RequestTimeTooSkewed", AccessDenied),
@@ -431,7 +434,7 @@ def test_each_answer_of_a_server_has_its_class(
     code: str,
     kind: type[ImagetagError],
 ) -> None:
-    monkeypatch.setattr("imagetag.storage.s3._FIRST_TRY", (1, 5))
+    monkeypatch.setattr("imagetag.storage.s3._ATTEMPTS", 1)
     server = serve(status, f"<Error><Code>{code}</Code><Message>a\nb</Message></Error>".encode())
     error = failure("s3://bucket", AWS_ENDPOINT_URL_S3=server.url)
     assert type(error) is kind
@@ -441,7 +444,7 @@ def test_each_answer_of_a_server_has_its_class(
 def test_a_passing_failure_is_tried_again(
     s3_settings: None, serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagetag.storage.s3._FIRST_TRY", (2, 5))
+    monkeypatch.setattr("imagetag.storage.s3._ATTEMPTS", 2)
     server = serve("503 Slow Down", b"<Error><Code>SlowDown</Code></Error>")
     assert type(failure("s3://bucket", AWS_ENDPOINT_URL_S3=server.url)) is TransientError
     assert server.asked == 2
@@ -450,17 +453,17 @@ def test_a_passing_failure_is_tried_again(
 def test_work_outlasts_a_restart_of_the_server(
     s3_settings: None, serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A sixteenth of the pauses, and so of the outage: as half a minute in earnest.
-    monkeypatch.setattr(random, "random", lambda: 1 / 16)
+    # Pauses of a tenth, and so the outage: it stands for 15 s in earnest.
+    monkeypatch.setattr("imagetag.storage.s3._PAUSES", (0.1, 0.2, 0.4, 0.8, 1.6))
     server = serve("200 OK", b"<ListBucketResult></ListBucketResult>")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
     storage = open_storage("s3://bucket")
     server.close()
-    again = threading.Timer(1.7, lambda: serve("200 OK", port=server.port))
+    again = threading.Timer(1.5, lambda: serve("200 OK", port=server.port))
     again.start()
     started = time.monotonic()
     storage.write("a", b"x")
-    assert time.monotonic() - started > 1.7
+    assert time.monotonic() - started > 1.4
     again.join()
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import boto3
 from boto3.s3.transfer import TransferConfig
@@ -25,6 +28,7 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from imagetag import __version__
 from imagetag.errors import TransientError, UsageError
+from imagetag.log import get_logger
 from imagetag.storage.base import (
     AccessDenied,
     BucketNotFound,
@@ -60,8 +64,11 @@ _PASSING = {
     "ThrottlingException",
     "TooManyRequests",
 }
-# Attempts, and seconds to wait for an answer. Seven attempts last half a minute on the average.
-_FIRST_TRY, _PATIENT = (3, 10), (7, 60)
+_ATTEMPTS = 3  # of boto3's own, within a second or, where the server throttles, a few
+# Seconds between further attempts once there is work to lose: a server restarts in this time.
+_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
+
+Result = TypeVar("Result")
 
 
 class S3Storage(Storage):
@@ -73,19 +80,15 @@ class S3Storage(Storage):
     """
 
     def __init__(self, bucket: str, prefix: str, concurrency: int) -> None:
-        self._client: Any
         self._bucket = bucket
         self._prefix = prefix + "/" if prefix else ""
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self._transfer = _MULTIPART
         try:
-            # Fail here, with one line and soon, rather than in the middle of the work; but once
-            # there is work to lose, be patient.
             with self._errors(""):
-                session = boto3.Session()
-                self._client = _new_client(session, 1, *_FIRST_TRY)
+                self._client: Any = _new_client(concurrency)
+                # Fail here, with one line and soon, rather than in the middle of the work.
                 self._client.list_objects_v2(Bucket=bucket, Prefix=self._prefix, MaxKeys=1)
-                self._client = _new_client(session, concurrency, *_PATIENT)
         except ValueError as error:
             raise UsageError(
                 f"--storage {self.url}: the AWS settings are wrong: {_one_line(error)}"
@@ -93,23 +96,24 @@ class S3Storage(Storage):
 
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects below a folder, a page of 1,000 at a time."""
-        prefix = self._prefix + checked_key(folder, folder=True)
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=prefix
-        )
-        with self._errors(folder):
-            for page in pages:
-                for entry in page.get("Contents", ()):
-                    key = entry["Key"].removeprefix(self._prefix)
-                    if is_key(key):
-                        yield ObjectInfo(key, entry["Size"])
+        where = {"Bucket": self._bucket, "Prefix": self._prefix + checked_key(folder, folder=True)}
+        position: dict[str, str] = {}
+        while True:
+            ask = functools.partial(self._client.list_objects_v2, **where, **position)
+            page = self._patiently(folder, ask)
+            for entry in page.get("Contents", ()):
+                key = entry["Key"].removeprefix(self._prefix)
+                if is_key(key):
+                    yield ObjectInfo(key, entry["Size"])
+            if not page.get("IsTruncated"):
+                return
+            position = {"ContinuationToken": page["NextContinuationToken"]}
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Return an object's size, None if there is none."""
-        full = self._full(key)
+        where = {"Bucket": self._bucket, "Key": self._full(key)}
         try:
-            with self._errors(key):
-                head = self._client.head_object(Bucket=self._bucket, Key=full)
+            head = self._patiently(key, lambda: self._client.head_object(**where))
         except ObjectNotFound:
             return None
         return ObjectInfo(key, head["ContentLength"])
@@ -120,36 +124,46 @@ class S3Storage(Storage):
 
     @contextlib.contextmanager
     def _stream(self, key: str, full: str) -> Iterator[BinaryIO]:
-        with self._errors(key):
-            answer = self._client.get_object(Bucket=self._bucket, Key=full)
-            with contextlib.closing(answer["Body"]) as body:
-                # Buffered, as a body reads a line byte by byte.
-                yield io.BufferedReader(body, 1 << 17)
+        where = {"Bucket": self._bucket, "Key": full}
+        answer = self._patiently(key, lambda: self._client.get_object(**where))
+        with self._errors(key), contextlib.closing(answer["Body"]) as body:
+            # Buffered, as a body reads a line byte by byte.
+            yield io.BufferedReader(body, 1 << 17)
 
     def write(self, key: str, data: bytes | BinaryIO) -> None:
         """Store an object; a large one goes up in parts, in parallel."""
-        with self._errors(key):
-            if isinstance(data, bytes) and len(data) < self._transfer.multipart_threshold:
-                self._client.put_object(
-                    Bucket=self._bucket,
-                    Key=self._full(key),
-                    Body=data,
-                    ContentType=content_type(key),
-                )
-                return
-            stream = io.BytesIO(data) if isinstance(data, bytes) else _Unclosed(data)
+        where = {"Bucket": self._bucket, "Key": self._full(key)}
+        kind = {"ContentType": content_type(key)}
+        if isinstance(data, bytes) and len(data) < self._transfer.multipart_threshold:
+            self._patiently(key, lambda: self._client.put_object(**where, **kind, Body=data))
+            return
+        stream = io.BytesIO(data) if isinstance(data, bytes) else data
+        start = stream.tell()
+
+        def upload() -> None:
+            stream.seek(start)
             self._client.upload_fileobj(
-                stream,
-                self._bucket,
-                self._full(key),
-                ExtraArgs={"ContentType": content_type(key)},
-                Config=self._transfer,
+                _Unclosed(stream), **where, ExtraArgs=kind, Config=self._transfer
             )
+
+        self._patiently(key, upload)
 
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
+        where = {"Bucket": self._bucket, "Key": self._full(key)}
+        self._patiently(key, lambda: self._client.delete_object(**where))
+
+    def _patiently(self, key: str, operation: Callable[[], Result]) -> Result:
+        """Do an operation, and again after pauses while it fails for a passing reason."""
+        for pause in _PAUSES:
+            try:
+                with self._errors(key):
+                    return operation()
+            except TransientError as error:
+                get_logger().warning("storage fails for now", error=str(error), seconds=pause)
+                time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret
         with self._errors(key):
-            self._client.delete_object(Bucket=self._bucket, Key=self._full(key))
+            return operation()
 
     def _full(self, key: str) -> str:
         return self._prefix + checked_key(key)
@@ -182,15 +196,14 @@ class S3Storage(Storage):
             raise UsageError(f"{where}: {_one_line(error)}") from error
 
 
-def _new_client(session: boto3.Session, concurrency: int, attempts: int, patience: int) -> Any:
-    return session.client(
+def _new_client(concurrency: int) -> Any:
+    return boto3.Session().client(
         "s3",
         config=Config(
-            max_pool_connections=max(concurrency, 10),
-            # The newer modes pause 0.05 s, 0.1 s, ...: no server restarts in that time.
-            retries={"mode": "legacy", "total_max_attempts": attempts},
+            max_pool_connections=max(concurrency + 1, 10),  # and the main thread
+            retries={"mode": "adaptive", "total_max_attempts": _ATTEMPTS},
             connect_timeout=5,
-            read_timeout=patience,
+            read_timeout=30,
             tcp_keepalive=True,
             user_agent_extra=f"imagetag/{__version__}",
         ),
