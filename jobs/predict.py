@@ -16,7 +16,7 @@ from imagetag.job import run_job
 from imagetag.log import get_logger
 from imagetag.quiet import quiet_imports
 from imagetag.settings import StorageSettings, checked_tag
-from imagetag.storage import open_storage
+from imagetag.storage import Storage, open_storage
 
 
 class PredictSettings(StorageSettings):
@@ -39,7 +39,7 @@ def work(settings: PredictSettings) -> None:
     tag = checked_tag(settings.tag)
     kind = output_kind(settings.output)
     storage = open_storage(settings.storage)
-    source = open_storage(settings.input)
+    source = _opened("--input", settings.input)
 
     with quiet_imports():  # TensorFlow: not for --help
         from imagetag.predict import open_writer, predict_images
@@ -92,12 +92,19 @@ def _output(output: str) -> Iterator[TextIO]:
         sys.stdout.flush()
         return
     parent, _, name = output.rpartition("/")
-    target = open_storage(parent or ("/" if output.startswith("/") else "."))
+    target = _opened("--output", parent or ("/" if output.startswith("/") else "."))
     with tempfile.TemporaryDirectory(prefix="imagetag-predict-") as scratch:
         path = Path(scratch) / "predictions"
         with path.open("w", encoding="utf-8", newline="") as stream:
             yield stream
         target.upload(path, name)
+
+
+def _opened(option: str, url: str) -> Storage:
+    try:
+        return open_storage(url)
+    except UsageError as error:  # it takes what it is given for --storage
+        raise UsageError(str(error).replace("--storage", option, 1)) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

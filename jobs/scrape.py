@@ -49,6 +49,13 @@ class ScrapeSettings(TagSettings):
         False, description="connect to loopback and private addresses too: for your own board"
     )
 
+    @field_validator("contact")
+    @classmethod
+    def _fits_a_header(cls, value: str) -> str:
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError("take ASCII, as it goes into a header")
+        return value
+
     @field_validator("rating")
     @classmethod
     def _known_ratings(cls, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -71,7 +78,7 @@ def work(settings: ScrapeSettings) -> None:
     settings.my_tags()  # wrong tags are known before anything is asked of anybody
     client = Client(
         rate=settings.max_rate / settings.shard_count,
-        concurrency=settings.concurrency,
+        concurrency=settings.concurrency + 1,  # the downloads, and the listing
         contact=settings.contact,
         allow_private_hosts=settings.allow_private_hosts,
     )

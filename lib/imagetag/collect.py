@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from imagetag import images
 from imagetag.boards import Board, BoardError, Post
-from imagetag.errors import TransientError
+from imagetag.errors import TransientError, UsageError
 from imagetag.http import HttpError
 from imagetag.layout import LABELS, SPLITS, Label, Layout, parse_image
 from imagetag.log import Progress, get_logger
@@ -26,7 +27,9 @@ from imagetag.storage import Storage
 _PART_ROWS = 200  # rows buffered before a part is written, and
 _PART_SECONDS = 15.0  # for how long at the most
 _ALIAS_POSTS = 200  # posts without the tag asked for, before it is taken for an alias
-_OUTAGE_POSTS = 25  # posts in a row lost to passing failures, before the board is taken for down
+_OUTAGE_POSTS = 25  # posts lost in a row, before the board is taken for down or for refusing us
+# What says something about who asks and not about the picture: another day it may be had.
+_ABOUT_US = {"http_401", "http_403", "private_host"}
 
 
 class Selection(BaseModel):
@@ -62,10 +65,21 @@ class Known:
     span: tuple[int, int] = (0, 0)
 
     @classmethod
-    def read(cls, storage: Storage, layout: Layout, board: str) -> Known:
-        """Read the manifest's parts, complete or not, and list the images."""
+    def read(cls, storage: Storage, layout: Layout, board: str, test_fraction: float) -> Known:
+        """Read the manifest's parts, complete or not, and list the images.
+
+        Raises:
+            UsageError: if they were split by another fraction.
+
+        """
         known = cls()
         for row in distinct(read_parts(storage, part_keys(storage, layout, "part"), Row)):
+            if row.split != split_of(row.group, test_fraction):
+                raise UsageError(
+                    f"{storage.url}/{layout.root} has images that --test-fraction {test_fraction} "
+                    "would move between train and test: use the fraction they were scraped with, "
+                    "or another --storage"
+                )
             known.add(row, board)
         failures = part_keys(storage, layout, "failed")
         for failure in read_parts(storage, failures, Failure):
@@ -122,8 +136,11 @@ class Collector:
         self._failures: list[Failure] = []
         self._flushed = time.monotonic()
         self._lost_in_a_row = 0
+        self._lock = threading.Lock()
+        self._taken: set[bytes] = set()  # digests of the pictures that this run has fetched
         self.skipped: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
+        self.lost: Counter[Label] = Counter()  # failures that may pass
         self.tags_seen: Counter[str] = Counter()
 
     def __enter__(self) -> Collector:
@@ -175,17 +192,19 @@ class Collector:
 
     def _choose(self, label: Label, candidates: Iterator[Post]) -> Iterator[Post]:
         """Yield the candidates that are worth fetching; count the others by reason."""
+        alias = True  # until a post turns up that carries the tag
         for post in candidates:
+            reason = self._unfit(post, label)
+            alias = alias and reason == "tag_absent"
             if self._known.has(post):
                 continue
-            reason = self._unfit(post, label)
             if reason is None:
                 yield post
                 continue
             self.skipped[reason] += 1
-            if reason == "tag_absent":
+            if alias:
                 self.tags_seen.update(post.tags)
-                if self.skipped[reason] >= _ALIAS_POSTS and not self._known.rows[label]:
+                if self.skipped[reason] >= _ALIAS_POSTS:
                     return
 
     def _unfit(self, post: Post, label: Label) -> str | None:
@@ -222,6 +241,7 @@ class Collector:
         if info.ext not in self._selection.extensions:
             raise _Unfit("extension")
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        self._take(md5)
         row = Row(
             post_id=post.id,
             board=post.board,
@@ -241,9 +261,23 @@ class Collector:
             self._storage.write(self._layout.image(split, label, md5, info.ext), data)
         return row
 
+    def _take(self, md5: str) -> None:
+        """See to it that a picture is stored once, where two posts show the same."""
+        digest = bytes.fromhex(md5)
+        with self._lock:
+            if digest in self._taken or digest in self._known.digests:
+                raise _Unfit("duplicate")
+            self._taken.add(digest)
+
     def _download(self, post: Post) -> bytes:
         assert post.file_url  # noqa: S101 - `_unfit` has seen to it
-        data = self._board.client.get(post.file_url, max_bytes=self._selection.max_bytes).content
+        try:
+            answer = self._board.client.get(post.file_url, max_bytes=self._selection.max_bytes)
+        except HttpError as error:
+            if error.reason == "too_large":
+                raise _Unfit("too_large") from error
+            raise
+        data = answer.content
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         if post.md5 is not None and md5 != post.md5:
             images.inspect(data)  # what is no picture at all has a better reason than its sum
@@ -253,17 +287,17 @@ class Collector:
     def _stored_before(self, post: Post, label: Label) -> bytes | None:
         """Return the picture from storage, if a run stored it and was killed before recording it.
 
-        Its bytes are checked against its name: nothing else vouches for it.
+        Its bytes are checked against its name: nothing else vouches for it. Where the board tells
+        no sum, the name that it gives the file is likely to be one.
         """
-        if post.md5 is None:
-            return None
+        assert post.file_url  # noqa: S101 - `_unfit` has seen to it
+        name = post.md5 or PurePosixPath(urlsplit(post.file_url).path).stem
         split = split_of(post.group, self._selection.test_fraction)
-        stem = self._layout.image(split, label, post.md5, "png").rpartition(".")[0]
-        key = self._known.objects.get(stem)
+        key = self._known.objects.get(self._layout.images(split, label) + name)
         if key is None:
             return None
         data = self._storage.read(key)
-        return data if hashlib.md5(data, usedforsecurity=False).hexdigest() == post.md5 else None
+        return data if hashlib.md5(data, usedforsecurity=False).hexdigest() == name else None
 
     def _settle(self, future: Future[Row], post: Post, label: Label) -> int:
         """Record how a post ended; return how many images that added."""
@@ -271,20 +305,21 @@ class Collector:
         try:
             row = future.result()
         except _Unfit as unfit:
+            self._lost_in_a_row = 0
             self.skipped[unfit.reason] += 1
             self._known.posts.add(post.id)
         except images.BadImage as error:
             self._fail(post, label, error.reason, str(error), permanent=True)
         except HttpError as error:
-            self._fail(post, label, error.reason, str(error), permanent=error.permanent)
+            permanent = error.permanent and error.reason not in _ABOUT_US
+            self._fail(post, label, error.reason, str(error), permanent=permanent)
         except BoardError as error:
             self._fail(post, label, "page", str(error), permanent=False)
         else:
             self._lost_in_a_row = 0
-            if bytes.fromhex(row.md5) not in self._known.digests:  # two posts, one picture
-                self._known.add(row, self._board.site.name)
-                self._rows.append(row)
-                stored = 1
+            self._known.add(row, self._board.site.name)
+            self._rows.append(row)
+            stored = 1
         full = len(self._rows) + len(self._failures) >= _PART_ROWS
         if full or time.monotonic() - self._flushed > _PART_SECONDS:
             self._flush()
@@ -293,6 +328,7 @@ class Collector:
     def _fail(self, post: Post, label: Label, reason: str, detail: str, *, permanent: bool) -> None:
         get_logger().debug("post failed", post=post.id, reason=reason, detail=detail)
         self.failed[reason] += 1
+        self.lost[label] += not permanent
         self._known.posts.add(post.id)
         self._failures.append(
             Failure(
@@ -305,11 +341,11 @@ class Collector:
                 permanent=permanent,
             )
         )
-        self._lost_in_a_row = 0 if permanent else self._lost_in_a_row + 1
+        self._lost_in_a_row += 1
         if self._lost_in_a_row >= _OUTAGE_POSTS:
             raise TransientError(
-                f"{self._board.root} seems to be down: {_OUTAGE_POSTS} posts in a row failed, the "
-                f"last with {detail}; run this again later to go on"
+                f"{self._board.root} seems to be down or to refuse us: {_OUTAGE_POSTS} posts in a "
+                f"row failed, the last with {detail}; run this again later to go on"
             )
 
     def _flush(self) -> None:

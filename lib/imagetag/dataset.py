@@ -27,7 +27,7 @@ from imagetag.storage import ObjectNotFound, Storage
 Size = tuple[int, int]  # (height, width) in pixels
 
 _GREY = (128, 128, 128)  # the bars beside a picture of another aspect: near the mean of all
-_SHUFFLE_BUFFER = 1024  # images
+_SHUFFLE_IMAGES, _SHUFFLE_BYTES = 1024, 256 << 20  # the most that wait to be drawn from
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ def batches(
     batch_size: int,
     shuffle_seed: int | None,
     cache: str,
+    replicas: int = 1,
 ) -> tf.data.Dataset:
     """Return the Keras generator of some samples: one pass is one epoch.
 
@@ -109,6 +110,8 @@ def batches(
         batch_size: images a batch, over all replicas.
         shuffle_seed: None keeps the order; else each epoch has another one, fixed by the seed.
         cache: a file to cache in, or `""` for memory.
+        replicas: every batch is a multiple of them. A smaller last one is filled up with images
+            of its own, as a replica that gets none of it fails.
 
     Returns:
         Batches of (images `(batch, height, width, 3)` uint8, targets `(batch, 1)` float32).
@@ -140,6 +143,15 @@ def batches(
         .cache(cache)
     )
     if shuffle_seed is not None:
-        buffer = min(len(order), _SHUFFLE_BUFFER)
+        buffer = min(len(order), _SHUFFLE_IMAGES, _SHUFFLE_BYTES // (size[0] * size[1] * 3))
         dataset = dataset.shuffle(max(buffer, 1), seed=shuffle_seed)
-    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.batch(batch_size)
+    if replicas > 1:
+
+        def fill(pixels: Any, target: Any) -> tuple[Any, Any]:
+            count = tf.shape(target)[0]
+            chosen = tf.range(-(-count // replicas) * replicas) % count
+            return tf.gather(pixels, chosen), tf.gather(target, chosen)
+
+        dataset = dataset.map(fill)
+    return dataset.prefetch(tf.data.AUTOTUNE)

@@ -60,6 +60,7 @@ def evaluate_tag(
         done is not None
         and done.dataset.fingerprint == dataset.fingerprint
         and done.metrics.threshold == threshold
+        and done.settings.get("trained") == run.created
     ):
         log.info("already evaluated", run=run.run)
         return done

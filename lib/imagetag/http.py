@@ -15,6 +15,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import DecodeError, ProtocolError, ReadTimeoutError, SSLError
 
 from imagetag import __version__
 from imagetag.errors import Terminated
@@ -123,7 +124,7 @@ class Client:
             Terminated: if `stop` was called.
 
         """
-        if urlsplit(url).scheme not in ("http", "https"):
+        if not _is_http(url):
             raise HttpError("bad_url", f"{url[:200]!r} is not an http URL", permanent=True)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -149,15 +150,15 @@ class Client:
                 return Answer(response.url, content, content_type)
         except _PrivateHost as error:
             raise HttpError("private_host", f"{url}: {error}", permanent=True) from error
-        except requests.Timeout as error:
+        except (requests.Timeout, ReadTimeoutError) as error:
             raise _Retry(
                 HttpError("timeout", f"{url}: no answer in time", permanent=False)
             ) from error
-        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+        except DecodeError as error:
+            raise _Retry(HttpError("bad_encoding", f"{url}: {error}", permanent=False)) from error
+        except (requests.ConnectionError, ProtocolError, SSLError) as error:
             detail = f"{url}: {_innermost(error)}"
             raise _Retry(HttpError("connection", detail, permanent=False)) from error
-        except requests.exceptions.ContentDecodingError as error:
-            raise _Retry(HttpError("bad_encoding", f"{url}: {error}", permanent=False)) from error
         except (requests.RequestException, UnicodeError, ValueError) as error:
             raise HttpError("bad_url", f"{url}: {error}", permanent=True) from error
 
@@ -177,12 +178,13 @@ class Client:
             "too_large", f"{response.url}: more than {max_bytes} bytes", permanent=True
         )
         declared = response.headers.get("Content-Length", "")
-        if declared.isdigit() and int(declared) > max_bytes:
+        if declared.isdecimal() and int(declared) > max_bytes:
             raise too_large
         deadline = time.monotonic() + _BODY_SECONDS
         chunks = []
         size = 0
-        for chunk in response.iter_content(1 << 16):
+        # `read1` gives what has arrived: a full buffer would be waited for as long as it drips in.
+        while chunk := response.raw.read1(1 << 16, decode_content=True):
             self._check_stopped()
             size += len(chunk)
             if size > max_bytes:
@@ -232,13 +234,20 @@ def _retry_after(value: str | None) -> float | None:
     """Return the seconds that a Retry-After header asks for, as a number or as a date."""
     if value is None:
         return None
-    if value.strip().isdigit():
+    if value.strip().isdecimal():
         return float(value)
     try:
         date = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        return max(0.0, date.timestamp() - time.time())
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, date.timestamp() - time.time())
+
+
+def _is_http(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme in ("http", "https")
+    except ValueError:  # half an IPv6 address
+        return False
 
 
 def _innermost(error: BaseException) -> str:
@@ -303,4 +312,7 @@ class _Adapter(HTTPAdapter):
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         self._wait_turn()
-        return super().send(*args, **kwargs)
+        response = super().send(*args, **kwargs)
+        if response.is_redirect:
+            response.close()  # else its body would be read, whatever its size
+        return response

@@ -38,6 +38,10 @@ class LocalResponseNormalization(layers.Layer):
         return inputs / ops.power(2.0 + 1e-4 * total, 0.75)
 
 
+CUSTOM_LAYERS = {"LocalResponseNormalization": LocalResponseNormalization}
+"""What loading a saved model needs beside Keras itself."""
+
+
 def alexnet(
     size: Size, *, width: float = 1.0, batch_norm: bool = False, dropout: float = 0.5
 ) -> keras.Model:

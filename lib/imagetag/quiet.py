@@ -20,7 +20,8 @@ def quiet_imports() -> Iterator[None]:
     GPUs is part of it: where the machine has some, its errors become warnings. If the import
     fails, all of it is shown as it is.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # from here on: warnings and errors only
+    # Errors only: its warnings are no JSON, and speak of its own insides.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     log = get_logger()
     sys.stderr.flush()
     with tempfile.TemporaryFile() as chatter:

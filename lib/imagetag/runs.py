@@ -9,11 +9,12 @@ from typing import Any, Literal
 import keras
 import numpy as np
 import tensorflow as tf
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from imagetag import __version__
-from imagetag.errors import InputError
+from imagetag.errors import InputError, UsageError
 from imagetag.layout import Label, Layout, checked_run
+from imagetag.models import CUSTOM_LAYERS
 from imagetag.storage import ObjectNotFound, Storage
 
 Part = Literal["train", "validation"]
@@ -57,18 +58,31 @@ def load_run(storage: Storage, tag: str, run: str) -> Run:
     """
     layout = Layout(tag)
     try:
-        name = storage.read(layout.latest).decode().strip() if run == "latest" else run
-        key = layout.run(checked_run(name), "metrics.json")
-        return Run.model_validate_json(storage.read(key))
+        name = _latest(storage, layout) if run == "latest" else checked_run(run)
+        found = Run.model_validate_json(storage.read(layout.run(name, "metrics.json")))
+        if (found.tag, found.run) != (tag, name):
+            raise ValueError(f"it is of the run {found.run[:100]!r} of {found.tag[:100]!r}")
     except ObjectNotFound as error:
         what = "trained model" if run == "latest" else f"complete run {run!r}"
         raise InputError(
             f"no {what} of the tag {tag!r} in {storage.url}: run imagetag train --tags {tag} first"
         ) from error
-    except (ValidationError, UnicodeDecodeError) as error:
+    except ValueError as error:  # pydantic's among them
         raise InputError(
-            f"the run {run!r} of the tag {tag!r} in {storage.url} cannot be read "
-            f"({type(error).__name__}); train it again"
+            f"{storage.url}/{layout.run(name, 'metrics.json')} cannot be read "
+            f"({_brief(error)}); train the run again"
+        ) from error
+    return found
+
+
+def _latest(storage: Storage, layout: Layout) -> str:
+    data = storage.read(layout.latest)
+    try:
+        return checked_run(data.decode().strip())
+    except (UnicodeDecodeError, UsageError) as error:
+        raise InputError(
+            f"{storage.url}/{layout.latest} names no run: it is {data[:100]!r}; train again, or "
+            "name a run with --run"
         ) from error
 
 
@@ -79,16 +93,24 @@ def load_model(storage: Storage, run: Run, folder: Path) -> keras.Model:
         InputError: if the file is missing or damaged.
 
     """
-    key = Layout(run.tag).run(run.run, "model.keras")
+    layout = Layout(run.tag)
+    key, marker = (layout.run(run.run, name) for name in ("model.keras", "metrics.json"))
+    advice = f"delete {storage.url}/{marker} and train the run again"
     path = folder / "model.keras"
-    storage.download(key, path)
     try:
-        return keras.models.load_model(path, compile=False)
+        storage.download(key, path)
+    except ObjectNotFound as error:
+        raise InputError(f"{storage.url}/{key} is missing; {advice}") from error
+    try:
+        return keras.models.load_model(path, custom_objects=CUSTOM_LAYERS, compile=False)
     except Exception as error:  # a damaged archive raises whatever its reader does
         raise InputError(
-            f"{storage.url}/{key} cannot be loaded ({' '.join(str(error).split())[:200]}); "
-            "train it again"
+            f"{storage.url}/{key} cannot be loaded ({_brief(error)}); {advice}"
         ) from error
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def versions() -> dict[str, str]:

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from imagetag import __version__
 from imagetag.boards import Board, Post
 from imagetag.collect import Collector, Known, Selection
-from imagetag.errors import InputError, UsageError
-from imagetag.layout import Layout
+from imagetag.errors import ImagetagError, InputError, TransientError
+from imagetag.layout import Label, Layout
 from imagetag.log import get_logger
 from imagetag.manifest import (
     Dataset,
@@ -30,7 +30,8 @@ from imagetag.manifest import (
 )
 from imagetag.storage import Storage
 
-_STRATUM_POSTS = 20  # negatives listed at once from one stretch of ids
+_STRATA = 20  # stretches of ids that negatives come from, at the least, and
+_STRATUM_POSTS = 20  # how many each gives, at the most
 
 
 def scrape_tag(
@@ -44,7 +45,7 @@ def scrape_tag(
 
     Raises:
         InputError: if the board has no usable post of the tag, or none without it.
-        UsageError: if a dataset is there that was split in another way.
+        UsageError: if images are there that were split in another way.
         TransientError: if the board or the storage is out of order.
         Terminated: after saving what was done.
 
@@ -52,40 +53,32 @@ def scrape_tag(
     log = get_logger()
     layout = Layout(tag)
     previous = _previous(storage, tag)
-    if previous is not None:
-        if previous.request == selection.model_dump(mode="json"):
-            log.info("already complete", images=previous.images)
-            return previous
-        _check_same_split(previous, selection, storage.url)
-    known = Known.read(storage, layout, board.site.name)
+    if previous is not None and previous.request == selection.model_dump(mode="json"):
+        log.info("already complete", images=previous.images)
+        return previous
+    known = Known.read(storage, layout, board.site.name, selection.test_fraction)
     if known.rows or known.objects:
         log.info("going on", rows=dict(known.rows), unrecorded=len(known.objects))
     with Collector(storage, board, layout, selection, concurrency, known) as collector:
         collector.collect("positive", board.walk([tag, *_rating_terms(selection)]), selection.limit)
         positives = known.rows["positive"]
         if not positives:
-            raise InputError(_nothing(tag, board, collector.skipped, collector.tags_seen))
-        candidates = _negatives(board, tag, selection, *known.span)
+            raise _nothing(board, tag, "positive", collector)
+        candidates = _negatives(board, tag, selection, positives, *known.span)
         collector.collect("negative", candidates, positives)
         if not known.rows["negative"]:
-            raise InputError(f"{board.root} has no usable post without the tag {tag!r}")
-    return _complete(storage, layout, board, selection, collector.skipped)
+            raise _nothing(board, tag, "negative", collector)
+    return _complete(storage, layout, board, selection, collector.skipped, known)
 
 
 def _previous(storage: Storage, tag: str) -> Dataset | None:
     if storage.stat(Layout(tag).dataset) is None:
         return None
-    return load_dataset(storage, tag)
-
-
-def _check_same_split(previous: Dataset, selection: Selection, url: str) -> None:
-    fraction = previous.request.get("test_fraction")
-    if fraction != selection.test_fraction:
-        raise UsageError(
-            f"{url} has a dataset of {previous.tag!r} made with --test-fraction {fraction}; "
-            f"{selection.test_fraction} would move images between train and test: use another "
-            "--storage or the same fraction"
-        )
+    try:
+        return load_dataset(storage, tag)
+    except InputError as error:
+        get_logger().warning("made anew", reason=str(error))
+        return None
 
 
 def _rating_terms(selection: Selection) -> list[str]:
@@ -95,11 +88,11 @@ def _rating_terms(selection: Selection) -> list[str]:
 
 
 def _negatives(
-    board: Board, tag: str, selection: Selection, oldest: int, newest: int
+    board: Board, tag: str, selection: Selection, wanted: int, oldest: int, newest: int
 ) -> Iterator[Post]:
     """Yield posts without the tag, evenly over the span of ids, then from outside it."""
     terms = ["-" + tag, *_rating_terms(selection)]
-    count = max(1, min(selection.limit // _STRATUM_POSTS, newest - oldest))
+    count = min(max(_STRATA, wanted // _STRATUM_POSTS), wanted, newest - oldest + 1)
     edges = [oldest - 1 + (newest + 1 - oldest) * i // count for i in range(count + 1)]
     strata = [
         board.walk(terms, above=low, below=high + 1, limit=_STRATUM_POSTS)
@@ -116,17 +109,27 @@ def _negatives(
     yield from board.walk(terms, above=newest)
 
 
-def _nothing(tag: str, board: Board, skipped: Counter[str], tags_seen: Counter[str]) -> str:
-    if skipped["tag_absent"]:
-        common = ", ".join(name for name, _ in tags_seen.most_common(5))
-        return (
+def _nothing(board: Board, tag: str, label: Label, collector: Collector) -> ImagetagError:
+    """Return why there is no image of a label."""
+    left_out = collector.skipped + collector.failed
+    reasons = ", ".join(f"{name} {count}" for name, count in left_out.most_common())
+    if collector.lost[label]:
+        return TransientError(
+            f"{board.root} gives no picture for now ({reasons}); run this again later"
+        )
+    if label == "negative":
+        return InputError(f"{board.root} has no usable post without the tag {tag!r} ({reasons})")
+    if collector.skipped["tag_absent"]:
+        common = ", ".join(name for name, _ in collector.tags_seen.most_common(5))
+        return InputError(
             f"{board.root} finds posts for {tag!r}, but none of them carries it: it is probably "
             f"an alias; their most common tags are {common}"
         )
-    if not skipped:
-        return f"{board.root} has no posts with the tag {tag!r}; check its spelling on the board"
-    reasons = ", ".join(f"{name} {count}" for name, count in skipped.most_common())
-    return f"{board.root} has no usable post with the tag {tag!r} (left out: {reasons})"
+    if not left_out:
+        return InputError(
+            f"{board.root} has no posts with the tag {tag!r}; check its spelling on the board"
+        )
+    return InputError(f"{board.root} has no usable post with the tag {tag!r} (left out: {reasons})")
 
 
 def _complete(
@@ -135,19 +138,30 @@ def _complete(
     board: Board,
     selection: Selection,
     skipped: Counter[str],
+    known: Known,
 ) -> Dataset:
     """Write the marker, from what is in storage rather than from memory."""
     parts = tuple(part_keys(storage, layout, "part"))
-    counts, size, fingerprint = summarize(distinct(read_parts(storage, parts, Row)))
     failed = read_parts(storage, part_keys(storage, layout, "failed"), Failure)
-    last = {(failure.board, failure.post_id): failure.reason for failure in failed}
+    lost = {(failure.board, failure.post_id): failure.reason for failure in failed}
+    unrecorded = set(known.objects.values())
+
+    def rows() -> Iterator[Row]:
+        for row in distinct(read_parts(storage, parts, Row)):
+            lost.pop((row.board, row.post_id), None)  # it was had later
+            unrecorded.discard(layout.image(row.split, row.label, row.md5, row.ext))
+            yield row
+
+    counts, size, fingerprint = summarize(rows())
+    for key in unrecorded:  # a run that was killed stored it, and this one selects others
+        storage.delete(key)
     dataset = Dataset(
         tag=layout.tag,
         board=board.site.name,
         request=selection.model_dump(mode="json"),
         images=counts,
         bytes=size,
-        failures=dict(Counter(last.values())),
+        failures=dict(Counter(lost.values())),
         skipped=dict(skipped),
         parts=parts,
         fingerprint=fingerprint,

@@ -172,7 +172,9 @@ def default_text(field: FieldInfo) -> str:
         return "required"
     if isinstance(field.default, tuple):
         return ",".join(field.default) or "none"
-    return "none" if field.default is None else str(field.default)
+    if isinstance(field.default, bool):
+        return str(field.default).lower()
+    return "none" if field.default in (None, "") else str(field.default)
 
 
 def _completion_index() -> int:

@@ -90,10 +90,12 @@ def train_tag(
     done = _completed(storage, tag, name, training, dataset, size)
     if done is not None:
         get_logger().info("already trained", run=name)
+        _repair_latest(storage, done)
         return done
 
     started = time.monotonic()
     keras.utils.clear_session()  # of the tag before
+    keras.utils.disable_interactive_logging()  # it would print beside the log
     keras.utils.set_random_seed(training.seed)
     rows = [row for row in read_rows(storage, dataset) if row.split == "train"]
     samples = sync(storage, tag, rows, cache_folder / "images", concurrency)
@@ -118,6 +120,7 @@ def train_tag(
                 batch_size=batch_size,
                 shuffle_seed=training.seed if part == "train" else None,
                 cache="" if in_memory else f"{scratch}/decoded-{part}",
+                replicas=strategy.num_replicas_in_sync,
             )
             for part, members in parts.items()
         }
@@ -137,7 +140,8 @@ def _result(
     model: keras.Model,
     started: float,
 ) -> Run:
-    if not history or any(math.isnan(row["loss"]) for row in history):
+    losses = [row[key] for row in history for key in ("loss", "val_loss")]
+    if not losses or not all(map(math.isfinite, losses)):
         raise InputError(
             "the training diverged (the loss is not a number) at --learning-rate "
             f"{training.learning_rate}: try a tenth of it"
@@ -206,11 +210,13 @@ def _completed(
     try:
         run = load_run(storage, tag, name)
     except InputError as error:
-        if isinstance(error.__cause__, ObjectNotFound):
-            return None
-        raise
-    same = run.settings == training.model_dump() and run.image_size == size
-    if not same or run.fingerprint != dataset.fingerprint:
+        if not isinstance(error.__cause__, ObjectNotFound):
+            get_logger().warning("training again", run=name, reason=str(error))
+        return None
+    # `image_size` may be `auto` in one and the same in pixels in the other.
+    wanted = training.model_dump(exclude={"image_size"})
+    known = {key: value for key, value in run.settings.items() if key != "image_size"}
+    if (known, run.image_size, run.fingerprint) != (wanted, size, dataset.fingerprint):
         raise UsageError(
             f"--run {name!r} of {tag!r} is complete, with other settings or other images; choose "
             "another name"
@@ -235,8 +241,9 @@ def _check_counts(tag: str, counts: dict[Part, dict[Label, int]]) -> None:
     for part, least in least_images.items():
         for label, count in counts[part].items():
             if count < least:
+                purpose = "train" if part == "train" else "validate"
                 raise InputError(
-                    f"the tag {tag!r} has {count} {label} images to {part} on and {least} are "
+                    f"the tag {tag!r} has {count} {label} images to {purpose} on and {least} are "
                     "needed: scrape more with a higher --limit"
                 )
 
@@ -258,8 +265,11 @@ def _weights(text: str, folder: Path) -> Literal["imagenet"] | Path | None:
         return Path(text)
     parent, _, name = text.rpartition("/")
     path = folder / hashlib.sha256(text.encode()).hexdigest()[:16] / name
-    if not path.is_file():
-        open_storage(parent).download(name, path)
+    try:
+        if not path.is_file():
+            open_storage(parent).download(name, path)
+    except (ObjectNotFound, UsageError) as error:
+        raise UsageError(f"--weights {text!r}: {error}") from error
     return path
 
 
@@ -339,6 +349,16 @@ def _store(storage: Storage, run: Run, model: keras.Model, scratch: Path) -> Non
         seconds=run.seconds,
         **{f"validation_{key}": round(value, 4) for key, value in run.validation.items()},
     )
+
+
+def _repair_latest(storage: Storage, run: Run) -> None:
+    """Let `LATEST` name a complete run if it names none or an older one: a kill came before."""
+    try:
+        if load_run(storage, run.tag, "latest").created >= run.created:
+            return
+    except InputError:
+        pass
+    storage.write(Layout(run.tag).latest, run.run.encode() + b"\n")
 
 
 class _LogEpochs(keras.callbacks.Callback):  # type: ignore[misc, unused-ignore]

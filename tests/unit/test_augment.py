@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from imagetag.augment import RandomAffine, affine_transforms, apply_affine
 
 _draws = np.random.default_rng(7)
 
 
-def _smooth(height: int, width: int) -> np.ndarray:
+def _smooth(height: int, width: int) -> Any:
     noise = _draws.uniform(0, 255, (1, 8, 8, 3)).astype("float32")
     return np.asarray(tf.image.resize(noise, (height, width), method="bicubic"))[0]
 
 
-def _ours(image: np.ndarray, **parameters: float) -> np.ndarray:
+def _ours(image: Any, **parameters: float) -> Any:
     neutral = {"rotation": 0.0, "down": 0.0, "right": 0.0, "shear": 0.0, "zoom_y": 1.0}
     values = neutral | {"zoom_x": 1.0, "flip": 0.0} | parameters
     arrays = {name: np.array([value], "float32") for name, value in values.items()}
@@ -108,7 +111,7 @@ def test_draws_stay_within_their_bounds() -> None:
     assert 0.4 < mirrored < 0.6
 
 
-def test_survives_saving(tmp_path) -> None:
+def test_survives_saving(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((16, 24, 3)), RandomAffine(rotation=5, seed=2)])
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import random
+import socket
 import threading
 import time
+import zlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 
@@ -16,13 +23,13 @@ from imagetag.http import Client, HttpError
 from tests.scripted import Reply, Request, serving
 
 
-def client(**options) -> Client:
+def client(**options: Any) -> Client:
     return Client(**{"rate": 1000.0, "allow_private_hosts": True, **options})
 
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http.random, "uniform", lambda low, high: 0.01)
+    monkeypatch.setattr(random, "uniform", lambda low, high: 0.01)
 
 
 def test_gives_the_whole_body() -> None:
@@ -93,7 +100,8 @@ def test_retry_after_is_obeyed_in_seconds_and_as_a_date() -> None:
     assert seconds_of_retry_after("1") >= 1
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=2.5), usegmt=True)
     assert 1 <= seconds_of_retry_after(soon) < 10
-    assert seconds_of_retry_after("soon") < 1
+    for nonsense in ("soon", "", "-1", "²", "Mon, 01 Jan 0001 00:00:00 -0000", "1e5"):
+        assert seconds_of_retry_after(nonsense) < 1
 
 
 def test_retry_after_holds_for_all_threads() -> None:
@@ -150,7 +158,23 @@ def test_private_hosts_are_refused_by_the_address_they_lead_to(host: str) -> Non
     assert server.requests == []
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a/b", "//a/b", "x", "http://", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "file:///etc/passwd",
+            "ftp://a/b",
+            "//a/b",
+            "x",
+            "http://",
+            "",
+            "http://[",
+            "http://a:b/",
+        ),
+        "http://" + "a" * 70 + ".example/",
+        "http://\udcff/",
+    ],
+)
 def test_only_http_urls(url: str) -> None:
     with pytest.raises(HttpError) as caught:
         client().get(url, max_bytes=10)
@@ -162,6 +186,78 @@ def test_a_redirect_to_another_scheme_is_refused() -> None:
         with pytest.raises(HttpError) as caught:
             client().get(server.url, max_bytes=10)
     assert caught.value.permanent
+
+
+@contextlib.contextmanager
+def sending(head: bytes, body: Iterator[bytes]) -> Iterator[str]:
+    """Serve one answer, written as slowly as `body` gives it; gives the URL."""
+
+    def run() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1 << 16)
+                    connection.sendall(head + b"\r\n")
+                    for chunk in body:
+                        connection.sendall(chunk)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def test_a_body_that_drips_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_BODY_SECONDS", 0.3)
+    monkeypatch.setattr(http, "_ATTEMPTS", 1)
+
+    def drops() -> Iterator[bytes]:
+        for _ in range(100):
+            time.sleep(0.05)
+            yield b"x"
+
+    started = time.monotonic()
+    with sending(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n", drops()) as url:
+        with pytest.raises(HttpError) as caught:
+            client().get(url, max_bytes=1000)
+    assert (caught.value.reason, caught.value.permanent) == ("timeout", False)
+    assert time.monotonic() - started < 3
+
+
+def test_the_body_of_a_redirect_is_not_read() -> None:
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        while sent < 100 << 20:
+            sent += 1 << 16
+            yield b"x" * (1 << 16)
+
+    head = b"HTTP/1.1 302 Found\r\nLocation: file:///x\r\nContent-Length: 999999999\r\n"
+    with sending(head, endless()) as url:
+        with pytest.raises(HttpError):
+            client().get(url, max_bytes=1000)
+    assert sent < 50 << 20
+
+
+@pytest.mark.parametrize("size", [10_000, 3_000_000])
+@pytest.mark.parametrize(
+    ("name", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+def test_compressed_answers_are_expanded_within_bounds(
+    name: str, compress: Callable[[bytes], bytes], size: int
+) -> None:
+    data = b"0123456789" * (size // 10)
+    reply = Reply(compress(data), headers={"Content-Encoding": name})
+    with serving(lambda _: reply) as server:
+        assert client().get(server.url, max_bytes=size).content == data
+        with pytest.raises(HttpError) as caught:
+            client().get(server.url, max_bytes=size - 1)
+    assert caught.value.reason == "too_large"
 
 
 def test_nobody_there_is_a_passing_failure() -> None:

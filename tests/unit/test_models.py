@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -100,7 +101,9 @@ def test_backbone_weights_come_from_a_file(tmp_path: Path) -> None:
         ("vgg19", (16, 64), None, "--image-size 16x64 does not fit vgg19"),
     ],
 )
-def test_what_does_not_fit_is_one_line(name, size, weights, complaint) -> None:
+def test_what_does_not_fit_is_one_line(
+    name: str, size: tuple[int, int], weights: Literal["imagenet"] | None, complaint: str
+) -> None:
     with pytest.raises(UsageError, match=complaint) as caught:
         build_model(name, size, weights=weights, freeze=False)
     assert "\n" not in str(caught.value)

@@ -66,7 +66,7 @@ def test_help_names_every_option_its_variable_and_its_default(
         "batch_size": "16",
         "weights": "imagenet",
         "ratings": "none",
-        "negatives": "True",
+        "negatives": "true",
     }
     assert set(defaults) == set(Settings.model_fields)
     for field, default in defaults.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from imagetag.boards.base import Board, BoardError, Post, Site
@@ -12,6 +13,8 @@ from imagetag.http import Client
 __all__ = ["ENGINES", "SITES", "Board", "BoardError", "Post", "Site", "open_board"]
 
 ENGINES: dict[str, type[Board]] = {"gelbooru02": Gelbooru02}
+
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s@:\[\]<>\\^`{|}\"]+)(:\d+)?")
 
 SITES: dict[str, Site] = {"safebooru": Site("safebooru", "gelbooru02", "https://safebooru.org")}
 
@@ -34,9 +37,18 @@ def open_board(spec: str, client: Client) -> Board:
         return ENGINES[site.engine](site, client)
     if engine not in ENGINES:
         raise UsageError(f"--board {spec!r}: no engine {engine!r}; there are {', '.join(ENGINES)}")
-    parts = urlsplit(root)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+    return ENGINES[engine](Site(_site_name(spec, root), engine, root), client)
+
+
+def _site_name(spec: str, root: str) -> str:
+    """Return what manifests call the board: its host, port and path."""
+    try:
+        parts = urlsplit(root)
+        plain = parts.port != 0 and not parts.query and not parts.fragment
+    except ValueError:  # half an IPv6 address, or a port that is no number
+        plain = False
+    if not plain or parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.netloc):
         raise UsageError(
             f"--board {spec!r}: {root!r} is not an address such as https://example.org"
         )
-    return ENGINES[engine](Site(parts.netloc + parts.path.rstrip("/"), engine, root), client)
+    return parts.netloc + parts.path.rstrip("/")

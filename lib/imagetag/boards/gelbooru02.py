@@ -16,15 +16,19 @@ from xml.etree.ElementTree import ParseError
 
 import defusedxml.ElementTree
 from bs4 import BeautifulSoup, Tag
+from bs4.exceptions import ParserRejectedMarkup
 from defusedxml.common import DefusedXmlException
 
 from imagetag.boards.base import Board, BoardError, Post, Site
-from imagetag.errors import TransientError
+from imagetag.errors import TransientError, UsageError
 from imagetag.http import Client, HttpError
 from imagetag.log import get_logger
 from imagetag.manifest import Rating
 
 _MAX_LISTING = 16 << 20  # bytes
+_MAX_PAGE = 2 << 20  # bytes
+_MAX_DEPTH = 256  # elements within each other; what is asked of a page costs its size times that
+_MAX_ID = 10**15
 _API_LIMIT = 1000  # posts; what the engine allows at once
 _RATINGS: dict[str, Rating] = {
     "g": "general",
@@ -38,6 +42,8 @@ _RATINGS: dict[str, Rating] = {
     "explicit": "explicit",
 }
 _MD5 = re.compile(r"[0-9a-f]{32}")
+# Ends whatever a page leaves open: over tags without an end the parser takes quadratic time.
+_ENDS = "\"'>--></a>"
 _SIZE = re.compile(r"Size:\s*(\d{1,6})\s*x\s*(\d{1,6})", re.IGNORECASE)
 _RATING = re.compile(r"rating:\s*(\w+)", re.IGNORECASE)
 
@@ -69,13 +75,11 @@ class Gelbooru02(Board):
         limit = min(limit, _API_LIMIT)
         complaints: list[str] = []
         answered = False
-        for name, reader in list(self._readers.items()):
+        for name, reader in self._readers.items():
             try:
                 posts = reader([*terms, *bounds], limit)
             except _Closed as error:
                 complaints.append(f"{name}: {error}")
-                if not self._settled:
-                    del self._readers[name]
                 continue
             answered = True
             # An answer without posts may also be what a closed API says: until one way has shown
@@ -87,7 +91,6 @@ class Gelbooru02(Board):
             if posts or self._settled:
                 return posts
         if not answered:
-            self._readers = self._readers or {"html": self._read_html}
             raise BoardError(
                 f"{self.root} answers nothing that can be read as Gelbooru 0.2 "
                 f"({'; '.join(complaints)}); check --board"
@@ -98,13 +101,15 @@ class Gelbooru02(Board):
         """Read the post's own page, where only a list page is known of it."""
         if post.file_url is not None:
             return post
-        answer = self.client.get(post.page_url, max_bytes=_MAX_LISTING)
+        answer = self.client.get(post.page_url, max_bytes=_MAX_PAGE)
         return replace(post, **_view_fields(answer.content, answer.url))
 
     def _read_json(self, terms: Sequence[str], limit: int) -> list[Post]:
         content = self._ask_api(terms, limit, json="1")
-        if not content.strip():
-            return []  # what the engine says when nothing matches
+        if not content.strip():  # what the engine says when nothing matches, and not only then
+            if self._settled:
+                return []
+            raise _Closed("nothing")
         try:
             found = json.loads(content)
         except (ValueError, RecursionError) as error:
@@ -119,7 +124,7 @@ class Gelbooru02(Board):
         content = self._ask_api(terms, limit)
         try:
             root = defusedxml.ElementTree.fromstring(content, forbid_dtd=True)
-        except (ParseError, DefusedXmlException, ValueError, RecursionError) as error:
+        except (ParseError, DefusedXmlException, LookupError, ValueError) as error:
             raise _Closed(f"not XML ({str(error)[:60] or type(error).__name__})") from error
         if root.tag != "posts":
             raise _Closed(f"<{root.tag[:20]}> {root.get('reason', '')[:80]}".strip())
@@ -128,13 +133,15 @@ class Gelbooru02(Board):
     def _ask_api(self, terms: Sequence[str], limit: int, **extra: str) -> bytes:
         params = {"page": "dapi", "s": "post", "q": "index", **extra}
         params |= {"limit": str(limit), "tags": " ".join(terms)}
-        return self._get("/index.php", params)
+        return self._get("/index.php", params, _MAX_LISTING)
 
-    def _get(self, path: str, params: dict[str, str]) -> bytes:
+    def _get(self, path: str, params: dict[str, str], max_bytes: int) -> bytes:
         try:
-            return self.client.get(self.root + path, params, max_bytes=_MAX_LISTING).content
+            return self.client.get(self.root + path, params, max_bytes=max_bytes).content
         except HttpError as error:
-            if error.permanent and error.reason != "private_host":
+            if error.reason == "private_host":
+                raise UsageError(f"--board {self.root}: {error}") from error
+            if error.permanent:
                 raise _Closed(str(error)) from error
             raise TransientError(f"the board cannot be listed: {error}") from error
 
@@ -144,59 +151,61 @@ class Gelbooru02(Board):
         for fields in found:
             try:
                 posts.append(self._post(fields))
-            except (KeyError, TypeError, ValueError, AttributeError):
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 malformed += 1
         if malformed:
             get_logger().warning("posts that cannot be read are left out", posts=malformed)
         if malformed and not posts:
             raise _Closed("none of the posts has the fields of this engine")
-        return sorted(posts, key=lambda post: -post.id)
+        return _newest_first(posts)
 
     def _post(self, fields: Mapping[str, Any]) -> Post:
         post_id = int(fields["id"])
-        file_url = fields.get("file_url") or ""
+        file_url = str(fields.get("file_url") or "")
         if not file_url and fields.get("image"):  # older boards leave the URL to the reader
-            file_url = f"/images/{fields.get('directory', '')}/{fields['image']}"
+            file_url = f"images/{fields.get('directory', '')}/{fields['image']}"
         md5 = str(fields.get("md5") or fields.get("hash") or "").lower()
-        parent = str(fields.get("parent_id") or "0")
-        if post_id <= 0:
-            raise ValueError("an id is over 0")
+        tags = html.unescape(fields["tags"])
+        if not 0 < post_id < _MAX_ID:
+            raise ValueError("not an id")
+        f"{tags}{file_url}".encode()  # JSON can hold what is no Unicode, and a manifest cannot
         return Post(
             id=post_id,
             board=self.site.name,
             page_url=self._page_url(post_id),
             # An empty URL is how a deleted post looks: there is no file, and no page will tell.
-            file_url=urljoin(self.root + "/", str(file_url)) if file_url else "",
+            file_url=urljoin(self.root + "/", file_url) if file_url else "",
             md5=md5 if _MD5.fullmatch(md5) else None,
             width=_positive(fields.get("width")),
             height=_positive(fields.get("height")),
-            tags=tuple(html.unescape(str(fields["tags"])).split()),
+            tags=tuple(tags.split()),
             rating=_RATINGS.get(str(fields.get("rating", "")).lower()),
-            parent_id=int(parent) if parent.isdigit() and parent != "0" else None,
+            parent_id=_positive(fields.get("parent_id"), _MAX_ID),
         )
 
     def _page_url(self, post_id: int) -> str:
         return f"{self.root}/index.php?page=post&s=view&id={post_id}"
 
     def _read_html(self, terms: Sequence[str], _limit: int) -> list[Post]:
-        content = self._get(
-            "/index.php", {"page": "post", "s": "list", "tags": " ".join(terms), "pid": "0"}
-        )
-        soup = _soup(content)
+        params = {"page": "post", "s": "list", "tags": " ".join(terms), "pid": "0"}
+        try:
+            soup = _soup(self._get("/index.php", params, _MAX_PAGE))
+        except BoardError as error:
+            raise _Closed(str(error)) from error
         posts = []
         for link in soup.select("span.thumb a[href], .image-list a[href]"):
             image = link.find("img")
-            ids = parse_qs(urlsplit(str(link["href"])).query).get("id", [""])
-            if not isinstance(image, Tag) or not ids[0].isdigit():
+            post_id = _id_in(str(link["href"]))
+            if not isinstance(image, Tag) or post_id is None:
                 continue
             title = str(image.get("title") or image.get("alt") or "")
             rating = _RATING.search(title)
             words = html.unescape(title).split()
             posts.append(
                 Post(
-                    id=int(ids[0]),
+                    id=post_id,
                     board=self.site.name,
-                    page_url=self._page_url(int(ids[0])),
+                    page_url=self._page_url(post_id),
                     file_url=None,
                     md5=None,
                     width=None,
@@ -208,7 +217,18 @@ class Gelbooru02(Board):
             )
         if not posts and soup.select_one("#post-list, .content, #content") is None:
             raise _Closed("no list of posts in the page")
-        return sorted(posts, key=lambda post: -post.id)
+        return _newest_first(posts)
+
+
+def _newest_first(posts: Iterable[Post]) -> list[Post]:
+    return sorted({post.id: post for post in posts}.values(), key=lambda post: -post.id)
+
+
+def _id_in(url: str) -> int | None:
+    try:
+        return _positive(parse_qs(urlsplit(url).query).get("id", [""])[0], _MAX_ID)
+    except ValueError:  # half an IPv6 address, or too many parameters
+        return None
 
 
 def _view_fields(content: bytes, url: str) -> dict[str, Any]:
@@ -217,32 +237,47 @@ def _view_fields(content: bytes, url: str) -> dict[str, Any]:
     links = [
         str(link["href"])
         for link in soup.find_all("a", href=True)
-        if "original" in link.get_text().lower() and "image" in link.get_text().lower()
+        if link.get_text().strip().lower() == "original image"
     ]
     image = soup.select_one("img#image[src]")
     file_url = links[0] if links else str(image["src"]) if image else ""
     text = soup.get_text(" ")
     size = _SIZE.search(text)
     rating = _RATING.search(text)
-    fields: dict[str, Any] = {"file_url": urljoin(url, file_url) if file_url else ""}
+    fields: dict[str, Any] = {"file_url": _joined(url, file_url) if file_url else ""}
     if size:
         fields |= {"width": int(size[1]) or None, "height": int(size[2]) or None}
     if rating:
         fields["rating"] = _RATINGS.get(rating[1].lower())
     parent = soup.select_one('a[href*="parent:"], a[href*="parent%3A"]')
     if parent is not None:
-        found = re.search(r"parent(?::|%3A)(\d+)", str(parent["href"]))
+        found = re.search(r"parent(?::|%3A)(\d{1,15})", str(parent["href"]))
         fields["parent_id"] = int(found[1]) if found else None
     return fields
 
 
 def _soup(content: bytes) -> BeautifulSoup:
     try:
-        return BeautifulSoup(content, "html.parser")
-    except (RecursionError, AssertionError, ValueError) as error:
-        raise BoardError(f"a page of the board cannot be read: {str(error)[:80]}") from error
+        soup = BeautifulSoup(content.decode(errors="replace") + _ENDS, "html.parser")
+    except (ParserRejectedMarkup, AssertionError, ValueError) as error:
+        raise BoardError("a page of the board is no HTML that can be read") from error
+    depths = {id(soup): 0}
+    for element in soup.find_all(True):
+        depths[id(element)] = depth = depths[id(element.parent)] + 1
+        if depth > _MAX_DEPTH:
+            raise BoardError(f"a page of the board is nested more than {_MAX_DEPTH} deep")
+    return soup
 
 
-def _positive(value: Any) -> int | None:
+def _joined(base: str, url: str) -> str:
+    try:
+        return urljoin(base, url)
+    except ValueError:
+        return ""
+
+
+def _positive(value: Any, most: int = 10**6) -> int | None:
     text = str(value)
-    return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 10**6 else None
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        return None
+    return int(text) if 0 < int(text) < most else None

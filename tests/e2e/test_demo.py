@@ -1,0 +1,104 @@
+"""The demo: two tags in, two good classifiers out, and nothing is left running."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from imagetag.layout import Layout
+from imagetag.metrics import Evaluation
+from imagetag.storage import open_storage
+
+TAGS = ("robot", "fox")
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@dataclass(frozen=True)
+class Demo:
+    output: Path
+    stdout: str
+    process_group: int
+
+    def evaluation(self, tag: str) -> Evaluation:
+        layout, storage = Layout(tag), open_storage(str(self.output / "storage"))
+        run = storage.read(layout.latest).decode().strip()
+        return Evaluation.model_validate_json(storage.read(layout.run(run, "evaluation.json")))
+
+    def predictions(self, tag: str) -> dict[str, dict[str, str]]:
+        """The rows of a tag's predictions by file."""
+        with (self.output / f"{tag}.csv").open(newline="") as stream:
+            return {row["file"]: row for row in csv.DictReader(stream)}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The demo as its users run it, with its defaults; it has ended."""
+    output = tmp_path_factory.mktemp("demo") / "output"
+    with subprocess.Popen(
+        [sys.executable, "-m", "jobs.demo", "--output", str(output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            stdout, _ = process.communicate(timeout=850)
+        except BaseException:
+            os.killpg(process.pid, 9)
+            raise
+    assert process.returncode == 0, stdout[-5000:]
+    return Demo(output, stdout, process.pid)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_each_tag_has_a_classifier_that_is_right_nine_times_of_ten(demo: Demo, tag: str) -> None:
+    metrics = demo.evaluation(tag).metrics
+    assert min(metrics.positives, metrics.negatives) > 40
+    assert metrics.accuracy > 0.9
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_each_tag_has_its_pages_and_the_summary_says_where(demo: Demo, tag: str) -> None:
+    run = demo.evaluation(tag).run
+    layout = Layout(tag)
+    for key in (layout.explore("report.html"), layout.run(run, "report.html")):
+        page = demo.output / "storage" / key
+        assert tag in page.read_text()
+        assert str(page) in demo.stdout
+    assert str(demo.output / f"{tag}.csv") in demo.stdout
+    assert f"{tag}: test accuracy {demo.evaluation(tag).metrics.accuracy:.3f}" in demo.stdout
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_new_pictures_are_told_apart(demo: Demo, tag: str) -> None:
+    with (demo.output / "fresh" / "posts.jsonl").open() as stream:
+        posts = {Path(post["file"]).name: post["tags"] for post in map(json.loads, stream)}
+    found = demo.predictions(tag)
+    assert found.keys() == posts.keys()
+    assert len(posts) == 40
+    right = [(row["decision"] == "true") == (tag in posts[file]) for file, row in found.items()]
+    assert sum(right) / len(right) >= 0.85
+    assert any(tag in tags for tags in posts.values())
+
+
+def test_nothing_that_it_started_is_left(demo: Demo) -> None:
+    with pytest.raises(ProcessLookupError):
+        os.killpg(demo.process_group, 0)
+    match = re.search(r"--board gelbooru02\+(http://\S+)", demo.stdout)
+    assert match is not None
+    board = urlsplit(match[1])
+    assert board.hostname is not None
+    assert board.port is not None
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((board.hostname, board.port), timeout=5)

@@ -1,0 +1,937 @@
+"""Train, evaluate and predict as they are run: what they leave behind, and how they fail."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, BinaryIO
+
+import boto3
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from moto.server import ThreadedMotoServer
+from PIL import Image, ImageDraw
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+import jobs.evaluate
+import jobs.explore
+import jobs.predict
+import jobs.train
+from imagetag import train
+from imagetag.dataset import Sample, load_pixels
+from imagetag.explore import load_exploration
+from imagetag.layout import Label, Layout
+from imagetag.manifest import Dataset, Row, summarize, write_part
+from imagetag.metrics import Evaluation
+from imagetag.models import build_model
+from imagetag.runs import Run, load_model, load_run
+from imagetag.split import in_validation, split_of
+from imagetag.storage import LocalStorage, open_storage
+from imagetag.train import Training
+
+TAG = "red/disc"
+LAYOUT = Layout(TAG)
+QUICK = ("--model", "alexnet-small", "--epochs", "1")
+Lines = list[dict[str, Any]]
+
+
+# ---- a small dataset: is there a red disc, or a blue square?
+
+
+@dataclass(frozen=True)
+class Picture:
+    row: Row
+    data: bytes
+
+
+def draw(number: int) -> Picture:
+    random = Random(number)
+    width, height = random.randint(90, 128), random.randint(96, 130)
+    image = Image.new("RGB", (width, height), tuple(random.randint(90, 200) for _ in range(3)))
+    side = random.randint(30, 50)
+    x, y = random.randint(0, width - side), random.randint(0, height - side)
+    positive = number % 2 == 0
+    if positive:
+        ImageDraw.Draw(image).ellipse((x, y, x + side, y + side), (random.randint(180, 255), 9, 9))
+    else:
+        ImageDraw.Draw(image).rectangle(
+            (x, y, x + side, y + side), (9, 9, random.randint(180, 255))
+        )
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG" if number % 3 else "JPEG")
+    group = f"group {number // 3}"
+    row = Row(
+        post_id=number,
+        board="drawn",
+        page_url=f"https://board.example/post/{number}",
+        md5=hashlib.md5(buffer.getvalue()).hexdigest(),
+        ext="png" if number % 3 else "jpg",
+        bytes=len(buffer.getvalue()),
+        width=width,
+        height=height,
+        tags=(TAG,) if positive else (),
+        rating="general",
+        split=split_of(group, 0.25),
+        label="positive" if positive else "negative",
+        group=group,
+    )
+    return Picture(row, buffer.getvalue())
+
+
+def key_of(row: Row) -> str:
+    return LAYOUT.image(row.split, row.label, row.md5, row.ext)
+
+
+def store(folder: Path, pictures: Iterable[Picture]) -> None:
+    storage, rows = open_storage(str(folder)), []
+    for picture in pictures:
+        storage.write(key_of(picture.row), picture.data)
+        rows.append(picture.row)
+    images, size, fingerprint = summarize(rows)
+    dataset = Dataset(
+        tag=TAG,
+        board="drawn",
+        request={},
+        images=images,
+        bytes=size,
+        failures={},
+        skipped={},
+        parts=(write_part(storage, LAYOUT, "part", rows),),
+        fingerprint=fingerprint,
+        created="2026-01-01T00:00:00+00:00",
+        software="test",
+    )
+    storage.write(LAYOUT.dataset, dataset.model_dump_json().encode())
+
+
+PICTURES = [draw(number) for number in range(120)]
+ROWS = [picture.row for picture in PICTURES]
+
+
+def md5s(*, validation: bool) -> set[str]:
+    """The train split's images that are validated on, or trained on."""
+    return {
+        row.md5
+        for row in ROWS
+        if row.split == "train" and in_validation(row.group, 0.2) == validation
+    }
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage with the dataset, explored; nobody writes to it. It has no test image."""
+    folder = tmp_path_factory.mktemp("data")
+    store(folder, PICTURES)
+    shutil.rmtree(folder / LAYOUT.root / "test")
+    assert jobs.explore.main(["--storage", str(folder), "--tags", TAG, "--max-pixels", "9216"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def fresh(data: Path, tmp_path: Path) -> Path:
+    """A storage of the test's own, with the dataset in it."""
+    return shutil.copytree(data, tmp_path / "storage")
+
+
+# ---- running jobs
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    stdout: str
+    lines: Lines
+
+    @property
+    def events(self) -> list[str]:
+        return [line["event"] for line in self.lines]
+
+    @property
+    def complaint(self) -> str:
+        """Its only error, which is its last line."""
+        assert [line["level"] == "error" for line in self.lines].count(True) == 1
+        assert self.lines[-1]["exit_code"] == self.code
+        assert "\n" not in self.lines[-1]["event"]
+        return str(self.lines[-1]["event"])
+
+
+def process(job: str, *options: Any) -> Ended:
+    """Run a job as a process of its own; every line of its log is JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"jobs.{job}", *map(str, options)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, [json.loads(x) for x in done.stderr.splitlines()])
+
+
+Runner = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Runner:
+    """Run a job in this process, which saves the seconds that TensorFlow takes to start."""
+
+    def run(job: str, *options: Any) -> Ended:
+        capfd.readouterr()
+        code = getattr(jobs, job).main([*map(str, options), "--log-format", "json"])
+        out, err = capfd.readouterr()
+        return Ended(code, out, [json.loads(x) for x in err.splitlines() if x.startswith("{")])
+
+    return run
+
+
+def on(storage: Path, cache: Path | None = None) -> list[Any]:
+    return ["--storage", storage, "--tags", TAG, *(["--cache-folder", cache] if cache else [])]
+
+
+def models(storage: Path, *parts: str) -> Path:
+    return storage.joinpath(LAYOUT.root, "models", *parts)
+
+
+def metrics(storage: Path, name: str = "latest") -> Run:
+    return load_run(LocalStorage(storage), TAG, name)
+
+
+# ---- train
+
+
+@pytest.fixture(scope="module")
+def trained(
+    data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Ended]:
+    """A storage with a run trained by a process; no test image, and two others, were there."""
+    storage = shutil.copytree(data, tmp_path_factory.mktemp("trained") / "storage")
+    lost, broken = sorted(md5s(validation=False))[:2]
+    for row in ROWS:
+        if row.md5 == lost:
+            (storage / key_of(row)).unlink()
+        elif row.md5 == broken:
+            (storage / key_of(row)).write_bytes(b"x" * row.bytes)
+    ended = process("train", *on(storage, cache / "broken"), *QUICK, "--epochs", 3, "--seed", 11)
+    return storage, ended
+
+
+def test_a_run_says_all_that_led_to_it(trained: tuple[Path, Ended]) -> None:
+    storage, ended = trained
+    assert (ended.code, ended.stdout) == (0, "")
+    assert ended.events.count("epoch") == 3
+    found = metrics(storage)
+    assert found.run == ended.lines[-1]["run"]
+    assert re.fullmatch(r"alexnet-small-[0-9a-f]{8}", found.run)
+    assert (found.tag, found.model, found.seed) == (TAG, "alexnet-small", 11)
+    assert found.settings == {
+        "model": "alexnet-small",
+        "weights": "none",  # what auto stood for
+        "freeze_backbone": "no",
+        "image_size": "auto",
+        "batch_size": 16,
+        "epochs": 3,
+        "patience": 5,
+        "learning_rate": 1e-3,
+        "validation_fraction": 0.2,
+        "augment": True,
+        "seed": 11,
+    }
+    assert found.fingerprint == summarize(ROWS)[2]
+    assert {"imagetag", "python", "tensorflow", "keras", "numpy"} <= found.versions.keys()
+    assert found.seconds > 0
+    with models(storage, found.run, "history.csv").open(newline="") as stream:
+        history = [
+            {name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)
+        ]
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert history == found.history
+
+
+def test_the_input_size_is_what_explore_recommended(trained: tuple[Path, Ended]) -> None:
+    storage, _ = trained
+    size = load_exploration(LocalStorage(storage), TAG).input_size
+    assert metrics(storage).image_size == (size.height, size.width) == (96, 96)
+    model = keras.models.load_model(models(storage, metrics(storage).run, "model.keras"))
+    assert model.input_shape == (None, 96, 96, 3)
+    assert model.count_params() == metrics(storage).parameters
+
+
+class Stopping(LocalStorage):
+    """A folder that notes what is written, and is cut off at a key that ends in `stop_at`."""
+
+    def __init__(self, root: Path, stop_at: str) -> None:
+        super().__init__(root)
+        self.stop_at = stop_at
+        self.written: list[str] = []
+
+    def write(self, key: str, data: bytes | BinaryIO) -> None:
+        if key.endswith(self.stop_at):
+            raise KeyboardInterrupt
+        self.written.append(Path(key).name)
+        super().write(key, data)
+
+
+def test_the_marker_comes_after_the_model_and_the_pointer_last(
+    trained: tuple[Path, Ended], tmp_path: Path
+) -> None:
+    order = ["model.keras", "history.csv", "metrics.json", "LATEST"]
+    found = metrics(trained[0]).model_copy(update={"run": "another"})
+    assert models(trained[0], "LATEST").read_text() == metrics(trained[0]).run + "\n"
+    model, _ = constant_model()
+    for number, stop_at in enumerate([*order, "nothing"]):
+        folder = shutil.copytree(trained[0], tmp_path / f"stopped at {stop_at}")
+        storage = Stopping(folder, stop_at)
+        with pytest.raises(KeyboardInterrupt) if stop_at in order else contextlib.nullcontext():
+            train._store(storage, found, model, tmp_path)
+        assert storage.written == order[:number]
+        assert metrics(folder) == (found if stop_at == "nothing" else metrics(trained[0]))
+
+
+def test_no_test_image_is_opened_and_others_that_fail_are_left_out(
+    trained: tuple[Path, Ended], cache: Path
+) -> None:
+    storage, ended = trained
+    lost, broken = sorted(md5s(validation=False))[:2]
+    left_out = [line for line in ended.lines if line["event"] == "left out"]
+    assert all(line["level"] == "warning" for line in left_out)
+    assert lost in left_out[0]["detail"]
+    assert broken in left_out[1]["file"]
+    assert len(left_out) == 2, "it asked for test images"
+    fetched = {path.stem for path in (cache / "broken" / "images").rglob("*.*")}
+    assert fetched == (md5s(validation=False) | md5s(validation=True)) - {lost}
+    assert metrics(storage).images == {
+        part: {
+            label: sum(row.label == label for row in ROWS if row.md5 in members - {lost})
+            for label in ("positive", "negative")
+        }
+        for part, members in (
+            ("train", md5s(validation=False)),
+            ("validation", md5s(validation=True)),
+        )
+    }
+
+
+def test_the_saved_model_is_that_of_the_best_epoch(
+    trained: tuple[Path, Ended], tmp_path: Path
+) -> None:
+    storage, _ = trained
+    found = metrics(storage)
+    best = found.history[found.best_epoch - 1]
+    assert best["val_loss"] == min(row["val_loss"] for row in found.history)
+    assert found.validation == {
+        name: best[f"val_{name}"] for name in ("loss", "accuracy", "precision", "recall")
+    }
+    # Computed again, from the files.
+    model = load_model(LocalStorage(storage), found, tmp_path)
+    held_out = [item for item in PICTURES if item.row.md5 in md5s(validation=True)]
+    pixels = np.stack([load_pixels(item.data, found.image_size) for item in held_out])
+    labels = np.array([item.row.label == "positive" for item in held_out])
+    scores = np.clip(model.predict(pixels, verbose=0)[:, 0].astype(float), 1e-7, 1 - 1e-7)
+    loss = -np.where(labels, np.log(scores), np.log(1 - scores)).mean()
+    assert found.validation["loss"] == pytest.approx(loss, rel=1e-3, abs=1e-4)
+    called = scores > 0.5
+    assert found.validation["accuracy"] == pytest.approx((called == labels).mean())
+    assert found.validation["recall"] == pytest.approx(called[labels].mean())
+    assert found.validation["precision"] == pytest.approx(
+        labels[called].mean() if called.any() else 0
+    )
+
+
+def test_no_group_is_trained_and_validated_on() -> None:
+    rows = [row for row in ROWS if row.split == "train"]
+    parts = train._parts([Sample(row, Path()) for row in rows], 0.2)
+    groups = {part: {sample.row.group for sample in members} for part, members in parts.items()}
+    assert len(parts["train"]) + len(parts["validation"]) == len(rows)
+    assert len(groups["train"]) > len(groups["validation"]) > 2
+    assert not groups["train"] & groups["validation"]
+
+
+def test_training_again_does_nothing(trained: tuple[Path, Ended], cache: Path, run: Runner) -> None:
+    storage, _ = trained
+    files = [path for path in storage.rglob("*") if path.is_file()]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    same = [*on(storage, cache), *QUICK, "--epochs", 3, "--seed", 11]
+    for size in ("auto", "96x96"):
+        ended = run("train", *same, "--image-size", size)
+        assert (ended.code, ended.events[-1]) == (0, "already trained")
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_kill_before_the_pointer_is_made_good_by_the_next_run(
+    trained: tuple[Path, Ended], cache: Path, run: Runner
+) -> None:
+    storage, _ = trained
+    name = metrics(storage).run
+    models(storage, "LATEST").unlink()
+    ended = run("train", *on(storage, cache), *QUICK, "--epochs", 3, "--seed", 11)
+    assert ended.events[-1] == "already trained"
+    assert models(storage, "LATEST").read_text() == name + "\n"
+
+
+def test_other_settings_make_another_run_and_the_newest_stays_the_latest(
+    trained: tuple[Path, Ended], cache: Path, tmp_path: Path, run: Runner
+) -> None:
+    storage = shutil.copytree(trained[0], tmp_path / "storage")
+    first = metrics(storage)
+    assert run("train", *on(storage, cache), *QUICK, "--no-augment").code == 0
+    second = metrics(storage)
+    assert second.run != first.run
+    assert metrics(storage, first.run) == first
+    again = run("train", *on(storage, cache), *QUICK, "--epochs", 3, "--seed", 11)
+    assert again.events[-1] == "already trained"
+    assert metrics(storage) == second
+
+
+@pytest.mark.parametrize("what", ["settings", "images"])
+def test_a_complete_run_is_not_replaced_by_another_of_its_name(
+    what: str, trained: tuple[Path, Ended], cache: Path, tmp_path: Path, run: Runner
+) -> None:
+    storage = shutil.copytree(trained[0], tmp_path / "storage")
+    name = metrics(storage).run
+    options = [*on(storage, cache), *QUICK, "--epochs", 3, "--seed", 11, "--run", name]
+    if what == "images":
+        store(storage, PICTURES[:-1])
+    else:
+        options += ["--batch-size", 8]
+    ended = run("train", *options)
+    assert ended.code == 2
+    assert f"--run '{name}'" in ended.complaint
+    assert "choose another name" in ended.complaint
+
+
+def test_a_damaged_marker_is_no_marker(
+    trained: tuple[Path, Ended], tmp_path: Path, run: Runner
+) -> None:
+    storage = shutil.copytree(trained[0], tmp_path / "storage")
+    found = metrics(storage)
+    marker = models(storage, found.run, "metrics.json")
+    marker.write_bytes(marker.read_bytes()[:-50])
+    dataset = Dataset.model_validate_json((storage / LAYOUT.dataset).read_bytes())
+    completed = train._completed(
+        LocalStorage(storage), TAG, found.run, Training(**found.settings), dataset, (96, 96)
+    )
+    assert completed is None
+
+
+def test_the_same_seed_gives_the_same_numbers_wherever_images_are_cached(
+    data: Path, fresh: Path, cache: Path, run: Runner
+) -> None:
+    options = (*QUICK, "--epochs", 2, "--seed", 5)
+    assert process("train", *on(fresh, cache), *options, "--run", "one").code == 0
+    assert run("train", *on(fresh, cache), *options, "--run", "two", "--cache-bytes", 0).code == 0
+    one, two = metrics(fresh, "one"), metrics(fresh, "two")
+    assert one.history == two.history
+    assert len({row["loss"] for row in one.history}) == 2
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_a_training_that_is_stopped_leaves_no_run_and_can_be_repeated(
+    signum: signal.Signals, fresh: Path, cache: Path, tmp_path: Path, run: Runner
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    options = [*on(fresh, cache), *QUICK, "--run", "mine"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "jobs.train", *map(str, options)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(scratch)},
+    ) as stopped:
+        assert stopped.stderr is not None
+        for line in stopped.stderr:
+            if json.loads(line)["event"] == "training":
+                break
+        stopped.send_signal(signum)
+        rest = stopped.stderr.read()
+        code = stopped.wait(60)
+
+    assert not models(fresh, "LATEST").exists()
+    assert not models(fresh, "mine", "metrics.json").exists()
+    if signum == signal.SIGTERM:
+        assert code == 143
+        assert "stopped by SIGTERM" in json.loads(rest.splitlines()[-1])["event"]
+        assert list(scratch.iterdir()) == []
+    else:
+        assert code == -signal.SIGKILL
+    assert run("train", *options).code == 0
+    assert metrics(fresh).run == "mine"
+
+
+def test_two_replicas_train_as_one_with_the_same_global_batch(data: Path, cache: Path) -> None:
+    """The replicas' sums are those of one device, to rounding; the last batch is a ragged one."""
+    script = """
+    import json, sys
+    from pathlib import Path
+    import keras, numpy as np, tensorflow as tf
+    from imagetag import distribute, log, train
+    from imagetag.dataset import batches, sync
+    from imagetag.manifest import load_dataset, read_rows
+    from imagetag.storage import open_storage
+
+    log.configure("json")  # to standard error
+    tag, data, cache = sys.argv[1:]
+    mirrored = distribute.choose_strategy("mirrored", 2)
+    assert mirrored.num_replicas_in_sync == 2
+    storage = open_storage(data)
+    rows = [row for row in read_rows(storage, load_dataset(storage, tag)) if row.split == "train"]
+    parts = train._parts(sync(storage, tag, rows, Path(cache) / "images"), 0.2)
+    batch = next(n for n in range(8, 40, 2) if len(parts["train"]) % n == 1)
+    training = train.Training(
+        model="", weights="", freeze_backbone="no", image_size="", batch_size=0, epochs=3,
+        patience=3, learning_rate=0.01, validation_fraction=0.2, augment=False, seed=1,
+    )
+    for strategy in (tf.distribute.get_strategy(), mirrored):
+        keras.utils.set_random_seed(1)
+        with strategy.scope():
+            model = keras.Sequential([
+                keras.Input((32, 32, 3)),
+                keras.layers.Rescaling(1 / 127.5, -1),
+                keras.layers.Conv2D(8, 5, 3, activation="tanh"),
+                keras.layers.Flatten(),
+                keras.layers.Dense(1, "sigmoid"),
+            ])
+            trainer = train._trainer(model, (32, 32), training)
+        generators = {
+            part: batches(
+                members, (32, 32), batch_size=batch, cache="", replicas=2, shuffle_seed=None
+            )
+            for part, members in parts.items()
+        }
+        history = train._fit(trainer, generators, training, {0: 0.7, 1: 1.6}, "some")
+        weights = [weight.tolist() for weight in model.get_weights()]
+        print(json.dumps([history, weights]))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), TAG, str(data), str(cache)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (json.loads(line) for line in done.stdout.splitlines())
+    assert one[0][0]["val_loss"] - one[0][2]["val_loss"] > 0.01, "it learned nothing"
+    for row, other in zip(one[0], two[0], strict=True):
+        assert other == pytest.approx(row, rel=1e-3, abs=1e-4)
+    for weights, others in zip(one[1], two[1], strict=True):
+        np.testing.assert_allclose(others, weights, atol=1e-3)
+
+
+def test_a_mirrored_training_is_about_as_good(fresh: Path, cache: Path, run: Runner) -> None:
+    options = (*QUICK, "--epochs", 3, "--no-augment", "--image-size", "72x72")
+    # An odd number of images is left for the last batch: too few for both replicas.
+    count = len(md5s(validation=False))
+    batch = next(n for n in range(4, 20) if count % (2 * n) == 1)
+    two = process(
+        *("train", *on(fresh, cache), *options, "--run", "two", "--batch-size", batch),
+        *("--strategy", "mirrored", "--cpu-devices", 2),
+    )
+    assert two.code == 0
+    (devices,) = [line for line in two.lines if line["event"] == "devices"]
+    assert (devices["replicas"], devices["strategy"]) == (2, "MirroredStrategy")
+    one = run(
+        *("train", *on(fresh, cache), *options, "--run", "one", "--batch-size", 2 * batch),
+        *("--strategy", "none"),
+    )
+    assert one.code == 0
+    assert next(line for line in one.lines if line["event"] == "devices")["replicas"] == 1
+    accuracies = [metrics(fresh, name).validation["accuracy"] for name in ("one", "two")]
+    assert accuracies[1] == pytest.approx(accuracies[0], abs=0.15)
+    assert len(metrics(fresh, "two").devices) == 2
+
+
+# ---- how it is fitted
+
+
+def constant_model() -> tuple[keras.Model, Training]:
+    """A model with a bias alone, and the settings that train it."""
+    training = Training(
+        model="alexnet",
+        weights="none",
+        freeze_backbone="no",
+        image_size="auto",
+        batch_size=8,
+        epochs=20,
+        patience=20,
+        learning_rate=0.1,
+        validation_fraction=0.2,
+        augment=False,
+        seed=1,
+    )
+    inputs = keras.Input((1, 1, 3))
+    outputs = keras.layers.Dense(1, "sigmoid")(keras.layers.Flatten()(inputs))
+    return keras.Model(inputs, outputs), training
+
+
+def fit(
+    model: keras.Model, training: Training, labels: list[int], validation: list[int], weights: Any
+) -> list[dict[str, float]]:
+    def generator(targets: list[int]) -> Any:
+        pixels = np.zeros((len(targets), 1, 1, 3), "uint8")
+        column = np.array(targets, "float32")[:, None]
+        return tf.data.Dataset.from_tensor_slices((pixels, column)).batch(8)
+
+    trainer = train._trainer(model, (1, 1), training)
+    generators: dict[Any, Any] = {"train": generator(labels), "validation": generator(validation)}
+    return train._fit(trainer, generators, training, weights, "some")
+
+
+def test_both_labels_count_alike_however_many_there_are() -> None:
+    counts: dict[Label, int] = {"positive": 6, "negative": 18}
+    weights = train._class_weights(counts)
+    assert weights == {1: pytest.approx(24 / 12), 0: pytest.approx(24 / 36)}
+    model, training = constant_model()
+    labels = [1] * 6 + [0] * 18
+    fit(model, training, labels, labels, weights)
+    # Knowing nothing, it says a half rather than a quarter.
+    assert model.predict_on_batch(np.zeros((1, 1, 1, 3)))[0, 0] == pytest.approx(0.5, abs=0.05)
+
+
+def test_training_stops_early_with_the_weights_of_the_best_epoch() -> None:
+    model, training = constant_model()
+    training = training.model_copy(update={"patience": 4})
+    # The longer it learns that all are positive, the worse it is at these.
+    history = fit(model, training, [1] * 24, [1] * 5 + [0] * 4, {0: 1.0, 1: 1.0})
+    losses = [row["val_loss"] for row in history]
+    best = losses.index(min(losses))
+    assert len(history) == best + 1 + 4
+    assert losses[-1] > losses[best] + 0.01
+    score = float(model.predict_on_batch(np.zeros((1, 1, 1, 3)))[0, 0])
+    expected = -(5 * math.log(score) + 4 * math.log(1 - score)) / 9
+    assert losses[best] == pytest.approx(expected, abs=1e-5)
+
+
+# ---- weights
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    boto3.Session().client("s3").create_bucket(Bucket="weights")
+    yield "s3://weights"
+    server.stop()
+
+
+@pytest.mark.parametrize("place", ["file", "s3"])
+def test_training_goes_on_from_given_weights(
+    place: str, bucket: str, fresh: Path, cache: Path, tmp_path: Path, run: Runner
+) -> None:
+    keras.utils.set_random_seed(77)
+    source = build_model("alexnet-small", (96, 96), weights=None, freeze=False)
+    path = tmp_path / "some.weights.h5"
+    source.save_weights(path)
+    if place == "s3":
+        open_storage(bucket).upload(path, "of/mine.weights.h5")
+        path.unlink()
+    weights = path if place == "file" else f"{bucket}/of/mine.weights.h5"
+
+    still = ("--learning-rate", 1e-12)
+    ended = run("train", *on(fresh, cache), *QUICK, *still, "--weights", weights)
+
+    assert ended.code == 0
+    found = metrics(fresh)
+    assert found.settings["weights"] == str(weights)
+    model = load_model(LocalStorage(fresh), found, tmp_path)
+    for ours, theirs in zip(model.trainable_weights, source.trainable_weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+# ---- how it fails
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--image-size", "96"], "--image-size '96': write HEIGHTxWIDTH"),
+        (["--image-size", "0x96"], "--image-size '0x96': write HEIGHTxWIDTH"),
+        (["--image-size", "32x32"], "AlexNet needs 67 pixels"),
+        (["--model", "vgg20"], "--model 'vgg20': there are alexnet, "),
+        (["--weights", "imagenet"], "no ImageNet weights"),
+        (["--weights", "/nowhere/some.h5"], "--weights '/nowhere/some.h5': no such file"),
+        (["--weights", "s3://weights/none.h5"], "--weights 's3://weights/none.h5': "),
+        (["--weights", "http://example.org/some.h5"], "--weights 'http://example.org/some.h5': "),
+        (["--run", "../x"], "--run '../x'"),
+    ],
+)
+def test_wrong_settings_end_with_2_and_one_line(
+    options: list[str], complaint: str, bucket: str, fresh: Path, cache: Path, run: Runner
+) -> None:
+    ended = run("train", *on(fresh, cache), *QUICK, *options)
+    assert ended.code == 2
+    assert complaint in ended.complaint
+    assert not models(fresh).exists()
+
+
+def test_an_unexplored_tag_has_no_input_size(fresh: Path, cache: Path, run: Runner) -> None:
+    shutil.rmtree(fresh / LAYOUT.root / "explore")
+    ended = run("train", *on(fresh, cache), *QUICK)
+    assert ended.code == 3
+    assert "run imagetag explore --tags red/disc first" in ended.complaint
+
+
+def test_a_tag_that_was_not_scraped(tmp_path: Path, cache: Path, run: Runner) -> None:
+    ended = run("train", *on(tmp_path, cache), *QUICK)
+    assert ended.code == 3
+    assert "run imagetag scrape --tags red/disc first" in ended.complaint
+
+
+@pytest.mark.parametrize(
+    ("kept", "complaint"),
+    [
+        (lambda row: row.label == "positive", "has 0 negative images to train on and 8 are"),
+        (lambda row: row.post_id < 12, r"has \d \w+ images to train on and 8 are"),
+        (
+            lambda row: row.md5 not in md5s(validation=True),
+            "has 0 positive images to validate on and 2 are",
+        ),
+    ],
+)
+def test_too_few_images_are_said_with_what_to_do(
+    kept: Callable[[Row], bool], complaint: str, tmp_path: Path, cache: Path, run: Runner
+) -> None:
+    store(tmp_path, [item for item in PICTURES if kept(item.row)])
+    ended = run("train", *on(tmp_path, cache), *QUICK, "--image-size", "96x96")
+    assert ended.code == 3
+    assert re.search(complaint, ended.complaint)
+    assert "scrape more" in ended.complaint
+
+
+def test_a_training_that_diverges_is_one_line(fresh: Path, cache: Path, run: Runner) -> None:
+    ended = run("train", *on(fresh, cache), *QUICK, "--learning-rate", 1e38)
+    assert (ended.code, ended.stdout) == (3, "")
+    assert "diverged" in ended.complaint
+    assert "--learning-rate 1e+38: try a tenth of it" in ended.complaint
+    assert not models(fresh).exists()
+
+
+# ---- evaluate
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    trained: tuple[Path, Ended], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Ended, Run]:
+    """A storage with an evaluation made by a process; no train image was there."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    storage = shutil.copytree(trained[0], folder / "storage")
+    shutil.rmtree(storage / LAYOUT.root / "train")
+    for item in PICTURES:
+        if item.row.split == "test":
+            LocalStorage(storage).write(key_of(item.row), item.data)
+    ended = process("evaluate", *on(storage, folder / "cache"), "--threshold", 0.4)
+    return storage, ended, metrics(storage)
+
+
+def evaluation(storage: Path, name: str) -> Evaluation:
+    return Evaluation.model_validate_json(models(storage, name, "evaluation.json").read_bytes())
+
+
+def test_the_numbers_are_those_of_the_stored_predictions(
+    evaluated: tuple[Path, Ended, Run],
+) -> None:
+    storage, ended, found = evaluated
+    assert (ended.code, ended.stdout) == (0, "")
+    with models(storage, found.run, "test_predictions.csv").open(newline="") as stream:
+        table = list(csv.DictReader(stream))
+    labels = np.array([row["label"] == "positive" for row in table])
+    scores = np.array([float(row["probability"]) for row in table])
+    called = scores >= 0.4
+    result = evaluation(storage, found.run)
+    numbers = result.metrics
+    assert (result.tag, result.run, numbers.threshold) == (TAG, found.run, 0.4)
+    assert numbers.accuracy == pytest.approx((called == labels).mean())
+    assert numbers.recall == pytest.approx(called[labels].mean())
+    assert numbers.precision == (pytest.approx(labels[called].mean()) if called.any() else None)
+    assert numbers.specificity == pytest.approx((~called)[~labels].mean())
+    assert numbers.confusion.model_dump() == {
+        "tp": (called & labels).sum(),
+        "fp": (called & ~labels).sum(),
+        "fn": (~called & labels).sum(),
+        "tn": (~called & ~labels).sum(),
+    }
+    assert numbers.roc_auc == pytest.approx(roc_auc_score(labels, scores), abs=1e-4)
+    precision = average_precision_score(labels, scores)
+    assert numbers.average_precision == pytest.approx(precision, abs=1e-4)
+    assert list(scores) == sorted(scores, reverse=True)
+
+
+def test_every_test_image_is_scored_and_no_other(
+    evaluated: tuple[Path, Ended, Run], tmp_path: Path
+) -> None:
+    storage, ended, found = evaluated
+    assert "left out" not in ended.events, "it asked for train images"
+    with models(storage, found.run, "test_predictions.csv").open(newline="") as stream:
+        table = {row["md5"]: row for row in csv.DictReader(stream)}
+    wanted = {item.row.md5: item for item in PICTURES if item.row.split == "test"}
+    assert table.keys() == wanted.keys()
+    model = load_model(LocalStorage(storage), found, tmp_path)
+    for md5, item in list(wanted.items())[:5]:
+        pixels = load_pixels(item.data, found.image_size)[None]
+        expected = float(model.predict(pixels, verbose=0)[0, 0])
+        assert float(table[md5]["probability"]) == pytest.approx(expected, abs=1e-4)
+        assert (table[md5]["label"], table[md5]["page_url"]) == (item.row.label, item.row.page_url)
+
+
+def test_the_page_names_the_tag_and_the_run(evaluated: tuple[Path, Ended, Run]) -> None:
+    storage, ended, found = evaluated
+    page = models(storage, found.run, "report.html").read_text()
+    assert TAG in page
+    assert found.run in page
+    assert ended.lines[-1]["report"] == str(models(storage, found.run, "report.html"))
+
+
+def test_evaluating_again_does_nothing_unless_asked_for_more(
+    evaluated: tuple[Path, Ended, Run], cache: Path, tmp_path: Path, run: Runner
+) -> None:
+    original, _, found = evaluated
+    storage = shutil.copytree(original, tmp_path / "storage")
+    marker = models(storage, found.run, "evaluation.json")
+    before = marker.stat().st_mtime_ns
+    ended = run("evaluate", *on(storage, cache), "--threshold", 0.4)
+    assert (ended.code, ended.events) == (0, ["already evaluated"])
+    assert marker.stat().st_mtime_ns == before
+
+    assert run("evaluate", *on(storage, cache), "--threshold", 0.7).code == 0
+    assert evaluation(storage, found.run).metrics.threshold == 0.7
+
+    # The same name, trained anew: the old numbers are not this model's.
+    path = models(storage, found.run, "metrics.json")
+    renewed = found.model_copy(update={"created": "2027-01-01T00:00:00+00:00"})
+    path.write_text(renewed.model_dump_json())
+    assert run("evaluate", *on(storage, cache), "--threshold", 0.7).events[-1] == "evaluated"
+
+
+def test_what_evaluation_lacks_is_said_with_what_to_do(
+    evaluated: tuple[Path, Ended, Run], fresh: Path, cache: Path, tmp_path: Path, run: Runner
+) -> None:
+    ended = run("evaluate", *on(fresh, cache))
+    assert ended.code == 3
+    assert "run imagetag train --tags red/disc first" in ended.complaint
+
+    storage = shutil.copytree(evaluated[0], tmp_path / "evaluated")
+    ended = run("evaluate", *on(storage, cache), "--run", "unknown")
+    assert ended.code == 3
+    assert "no complete run 'unknown'" in ended.complaint
+
+    store(storage, [x for x in PICTURES if x.row.split == "train" or x.row.label == "positive"])
+    ended = run("evaluate", *on(storage, cache))
+    assert ended.code == 3
+    assert "has no negative image" in ended.complaint
+
+    (storage / LAYOUT.dataset).unlink()
+    ended = run("evaluate", *on(storage, cache))
+    assert ended.code == 3
+    assert "no complete dataset" in ended.complaint
+
+
+# ---- predict
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with good pictures, a corrupt one, a text, and a folder in it."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "nested" / "deep").mkdir(parents=True)
+    for number, name in enumerate(["a, b.png", "nested/c.jpg", "nested/deep/d.png"]):
+        (folder / name).write_bytes(PICTURES[number].data)
+    (folder / "corrupt.png").write_bytes(PICTURES[1].data[:100])
+    (folder / "notes.txt").write_text("nothing to see")
+    return folder
+
+
+def test_predicting_a_folder_gives_a_row_a_picture(
+    trained: tuple[Path, Ended], pictures: Path
+) -> None:
+    ended = process("predict", "--storage", trained[0], "--tag", TAG, "--input", pictures)
+    assert ended.code == 0
+    table = list(csv.DictReader(io.StringIO(ended.stdout, newline="")))
+    assert [row["file"] for row in table] == [
+        "a, b.png",
+        "corrupt.png",
+        "nested/c.jpg",
+        "nested/deep/d.png",
+    ]
+    for row in table:
+        if row["file"] == "corrupt.png":
+            assert (row["probability"], row["decision"]) == ("", "")
+            assert row["error"].startswith("truncated: ")
+        else:
+            assert row["decision"] == str(float(row["probability"]) >= 0.5).lower()
+            assert row["error"] == ""
+    last = ended.lines[-1]
+    assert (last["event"], last["images"], last["errors"]) == ("predicted", 4, 1)
+    assert {"event": "files that are no images were passed over", "files": 1}.items() <= (
+        ended.lines[-2].items()
+    )
+
+
+def test_predictions_are_stored_where_asked(
+    trained: tuple[Path, Ended], pictures: Path, tmp_path: Path, bucket: str, run: Runner
+) -> None:
+    options = ("--storage", trained[0], "--tag", TAG, "--input", pictures)
+    for output in (tmp_path / "new" / "out.jsonl", f"{bucket}/some/out.jsonl"):
+        ended = run("predict", *options, "--output", output, "--batch-size", 2)
+        assert (ended.code, ended.stdout) == (0, "")
+    data = (tmp_path / "new" / "out.jsonl").read_bytes()
+    assert open_storage(bucket).read("some/out.jsonl") == data
+    rows = [json.loads(line) for line in data.splitlines()]
+    assert [row["decision"] is None for row in rows] == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "complaint"),
+    [
+        ({"--input": "EMPTY"}, 3, "no image there"),
+        ({"--tag": "unknown"}, 3, "no trained model of the tag 'unknown'"),
+        ({"--run": "unknown"}, 3, "no complete run 'unknown'"),
+        ({"--output": "some.parquet"}, 2, "must end in .csv or .jsonl"),
+        ({"--input": "http://example.org/"}, 2, "http://example.org/"),
+    ],
+)
+def test_what_prediction_lacks_is_one_line(
+    changes: dict[str, str],
+    code: int,
+    complaint: str,
+    trained: tuple[Path, Ended],
+    pictures: Path,
+    tmp_path: Path,
+    run: Runner,
+) -> None:
+    output = tmp_path / "out.csv"
+    options: dict[str, Any] = {"--storage": trained[0], "--tag": TAG, "--input": pictures}
+    options |= {"--output": output} | changes
+    if options["--input"] == "EMPTY":
+        options["--input"] = tmp_path / "empty"
+    ended = run("predict", *(word for option in options.items() for word in option))
+    assert ended.code == code
+    assert complaint in ended.complaint
+    assert not output.exists()

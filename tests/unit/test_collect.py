@@ -1,0 +1,187 @@
+"""Collecting: the first posts that can be had, in their order, whatever ends first."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from imagetag import collect
+from imagetag.boards import Board, Post, Site
+from imagetag.collect import Collector, Known, Selection
+from imagetag.errors import TransientError
+from imagetag.http import Client
+from imagetag.layout import Layout
+from imagetag.manifest import Row, part_keys, read_parts
+from imagetag.storage import Storage, open_storage
+from tests.scripted import Reply, Request, Server, serving
+
+LAYOUT = Layout("fox")
+SELECTION = Selection(
+    board="shelf",
+    limit=10,
+    ratings=("general",),
+    extensions=("png",),
+    min_side=8,
+    max_bytes=10_000,
+    test_fraction=0.2,
+)
+
+
+class Shelf(Board):
+    """A board whose posts a test has put there."""
+
+    def __init__(self, posts: Sequence[Post], url: str) -> None:
+        super().__init__(Site("shelf", "shelf", url), Client(rate=1e5, allow_private_hosts=True))
+        self.posts = posts
+        self.shown = 0
+
+    def page(
+        self, terms: Sequence[str], *, below: int | None, above: int | None, limit: int
+    ) -> list[Post]:
+        found = [post for post in self.posts if below is None or post.id < below][:limit]
+        self.shown += len(found)
+        return found
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path))
+
+
+@contextlib.contextmanager
+def pictures(reply: Callable[[int], Reply | None] = lambda _: None) -> Iterator[Server]:
+    """Serve a picture of its own for each post id, unless `reply` has another answer."""
+
+    def answer(request: Request) -> Reply:
+        post_id = int(request.path.strip("/").removesuffix(".png"))
+        said = reply(post_id) or Reply(png(post_id))
+        said.headers["Connection"] = "close"
+        return said
+
+    with serving(answer) as server:
+        yield server
+
+
+def png(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 8), (number % 256, number // 256 % 256, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def posts(url: str, count: int, tags: Callable[[int], str] = lambda _: "fox") -> list[Post]:
+    """Posts with falling ids; the tags of the first are `tags(0)`."""
+    return [
+        Post(
+            id=count - place,
+            board="shelf",
+            page_url=url,
+            file_url=f"{url}/{count - place}.png",
+            md5=None,
+            width=None,
+            height=None,
+            tags=tuple(tags(place).split()),
+            rating="general",
+            parent_id=None,
+        )
+        for place in range(count)
+    ]
+
+
+def collector(storage: Storage, board: Board, concurrency: int = 8) -> Collector:
+    known = Known.read(storage, LAYOUT, "shelf", SELECTION.test_fraction)
+    return Collector(storage, board, LAYOUT, SELECTION, concurrency, known)
+
+
+def recorded(storage: Storage) -> list[int]:
+    rows = read_parts(storage, part_keys(storage, LAYOUT, "part"), Row)
+    return sorted((row.post_id for row in rows), reverse=True)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("concurrency", [1, 3, 16])
+def test_takes_the_first_that_can_be_had_whichever_ends_first(
+    storage: Storage, seed: int, concurrency: int
+) -> None:
+    dice = random.Random(seed)
+    gone = {post_id for post_id in range(1, 41) if dice.random() < 0.3}
+
+    def reply(post_id: int) -> Reply | None:
+        time.sleep(dice.random() / 50)
+        return Reply(status=404) if post_id in gone else None
+
+    with pictures(reply) as server:
+        board = Shelf(posts(server.url, 40), server.url)
+        with collector(storage, board, concurrency) as run:
+            run.collect("positive", board.walk(["fox"], limit=7), 10)
+    first = [post_id for post_id in range(40, 0, -1) if post_id not in gone][:10]
+    assert recorded(storage) == first
+    tried = [post_id for post_id in range(40, 0, -1) if post_id >= first[-1]]
+    assert len(server.requests) == len(tried), "asked for more than it needed"
+    assert run.failed == {"http_404": len(tried) - 10}
+
+
+def test_lists_no_further_than_it_must(storage: Storage) -> None:
+    with pictures() as server:
+        board = Shelf(posts(server.url, 300), server.url)
+        with collector(storage, board) as run:
+            run.collect("positive", board.walk(["fox"], limit=20), 30)
+    assert board.shown == 40
+
+
+def test_an_alias_is_noticed_soon_and_nothing_else_is_taken_for_one(storage: Storage) -> None:
+    with pictures() as server:
+        board = Shelf(posts(server.url, 900, lambda _: "vixen solo"), server.url)
+        with collector(storage, board) as run:
+            run.collect("positive", board.walk(["fox"]), 10)
+        assert board.shown <= 300
+        assert dict(run.tags_seen.most_common(2)) == {"vixen": 200, "solo": 200}
+
+        # Posts without the tag in between, more than make an alias, while the first is fetched.
+        mixed = posts(server.url, 900, lambda place: "vixen" if place % 300 else "fox")
+        board = Shelf(mixed, server.url)
+        with collector(storage, board) as run:
+            run.collect("positive", board.walk(["fox"]), 10)
+    assert recorded(storage) == [900, 600, 300]
+    assert run.skipped == {"tag_absent": 897}
+
+
+def test_rows_are_written_as_it_goes(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "_PART_ROWS", 4)
+    with pictures() as server:
+        board = Shelf(posts(server.url, 10), server.url)
+        with collector(storage, board) as run:
+            run.collect("positive", board.walk(["fox"]), 10)
+            assert len(recorded(storage)) == 8
+    assert len(recorded(storage)) == 10
+
+
+def test_rows_do_not_wait_for_more_than_some_seconds(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "_PART_SECONDS", 0.0)
+    with pictures() as server:
+        board = Shelf(posts(server.url, 3), server.url)
+        with collector(storage, board) as run:
+            run.collect("positive", board.walk(["fox"]), 10)
+            assert len(recorded(storage)) == 3
+
+
+@pytest.mark.parametrize(("gap", "stored"), [(22, [69, 46, 23]), (27, [84])])
+def test_many_failures_in_a_row_are_an_outage_and_scattered_ones_are_not(
+    storage: Storage, gap: int, stored: list[int]
+) -> None:
+    outage = pytest.raises(TransientError, match="25 posts in a row failed")
+    with pictures(lambda i: Reply(status=404) if i % (gap + 1) else None) as server:
+        board = Shelf(posts(server.url, 90), server.url)
+        with outage if gap > 25 else contextlib.nullcontext():
+            with collector(storage, board, concurrency=1) as run:
+                run.collect("positive", board.walk(["fox"]), 10)
+    assert run.failed["http_404"] > 25
+    assert recorded(storage) == stored
