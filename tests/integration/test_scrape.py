@@ -363,6 +363,8 @@ def test_what_does_not_fit_is_counted_and_replaced(
     )
     assert dataset.skipped[reason] >= len(foxes) - len(fitting)
     assert dataset.failures == {}
+    if reason != "too_large":  # no board tells the size of files
+        assert set(board.asked) == {row.md5 for row in rows}, "fetched what it could not use"
 
 
 def test_a_closed_api_gives_the_same_images(drawn: Drawn, board: Moody, tmp_path: Path) -> None:
@@ -419,6 +421,27 @@ def test_a_picture_is_stored_once_however_many_posts_show_it(
         keys = [parse_image(key) for key in image_keys(other)]
         assert len(keys) == len({key.md5 for key in keys}) == 40
         assert {key.label for key in keys} == {"positive"}
+
+
+def test_what_a_picture_is_counts_more_than_what_its_post_says(
+    tmp_path: Path, storage: Storage
+) -> None:
+    folder = tmp_path / "posts"
+    write_post(folder, 1, picture=1, tags=["fox"], width=900, height=900)  # it has 80 x 70
+    write_post(folder, 2, picture=2, tags=["fox"], ext="jpg")  # it is a PNG
+    write_post(folder, 3, picture=3, tags=["owl"])
+    with Moody(folder) as board:
+        ended = run(board, storage, "--min-side", "75")
+        assert "(left out: too_small 2)" in ended.errors[0]
+        ended = run(board, storage, "--extensions", "jpg,webp")
+        assert "(left out: extension 2)" in ended.errors[0]
+        assert ended.code == 3
+        assert image_keys(storage) == []
+        assert run(board, storage, "--extensions", "png,jpg").code == 0
+    _, rows = check(storage)
+    assert {(row.post_id, row.ext, row.width, row.height) for row in rows} == {
+        *((1, "png", 80, 70), (2, "png", 80, 70), (3, "png", 80, 70)),
+    }
 
 
 def write_post(folder: Path, post_id: int, picture: int, **fields: Any) -> None:

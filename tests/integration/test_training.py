@@ -626,19 +626,52 @@ def test_training_stops_early_with_the_weights_of_the_best_epoch() -> None:
 # ---- weights
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def moto_server() -> Iterator[str]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto_server)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     boto3.Session().client("s3").create_bucket(Bucket="weights")
-    yield "s3://weights"
-    server.stop()
+    return "s3://weights"
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "freeze", "settled"),
+    [
+        ("vgg19", "auto", "auto", ("imagenet", "yes", 1e-3)),
+        ("vgg19", "imagenet", "no", ("imagenet", "no", 1e-4)),
+        ("vgg19", "my.weights.h5", "auto", ("my.weights.h5", "yes", 1e-3)),
+        ("vgg19", "none", "auto", ("none", "no", 1e-3)),
+        ("alexnet", "auto", "auto", ("none", "no", 1e-4)),
+        ("alexnet-bn", "auto", "auto", ("none", "no", 1e-3)),
+        ("alexnet-bn", "my.weights.h5", "auto", ("my.weights.h5", "no", 1e-4)),
+    ],
+)
+def test_what_auto_stands_for(
+    model: str, weights: str, freeze: Any, settled: tuple[str, str, float]
+) -> None:
+    asked = constant_model()[1].model_copy(
+        update={
+            "model": model,
+            "weights": weights,
+            "freeze_backbone": freeze,
+            "learning_rate": None,
+        }
+    )
+    found = train._settled(asked)
+    assert (found.weights, found.freeze_backbone, found.learning_rate) == settled
+    assert train._settled(asked.model_copy(update={"learning_rate": 0.5})).learning_rate == 0.5
 
 
 @pytest.mark.parametrize("place", ["file", "s3"])
