@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from imagetag.errors import InputError, UsageError
 from imagetag.layout import Layout
+from imagetag.models import build_model
 from imagetag.runs import Run, load_model, load_run, versions
 from imagetag.storage import Storage, open_storage
 
@@ -157,3 +160,22 @@ def test_a_model_that_would_run_code_is_refused(storage: Storage, tmp_path: Path
     hostile.save(tmp_path / "some.keras")
     storage.upload(tmp_path / "some.keras", LAYOUT.run("first", "model.keras"))
     assert "cannot be loaded" in complaint(lambda: load_model(storage, make_run(), tmp_path))
+
+
+def test_a_model_with_layers_of_our_own_loads_in_a_process_that_did_not_build_it(
+    storage: Storage, tmp_path: Path
+) -> None:
+    run = make_run()
+    path = tmp_path / "model.keras"
+    build_model("alexnet", (72, 72), weights=None, freeze=False).save(path)
+    storage.upload(path, LAYOUT.run(run.run, "model.keras"))
+    store(storage, run)
+    code = (
+        "import sys; from pathlib import Path; from imagetag.runs import load_model, load_run; "
+        "from imagetag.storage import open_storage; storage = open_storage(sys.argv[1]); "
+        "run = load_run(storage, sys.argv[2], 'first'); "
+        "print(load_model(storage, run, Path(sys.argv[3])).name)"
+    )
+    command = [sys.executable, "-c", code, storage.url, TAG, str(tmp_path / "loaded")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "alexnet", result.stderr

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 from xml.etree.ElementTree import ParseError
 
 import defusedxml.ElementTree
-from bs4 import BeautifulSoup, Tag
+from bs4 import BeautifulSoup, Tag, XMLParsedAsHTMLWarning
 from bs4.exceptions import ParserRejectedMarkup
 from defusedxml.common import DefusedXmlException
 
@@ -46,6 +47,9 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 _ENDS = "\"'>--></a>"
 _SIZE = re.compile(r"Size:\s*(\d{1,6})\s*x\s*(\d{1,6})", re.IGNORECASE)
 _RATING = re.compile(r"rating:\s*(\w+)", re.IGNORECASE)
+
+# A closed API's complaint in the place of a page is no page either; that is all there is to say.
+warnings.filterwarnings("ignore", category=XMLParsedAsHTMLWarning)
 
 Reader = Callable[[Sequence[str], int], "list[Post]"]
 
