@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import secrets
@@ -23,6 +24,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
+from imagetag import log
 from imagetag.errors import ImagetagError, InputError, TransientError, UsageError
 from imagetag.storage import (
     AccessDenied,
@@ -480,3 +482,24 @@ def test_an_answer_that_breaks_off_is_a_passing_failure(
     with pytest.raises(TransientError):
         storage.download("a", tmp_path / "copy")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_writers_left_is_swept_after_a_day(tmp_path: Path) -> None:
+    open_storage(str(tmp_path)).write("a", b"x")
+    old, new = tmp_path / ".partial" / "old", tmp_path / ".partial" / "new"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, time.time() - 90_000))
+    open_storage(str(tmp_path))
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_file_whose_name_is_no_key_is_left_out_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.configure("json")
+    for name in (b"good.png", b"line\nfeed.png", b"latin-\xe9.png"):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"x")
+    assert [entry.key for entry in open_storage(str(tmp_path)).list()] == ["good.png"]
+    told = [json.loads(line)["file"] for line in capsys.readouterr().err.splitlines()]
+    assert sorted(told) == ["latin-\\udce9.png", "line\nfeed.png"]

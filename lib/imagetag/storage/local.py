@@ -7,11 +7,13 @@ import errno
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
+from imagetag.log import get_logger
 from imagetag.storage.base import (
     AccessDenied,
     BucketNotFound,
@@ -24,6 +26,7 @@ from imagetag.storage.base import (
 
 # Half-written files wait here, never beside the data: a reader of a label's folder sees no stray.
 _PARTIAL = ".partial"
+_ABANDONED = 86400.0  # seconds, after which a half-written file is one of a killed process
 
 
 class LocalStorage(Storage):
@@ -32,6 +35,7 @@ class LocalStorage(Storage):
     def __init__(self, root: Path) -> None:
         self._root = root
         self.url = str(root)
+        self._sweep()
         with self._errors(""):
             if root.exists() and not root.is_dir():
                 raise BucketNotFound(f"--storage {root}: this is a file, not a folder")
@@ -47,11 +51,7 @@ class LocalStorage(Storage):
             with os.scandir(path) as entries:
                 # The order of whole keys: a folder sorts as its name with the slash behind.
                 found = sorted(
-                    (
-                        entry
-                        for entry in entries
-                        if is_key(entry.name) and (entry.name != _PARTIAL or prefix)
-                    ),
+                    (entry for entry in entries if _listed(entry.name, prefix)),
                     key=lambda entry: (entry.name + "/" * entry.is_dir()).encode(),
                 )
         except (FileNotFoundError, NotADirectoryError):
@@ -65,6 +65,13 @@ class LocalStorage(Storage):
             except FileNotFoundError:  # removed while we list
                 continue
             yield ObjectInfo(prefix + entry.name, size)
+
+    def _sweep(self) -> None:
+        """Remove what killed writers left."""
+        with contextlib.suppress(OSError):
+            for path in (self._root / _PARTIAL).iterdir():
+                if time.time() - path.stat().st_mtime > _ABANDONED:
+                    path.unlink()
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Return a file's size, None if there is no such file."""
@@ -140,3 +147,13 @@ class LocalStorage(Storage):
             if error.errno != errno.EROFS:
                 raise
             raise AccessDenied(f"{where}: this file system is mounted read-only") from error
+
+
+def _listed(name: str, prefix: str) -> bool:
+    if name == _PARTIAL and not prefix:
+        return False
+    if is_key(name):
+        return True
+    shown = prefix + name.encode(errors="backslashreplace").decode()
+    get_logger().warning("left out", file=shown, reason="its name is no storage key")
+    return False
