@@ -172,7 +172,7 @@ def file_size(sizes: FloatArray, positive: BoolArray, theme: Theme = LIGHT) -> b
     with _figure(theme) as figure:
         axes = figure.subplots()
         _histogram(axes, sizes, positive)
-        narrow = sizes.max() < 1000 * sizes.min()
+        narrow = np.max(sizes) < 1000 * np.min(sizes)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if narrow else (1,)))
         axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
         axes.xaxis.set_minor_locator(NullLocator())
