@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from imagetag.log import LogFormat
 from imagetag.settings import CommaList, JobSettings
 from imagetag.storage import open_storage
 
+_USUAL_PORT = 8480
 _FRESH_SEED = 1_000_000  # pictures to predict: drawn from a seed that no board is drawn from
 
 
@@ -32,7 +34,7 @@ class DemoSettings(JobSettings):
     tags: CommaList = Field(
         ("robot", "fox"), description="what to recognise: robot, fox, owl, ghost or frog"
     )
-    posts: int = Field(1400, ge=100, description="how many pictures the board has")
+    posts: int = Field(1500, ge=100, description="how many pictures the board has")
     fresh: int = Field(40, ge=1, description="how many new pictures to predict")
     epochs: int = Field(24, ge=1, description="passes over the images at the most")
 
@@ -46,7 +48,7 @@ def work(settings: DemoSettings) -> None:
     tags = ["--storage", str(storage), "--tags", ",".join(settings.tags)]
     with _board(settings.posts) as url:
         board = ["--board", f"gelbooru02+{url}", "--allow-private-hosts", "--max-rate", "500"]
-        _run("scrape", *tags, *board, "--limit", str(settings.posts // 2))
+        _run("scrape", *tags, *board, "--limit", str(settings.posts * 3 // 10))
     _run("explore", *tags, "--max-pixels", "16384")
     budget = ["--epochs", str(settings.epochs), "--patience", "6"]
     _run("train", *tags, "--model", "alexnet-small", *budget, *cache)
@@ -66,8 +68,9 @@ def work(settings: DemoSettings) -> None:
 @contextmanager
 def _board(posts: int) -> Iterator[str]:
     """Serve a board from a process of its own, and give its URL; stop it afterwards."""
-    command = [sys.executable, "-m", "jobs.board", "--port", "0", "--posts", str(posts)]
-    _say(f"$ imagetag {' '.join(command[2:]).removeprefix('jobs.')}")
+    options = ["--port", str(_port()), "--posts", str(posts)]
+    command = [sys.executable, "-m", "jobs.board", *options]
+    _say(f"$ imagetag board {' '.join(options)}")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:
             assert process.stdout is not None  # noqa: S101 - as it is a pipe
@@ -77,6 +80,20 @@ def _board(posts: int) -> Iterator[str]:
             yield url
         finally:
             process.terminate()
+
+
+def _port() -> int:
+    """Return the board's usual port, or 0 for any if it is taken.
+
+    A board is known by its address: at the same one, a demo that is run again finds all done.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", _USUAL_PORT))
+        except OSError:
+            return 0
+    return _USUAL_PORT
 
 
 def _run(job: str, *options: str) -> None:
