@@ -206,7 +206,9 @@ def test_a_hundred_failed_tags_make_no_endless_line(
 
 def start(work: str, **options: Any) -> subprocess.Popen[str]:
     script = [
-        "import sys, threading, time",
+        "import signal, sys, threading, time",
+        # What a shell starts in the background inherits that it is ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)",
         "from imagetag.job import run_job",
         "from imagetag.settings import JobSettings",
         "def work(settings):",
