@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from imagetag import plots
-from imagetag.explore import Exploration, Measures
+from imagetag.exploration import Exploration, Measures
 from imagetag.manifest import Dataset, Row
 from imagetag.metrics import BinaryMetrics, Evaluation, Interval, Scored
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from imagetag.augment import RandomAffine
 from imagetag.dataset import Sample, Size, batches, sync
 from imagetag.errors import InputError, UsageError
-from imagetag.explore import load_exploration
+from imagetag.exploration import load_exploration
 from imagetag.layout import LABELS, Label, Layout, checked_run
 from imagetag.log import get_logger
 from imagetag.manifest import Dataset, load_dataset, read_rows

@@ -37,7 +37,7 @@ import jobs.predict
 import jobs.train
 from imagetag import train
 from imagetag.dataset import Sample, load_pixels
-from imagetag.explore import load_exploration
+from imagetag.exploration import load_exploration
 from imagetag.layout import Label, Layout
 from imagetag.manifest import Dataset, Row, summarize, write_part
 from imagetag.metrics import Evaluation

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from imagetag import plots
 from imagetag.errors import InputError
-from imagetag.explore import Exploration, InputSize, explore_tag, load_exploration, recommend_size
+from imagetag.exploration import Exploration, InputSize, load_exploration, recommend_size
+from imagetag.explore import explore_tag
 from imagetag.layout import Layout
 from imagetag.manifest import Dataset, Row, summarize, write_part
 from imagetag.storage import LocalStorage, Storage

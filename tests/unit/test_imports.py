@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 SIDES = {
     "shared": "errors images job layout log manifest settings split storage",
     "scrape": "boards collect demo http scrape",
-    "data": "augment curate dataset explore metrics",
+    "data": "augment curate dataset exploration explore metrics",
     "drawing": "plots report",
     "model": "distribute evaluate models predict quiet runs train",
 }

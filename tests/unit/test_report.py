@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from imagetag import plots
-from imagetag.explore import Exploration, Measures, Options, Spread, recommend_size
+from imagetag.exploration import Exploration, Measures, Options, Spread, recommend_size
 from imagetag.manifest import Dataset, Row, summarize
 from imagetag.metrics import Evaluation, Scored, binary_metrics
 from imagetag.report import (
