@@ -841,27 +841,14 @@ def test_what_a_killed_run_stored_and_this_one_does_not_select_is_gone(
 
 
 def test_a_bucket_holds_the_same_as_a_folder(
-    board: Moody, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    board: Moody, storage: Storage, s3_settings: None
 ) -> None:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        monkeypatch.setenv("AWS_REGION", "us-east-1")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        boto3.Session().client("s3").create_bucket(Bucket="bucket")
-        bucket = open_storage("s3://bucket/some/prefix")
-        run(board, storage, "--limit", "6")
-        for _ in range(2):
-            board.asked.clear()
-            assert end(start(board, bucket, "--limit", "6")).code == 0
-        assert board.asked == []
-        assert images(bucket) == images(storage)
-        assert check(bucket)[0].fingerprint == dataset_of(storage)[0].fingerprint
-    finally:
-        server.stop()
+    boto3.Session().client("s3").create_bucket(Bucket="bucket")
+    bucket = open_storage("s3://bucket/some/prefix")
+    run(board, storage, "--limit", "6")
+    for _ in range(2):
+        board.asked.clear()
+        assert end(start(board, bucket, "--limit", "6")).code == 0
+    assert board.asked == []
+    assert images(bucket) == images(storage)
+    assert check(bucket)[0].fingerprint == dataset_of(storage)[0].fingerprint

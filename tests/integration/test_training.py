@@ -7,7 +7,6 @@ import csv
 import hashlib
 import io
 import json
-import logging
 import math
 import os
 import re
@@ -16,7 +15,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -27,7 +26,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from moto.server import ThreadedMotoServer
 from PIL import Image, ImageDraw
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -626,22 +624,8 @@ def test_training_stops_early_with_the_weights_of_the_best_epoch() -> None:
 # ---- weights
 
 
-@pytest.fixture(scope="module")
-def moto_server() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def bucket(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto_server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+def bucket(s3_settings: None) -> str:
     boto3.Session().client("s3").create_bucket(Bucket="weights")
     return "s3://weights"
 

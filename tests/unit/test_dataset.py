@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,7 +16,6 @@ import boto3
 import keras
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 from PIL import Image
 from structlog.testing import capture_logs
 
@@ -156,26 +154,11 @@ def test_what_is_no_picture_is_a_bad_image() -> None:
 # ---- a local copy
 
 
-@pytest.fixture(scope="module")
-def moto_server() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture(params=["local", "s3"])
-def storage(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Storage:
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "local":
         return open_storage(str(tmp_path / "storage"))
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", request.getfixturevalue("moto_server"))
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    request.getfixturevalue("s3_settings")
     bucket = f"bucket-{secrets.token_hex(4)}"
     boto3.Session().client("s3").create_bucket(Bucket=bucket)
     return open_storage(f"s3://{bucket}/some/prefix")

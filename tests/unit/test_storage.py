@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import secrets
 import signal
@@ -22,7 +21,6 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
-from moto.server import ThreadedMotoServer
 
 from imagetag import log
 from imagetag.errors import ImagetagError, InputError, TransientError, UsageError
@@ -37,24 +35,6 @@ from imagetag.storage import (
 )
 from imagetag.storage.s3 import S3Storage
 from tests.storage_contract import StorageContract
-
-
-@pytest.fixture(scope="session")
-def moto_server() -> Iterator[str]:
-    """An S3 server in this process; gives its URL. It takes any credentials."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3_settings(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto_server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
 
 @pytest.fixture
