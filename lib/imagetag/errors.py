@@ -41,3 +41,9 @@ class Terminated(BaseException):
     """SIGTERM arrived: save what there is and leave. Not an Exception, so that nothing eats it."""
 
     exit_code = EXIT_TERMINATED
+
+
+def one_line(error: BaseException | str, limit: int | None = 300) -> str:
+    """Return an error's text on one line of `limit` characters; its class where it has no text."""
+    text = " ".join(str(error).split())[:limit]
+    return text or ("" if isinstance(error, str) else type(error).__name__)

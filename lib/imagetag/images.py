@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from imagetag.errors import one_line
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -105,7 +107,7 @@ def load_rgb(
         try:
             return _on_white(_upright(image))
         except Exception as error:
-            raise BadImage("not_an_image", _one_line(error)) from error
+            raise BadImage("not_an_image", one_line(error, 200)) from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -130,13 +132,13 @@ def _opened(stream: io.BytesIO | Path, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(stream, formats=tuple(FORMATS))
     except Image.DecompressionBombError as error:
-        raise BadImage("too_many_pixels", _one_line(error)) from error
+        raise BadImage("too_many_pixels", one_line(error, 200)) from error
     except UnidentifiedImageError as error:
         raise BadImage("not_an_image", "neither " + ", ".join(FORMATS)) from error
     except FileNotFoundError:
         raise
     except Exception as error:  # Pillow's parsers raise many kinds on hostile bytes
-        raise BadImage("not_an_image", _one_line(error)) from error
+        raise BadImage("not_an_image", one_line(error, 200)) from error
     if image.width * image.height > max_pixels:
         image.close()
         raise BadImage("too_many_pixels", f"{image.width} x {image.height} pixels")
@@ -152,15 +154,11 @@ def _frames(image: Image.Image) -> int:
     try:
         return int(getattr(image, "n_frames", 1))
     except Exception as error:
-        raise BadImage("truncated", _one_line(error)) from error
+        raise BadImage("truncated", one_line(error, 200)) from error
 
 
 def _load(image: Image.Image) -> None:
     try:
         image.load()
     except Exception as error:
-        raise BadImage("truncated", _one_line(error)) from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        raise BadImage("truncated", one_line(error, 200)) from error

@@ -25,6 +25,7 @@ from imagetag.errors import (
     Terminated,
     TransientError,
     UsageError,
+    one_line,
 )
 from imagetag.settings import Settings, TagSettings, parse_settings
 
@@ -63,7 +64,7 @@ def run_job(
         finally:
             signal.signal(signal.SIGTERM, previous)
     except ImagetagError as error:
-        logger.error(_one_line(str(error)), exit_code=error.exit_code, exc_info=debug)
+        logger.error(one_line(error, None), exit_code=error.exit_code, exc_info=debug)
         return error.exit_code
     except Terminated:
         logger.warning("stopped by SIGTERM; run it again to go on", exit_code=EXIT_TERMINATED)
@@ -123,7 +124,7 @@ def for_each_tag(settings: TagSettings, work: Callable[[str], object]) -> None:
                 failed.append((tag, error))
                 if len(tags) > 1:
                     logger.error(
-                        _one_line(str(error)),
+                        one_line(error, None),
                         exit_code=error.exit_code,
                         exc_info=settings.log_level == "debug",
                     )
@@ -158,7 +159,7 @@ def _stdout_has_reader() -> bool:
 
 
 def _defect(error: Exception, debug: bool) -> int:
-    text = _one_line(f"{type(error).__name__}: {error}")
+    text = one_line(f"{type(error).__name__}: {error}", None)
     log.get_logger().error(
         f"unexpected {text[:500]}"
         + ("" if debug else "; run with --log-level debug for the traceback"),
@@ -166,7 +167,3 @@ def _defect(error: Exception, debug: bool) -> int:
         exc_info=debug,
     )
     return EXIT_DEFECT
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from imagetag.errors import TransientError, UsageError
+from imagetag.errors import TransientError, UsageError, one_line
 
 Size = tuple[int, int]  # (height, width) in pixels
 
@@ -148,7 +148,7 @@ def _build_alexnet(
         try:
             model.load_weights(weights)
         except (ValueError, OSError) as error:
-            raise UsageError(f"--weights {weights} do not fit {name}: {_brief(error)}") from error
+            raise UsageError(f"--weights {weights} do not fit {name}: {one_line(error)}") from error
     return model
 
 
@@ -177,14 +177,14 @@ def _pretrained(
     except ValueError as error:
         option = "--weights" if isinstance(weights, Path) else "--image-size"
         value = weights if isinstance(weights, Path) else f"{size[0]}x{size[1]}"
-        raise UsageError(f"{option} {value} does not fit {name}: {_brief(error)}") from error
+        raise UsageError(f"{option} {value} does not fit {name}: {one_line(error)}") from error
     except OSError as error:
-        raise UsageError(f"--weights {weights} cannot be read: {_brief(error)}") from error
+        raise UsageError(f"--weights {weights} cannot be read: {one_line(error)}") from error
     except Exception as error:  # keras.utils.get_file raises a bare Exception
         if weights != "imagenet":
             raise
         raise TransientError(
-            f"the ImageNet weights of {name} cannot be fetched ({_brief(error)}); give --weights "
+            f"the ImageNet weights of {name} cannot be fetched ({one_line(error)}); give --weights "
             "FILE, or put them into $KERAS_HOME/models beforehand"
         ) from error
 
@@ -207,7 +207,3 @@ def _preprocess(builder: Callable[..., keras.Model], inputs: Any) -> Any:
     else:
         raise UsageError(f"{builder.__name__} mixes channels in a way that is not supported")
     return layers.Rescaling(scale.tolist(), zero.tolist())(x)
-
-
-def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

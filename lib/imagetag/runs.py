@@ -12,7 +12,7 @@ import tensorflow as tf
 from pydantic import BaseModel, ConfigDict
 
 from imagetag import __version__
-from imagetag.errors import InputError, UsageError
+from imagetag.errors import InputError, UsageError, one_line
 from imagetag.layout import Label, Layout, checked_run
 from imagetag.models import CUSTOM_LAYERS
 from imagetag.storage import ObjectNotFound, Storage
@@ -70,7 +70,7 @@ def load_run(storage: Storage, tag: str, run: str) -> Run:
     except ValueError as error:  # pydantic's among them
         raise InputError(
             f"{storage.url}/{layout.run(name, 'metrics.json')} cannot be read "
-            f"({_brief(error)}); train the run again"
+            f"({one_line(error, 200)}); train the run again"
         ) from error
     return found
 
@@ -105,12 +105,8 @@ def load_model(storage: Storage, run: Run, folder: Path) -> keras.Model:
         return keras.models.load_model(path, custom_objects=CUSTOM_LAYERS, compile=False)
     except Exception as error:  # a damaged archive raises whatever its reader does
         raise InputError(
-            f"{storage.url}/{key} cannot be loaded ({_brief(error)}); {advice}"
+            f"{storage.url}/{key} cannot be loaded ({one_line(error, 200)}); {advice}"
         ) from error
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def versions() -> dict[str, str]:

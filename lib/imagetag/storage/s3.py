@@ -27,7 +27,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from imagetag import __version__
-from imagetag.errors import TransientError, UsageError
+from imagetag.errors import TransientError, UsageError, one_line
 from imagetag.log import get_logger
 from imagetag.storage.base import (
     AccessDenied,
@@ -91,7 +91,7 @@ class S3Storage(Storage):
                 self._client.list_objects_v2(Bucket=bucket, Prefix=self._prefix, MaxKeys=1)
         except ValueError as error:
             raise UsageError(
-                f"--storage {self.url}: the AWS settings are wrong: {_one_line(error)}"
+                f"--storage {self.url}: the AWS settings are wrong: {one_line(error)}"
             ) from error
 
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
@@ -181,10 +181,10 @@ class S3Storage(Storage):
         except ClientError as error:
             raise _translate(error, where, self._bucket) from error
         except (IncompleteReadError, FlexibleChecksumError) as error:
-            raise TransientError(f"{where}: the answer was damaged: {_one_line(error)}") from error
+            raise TransientError(f"{where}: the answer was damaged: {one_line(error)}") from error
         except SSLError as error:
             raise UsageError(
-                f"{where}: no TLS with {self._client.meta.endpoint_url}: {_one_line(error)}"
+                f"{where}: no TLS with {self._client.meta.endpoint_url}: {one_line(error)}"
             ) from error
         except (BotoConnectionError, HTTPClientError) as error:
             endpoint = self._client.meta.endpoint_url
@@ -193,7 +193,7 @@ class S3Storage(Storage):
                 f"({type(error).__name__}); check AWS_ENDPOINT_URL_S3 and the network"
             ) from error
         except BotoCoreError as error:
-            raise UsageError(f"{where}: {_one_line(error)}") from error
+            raise UsageError(f"{where}: {one_line(error)}") from error
 
 
 def _new_client(concurrency: int) -> Any:
@@ -221,11 +221,7 @@ def _translate(error: ClientError, where: str, bucket: str) -> Exception:
         return AccessDenied(f"{where}: access denied ({code}); check the credentials and policy")
     if code in _PASSING or status >= 500:
         return TransientError(f"{where}: the S3 server fails for now ({code or status})")
-    return UsageError(f"{where}: the S3 server refuses: {_one_line(error)}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return UsageError(f"{where}: the S3 server refuses: {one_line(error)}")
 
 
 class _Unclosed(io.RawIOBase):
