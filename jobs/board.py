@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from imagetag.demo.protocols import Engine
 from imagetag.demo.scenes import draw_posts
 from imagetag.demo.server import BoardServer
 from imagetag.job import run_job
@@ -29,8 +30,12 @@ class BoardSettings(JobSettings):
     seed: int = Field(0, description="what is drawn; the same seed draws the same")
     port: int = Field(8480, ge=0, le=65535, description="the port to listen on; 0 takes a free one")
     host: str = Field("127.0.0.1", description="the address to listen on; 0.0.0.0 is all")
+    engine: Engine = Field("gelbooru02", description="the engine whose protocol it speaks")
     api: Literal["open", "closed"] = Field(
-        "open", description="closed: the API refuses, and only the HTML pages work"
+        "open", description="closed: the API refuses, and only gelbooru02's HTML pages work"
+    )
+    interstitial: bool = Field(
+        False, description="put a page before the board that only a browser gets past"
     )
 
 
@@ -38,9 +43,16 @@ def work(settings: BoardSettings) -> None:
     """Serve until a signal says to stop."""
     with (
         _pictures(settings) as folder,
-        BoardServer(folder, settings.port, settings.host, settings.api) as board,
+        BoardServer(
+            folder,
+            settings.port,
+            settings.host,
+            settings.api,
+            engine=settings.engine,
+            interstitial=settings.interstitial,
+        ) as board,
     ):
-        get_logger().info("serving", url=board.url, posts=len(board.posts), api=settings.api)
+        get_logger().info("serving", url=board.url, posts=len(board.posts), engine=settings.engine)
         print(board.url, flush=True)  # noqa: T201
         threading.Event().wait()
 

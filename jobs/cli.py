@@ -10,7 +10,8 @@ from imagetag import __version__
 # What the first line of each job's module says, written here too: importing them all to ask for it
 # would make `imagetag scrape` pay for TensorFlow.
 JOBS = {
-    "scrape": "images of each tag, and as many without it, from a board into storage",
+    "scrape": "images of each tag, and others without it, from a board into storage",
+    "curate": "near-duplicates out of each tag's dataset, or into one group",
     "explore": "the spread of image dimensions, and the input size to train at",
     "train": "a classifier for each tag, from its dataset in storage",
     "evaluate": "how good a tag's trained classifier is on its test split",

@@ -1,19 +1,25 @@
-"""The scrape job: images of each tag, and as many without it, from a board into storage."""
+"""The scrape job: images of each tag, and others without it, from a board into storage."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 
-from imagetag.boards import open_board
-from imagetag.collect import Selection
+from imagetag.boards import Login, open_board
+from imagetag.browser import Unblocker
+from imagetag.collect import How
+from imagetag.curate import curate_tag
 from imagetag.http import Client
-from imagetag.images import EXTENSIONS
+from imagetag.images import EXTENSIONS, MAX_PIXELS
 from imagetag.job import for_each_tag, run_job
-from imagetag.scrape import scrape_tag
-from imagetag.settings import CommaList, TagSettings
+from imagetag.log import get_logger
+from imagetag.scrape import Scraper
+from imagetag.selection import Negatives, Selection
+from imagetag.settings import CommaList, TagSettings, checked_tag
 from imagetag.storage import open_storage
 
 
@@ -21,20 +27,47 @@ class ScrapeSettings(TagSettings):
     """Options of `imagetag scrape`."""
 
     board: str = Field(
-        "safebooru", description="the board: safebooru, or ENGINE+URL, engine gelbooru02"
+        "safebooru",
+        description="a board by its name; ENGINE+URL; folder+PATH, a folder with a sub-folder a "
+        "tag; or links+FILE, a list of URLs with tags (CSV, TSV, JSON lines, Parquet)",
     )
-    limit: int = Field(500, ge=1, description="images per label (the tag, and without it)")
+    board_user: str = Field("", description="user name or id for the board's API")
+    board_key: SecretStr = Field(
+        SecretStr(""),
+        description="API key of that user; better in its variable than on the command line",
+        json_schema_extra={"default": "none"},
+    )
+    limit: int = Field(500, ge=1, description="images of the tag")
+    negatives: Negatives = Field(
+        "random",
+        description="images without it: random; hard, which share its most typical companions, "
+        "such as a series; or mixed",
+    )
+    negative_ratio: float = Field(
+        1.0, gt=0, le=100, description="how many images without the tag for each with it"
+    )
     test_fraction: float = Field(
         0.2, gt=0, lt=1, description="share of the groups of posts that is held out as test split"
+    )
+    since: datetime | None = Field(
+        None, description="take only posts from this day on, such as 2024-01-31"
     )
     rating: CommaList = Field(
         ("general",),
         description="ratings to take: general (or safe), sensitive, questionable, explicit",
     )
+    blocked_tags: CommaList = Field((), description="posts with one of these tags are not taken")
+    min_score: int | None = Field(None, description="least score of a post")
     extensions: CommaList = Field(
         ("jpg", "png", "webp"), description="file types to take; also bmp and gif (stills)"
     )
     min_side: int = Field(64, ge=1, description="least pixels of an image's shorter side")
+    max_pixels: int = Field(
+        50_000_000, ge=1, le=MAX_PIXELS, description="most pixels of an image, width x height"
+    )
+    max_aspect: float | None = Field(
+        None, ge=1, description="how many times as long as the shorter side the longer may be"
+    )
     max_bytes: int = Field(50_000_000, ge=1000, description="largest file to download, in bytes")
     max_rate: float = Field(
         5.0,
@@ -42,11 +75,33 @@ class ScrapeSettings(TagSettings):
         description="requests a second for the whole job, divided by --shard-count",
     )
     concurrency: int = Field(16, ge=1, le=256, description="downloads under way at once")
+    per_host: int | None = Field(
+        None, ge=1, description="requests under way at once to one host; by default --concurrency"
+    )
     contact: str = Field(
         "", description="an address or URL in the user agent, for the board's owner"
     )
+    ignore_robots: bool = Field(
+        False,
+        description="do not ask robots.txt and X-Robots-Tag: with the owner's leave, or for your "
+        "own board",
+    )
+    browser: Literal["never", "auto"] = Field(
+        "never",
+        description="auto: open pages that need JavaScript in headless Chromium, and go on with "
+        "its cookies",
+    )
     allow_private_hosts: bool = Field(
         False, description="connect to loopback and private addresses too: for your own board"
+    )
+    perceptual_hash: bool = Field(
+        True, description="hash each picture for curate while it is in memory"
+    )
+    curate: bool = Field(
+        True, description="find near-duplicates at the end of each tag, as imagetag curate does"
+    )
+    retry_failed: bool = Field(
+        False, description="only try again the posts of complete datasets that failed"
     )
 
     @field_validator("contact")
@@ -65,6 +120,18 @@ class ScrapeSettings(TagSettings):
             raise ValueError("take " + ", ".join(known))
         return tuple(name for name in known if name in names)
 
+    @field_validator("blocked_tags")
+    @classmethod
+    def _tags(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted({checked_tag(value) for value in values}))
+
+    @field_validator("since")
+    @classmethod
+    def _in_utc(cls, value: datetime | None) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
     @field_validator("extensions")
     @classmethod
     def _known_extensions(cls, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -75,31 +142,67 @@ class ScrapeSettings(TagSettings):
 
 def work(settings: ScrapeSettings) -> None:
     """Scrape each tag of this shard."""
-    settings.my_tags()  # wrong tags are known before anything is asked of anybody
+    if not settings.my_tags():  # wrong tags are known before anything is asked of anybody
+        get_logger().info("nothing to do: more shards than tags", shard=settings.shard_index)
+        return
+    client = _client(settings)
+    try:
+        board = open_board(
+            settings.board,
+            client,
+            Login(settings.board_user, settings.board_key.get_secret_value()),
+        )
+        storage = open_storage(settings.storage, settings.concurrency)
+        how = How(settings.concurrency, settings.perceptual_hash)
+        scraper = Scraper(storage, board, _selection(settings, board.root), how)
+
+        def scrape(tag: str) -> None:
+            if settings.retry_failed:
+                scraper.retry(tag)
+            else:
+                scraper.scrape(tag)
+            if settings.curate:
+                curate_tag(storage, tag, concurrency=settings.concurrency)
+
+        for_each_tag(settings, scrape)
+    finally:
+        client.stop()
+
+
+def _client(settings: ScrapeSettings) -> Client:
     client = Client(
-        rate=settings.max_rate / settings.shard_count,
+        rate=settings.max_rate,
+        shard_index=settings.shard_index,
+        # Shards beyond the tags have nothing to ask for.
+        shard_count=min(settings.shard_count, len(settings.all_tags())),
         concurrency=settings.concurrency + 1,  # the downloads, and the listing
+        per_host=settings.per_host,
         contact=settings.contact,
         allow_private_hosts=settings.allow_private_hosts,
+        obey_robots=not settings.ignore_robots,
     )
-    board = open_board(settings.board, client)
-    storage = open_storage(settings.storage, settings.concurrency)
-    selection = Selection(
-        board=board.root,
+    if settings.browser == "auto":
+        client.unblock = Unblocker(client, allow_private_hosts=settings.allow_private_hosts)
+    return client
+
+
+def _selection(settings: ScrapeSettings, board: str) -> Selection:
+    return Selection(
+        board=board,
         limit=settings.limit,
+        negatives=settings.negatives,
+        negative_ratio=settings.negative_ratio,
         ratings=settings.rating,
         extensions=settings.extensions,
         min_side=settings.min_side,
+        max_pixels=settings.max_pixels,
+        max_aspect=settings.max_aspect,
         max_bytes=settings.max_bytes,
+        min_score=settings.min_score,
+        blocked_tags=settings.blocked_tags,
+        since=settings.since,
         test_fraction=settings.test_fraction,
     )
-    try:
-        for_each_tag(
-            settings,
-            lambda tag: scrape_tag(storage, board, tag, selection, settings.concurrency),
-        )
-    finally:
-        client.stop()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -75,6 +75,22 @@ class StorageContract:
         assert storage.read("empty") == storage.read("empty file") == b""
         assert [entry.size for entry in storage.list()] == [0, 0]
 
+    @pytest.mark.parametrize("key", ["b", "other/folder/b", "é/100% + a"])
+    def test_a_copy_is_an_object_of_its_own(self, storage: Storage, key: str) -> None:
+        storage.write("a 1%/ü", b"data")
+        storage.write("b", b"what was there before")
+        for _ in range(2):
+            storage.copy("a 1%/ü", key)
+            assert storage.read(key) == b"data"
+        storage.write("a 1%/ü", b"new")
+        assert storage.read(key) == b"data"
+        storage.delete("a 1%/ü")
+        assert storage.read(key) == b"data"
+        assert {entry.key for entry in storage.list()} == {"b", key}
+        with pytest.raises(ObjectNotFound):
+            storage.copy("a 1%/ü", key)
+        assert storage.read(key) == b"data"
+
     def test_what_is_not_there(self, storage: Storage, tmp_path: Path) -> None:
         storage.write("there/file", b"x")
         for key in ("none", "there", "there/none", "there/file/below", "there/file2"):

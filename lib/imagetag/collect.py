@@ -8,110 +8,47 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict
-
-from imagetag import images
+from imagetag import images, sharing, similar
 from imagetag.boards import Board, BoardError, Post
-from imagetag.errors import TransientError, UsageError
+from imagetag.errors import Terminated, TransientError, UsageError
 from imagetag.http import HttpError
-from imagetag.layout import LABELS, SPLITS, Label, Layout, parse_image
+from imagetag.known import Known
+from imagetag.layout import Label, Layout
 from imagetag.log import Progress, get_logger
-from imagetag.manifest import Failure, Rating, Row, distinct, part_keys, read_parts, write_part
+from imagetag.manifest import Failure, Row, write_part
+from imagetag.selection import Selection
+from imagetag.sharing import SharedImage
 from imagetag.split import split_of
-from imagetag.storage import Storage
+from imagetag.storage import ObjectNotFound, Storage
 
 _PART_ROWS = 200  # rows buffered before a part is written, and
 _PART_SECONDS = 15.0  # for how long at the most
 _ALIAS_POSTS = 200  # posts without the tag asked for, before it is taken for an alias
 _OUTAGE_POSTS = 25  # posts lost in a row, before the board is taken for down or for refusing us
+_DOWNLOADS = 3  # of a file that does not come as its post says, before it is given up
+_LAST_SECONDS = 5.0  # for what is under way when a run is stopped
 # What says something about who asks and not about the picture: another day it may be had.
-_ABOUT_US = {"http_401", "http_403", "private_host"}
+_ABOUT_US = {"http_401", "http_403", "private_host", "robots"}
+# Which of them, and of the rest, no waiting will change where every post ends so.
+_REFUSALS = {"private_host", "robots", "opted_out"}
 
 
-class Selection(BaseModel):
-    """What to take. Stored with the dataset: the same selection again has nothing to do.
+@dataclass(frozen=True)
+class How:
+    """How to fetch, whatever it is.
 
-    `limit` is images a label, `min_side` the least pixels of the shorter side, `max_bytes` the
-    largest file.
+    Attributes:
+        concurrency: downloads under way at once.
+        perceptual_hash: whether to hash each picture for `curate`, while it is in memory.
+
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    board: str
-    limit: int
-    ratings: tuple[Rating, ...]
-    extensions: tuple[str, ...]
-    min_side: int
-    max_bytes: int
-    test_fraction: float
-
-
-@dataclass
-class Known:
-    """What storage already has of a tag: some hundred bytes an image.
-
-    `objects` are images without a row, by their key less its ending: a run was killed before it
-    recorded them. `span` is the least and the greatest post id of the positives.
-    """
-
-    rows: Counter[Label] = field(default_factory=Counter)
-    posts: set[int] = field(default_factory=set)
-    digests: set[bytes] = field(default_factory=set)
-    objects: dict[str, str] = field(default_factory=dict)
-    span: tuple[int, int] = (0, 0)
-
-    @classmethod
-    def read(cls, storage: Storage, layout: Layout, board: str, test_fraction: float) -> Known:
-        """Read the manifest's parts, complete or not, and list the images.
-
-        Raises:
-            UsageError: if they were split by another fraction.
-
-        """
-        known = cls()
-        for row in distinct(read_parts(storage, part_keys(storage, layout, "part"), Row)):
-            if row.split != split_of(row.group, test_fraction):
-                raise UsageError(
-                    f"{storage.url}/{layout.root} has images that --test-fraction {test_fraction} "
-                    "would move between train and test: use the fraction they were scraped with, "
-                    "or another --storage"
-                )
-            known.add(row, board)
-        failures = part_keys(storage, layout, "failed")
-        for failure in read_parts(storage, failures, Failure):
-            if failure.permanent and failure.board == board:
-                known.posts.add(failure.post_id)
-        for split in SPLITS:
-            for label in LABELS:
-                for entry in storage.list(layout.images(split, label)):
-                    try:
-                        image = parse_image(entry.key)
-                    except ValueError:
-                        continue  # somebody else's file
-                    if bytes.fromhex(image.md5) not in known.digests:
-                        known.objects[entry.key.rpartition(".")[0]] = entry.key
-        return known
-
-    def add(self, row: Row, board: str) -> None:
-        """Count an image that is stored and recorded, of this board or of another."""
-        self.rows[row.label] += 1
-        self.digests.add(bytes.fromhex(row.md5))
-        if row.board != board:
-            return
-        self.posts.add(row.post_id)
-        if row.label == "positive":
-            oldest, newest = self.span
-            self.span = (min(oldest or row.post_id, row.post_id), max(newest, row.post_id))
-
-    def has(self, post: Post) -> bool:
-        """Tell whether the post is stored, or known never to be."""
-        return post.id in self.posts or (
-            post.md5 is not None and bytes.fromhex(post.md5) in self.digests
-        )
+    concurrency: int = 16
+    perceptual_hash: bool = True
 
 
 class Collector:
@@ -126,12 +63,12 @@ class Collector:
         board: Board,
         layout: Layout,
         selection: Selection,
-        concurrency: int,
+        how: How,
         known: Known,
     ) -> None:
         self._storage, self._board, self._layout = storage, board, layout
-        self._selection, self._concurrency, self._known = selection, concurrency, known
-        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="fetch")
+        self._selection, self._how, self._known = selection, how, known
+        self._pool = ThreadPoolExecutor(how.concurrency, thread_name_prefix="fetch")
         self._rows: list[Row] = []
         self._failures: list[Failure] = []
         self._flushed = time.monotonic()
@@ -142,6 +79,7 @@ class Collector:
         self.failed: Counter[str] = Counter()
         self.lost: Counter[Label] = Counter()  # failures that may pass
         self.tags_seen: Counter[str] = Counter()
+        self.copied = 0  # images that another tag had
 
     def __enter__(self) -> Collector:
         return self
@@ -156,10 +94,12 @@ class Collector:
 
         Raises:
             TransientError: if the board or the storage is out of order.
+            UsageError: if the board refuses us for good.
 
         """
         running: dict[Future[Row], Post] = {}
-        chosen = self._choose(label, candidates)
+        under_way: set[int] = set()
+        chosen = self._choose(label, candidates, under_way)
         more = True
         try:
             with Progress(f"{self._layout.tag} {label}", total=wanted) as progress:
@@ -168,35 +108,49 @@ class Collector:
                     # Never more under way than are missing: what is taken is then the first that
                     # can be had in the listing's order, whichever download ends first.
                     missing = wanted - self._known.rows[label]
-                    while more and len(running) < min(2 * self._concurrency, missing):
+                    while more and len(running) < min(2 * self._how.concurrency, missing):
                         post = next(chosen, None)
                         if post is None:
                             more = False
                         else:
+                            under_way.add(post.id)
                             running[self._pool.submit(self._fetch, post, label)] = post
                     if not running:
                         break
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
-                        stored = self._settle(future, running.pop(future), label)
+                        post = running.pop(future)
+                        stored = self._settle(future, post, label)
+                        under_way.discard(post.id)
                         progress.advance(stored, failed=self.failed.total())
-        except BaseException:
-            for future, post in running.items():
-                if future.done() and future.exception() is None:
-                    self._settle(future, post, label)
+        except BaseException as error:
+            self._save(running, label, error)
             raise
         if self._known.rows[label] < wanted:
             get_logger().warning(
                 "fewer than asked for", label=label, images=self._known.rows[label], wanted=wanted
             )
 
-    def _choose(self, label: Label, candidates: Iterator[Post]) -> Iterator[Post]:
+    def _save(self, running: dict[Future[Row], Post], label: Label, error: BaseException) -> None:
+        """Record what is stored of the downloads that are under way, when a run ends early."""
+        for future in running:
+            future.cancel()
+        if isinstance(error, Terminated | KeyboardInterrupt):
+            self._board.client.stop()
+        done, _ = wait(running, timeout=_LAST_SECONDS)
+        for future in done:
+            if not future.cancelled() and future.exception() is None:
+                self._settle(future, running[future], label)
+
+    def _choose(
+        self, label: Label, candidates: Iterator[Post], under_way: set[int]
+    ) -> Iterator[Post]:
         """Yield the candidates that are worth fetching; count the others by reason."""
         alias = True  # until a post turns up that carries the tag
         for post in candidates:
-            reason = self._unfit(post, label)
+            reason = self._selection.unfit(post, self._layout.tag, label)
             alias = alias and reason == "tag_absent"
-            if self._known.has(post):
+            if self._known.has(post) or post.id in under_way:
                 continue
             if reason is None:
                 yield post
@@ -207,59 +161,85 @@ class Collector:
                 if self.skipped[reason] >= _ALIAS_POSTS:
                     return
 
-    def _unfit(self, post: Post, label: Label) -> str | None:
-        """Return why a post is not wanted, as far as what is known of it tells."""
-        if (self._layout.tag in post.tags) != (label == "positive"):
-            return "tag_absent" if label == "positive" else "tag_present"
-        if post.rating is not None and post.rating not in self._selection.ratings:
-            return "rating"
-        if post.file_url is None:
-            return None  # a list page's entry: its own page tells the rest
-        if post.rating is None:
-            return "rating"
-        if not post.file_url:
-            return "no_file"
-        if _extension(post.file_url) not in self._selection.extensions:
-            return "extension"
-        sides = [side for side in (post.width, post.height) if side is not None]
-        if sides and min(sides) < self._selection.min_side:
-            return "too_small"
-        return None
-
     def _fetch(self, listed: Post, label: Label) -> Row:
         """Fetch, check and store one post. Runs in the pool."""
         post = self._board.complete(listed)
-        unfit = self._unfit(post, label)
+        unfit = self._selection.unfit(post, self._layout.tag, label)
         if unfit:
             raise _Unfit(unfit)
-        split = split_of(post.group, self._selection.test_fraction)
-        stored = self._stored_before(post, label)
-        data = stored or self._download(post)
-        info = images.inspect(data)
-        if min(info.width, info.height) < self._selection.min_side:
-            raise _Unfit("too_small")
-        if info.ext not in self._selection.extensions:
-            raise _Unfit("extension")
-        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        self._take(md5)
-        row = Row(
+        image = self._copied(post, label) or self._downloaded(post, label)
+        return Row(
             post_id=post.id,
             board=post.board,
             page_url=post.page_url,
+            md5=image.md5,
+            ext=image.ext,
+            bytes=image.bytes,
+            width=image.width,
+            height=image.height,
+            tags=post.tags,
+            rating=post.rating,
+            split=split_of(post.group, self._selection.test_fraction),
+            label=label,
+            group=post.group,
+            phashes=image.phashes,
+        )
+
+    def _key(self, post: Post, label: Label, name: str, ext: str) -> str:
+        split = split_of(post.group, self._selection.test_fraction)
+        return self._layout.image(split, label, name, ext)
+
+    def _copied(self, post: Post, label: Label) -> SharedImage | None:
+        """Store the post's picture from another tag's folder, if one has it."""
+        image = sharing.find(self._storage, post)
+        if image is None:
+            return None
+        key = self._key(post, label, image.md5, image.ext)
+        self._check(image)
+        self._take(image.md5)
+        try:
+            if key != image.key:
+                self._storage.copy(image.key, key)
+            elif self._storage.stat(key) is None:
+                raise ObjectNotFound(key)
+        except ObjectNotFound:  # that tag was removed
+            with self._lock:
+                self._taken.discard(bytes.fromhex(image.md5))
+            return None
+        with self._lock:
+            self.copied += 1
+        return image
+
+    def _downloaded(self, post: Post, label: Label) -> SharedImage:
+        """Fetch the post's picture, check and store it."""
+        stored = self._stored_before(post, label)
+        data, info = (stored, images.inspect(stored)) if stored else self._download(post)
+        md5 = _md5(data)
+        image = SharedImage(
+            key=self._key(post, label, md5, info.ext),
             md5=md5,
             ext=info.ext,
             bytes=len(data),
             width=info.width,
             height=info.height,
-            tags=post.tags,
-            rating=post.rating,
-            split=split,
-            label=label,
-            group=post.group,
+            phashes=similar.perceptual_hashes(data) if self._how.perceptual_hash else (),
         )
+        self._check(image)
+        self._take(md5)
         if stored is None:
-            self._storage.write(self._layout.image(split, label, md5, info.ext), data)
-        return row
+            self._storage.write(image.key, data)
+        sharing.offer(self._storage, post, image)
+        return image
+
+    def _check(self, image: SharedImage) -> None:
+        """See whether the picture is what its post said."""
+        unfit = self._selection.unfit_size(image.width, image.height)
+        if image.ext not in self._selection.extensions:
+            unfit = "extension"
+        if image.bytes > self._selection.max_bytes:
+            unfit = "file_too_large"
+        if unfit:
+            raise _Unfit(unfit)
 
     def _take(self, md5: str) -> None:
         """See to it that a picture is stored once, where two posts show the same."""
@@ -269,20 +249,30 @@ class Collector:
                 raise _Unfit("duplicate")
             self._taken.add(digest)
 
-    def _download(self, post: Post) -> bytes:
-        assert post.file_url  # noqa: S101 - `_unfit` has seen to it
-        try:
-            answer = self._board.client.get(post.file_url, max_bytes=self._selection.max_bytes)
-        except HttpError as error:
-            if error.reason == "too_large":
-                raise _Unfit("too_large") from error
-            raise
-        data = answer.content
-        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        if post.md5 is not None and md5 != post.md5:
-            images.inspect(data)  # what is no picture at all has a better reason than its sum
-            raise images.BadImage("md5", f"{post.file_url}: md5 {md5}, declared {post.md5}")
-        return data
+    def _download(self, post: Post) -> tuple[bytes, images.ImageInfo]:
+        """Fetch a file, again where what came is damaged, as it may be by the way here."""
+        came = set()
+        for _ in range(_DOWNLOADS):
+            try:
+                data = self._board.fetch(post, self._selection.max_bytes)
+            except HttpError as error:
+                if error.reason == "too_large":
+                    raise _Unfit("file_too_large") from error
+                raise
+            md5 = _md5(data)
+            try:
+                info = images.inspect(data)
+            except images.BadImage as error:
+                if md5 == post.md5:
+                    raise
+                problem = error
+            else:
+                if post.md5 in (None, md5):
+                    return data, info
+                detail = f"{post.file_url}: md5 {md5}, declared {post.md5}"
+                problem = images.BadImage("md5", detail)
+            came.add(md5)
+        raise problem if len(came) == 1 else _Unsteady(problem.reason, str(problem))
 
     def _stored_before(self, post: Post, label: Label) -> bytes | None:
         """Return the picture from storage, if a run stored it and was killed before recording it.
@@ -290,14 +280,14 @@ class Collector:
         Its bytes are checked against its name: nothing else vouches for it. Where the board tells
         no sum, the name that it gives the file is likely to be one.
         """
-        assert post.file_url  # noqa: S101 - `_unfit` has seen to it
+        assert post.file_url  # noqa: S101 - `unfit` has seen to it
         name = post.md5 or PurePosixPath(urlsplit(post.file_url).path).stem
         split = split_of(post.group, self._selection.test_fraction)
         key = self._known.objects.get(self._layout.images(split, label) + name)
         if key is None:
             return None
         data = self._storage.read(key)
-        return data if hashlib.md5(data, usedforsecurity=False).hexdigest() == name else None
+        return data if _md5(data) == name else None
 
     def _settle(self, future: Future[Row], post: Post, label: Label) -> int:
         """Record how a post ended; return how many images that added."""
@@ -309,7 +299,8 @@ class Collector:
             self.skipped[unfit.reason] += 1
             self._known.posts.add(post.id)
         except images.BadImage as error:
-            self._fail(post, label, error.reason, str(error), permanent=True)
+            permanent = not isinstance(error, _Unsteady)
+            self._fail(post, label, error.reason, str(error), permanent=permanent)
         except HttpError as error:
             permanent = error.permanent and error.reason not in _ABOUT_US
             self._fail(post, label, error.reason, str(error), permanent=permanent)
@@ -342,11 +333,16 @@ class Collector:
             )
         )
         self._lost_in_a_row += 1
-        if self._lost_in_a_row >= _OUTAGE_POSTS:
-            raise TransientError(
-                f"{self._board.root} seems to be down or to refuse us: {_OUTAGE_POSTS} posts in a "
-                f"row failed, the last with {detail}; run this again later to go on"
+        if self._lost_in_a_row < _OUTAGE_POSTS:
+            return
+        if reason in _REFUSALS:
+            raise UsageError(
+                f"{self._board.root}: {_OUTAGE_POSTS} posts in a row were refused: {detail}"
             )
+        raise TransientError(
+            f"{self._board.root} seems to be down or to refuse us: {_OUTAGE_POSTS} posts in a "
+            f"row failed, the last with {detail}; run this again later to go on"
+        )
 
     def _flush(self) -> None:
         if self._rows:
@@ -365,6 +361,9 @@ class _Unfit(Exception):
         self.reason = reason
 
 
-def _extension(url: str) -> str:
-    ext = PurePosixPath(urlsplit(url).path).suffix.lower().removeprefix(".")
-    return "jpg" if ext == "jpeg" else ext
+class _Unsteady(images.BadImage):
+    """A picture that is damaged, and differently each time it is fetched."""
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from imagetag import whole
 from imagetag.errors import one_line
 
 if TYPE_CHECKING:
@@ -21,6 +25,9 @@ EXTENSIONS = frozenset(FORMATS.values()) | {"jpeg"}
 # More than any picture on a board, less than a decompression bomb needs.
 MAX_PIXELS = 100_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+# Pictures of more pixels than these are decoded one at a time: each may need half a gigabyte.
+_LARGE_PIXELS = 16_000_000
+_one_large = threading.Lock()
 # We refuse what is too large, and what is damaged in earnest; that Pillow has doubts besides is
 # nothing to log. (A filter set around each call would be torn by threads.)
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -60,25 +67,50 @@ class ImageInfo:
 
 
 def inspect(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
-    """Decode an image completely and say what it is.
+    """Check that an image is whole, and say what it is.
+
+    A JPEG or PNG whose structure is sound is not decoded for that; all else is, completely.
 
     Raises:
         BadImage: if it is not a still image of a known format, is cut off, or is too large.
 
     """
+    with _refusing("not_an_image"):
+        whole.check_bounds(data)
     with _opened(io.BytesIO(data), max_pixels) as image:
         kind = _kind(image)
         info = ImageInfo(FORMATS[kind], image.width, image.height)
-        frames = 1 if kind == "JPEG" else _frames(image)
-        if frames > 1:
-            raise BadImage("animated", f"{frames} frames")
-        _load(image)
-        # Pillow is content without these ends; other decoders, TensorFlow's among them, are not.
-        if (kind == "PNG" and b"IEND\xaeB`\x82" not in data) or (
-            kind == "GIF" and not data.rstrip(b"\0\r\n").endswith(b"\0;")
-        ):
-            raise BadImage("truncated", f"the end of the {kind} file is missing")
+        if kind != "JPEG" and _is_animated(image):
+            raise BadImage("animated", "more than one frame")
+        if not _is_sound(kind, data):
+            _check_decoded(kind, image, data)
         return info
+
+
+def _is_sound(kind: str, data: bytes) -> bool:
+    with _refusing("truncated"):
+        return (kind == "JPEG" and whole.jpeg(data)) or (kind == "PNG" and whole.png(data))
+
+
+@contextlib.contextmanager
+def _refusing(reason: str) -> Iterator[None]:
+    try:
+        yield
+    except whole.Damaged as error:
+        raise BadImage(reason, str(error)) from error
+
+
+def _check_decoded(kind: str, image: Image.Image, data: bytes) -> None:
+    if kind == "JPEG":
+        with _refusing("not_an_image"):
+            whole.check_scans(data)
+    with _turn(image):
+        _load(image)
+    # Pillow is content without these ends; other decoders, TensorFlow's among them, are not.
+    if (kind == "PNG" and b"IEND\xaeB`\x82" not in data) or (
+        kind == "GIF" and not data.rstrip(b"\0\r\n").endswith(b"\0;")
+    ):
+        raise BadImage("truncated", f"the end of the {kind} file is missing")
 
 
 def load_rgb(
@@ -103,11 +135,12 @@ def load_rgb(
         if at_least is not None:
             side = max(at_least)  # EXIF may turn it: leave enough of both sides
             image.draft("RGB" if image.mode != "CMYK" else "CMYK", (side, side))
-        _load(image)
-        try:
-            return _on_white(_upright(image))
-        except Exception as error:
-            raise BadImage("not_an_image", one_line(error, 200)) from error
+        with _turn(image):
+            _load(image)
+            try:
+                return _on_white(_upright(image))
+            except Exception as error:
+                raise BadImage("not_an_image", one_line(error, 200)) from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -150,11 +183,19 @@ def _kind(image: Image.Image) -> str:
     return "JPEG" if image.format == "MPO" else str(image.format)
 
 
-def _frames(image: Image.Image) -> int:
+def _is_animated(image: Image.Image) -> bool:
     try:
-        return int(getattr(image, "n_frames", 1))
+        return bool(getattr(image, "is_animated", False))
     except Exception as error:
         raise BadImage("truncated", one_line(error, 200)) from error
+
+
+@contextlib.contextmanager
+def _turn(image: Image.Image) -> Iterator[None]:
+    """Wait until an image may be decoded: a large one when no other large one is."""
+    large = image.width * image.height > _LARGE_PIXELS
+    with _one_large if large else contextlib.nullcontext():
+        yield
 
 
 def _load(image: Image.Image) -> None:

@@ -3,10 +3,12 @@
     <tag>/{train,test}/{<tag>,not_<tag>}/<md5>.<ext>    the images
     <tag>/manifest/part-<digest>.jsonl                  a row an image
     <tag>/manifest/failed-<digest>.jsonl                a row a post that could not be stored
+    <tag>/manifest/curated-<digest>.jsonl               a row an image that curation changed
     <tag>/dataset.json                                  summary and completion marker
     <tag>/explore/                                      plots, report, recommended input size
     <tag>/models/<run>/                                 model, metrics, report
     <tag>/models/LATEST                                 the name of the newest complete run
+    .shared/<2 digits>/<digest>.json                    which image a post has, for other tags
 
 `<tag>` is percent-encoded where a key or a path would break.
 """
@@ -25,6 +27,7 @@ Split = Literal["train", "test"]
 Label = Literal["positive", "negative"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 LABELS: tuple[Label, ...] = get_args(Label)
+PartKind = Literal["part", "failed", "curated"]
 
 # What S3 calls safe, less the star and the slash: also good in file names and in a shell's path.
 _SAFE = frozenset((string.ascii_letters + string.digits + "!-_.'()").encode())
@@ -113,14 +116,14 @@ class Layout:
         """The folder of the manifest's parts."""
         return self.root + "manifest/"
 
-    def part(self, kind: Literal["part", "failed"], digest: str) -> str:
-        """Return the key of a part of the manifest, or of the record of failures."""
+    def part(self, kind: PartKind, digest: str) -> str:
+        """Return the key of a part of the manifest: of its images, its failures, its curation."""
         return f"{self.manifest}{kind}-{digest}.jsonl"
 
-    def part_kind(self, key: str) -> Literal["part", "failed"] | None:
+    def part_kind(self, key: str) -> PartKind | None:
         """Return what a key below `manifest` holds, None if nothing of ours."""
         folder, name = key[: len(self.manifest)], key[len(self.manifest) :]
-        match = re.fullmatch(r"(part|failed)-[0-9a-f]{8,64}\.jsonl", name)
+        match = re.fullmatch(r"(part|failed|curated)-[0-9a-f]{8,64}\.jsonl", name)
         if folder != self.manifest:
             return None
         return match and match[1]  # type: ignore[return-value]
@@ -147,6 +150,14 @@ class Layout:
     def latest(self) -> str:
         """The pointer to the newest complete run."""
         return self.root + "models/LATEST"
+
+
+def shared(digest: str) -> str:
+    """Return the key of the note that tells which stored image a post has.
+
+    No tag's folder begins with a dot. The first digits are a folder, so that none grows too long.
+    """
+    return f".shared/{digest[:2]}/{digest}.json"
 
 
 def checked_run(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from imagetag.errors import InputError
-from imagetag.layout import LABELS, SPLITS, Label, Layout, Split
+from imagetag.layout import LABELS, SPLITS, Label, Layout, PartKind, Split
 from imagetag.storage import ObjectNotFound, Storage
 
 Rating = Literal["general", "sensitive", "questionable", "explicit"]
@@ -48,6 +48,7 @@ class Row(_Record):
     split: Split
     label: Label
     group: str
+    phashes: tuple[str, ...] = ()
 
 
 class Failure(_Record):
@@ -62,12 +63,43 @@ class Failure(_Record):
     permanent: bool
 
 
+class Verdict(_Record):
+    """What curation says of an image: dropped from the dataset, or put into another group.
+
+    `twin` is a near-duplicate of it, None where only the rest of its group has one.
+    """
+
+    md5: Md5
+    twin: Md5 | None
+    dropped: bool
+    group: str | None
+    conflicting: bool
+
+
+class Curation(_Record):
+    """How a dataset was curated, and the parts that say what came out.
+
+    `covers` is a digest of the names of the parts of images that were looked at; `dropped` and
+    `conflicting` count images (twins of different labels are conflicting), `groups` those that
+    twins have in common, `unreadable` the images that were passed over.
+    """
+
+    parts: tuple[str, ...]
+    method: int = 0
+    threshold: int = 0
+    covers: str = ""
+    dropped: int = 0
+    groups: int = 0
+    conflicting: int = 0
+    unreadable: int = 0
+
+
 class Dataset(_Record):
     """The summary of a complete dataset, stored as `dataset.json`.
 
     `images` counts by split and label; `failures` counts by reason; `request` is what was asked
     for: a later scrape that asks the same has nothing to do. `fingerprint` changes when any image,
-    label or split does.
+    label or split does. All of them are of what curation left.
     """
 
     version: Literal[1] = 1
@@ -82,14 +114,13 @@ class Dataset(_Record):
     fingerprint: str
     created: str
     software: str
+    curation: Curation | None = None
 
 
 Record = TypeVar("Record", bound=_Record)
 
 
-def write_part(
-    storage: Storage, layout: Layout, kind: Literal["part", "failed"], rows: Iterable[_Record]
-) -> str:
+def write_part(storage: Storage, layout: Layout, kind: PartKind, rows: Iterable[_Record]) -> str:
     """Store rows as one part, and return its key."""
     data = "".join(row.model_dump_json() + "\n" for row in rows).encode()
     key = layout.part(kind, hashlib.sha256(data).hexdigest()[:24])
@@ -97,7 +128,7 @@ def write_part(
     return key
 
 
-def part_keys(storage: Storage, layout: Layout, kind: Literal["part", "failed"]) -> list[str]:
+def part_keys(storage: Storage, layout: Layout, kind: PartKind) -> list[str]:
     """Return the keys of the parts that are stored, complete dataset or not."""
     found = storage.list(layout.manifest)
     return [entry.key for entry in found if layout.part_kind(entry.key) == kind]
@@ -157,6 +188,9 @@ def load_dataset(storage: Storage, tag: str) -> Dataset:
             f"{storage.url}/{key} cannot be read: {_complaint(error)}; scrape the tag again"
         ) from error
     strange = [part for part in dataset.parts if layout.part_kind(part) != "part"]
+    if dataset.curation is not None:
+        parts = dataset.curation.parts
+        strange += [part for part in parts if layout.part_kind(part) != "curated"]
     if dataset.tag != tag or strange:
         raise InputError(
             f"{storage.url}/{key} is not a summary of the tag {tag!r}: it names "
@@ -172,13 +206,14 @@ def _complaint(error: ValidationError) -> str:
 
 
 def read_rows(storage: Storage, dataset: Dataset) -> Iterator[Row]:
-    """Yield the rows of a complete dataset, each image once.
+    """Yield the rows of a complete dataset, each image once, as curation left them.
 
     Raises:
         InputError: if a part is missing or cannot be read.
 
     """
-    return distinct(read_parts(storage, dataset.parts, Row))
+    changes = read_changes(storage, dataset.curation.parts) if dataset.curation else {}
+    return curated(distinct(read_parts(storage, dataset.parts, Row)), changes)
 
 
 def distinct(rows: Iterable[Row]) -> Iterator[Row]:
@@ -189,6 +224,61 @@ def distinct(rows: Iterable[Row]) -> Iterator[Row]:
         if digest not in seen:
             seen.add(digest)
             yield row
+
+
+Changes = dict[bytes, str | None]
+
+
+def read_changes(storage: Storage, keys: Iterable[str]) -> Changes:
+    """Return what curated parts change: by an image's digest its new group, None if dropped.
+
+    Raises:
+        InputError: if a part is missing or cannot be read.
+
+    """
+    changes: Changes = {}
+    for verdict in read_parts(storage, keys, Verdict):
+        digest = bytes.fromhex(verdict.md5)
+        # Whatever another part says: what was dropped once has no object any more.
+        if verdict.dropped:
+            changes[digest] = None
+        elif verdict.group is not None:
+            changes.setdefault(digest, verdict.group)
+    return changes
+
+
+def curated(rows: Iterable[Row], changes: Changes) -> Iterator[Row]:
+    """Yield the rows that are not dropped, in their new groups."""
+    for row in rows:
+        digest = bytes.fromhex(row.md5)
+        group = changes.get(digest, row.group)
+        if group == row.group:
+            yield row
+        elif group is not None:
+            yield row.model_copy(update={"group": group})
+
+
+def standing_curation(storage: Storage, layout: Layout) -> Curation | None:
+    """Return the curation that holds until the next, for a marker that is written anew.
+
+    Every curated part that is stored counts, whether a marker names it or not: its images may be
+    gone. None if there is none.
+
+    Raises:
+        InputError: if a part cannot be read.
+
+    """
+    parts = tuple(part_keys(storage, layout, "curated"))
+    if not parts:
+        return None
+    try:
+        previous = load_dataset(storage, layout.tag).curation
+    except InputError:
+        previous = None
+    if previous is not None and set(previous.parts) == set(parts):
+        return previous
+    changes = read_changes(storage, parts)
+    return Curation(parts=parts, dropped=sum(group is None for group in changes.values()))
 
 
 def summarize(rows: Iterable[Row]) -> tuple[dict[Split, dict[Label, int]], int, str]:

@@ -1,4 +1,4 @@
-"""From a board into storage: the images of a tag and as many without it, checked and recorded.
+"""From a board into storage: the images of a tag and some without it, checked and recorded.
 
 What is selected does not depend on timing: for each label it is the first posts of a fixed order
 that can be had. So a run that is killed and started again ends with the same dataset.
@@ -6,69 +6,200 @@ that can be had. So a run that is killed and started again ends with the same da
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from imagetag import __version__
 from imagetag.boards import Board, Post
-from imagetag.collect import Collector, Known, Selection
+from imagetag.collect import Collector, How
 from imagetag.errors import ImagetagError, InputError, TransientError
-from imagetag.layout import Label, Layout
+from imagetag.known import Known
+from imagetag.layout import LABELS, Label, Layout
 from imagetag.log import get_logger
 from imagetag.manifest import (
     Dataset,
     Failure,
-    Rating,
     Row,
+    curated,
     distinct,
     load_dataset,
     part_keys,
+    read_changes,
     read_parts,
+    standing_curation,
     summarize,
 )
+from imagetag.negatives import SharedListing, Span, candidates
+from imagetag.selection import Selection
 from imagetag.storage import Storage
 
-_STRATA = 20  # stretches of ids that negatives come from, at the least, and
-_STRATUM_POSTS = 20  # how many each gives, at the most
+_LEAST_PAGE = 20  # posts
+_TOO_OLD = 50  # posts in a row from before `since`, after which a listing has passed it
 
 
-def scrape_tag(
-    storage: Storage, board: Board, tag: str, selection: Selection, concurrency: int
-) -> Dataset:
-    """Store the images of a tag, and as many that do not have it; return the complete dataset.
+class Scraper:
+    """Scrapes tags of one board into one storage.
 
-    What is in storage already is not fetched again. Positives are the newest posts; negatives
-    are drawn evenly over the span of ids of the positives, so that their age does not tell the
-    label.
-
-    Raises:
-        InputError: if the board has no usable post of the tag, or none without it.
-        UsageError: if images are there that were split in another way.
-        TransientError: if the board or the storage is out of order.
-        Terminated: after saving what was done.
+    Args:
+        storage: where to.
+        board: where from.
+        selection: what.
+        how: in which manner.
 
     """
-    log = get_logger()
-    layout = Layout(tag)
-    previous = _previous(storage, tag)
-    if previous is not None and previous.request == selection.model_dump(mode="json"):
-        log.info("already complete", images=previous.images)
-        return previous
-    known = Known.read(storage, layout, board.site.name, selection.test_fraction)
-    if known.rows or known.objects:
-        log.info("going on", rows=dict(known.rows), unrecorded=len(known.objects))
-    with Collector(storage, board, layout, selection, concurrency, known) as collector:
-        collector.collect("positive", board.walk([tag, *_rating_terms(selection)]), selection.limit)
-        positives = known.rows["positive"]
-        if not positives:
-            raise _nothing(board, tag, "positive", collector)
-        candidates = _negatives(board, tag, selection, positives, *known.span)
-        collector.collect("negative", candidates, positives)
-        if not known.rows["negative"]:
-            raise _nothing(board, tag, "negative", collector)
-    return _complete(storage, layout, board, selection, collector.skipped, known)
+
+    def __init__(self, storage: Storage, board: Board, selection: Selection, how: How) -> None:
+        self._storage, self._board = storage, board
+        self._selection, self._how = selection, how
+        self._background = SharedListing(board)  # what one tag has listed serves the next
+
+    def scrape(self, tag: str) -> Dataset:
+        """Store the images of a tag, and others that do not have it; return the complete dataset.
+
+        What is in storage already is not fetched again. Positives are the newest posts; negatives
+        are drawn evenly over the span of ids of the positives.
+
+        Raises:
+            InputError: if the board has no usable post of the tag, or none without it.
+            UsageError: if images are there that were split in another way, or the board refuses us.
+            TransientError: if the board or the storage is out of order.
+            Terminated: after saving what was done.
+
+        """
+        log = get_logger()
+        layout = Layout(tag)
+        previous = _previous(self._storage, tag)
+        if previous is not None and previous.request == self._selection.model_dump(mode="json"):
+            log.info("already complete", images=previous.images, failures=previous.failures)
+            return previous
+        known = self._known(layout)
+        if known.rows or known.objects:
+            log.info("going on", rows=dict(known.rows), unrecorded=len(known.objects))
+        with self._collector(layout, known) as collector:
+            # No longer a page than what is wanted; some boards would list a thousand.
+            page = max(_LEAST_PAGE, self._selection.limit)
+            listing = self._board.walk(self._selection.query((tag,)), limit=page)
+            collector.collect("positive", self._recent(listing), self._selection.limit)
+            if not known.rows["positive"]:
+                raise _nothing(self._board, tag, "positive", collector)
+            negatives = candidates(
+                self._board,
+                self._background,
+                tag,
+                self._selection,
+                self._negatives(known),
+                Span(*known.span),
+                known.tags,
+            )
+            collector.collect("negative", negatives, self._negatives(known))
+            if not known.rows["negative"]:
+                raise _nothing(self._board, tag, "negative", collector)
+        return self._complete(layout, collector, known)
+
+    def retry(self, tag: str) -> Dataset:
+        """Try again the posts of a complete dataset that failed, and nothing else.
+
+        Raises:
+            InputError: if there is no complete dataset of the tag.
+            UsageError, TransientError, Terminated: as `scrape`.
+
+        """
+        layout = Layout(tag)
+        dataset = load_dataset(self._storage, tag)
+        if dataset.request.get("board") != self._selection.board:
+            raise InputError(
+                f"{self._storage.url}/{layout.dataset} is of {dataset.request.get('board')}, not "
+                f"of --board {self._selection.board}: what failed there cannot be had here"
+            )
+        known = self._known(layout)
+        get_logger().info("retrying", posts=len(known.failed))
+        with self._collector(layout, known) as collector:
+            for label in LABELS:
+                ids = sorted((i for i, of in known.failed.items() if of == label), reverse=True)
+                known.posts.difference_update(ids)
+                collector.collect(label, self._posts(ids), known.rows[label] + len(ids))
+        return self._complete(layout, collector, known, dataset)
+
+    def _known(self, layout: Layout) -> Known:
+        return Known.read(
+            self._storage, layout, self._board.site.name, self._selection.test_fraction
+        )
+
+    def _collector(self, layout: Layout, known: Known) -> Collector:
+        return Collector(self._storage, self._board, layout, self._selection, self._how, known)
+
+    def _negatives(self, known: Known) -> int:
+        return math.ceil(known.rows["positive"] * self._selection.negative_ratio)
+
+    def _recent(self, listing: Iterator[Post]) -> Iterator[Post]:
+        """Yield the posts of a listing, newest first, until it has passed `since`."""
+        since, older = self._selection.since, 0
+        for post in listing:
+            yield post
+            if since is not None and post.created_at is not None:
+                older = older + 1 if post.created_at < since else 0
+                if older == _TOO_OLD:
+                    return
+
+    def _posts(self, ids: list[int]) -> Iterator[Post]:
+        for post_id in ids:
+            yield from self._board.page(
+                self._selection.query(), below=post_id + 1, above=post_id - 1, limit=1
+            )
+
+    def _complete(
+        self, layout: Layout, collector: Collector, known: Known, previous: Dataset | None = None
+    ) -> Dataset:
+        """Write the marker, from what is in storage rather than from memory."""
+        storage = self._storage
+        parts = tuple(part_keys(storage, layout, "part"))
+        failed = read_parts(storage, part_keys(storage, layout, "failed"), Failure)
+        lost = {(failure.board, failure.post_id): failure.reason for failure in failed}
+        unrecorded = set(known.objects.values())
+        curation = standing_curation(storage, layout)
+        changes = read_changes(storage, curation.parts) if curation else {}
+
+        def rows() -> Iterator[Row]:
+            for row in distinct(read_parts(storage, parts, Row)):
+                lost.pop((row.board, row.post_id), None)  # it was had later
+                unrecorded.discard(layout.image(row.split, row.label, row.md5, row.ext))
+                yield row
+
+        counts, size, fingerprint = summarize(curated(rows(), changes))
+        for key in unrecorded:  # a run that was killed stored it, and this one selects others
+            storage.delete(key)
+        dataset = Dataset(
+            tag=layout.tag,
+            board=self._board.site.name,
+            request=previous.request if previous else self._selection.model_dump(mode="json"),
+            images=counts,
+            bytes=size,
+            failures=dict(Counter(lost.values())),
+            skipped=previous.skipped if previous else dict(collector.skipped),
+            parts=parts,
+            fingerprint=fingerprint,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            software=f"imagetag {__version__}",
+            curation=curation,
+        )
+        storage.write(layout.dataset, dataset.model_dump_json(indent=2).encode() + b"\n")
+        get_logger().info(
+            "dataset complete",
+            images=counts,
+            bytes=size,
+            copied=collector.copied,
+            failures=dataset.failures,
+            skipped=dataset.skipped,
+            requests=self._board.client.sent,
+            storage=f"{storage.url}/{layout.root}",
+        )
+        if dataset.failures:
+            get_logger().warning(
+                "posts failed: --retry-failed tries them again", failures=dataset.failures
+            )
+        return dataset
 
 
 def _previous(storage: Storage, tag: str) -> Dataset | None:
@@ -79,34 +210,6 @@ def _previous(storage: Storage, tag: str) -> Dataset | None:
     except InputError as error:
         get_logger().warning("made anew", reason=str(error))
         return None
-
-
-def _rating_terms(selection: Selection) -> list[str]:
-    """Return search terms that spare listing what the rating filter would drop anyway."""
-    unwanted: tuple[Rating, ...] = ("questionable", "explicit")
-    return [f"-rating:{rating}" for rating in unwanted if rating not in selection.ratings]
-
-
-def _negatives(
-    board: Board, tag: str, selection: Selection, wanted: int, oldest: int, newest: int
-) -> Iterator[Post]:
-    """Yield posts without the tag, evenly over the span of ids, then from outside it."""
-    terms = ["-" + tag, *_rating_terms(selection)]
-    count = min(max(_STRATA, wanted // _STRATUM_POSTS), wanted, newest - oldest + 1)
-    edges = [oldest - 1 + (newest + 1 - oldest) * i // count for i in range(count + 1)]
-    strata = [
-        board.walk(terms, above=low, below=high + 1, limit=_STRATUM_POSTS)
-        for low, high in itertools.pairwise(edges)
-    ]
-    while strata:
-        for stratum in list(strata):
-            post = next(stratum, None)
-            if post is None:
-                strata.remove(stratum)
-            else:
-                yield post
-    yield from board.walk(terms, below=oldest)
-    yield from board.walk(terms, above=newest)
 
 
 def _nothing(board: Board, tag: str, label: Label, collector: Collector) -> ImagetagError:
@@ -130,51 +233,3 @@ def _nothing(board: Board, tag: str, label: Label, collector: Collector) -> Imag
             f"{board.root} has no posts with the tag {tag!r}; check its spelling on the board"
         )
     return InputError(f"{board.root} has no usable post with the tag {tag!r} (left out: {reasons})")
-
-
-def _complete(
-    storage: Storage,
-    layout: Layout,
-    board: Board,
-    selection: Selection,
-    skipped: Counter[str],
-    known: Known,
-) -> Dataset:
-    """Write the marker, from what is in storage rather than from memory."""
-    parts = tuple(part_keys(storage, layout, "part"))
-    failed = read_parts(storage, part_keys(storage, layout, "failed"), Failure)
-    lost = {(failure.board, failure.post_id): failure.reason for failure in failed}
-    unrecorded = set(known.objects.values())
-
-    def rows() -> Iterator[Row]:
-        for row in distinct(read_parts(storage, parts, Row)):
-            lost.pop((row.board, row.post_id), None)  # it was had later
-            unrecorded.discard(layout.image(row.split, row.label, row.md5, row.ext))
-            yield row
-
-    counts, size, fingerprint = summarize(rows())
-    for key in unrecorded:  # a run that was killed stored it, and this one selects others
-        storage.delete(key)
-    dataset = Dataset(
-        tag=layout.tag,
-        board=board.site.name,
-        request=selection.model_dump(mode="json"),
-        images=counts,
-        bytes=size,
-        failures=dict(Counter(lost.values())),
-        skipped=dict(skipped),
-        parts=parts,
-        fingerprint=fingerprint,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        software=f"imagetag {__version__}",
-    )
-    storage.write(layout.dataset, dataset.model_dump_json(indent=2).encode() + b"\n")
-    get_logger().info(
-        "dataset complete",
-        images=counts,
-        bytes=size,
-        failures=dataset.failures,
-        skipped=dataset.skipped,
-        storage=f"{storage.url}/{layout.root}",
-    )
-    return dataset

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import random
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
 import pytest
 
+from imagetag.demo.scenes import draw_posts
+from imagetag.storage import Storage, open_storage
 from tests.integration.ceph import Ceph, missing
+from tests.integration.scraping import Drawn, Moody
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +44,27 @@ def new_bucket(server: Ceph, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"bucket-{secrets.token_hex(6)}"
     boto3.Session().client("s3").create_bucket(Bucket=name)
     return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+    folder = tmp_path_factory.mktemp("drawn")
+    draw_posts(folder, 120, seed=5)
+    lines = (folder / "posts.jsonl").read_text().splitlines()
+    return Drawn(folder, {post["id"]: post for post in map(json.loads, lines)})
+
+
+@pytest.fixture
+def board(drawn: Drawn) -> Iterator[Moody]:
+    with Moody(drawn.folder) as server:
+        yield server
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path / "data"))
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: 0.01)

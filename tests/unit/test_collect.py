@@ -13,12 +13,14 @@ import pytest
 from PIL import Image
 
 from imagetag import collect
-from imagetag.boards import Board, Post, Site
-from imagetag.collect import Collector, Known, Selection
+from imagetag.boards import Board, Post, Query, Site
+from imagetag.collect import Collector, How
 from imagetag.errors import TransientError
 from imagetag.http import Client
+from imagetag.known import Known
 from imagetag.layout import Layout
 from imagetag.manifest import Row, part_keys, read_parts
+from imagetag.selection import Selection
 from imagetag.storage import Storage, open_storage
 from tests.scripted import Reply, Request, Server, serving
 
@@ -38,13 +40,14 @@ class Shelf(Board):
     """A board whose posts a test has put there."""
 
     def __init__(self, posts: Sequence[Post], url: str) -> None:
-        super().__init__(Site("shelf", "shelf", url), Client(rate=1e5, allow_private_hosts=True))
+        super().__init__(
+            Site("shelf", "shelf", url),
+            Client(rate=1e5, allow_private_hosts=True, obey_robots=False),
+        )
         self.posts = posts
         self.shown = 0
 
-    def page(
-        self, terms: Sequence[str], *, below: int | None, above: int | None, limit: int
-    ) -> list[Post]:
+    def page(self, query: Query, *, below: int | None, above: int | None, limit: int) -> list[Post]:
         found = [post for post in self.posts if below is None or post.id < below][:limit]
         self.shown += len(found)
         return found
@@ -96,7 +99,7 @@ def posts(url: str, count: int, tags: Callable[[int], str] = lambda _: "fox") ->
 
 def collector(storage: Storage, board: Board, concurrency: int = 8) -> Collector:
     known = Known.read(storage, LAYOUT, "shelf", SELECTION.test_fraction)
-    return Collector(storage, board, LAYOUT, SELECTION, concurrency, known)
+    return Collector(storage, board, LAYOUT, SELECTION, How(concurrency), known)
 
 
 def recorded(storage: Storage) -> list[int]:
@@ -119,7 +122,7 @@ def test_takes_the_first_that_can_be_had_whichever_ends_first(
     with pictures(reply) as server:
         board = Shelf(posts(server.url, 40), server.url)
         with collector(storage, board, concurrency) as run:
-            run.collect("positive", board.walk(["fox"], limit=7), 10)
+            run.collect("positive", board.walk(Query(("fox",)), limit=7), 10)
     first = [post_id for post_id in range(40, 0, -1) if post_id not in gone][:10]
     assert recorded(storage) == first
     tried = [post_id for post_id in range(40, 0, -1) if post_id >= first[-1]]
@@ -131,7 +134,7 @@ def test_lists_no_further_than_it_must(storage: Storage) -> None:
     with pictures() as server:
         board = Shelf(posts(server.url, 300), server.url)
         with collector(storage, board) as run:
-            run.collect("positive", board.walk(["fox"], limit=20), 30)
+            run.collect("positive", board.walk(Query(("fox",)), limit=20), 30)
     assert board.shown == 40
 
 
@@ -139,7 +142,7 @@ def test_an_alias_is_noticed_soon_and_nothing_else_is_taken_for_one(storage: Sto
     with pictures() as server:
         board = Shelf(posts(server.url, 900, lambda _: "vixen solo"), server.url)
         with collector(storage, board) as run:
-            run.collect("positive", board.walk(["fox"]), 10)
+            run.collect("positive", board.walk(Query(("fox",))), 10)
         assert board.shown <= 300
         assert dict(run.tags_seen.most_common(2)) == {"vixen": 200, "solo": 200}
 
@@ -147,7 +150,7 @@ def test_an_alias_is_noticed_soon_and_nothing_else_is_taken_for_one(storage: Sto
         mixed = posts(server.url, 900, lambda place: "vixen" if place % 300 else "fox")
         board = Shelf(mixed, server.url)
         with collector(storage, board) as run:
-            run.collect("positive", board.walk(["fox"]), 10)
+            run.collect("positive", board.walk(Query(("fox",))), 10)
     assert recorded(storage) == [900, 600, 300]
     assert run.skipped == {"tag_absent": 897}
 
@@ -157,7 +160,7 @@ def test_rows_are_written_as_it_goes(storage: Storage, monkeypatch: pytest.Monke
     with pictures() as server:
         board = Shelf(posts(server.url, 10), server.url)
         with collector(storage, board) as run:
-            run.collect("positive", board.walk(["fox"]), 10)
+            run.collect("positive", board.walk(Query(("fox",))), 10)
             assert len(recorded(storage)) == 8
     assert len(recorded(storage)) == 10
 
@@ -169,7 +172,7 @@ def test_rows_do_not_wait_for_more_than_some_seconds(
     with pictures() as server:
         board = Shelf(posts(server.url, 3), server.url)
         with collector(storage, board) as run:
-            run.collect("positive", board.walk(["fox"]), 10)
+            run.collect("positive", board.walk(Query(("fox",))), 10)
             assert len(recorded(storage)) == 3
 
 
@@ -182,6 +185,6 @@ def test_many_failures_in_a_row_are_an_outage_and_scattered_ones_are_not(
         board = Shelf(posts(server.url, 90), server.url)
         with outage if gap > 25 else contextlib.nullcontext():
             with collector(storage, board, concurrency=1) as run:
-                run.collect("positive", board.walk(["fox"]), 10)
+                run.collect("positive", board.walk(Query(("fox",))), 10)
     assert run.failed["http_404"] > 25
     assert recorded(storage) == stored

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import random
 import socket
+import ssl
 import threading
 import time
 import zlib
@@ -13,18 +14,25 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from structlog.testing import capture_logs
 
-from imagetag import http
-from imagetag.errors import Terminated
-from imagetag.http import Client, HttpError
+from imagetag import transport
+from imagetag.errors import Terminated, UsageError
+from imagetag.http import Breaker, Client, HttpError
 from tests.scripted import Reply, Request, serving
 
 
 def client(**options: Any) -> Client:
-    return Client(**{"rate": 1000.0, "allow_private_hosts": True, **options})
+    return Client(**{"rate": 1000.0, "obey_robots": False, "allow_private_hosts": True, **options})
 
 
 @pytest.fixture(autouse=True)
@@ -211,10 +219,7 @@ def sending(head: bytes, body: Iterator[bytes]) -> Iterator[str]:
     thread.join()
 
 
-def test_a_body_that_drips_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_BODY_SECONDS", 0.3)
-    monkeypatch.setattr(http, "_ATTEMPTS", 1)
-
+def test_a_body_that_drips_in_is_given_up() -> None:
     def drops() -> Iterator[bytes]:
         for _ in range(100):
             time.sleep(0.05)
@@ -223,7 +228,7 @@ def test_a_body_that_drips_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
     started = time.monotonic()
     with sending(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n", drops()) as url:
         with pytest.raises(HttpError) as caught:
-            client().get(url, max_bytes=1000)
+            client(body_seconds=0.3, attempts=1).get(url, max_bytes=1000)
     assert (caught.value.reason, caught.value.permanent) == ("timeout", False)
     assert time.monotonic() - started < 3
 
@@ -268,13 +273,599 @@ def test_nobody_there_is_a_passing_failure() -> None:
     assert (caught.value.reason, caught.value.permanent) == ("connection", False)
 
 
-def test_stop_ends_waiting_threads_at_once() -> None:
-    with serving(lambda _: Reply(status=503, headers={"Retry-After": "60"})) as server:
+def failure_of(url: str, **options: Any) -> HttpError:
+    with pytest.raises(HttpError) as caught:
+        client(**{"attempts": 1, **options}).get(url, max_bytes=1000)
+    return caught.value
+
+
+# --- What a hostile server may send -----------------------------------------------------------
+
+
+def drips(line: bytes, pause: float = 0.05) -> Iterator[bytes]:
+    for _ in range(60):
+        time.sleep(pause)
+        yield line
+
+
+@pytest.mark.parametrize(
+    ("head", "line"),
+    [
+        (b"HTTP/1.1 200 OK", b"X: y\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"y"),
+        (b"HTTP/1.1 100 Continue\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK", b""),
+    ],
+)
+def test_a_head_that_drips_in_or_never_comes_is_given_up(head: bytes, line: bytes) -> None:
+    started = time.monotonic()
+    with sending(head, drips(line)) as url:
+        error = failure_of(url, head_seconds=0.4, timeout=(5, 1))
+        took = time.monotonic() - started
+    assert (error.reason, error.permanent) == ("timeout", False)
+    assert took < 4
+
+
+def test_gigantic_heads_are_not_read() -> None:
+    for head in (b"X: " + b"y" * (1 << 20), b"\r\n".join([b"X: y"] * 10_000)):
+        with sending(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n", iter(())) as url:
+            error = failure_of(url)
+        assert (error.reason, error.permanent) == ("connection", False)
+
+
+@pytest.mark.parametrize(
+    ("lines", "body"),
+    [
+        (b"Content-Length: 10\r\n", b"0123"),
+        (b"Content-Length: 2000\r\n", b"0" * 600),
+        (b"Content-Length: 10\r\nContent-Encoding: gzip\r\n", b"\x1f\x8b\x08"),
+        (b"Transfer-Encoding: chunked\r\n", b"a\r\n0123"),
+    ],
+)
+def test_a_body_that_is_cut_off_is_a_passing_failure(lines: bytes, body: bytes) -> None:
+    def once() -> Iterator[bytes]:
+        yield body
+
+    with sending(b"HTTP/1.1 200 OK\r\n" + lines, once()) as url:
+        with pytest.raises(HttpError) as caught:
+            client(attempts=1).get(url, max_bytes=10_000)
+    assert (caught.value.reason, caught.value.permanent) == ("truncated", False)
+
+
+@pytest.mark.parametrize("length", [b"ten", b"-4", b"4, 5", b"\xb2", b"9" * 5000, b""])
+def test_a_length_that_is_none_does_no_harm(length: bytes) -> None:
+    def once() -> Iterator[bytes]:
+        yield b"0123"
+
+    with sending(b"HTTP/1.1 200 OK\r\nContent-Length: " + length + b"\r\n", once()) as url:
+        try:
+            assert client(attempts=1).get(url, max_bytes=100).content == b"0123"
+        except HttpError as error:
+            assert error.reason in ("connection", "too_large", "truncated")  # noqa: PT017
+
+
+def test_what_comes_after_a_body_is_not_taken_for_the_next_answer() -> None:
+    more = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+    with sending(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n", iter([b"good" + more])) as url:
+        polite = client(attempts=1)
+        assert polite.get(url, max_bytes=10).content == b"good"
+        with contextlib.suppress(HttpError):  # that server has nothing more to say
+            assert polite.get(url, max_bytes=10).content != b"evil"
+
+
+def test_bombs_within_bombs_are_bounded() -> None:
+    bomb = gzip.compress(gzip.compress(bytes(50 << 20)))
+    with serving(lambda _: Reply(bomb, headers={"Content-Encoding": "gzip, gzip"})) as server:
+        error = failure_of(server.url)
+    assert (error.reason, error.permanent) == ("too_large", True)
+
+
+@pytest.mark.parametrize(
+    "location", ["file:///etc/passwd", "ftp://a/b", "data:,x", "http://[", "http://a:b/", "\x00:"]
+)
+def test_redirects_lead_to_http_alone(location: str) -> None:
+    with serving(lambda _: Reply(status=302, headers={"Location": location})) as server:
+        error = failure_of(server.url)
+    assert error.permanent
+    assert error.reason in ("bad_url", "http_302", "redirects")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.0.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1"),
+        *("::1", "::", "fe80::1%eth0", "fec0::1", "fd00:ec2::254", "ff02::1"),
+        *("::ffff:10.0.0.1", "::10.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::808:808"),
+        *("2002:7f00:1::", "2001:0:808:808::1"),
+    ],
+)
+def test_addresses_that_are_not_public(address: str) -> None:
+    assert transport.refusal(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::"],
+)
+def test_addresses_that_are_public(address: str) -> None:
+    assert transport.refusal(address) is None
+
+
+def test_a_name_that_leads_to_a_private_address_is_not_even_connected_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        error = failure_of(f"http://pictures.example:{port}/", allow_private_hosts=False)
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert (error.reason, error.permanent) == ("private_host", True)
+    assert "pictures.example leads to a private host: 127.0.0.1" in str(error)
+    assert "--allow-private-hosts" in str(error)
+
+
+def test_redirects_to_private_hosts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusal(address: str) -> str | None:
+        return None if address == "127.0.0.1" else "private"
+
+    monkeypatch.setattr(transport, "refusal", refusal)
+
+    def answer(request: Request) -> Reply:
+        where = server.url.replace("127.0.0.1", "127.0.0.2")
+        return Reply(status=302, headers={"Location": where})
+
+    with serving(answer) as server:
+        error = failure_of(server.url, allow_private_hosts=False)
+    assert (error.reason, error.permanent) == ("private_host", True)
+
+
+def test_a_server_cannot_fill_us_with_cookies() -> None:
+    def answer(request: Request) -> Reply:
+        value = "x" * (10_000 if request.number == 0 else 10)
+        return Reply(headers={"Set-Cookie": f"c{request.number}={value}"})
+
+    with serving(answer) as server:
+        polite = client()
+        for _ in range(150):
+            polite.get(server.url, max_bytes=10)
+    assert "cookie" not in server.requests[1].headers
+    assert "c1=xxxxxxxxxx" in server.requests[2].headers["cookie"]
+    assert len(server.requests[-1].headers["cookie"]) < 2000
+
+
+# --- What errors tell -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        *(Reply(status=404), Reply(status=503), Reply(b"x" * 2000), Reply(b"x", length=5)),
+        Reply(status=302, headers={"Location": "file:///x?api_key=hidden&login=hidden"}),
+        Reply(status=302, headers={"Location": "?api_key=hidden"}),
+    ],
+)
+def test_errors_tell_no_credentials(reply: Reply) -> None:
+    params = {"api_key": "hidden", "user_id": "hidden", "tags": "hidden"}
+    with serving(lambda _: reply) as server:
+        for url in (server.url, server.url + "/a?key=hidden&page=2&password_hash=hidden#x"):
+            with pytest.raises(HttpError) as caught:
+                client(attempts=1).get(url, params, max_bytes=1000)
+            text = str(caught.value)
+            assert "hidden" not in text
+            assert server.url in text
+    assert "page=2" in text
+
+
+def test_a_malformed_head_makes_no_log_tell_credentials(caplog: pytest.LogCaptureFixture) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nno header\r\nX: y\r\n"
+    with sending(head, iter([b"ok"])) as url:
+        assert client().get(url, {"api_key": "hidden"}, max_bytes=10).content == b"ok"
+    assert "hidden" not in caplog.text
+
+
+def test_nobody_there_tells_no_credentials() -> None:
+    with serving(lambda _: Reply()) as server:
+        pass
+    url = server.url.replace("//", "//me:hidden@")
+    for bad in (f"{url}/?login=hidden", f"ftp{url}?API_KEY=hidden", "http://a:b/?key=hidden"):
+        assert "hidden" not in str(failure_of(bad))
+
+
+# --- Hosts ------------------------------------------------------------------------------------
+
+
+def test_a_host_has_so_many_requests_at_once_and_no_more() -> None:
+    under_way = most = 0
+    lock = threading.Lock()
+
+    def answer(_: Request) -> Reply:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.05)
+        with lock:
+            under_way -= 1
+        return Reply()
+
+    with serving(answer) as server:
+        polite = client(per_host=2)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: polite.get(server.url, max_bytes=10), range(16)))
+    assert most == 2
+
+
+def test_retry_after_is_for_the_host_that_said_it() -> None:
+    def busy(request: Request) -> Reply:
+        return Reply() if request.number else Reply(status=503, headers={"Retry-After": "3"})
+
+    with serving(busy) as first, serving(lambda _: Reply()) as second:
         polite = client()
         with ThreadPoolExecutor(1) as pool:
-            future = pool.submit(polite.get, server.url, max_bytes=10)
-            threading.Timer(0.3, polite.stop).start()
-            with pytest.raises(Terminated):
-                future.result(timeout=5)
-        with pytest.raises(Terminated):
+            waiting = pool.submit(polite.get, first.url, max_bytes=10)
+            while not first.requests:
+                time.sleep(0.01)
+            for _ in range(20):
+                polite.get(second.url, max_bytes=10)
+            assert not waiting.done()
+            waiting.result(timeout=20)
+
+
+def test_nobody_waits_for_an_hour() -> None:
+    reply = Reply(status=429, headers={"Retry-After": "3600"})
+    with serving(lambda _: reply) as server:
+        polite = client()
+        for _ in range(3):
+            with pytest.raises(HttpError) as caught:
+                polite.get(server.url, max_bytes=10)
+    assert len(server.requests) == 1
+    assert (caught.value.reason, caught.value.permanent) == ("retry_after", False)
+    assert "asks to be left alone for 3600 s" in str(caught.value)
+
+
+def test_an_interval_is_kept() -> None:
+    times: list[float] = []
+
+    def answer(_: Request) -> Reply:
+        times.append(time.monotonic())
+        return Reply()
+
+    with serving(answer) as server:
+        polite = client()
+        polite.set_interval(server.url.removeprefix("http://"), 0.2)
+        with ThreadPoolExecutor(5) as pool:
+            list(pool.map(lambda _: polite.get(server.url, max_bytes=10), range(5)))
+    assert max(times) - min(times) >= 0.78
+
+
+@pytest.fixture
+def exact_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+
+
+@pytest.mark.usefixtures("exact_pauses")
+def test_a_host_that_is_down_is_paused_and_then_asked_by_one_alone() -> None:
+    times: list[float] = []
+    down = True
+    together = threading.Barrier(4)
+
+    def answer(request: Request) -> Reply:
+        times.append(time.monotonic())
+        if request.number < 4:
+            together.wait(20)
+        return Reply(status=500) if down else Reply(b"ok")
+
+    with serving(answer) as server:
+        breaker = Breaker(failures=4, pause=0.5, openings=10)
+        polite = client(attempts=100, back_off=0.3, breaker=breaker)
+        with capture_logs() as logs, ThreadPoolExecutor(4) as pool:
+            waiting = [pool.submit(polite.get, server.url, max_bytes=10) for _ in range(4)]
+            while len(times) < 6:
+                time.sleep(0.01)
+            down = False
+            assert {future.result(timeout=20).content for future in waiting} == {b"ok"}
+    # Four came at once; then one after each pause, the third of which finds an answer.
+    assert times[4] - times[3] >= 0.6
+    assert times[5] - times[4] >= 1.2
+    assert times[6] - times[5] >= 2.4
+    assert len(times) == 4 + 2 + 1 + 3
+    name = server.url.removeprefix("http://")
+    told = [(log["event"], log["host"]) for log in logs if "host" in log]
+    assert told == [("host paused", name)] * 3 + [("host answers again", name)]
+    assert [log["seconds"] for log in logs if log["event"] == "host paused"] == [0.6, 1.2, 2.5]
+
+
+@pytest.mark.usefixtures("exact_pauses")
+def test_a_host_that_stays_down_is_given_up_for_now() -> None:
+    with serving(lambda _: Reply(status=502)) as server:
+        breaker = Breaker(failures=3, pause=0.1, openings=3)
+        polite = client(attempts=100, back_off=0.1, breaker=breaker)
+        with ThreadPoolExecutor(4) as pool:
+            waiting = [pool.submit(polite.get, server.url, max_bytes=10) for _ in range(4)]
+            errors = [future.exception(timeout=20) for future in waiting]
+        asked = len(server.requests)
+        with pytest.raises(HttpError):
             polite.get(server.url, max_bytes=10)
+        assert len(server.requests) == asked, "it is left alone"
+    for error in errors:
+        assert isinstance(error, HttpError)
+        assert (error.reason, error.permanent) == ("http_502", False)
+        assert "times in a row, over 3 pauses, and is given up for now" in str(error)
+    assert asked <= 3 + 3 + 2, "those that open it, those under way then, and the probes"
+
+
+@pytest.mark.usefixtures("exact_pauses")
+def test_failures_between_answers_pause_nobody() -> None:
+    def answer(request: Request) -> Reply:
+        return Reply(status=404 if request.number % 3 else 503)
+
+    with serving(answer) as server:
+        polite = client(attempts=1, breaker=Breaker(failures=2, pause=100.0))
+        for _ in range(30):
+            with pytest.raises(HttpError):
+                polite.get(server.url, max_bytes=10)
+
+
+# --- TLS --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def serving_tls(folder: Path) -> Iterator[tuple[str, Path, list[int]]]:
+    """Serve over TLS; gives the URL, the certificate, and a number for each connection."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    certificate = folder / "certificate.pem"
+    certificate.write_bytes(signed.public_bytes(Encoding.PEM))
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "key.pem").write_bytes(secret)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, folder / "key.pem")
+    connections: list[int] = []
+
+    def serve(raw: socket.socket) -> None:
+        with contextlib.suppress(OSError), raw, context.wrap_socket(raw, server_side=True) as line:
+            while line.recv(1 << 16):
+                line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
+
+    def run() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                raw, _ = listener.accept()
+                connections.append(len(connections))
+                threading.Thread(target=serve, args=(raw,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield f"https://localhost:{listener.getsockname()[1]}", certificate, connections
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_connection_over_tls_is_verified_and_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with serving_tls(tmp_path) as (url, certificate, connections):
+        error = failure_of(url)
+        assert (error.reason, error.permanent) == ("connection", False)
+        assert "CERTIFICATE_VERIFY_FAILED" in str(error)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        connections.clear()
+        polite = client(rate=0.8)  # slots further apart than a connection is trusted unseen
+        for _ in range(3):
+            assert len(polite.get(url, max_bytes=100_000).content) == 100_000
+        assert connections == [0]
+        assert failure_of(url, allow_private_hosts=False).reason == "private_host"
+
+
+# --- Proxies ----------------------------------------------------------------------------------
+
+
+def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda _: Reply(b"by proxy")) as proxy, serving(lambda _: Reply(b"ok")) as server:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        polite = client(allow_private_hosts=False)  # a proxy guards its own network
+        for _ in range(2):
+            answer = polite.get("http://pictures.example/a", max_bytes=10)
+            assert answer.content == b"by proxy"
+        assert polite.sent == len(proxy.requests) == 2
+        assert client().get(server.url, max_bytes=10).content == b"ok"
+
+
+def test_a_proxy_that_cannot_be_paced_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:9")
+    with pytest.raises(UsageError, match="SOCKS"):
+        client().get("http://pictures.example/a", max_bytes=10)
+
+
+# --- A browser's session ----------------------------------------------------------------------
+
+CHALLENGE = Reply(
+    b"<html><noscript>Enable JavaScript</noscript></html>",
+    status=503,
+    headers={"Content-Type": "text/html; charset=utf-8"},
+)
+
+
+def guarded(request: Request) -> Reply:
+    passed = "pass=1" in request.headers.get("cookie", "")
+    return Reply(b"picture") if passed else CHALLENGE
+
+
+def test_goes_on_as_a_browser_that_got_past_the_challenge() -> None:
+    visits: list[str] = []
+
+    def unblock(url: str) -> bool:
+        visits.append(url)
+        time.sleep(0.2)
+        polite.adopt([("pass", "1", "127.0.0.1", "/", False)], "Browser/1.0")
+        return True
+
+    with serving(guarded) as server:
+        polite = client(unblock=unblock, attempts=1, breaker=Breaker(failures=2, pause=1000.0))
+        with ThreadPoolExecutor(8) as pool:
+            futures = [pool.submit(polite.get, server.url, max_bytes=10) for _ in range(8)]
+            assert {future.result(timeout=20).content for future in futures} == {b"picture"}
+    assert visits == [server.url + "/"], "one goes, the others wait"
+    assert server.requests[-1].headers["user-agent"] == "Browser/1.0"
+
+
+def test_a_browser_waits_for_its_turn_too() -> None:
+    with serving(lambda _: Reply()) as server:
+        polite = client(rate=20.0)
+        started = time.monotonic()
+        for _ in range(5):
+            polite.wait_turn(server.url)
+            polite.get(server.url, max_bytes=10)
+        assert time.monotonic() - started >= 9 / 20
+    assert polite.sent == 10
+    polite.stop()
+    with pytest.raises(Terminated):
+        polite.wait_turn(server.url)
+    with pytest.raises(HttpError):
+        polite.wait_turn("http://[")
+
+
+def test_adopted_cookies_go_where_they_belong() -> None:
+    with serving(lambda _: Reply()) as server:
+        polite = client()
+        cookies = [("a", "1", ".example.org", "/", False), ("b", "2", "127.0.0.1", "/", True)]
+        polite.adopt([*cookies, ("c", "3", "127.0.0.1", "/x", False)])
+        polite.get(server.url, max_bytes=10)
+        polite.get(server.url + "/x/y", max_bytes=10)
+    assert "cookie" not in server.requests[0].headers
+    assert server.requests[1].headers["cookie"] == "c=3"
+    assert server.requests[1].headers["user-agent"].startswith("imagetag/")
+
+
+@pytest.mark.parametrize("status", [403, 429, 503])
+@pytest.mark.parametrize("helps", [False, True])
+def test_a_browser_that_does_not_help_is_not_sent_again_and_again(status: int, helps: bool) -> None:
+    visits: list[str] = []
+
+    def unblock(url: str) -> bool:
+        visits.append(url)
+        return helps
+
+    reply = Reply(CHALLENGE.body, status, CHALLENGE.headers)
+    with serving(lambda _: reply) as server:
+        polite = client(attempts=2)
+        polite.unblock = unblock
+        for _ in range(3):
+            with pytest.raises(HttpError) as caught:
+                polite.get(server.url, max_bytes=10)
+    assert caught.value.reason == f"http_{status}"
+    assert caught.value.permanent == (status == 403)
+    assert len(visits) == (5 if helps else 1)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(CHALLENGE.body, 404, CHALLENGE.headers),
+        Reply(CHALLENGE.body, 403, {"Content-Type": "application/json"}),
+        Reply(b"<html>Forbidden</html>", 403, CHALLENGE.headers),
+        Reply(CHALLENGE.body, 429, {**CHALLENGE.headers, "Retry-After": "0"}),
+        Reply(b" " * (300 << 10) + CHALLENGE.body, 403, CHALLENGE.headers),
+    ],
+)
+def test_what_is_no_challenge_needs_no_browser(reply: Reply) -> None:
+    visits: list[str] = []
+
+    def unblock(url: str) -> bool:
+        visits.append(url)
+        return True
+
+    with serving(lambda _: reply) as server:
+        failure_of(server.url, unblock=unblock)
+    assert visits == []
+
+
+# --- Stopping ---------------------------------------------------------------------------------
+
+
+def ends_soon(url: str, **options: Any) -> None:
+    """Check that a request that waits ends when the client is stopped."""
+    polite = client(**options)
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(polite.get, url, max_bytes=10) for _ in range(2)]
+        time.sleep(0.4)
+        assert not any(future.done() for future in futures)
+        stopped = time.monotonic()
+        polite.stop()
+        for future in futures:
+            with pytest.raises(Terminated):
+                future.result(timeout=20)
+    assert time.monotonic() - stopped < 5  # and not the minutes that each would take
+    with pytest.raises(Terminated):
+        polite.get(url, max_bytes=10)
+
+
+def test_stop_ends_who_waits_for_a_slot() -> None:
+    with serving(lambda _: Reply()) as server:
+        ends_soon(server.url, rate=0.0001)
+
+
+@pytest.mark.usefixtures("exact_pauses")
+def test_stop_ends_who_waits_for_a_host_that_is_down() -> None:
+    with serving(lambda _: Reply(status=503)) as server:
+        ends_soon(server.url, back_off=0.1, breaker=Breaker(failures=2, pause=200.0))
+
+
+def test_stop_ends_who_waits_as_a_server_asked() -> None:
+    with serving(lambda _: Reply(status=503, headers={"Retry-After": "60"})) as server:
+        ends_soon(server.url)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])  # an answer, and a handshake
+@pytest.mark.parametrize("robots", [False, True])
+def test_stop_ends_who_waits_for_a_silent_server(scheme: str, robots: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
+        ends_soon(url, timeout=(200.0, 200.0), obey_robots=robots)
+
+
+def test_stop_ends_who_waits_for_a_place() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        ends_soon(url, timeout=(200.0, 200.0), per_host=1)
+
+
+def test_stop_ends_who_waits_for_a_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        address = listener.getsockname()
+        with contextlib.ExitStack() as stack:
+            for _ in range(3):  # no more are let in
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(address)
+            ends_soon(f"http://127.0.0.1:{address[1]}", timeout=(200.0, 200.0))
+
+
+def test_stop_ends_who_waits_for_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(100) and [])
+    ends_soon("http://slow.example", timeout=(200.0, 200.0))
+    answered.set()
+
+
+def test_a_name_server_and_a_host_that_never_answer_are_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(100) and [])
+    error = failure_of("http://slow.example", timeout=(0.2, 0.2))
+    answered.set()
+    assert (error.reason, error.permanent) == ("connection", False)

@@ -177,7 +177,7 @@ def test_an_image_has_a_name_that_is_its_content(md5: str, ext: str) -> None:
         Layout("asuka").image("train", "positive", md5, ext)
 
 
-@pytest.mark.parametrize("kind", ["part", "failed"])
+@pytest.mark.parametrize("kind", ["part", "failed", "curated"])
 def test_a_parts_kind_is_read_from_its_key(kind: str) -> None:
     layout = Layout("asuka")
     key = layout.part(kind, "ab" * 12)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -15,14 +16,19 @@ from hypothesis import strategies as st
 from imagetag.errors import InputError
 from imagetag.layout import Layout
 from imagetag.manifest import (
+    Curation,
     Dataset,
     Failure,
     Row,
+    Verdict,
+    curated,
     distinct,
     load_dataset,
     part_keys,
+    read_changes,
     read_parts,
     read_rows,
+    standing_curation,
     summarize,
     write_part,
 )
@@ -211,6 +217,11 @@ def test_without_the_marker_there_is_no_dataset(storage: LocalStorage) -> None:
         a_dataset(["/etc/passwd"]).model_dump_json().encode(),
         a_dataset([Layout("other").part("part", "ab" * 12)]).model_dump_json().encode(),
         a_dataset([LAYOUT.part("failed", "ab" * 12)]).model_dump_json().encode(),
+        a_dataset([LAYOUT.part("curated", "ab" * 12)]).model_dump_json().encode(),
+        a_dataset([], curation=Curation(parts=("../../etc/passwd",))).model_dump_json().encode(),
+        a_dataset([], curation=Curation(parts=(LAYOUT.part("part", "ab" * 12),)))
+        .model_dump_json()
+        .encode(),
     ],
 )
 def test_a_summary_that_is_not_ours_is_refused(storage: LocalStorage, content: bytes) -> None:
@@ -271,3 +282,71 @@ def test_swapping_two_labels_changes_the_fingerprint() -> None:
     one = [a_row(1), a_row(2, label="negative")]
     other = [a_row(1, label="negative"), a_row(2)]
     assert summarize(one)[2] != summarize(other)[2]
+
+
+def a_verdict(row: Row, *, dropped: bool = False, group: str | None = None) -> Verdict:
+    return Verdict(md5=row.md5, twin=None, dropped=dropped, group=group, conflicting=False)
+
+
+def test_a_dataset_of_before_curation_and_hashes_is_read(storage: LocalStorage) -> None:
+    row = json.loads(a_row().model_dump_json())
+    del row["phashes"]
+    key = LAYOUT.part("part", "ab" * 12)
+    storage.write(key, json.dumps(row).encode() + b"\n")
+    marker = json.loads(a_dataset([key]).model_dump_json())
+    del marker["curation"]
+    storage.write(LAYOUT.dataset, json.dumps(marker).encode())
+    assert list(read_rows(storage, load_dataset(storage, LAYOUT.tag))) == [a_row()]
+
+
+def test_rows_are_read_as_curation_left_them(storage: LocalStorage) -> None:
+    rows = [a_row(number) for number in range(5)]
+    part = write_part(storage, LAYOUT, "part", rows)
+    verdicts = [a_verdict(rows[1], dropped=True), a_verdict(rows[3], group="safebooru:0")]
+    key = write_part(storage, LAYOUT, "curated", verdicts)
+    store(storage, a_dataset([part]))
+    assert list(read_rows(storage, load_dataset(storage, LAYOUT.tag))) == rows  # not named yet
+    store(storage, a_dataset([part], curation=Curation(parts=(key,))))
+    moved = rows[3].model_copy(update={"group": "safebooru:0"})
+    assert list(read_rows(storage, load_dataset(storage, LAYOUT.tag))) == [
+        *(rows[0], rows[2], moved, rows[4])
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.none() | st.sampled_from("ab")), max_size=30))
+def test_what_one_part_drops_no_other_brings_back(said: list[tuple[int, str | None]]) -> None:
+    rows = [a_row(number) for number in range(10)]
+    with TemporaryDirectory() as folder:
+        storage = LocalStorage(Path(folder))
+        parts = [
+            write_part(
+                storage,
+                LAYOUT,
+                "curated",
+                [a_verdict(rows[number], dropped=group is None, group=group)],
+            )
+            for number, group in said
+        ]
+        left = list(curated(rows, read_changes(storage, parts)))
+    dropped = {number for number, group in said if group is None}
+    assert [row.md5 for row in left] == [
+        row.md5 for number, row in enumerate(rows) if number not in dropped
+    ]
+    groups: dict[str, str] = {}
+    for number, group in said:
+        groups.setdefault(rows[number].md5, group or "")
+    for row, old in zip(left, [old for n, old in enumerate(rows) if n not in dropped], strict=True):
+        assert row == old.model_copy(update={"group": groups.get(row.md5, old.group)})
+
+
+def test_every_stored_curated_part_stands_until_the_next_curation(storage: LocalStorage) -> None:
+    assert standing_curation(storage, LAYOUT) is None
+    rows = [a_row(1), a_row(2)]
+    named = write_part(storage, LAYOUT, "curated", [a_verdict(rows[0], dropped=True)])
+    store(storage, a_dataset([], curation=Curation(parts=(named,), method=1, dropped=1)))
+    assert standing_curation(storage, LAYOUT) == Curation(parts=(named,), method=1, dropped=1)
+    later = write_part(storage, LAYOUT, "curated", [a_verdict(rows[1], dropped=True)])
+    standing = standing_curation(storage, LAYOUT)
+    assert standing == Curation(parts=tuple(sorted((named, later))), dropped=2)
+    storage.delete(LAYOUT.dataset)
+    assert standing_curation(storage, LAYOUT) == standing

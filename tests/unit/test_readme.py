@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from imagetag import errors, job
+from imagetag.boards import SITES
 from imagetag.settings import JobSettings, TagSettings, default_text, option_name
 from jobs.cli import JOBS
 
@@ -58,6 +59,14 @@ def test_every_exit_code_is_told() -> None:
     told = {int(code) for code in re.findall(r"^\| (\d+) \|", _README, re.MULTILINE)}
     codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
     assert told == codes | {job.EXIT_DEFECT, job.EXIT_INTERRUPTED}
+
+
+def test_every_board_is_in_the_table() -> None:
+    rows = [
+        f"| `{site.name}` | {site.engine} | {site.root.removeprefix('https://')} | {site.login} |"
+        for site in SITES.values()
+    ]
+    assert "\n".join(rows) in _README
 
 
 def test_pictures_and_files_that_are_named_exist() -> None:

@@ -2,46 +2,128 @@
 
 from __future__ import annotations
 
+import importlib
+import os.path
 import re
+from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlsplit
 
-from imagetag.boards.base import Board, BoardError, Post, Site
-from imagetag.boards.gelbooru02 import Gelbooru02
+from imagetag.boards.base import NO_LOGIN, Board, BoardError, Login, Post, Query, Site
 from imagetag.errors import UsageError
 from imagetag.http import Client
 
-__all__ = ["ENGINES", "SITES", "Board", "BoardError", "Post", "Site", "open_board"]
+__all__ = [
+    "ENGINES",
+    "SITES",
+    "Board",
+    "BoardError",
+    "Login",
+    "Post",
+    "Query",
+    "Site",
+    "open_board",
+]
 
-ENGINES: dict[str, type[Board]] = {"gelbooru02": Gelbooru02}
+
+@dataclass(frozen=True)
+class Engine:
+    """A board's software, as a row of data; its module has the engine's name.
+
+    Attributes:
+        board: the class in that module.
+        page_size: the most posts that a board of it lists at once.
+        login: whether its API takes a user and a key.
+        local: whether it reads a path instead of a URL.
+
+    """
+
+    board: str
+    page_size: int
+    login: Literal["none", "optional"] = "none"
+    local: bool = False
+
+
+# By name. A module is imported when a board of it is opened.
+ENGINES: dict[str, Engine] = {
+    "gelbooru02": Engine("Gelbooru02", 1000, "optional"),
+    "gelbooru": Engine("Gelbooru", 100, "optional"),
+    "danbooru": Engine("Danbooru", 200, "optional"),
+    "moebooru": Engine("Moebooru", 100),
+    "e621": Engine("E621", 320, "optional"),
+    "philomena": Engine("Philomena", 50, "optional"),
+    "folder": Engine("FolderBoard", 1000, local=True),
+    "links": Engine("LinksBoard", 1000, local=True),
+}
+
+# Seconds between two requests are those that the boards' own rules ask for.
+SITES: dict[str, Site] = {
+    site.name: site
+    for site in (
+        Site("safebooru", "gelbooru02", "https://safebooru.org", 1000),
+        Site("tbib", "gelbooru02", "https://tbib.org", 1000),
+        Site("xbooru", "gelbooru02", "https://xbooru.com", 1000),
+        Site("hypnohub", "gelbooru02", "https://hypnohub.net", 1000),
+        Site("gelbooru", "gelbooru", "https://gelbooru.com", 100, login="required"),
+        Site("danbooru", "danbooru", "https://danbooru.donmai.us", 200, 0.1, "optional"),
+        Site("safebooru-donmai", "danbooru", "https://safebooru.donmai.us", 200, 0.1, "optional"),
+        Site("yandere", "moebooru", "https://yande.re", 100),
+        Site("konachan", "moebooru", "https://konachan.com", 100),
+        Site("konachan-net", "moebooru", "https://konachan.net", 100),
+        Site("e621", "e621", "https://e621.net", 320, 1.0, "optional"),
+        Site("e926", "e621", "https://e926.net", 320, 1.0, "optional"),
+        Site("derpibooru", "philomena", "https://derpibooru.org", 50, login="optional"),
+        Site("ponybooru", "philomena", "https://ponybooru.org", 50, login="optional"),
+        Site("furbooru", "philomena", "https://furbooru.org", 50, login="optional"),
+    )
+}
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s@:\[\]<>\\^`{|}\"]+)(:\d+)?")
 
-SITES: dict[str, Site] = {"safebooru": Site("safebooru", "gelbooru02", "https://safebooru.org")}
 
-
-def open_board(spec: str, client: Client) -> Board:
-    """Open a board by its name in the table, or as `engine+https://host`.
+def open_board(spec: str, client: Client, login: Login = NO_LOGIN) -> Board:
+    """Open a board by its name in the table, as `engine+https://host`, or as `engine+PATH`.
 
     Raises:
-        UsageError: if there is no such name or engine, or the URL is not one.
+        UsageError: if there is no such name or engine, the URL is not one, or the board wants
+            credentials that are not given.
+        InputError: if there is nothing in the path.
 
     """
-    engine, plus, root = spec.partition("+")
+    site = _site(spec)
+    module = importlib.import_module(f"imagetag.boards.{site.engine}")
+    board: Board = getattr(module, ENGINES[site.engine].board)(site, client, login)
+    if site.interval:
+        client.set_interval(site.root, site.interval)
+    return board
+
+
+def _site(spec: str) -> Site:
+    name, plus, root = spec.partition("+")
     if not plus:
-        site = SITES.get(spec)
-        if site is None:
-            raise UsageError(
-                f"--board {spec!r}: there are {', '.join(SITES)}, or any by ENGINE+URL, "
-                "such as gelbooru02+https://example.org"
-            )
-        return ENGINES[site.engine](site, client)
-    if engine not in ENGINES:
-        raise UsageError(f"--board {spec!r}: no engine {engine!r}; there are {', '.join(ENGINES)}")
-    return ENGINES[engine](Site(_site_name(spec, root), engine, root), client)
+        if spec in SITES:
+            return SITES[spec]
+        raise UsageError(
+            f"--board {spec!r}: there are {', '.join(SITES)}, or any by ENGINE+URL, "
+            "such as gelbooru02+https://example.org"
+        )
+    engine = ENGINES.get(name)
+    if engine is None:
+        raise UsageError(f"--board {spec!r}: no engine {name!r}; there are {', '.join(ENGINES)}")
+    board = _path_name(spec, name, root) if engine.local else _host_name(spec, root)
+    return Site(board, name, root, engine.page_size, login=engine.login)
 
 
-def _site_name(spec: str, root: str) -> str:
-    """Return what manifests call the board: its host, port and path."""
+def _path_name(spec: str, engine: str, path: str) -> str:
+    """Return what manifests call a folder or a file: the engine and its last component."""
+    last = path.rstrip("/") if "://" in path else os.path.abspath(path)  # noqa: PTH100 - no `..`
+    if not path or "\0" in path:
+        raise UsageError(f"--board {spec!r}: {path!r} is not a path")
+    return f"{engine}:{last.rpartition('/')[2]}".encode(errors="replace").decode()
+
+
+def _host_name(spec: str, root: str) -> str:
+    """Return what manifests call a board on the net: its host, port and path."""
     try:
         parts = urlsplit(root)
         plain = parts.port != 0 and not parts.query and not parts.fragment

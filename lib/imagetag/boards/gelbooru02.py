@@ -6,258 +6,220 @@ The API is asked first (JSON, then XML); where it is closed, the list and view p
 from __future__ import annotations
 
 import html
-import json
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
-from urllib.parse import parse_qs, urljoin, urlsplit
-from xml.etree.ElementTree import ParseError
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
 
-import defusedxml.ElementTree
 from bs4 import BeautifulSoup, Tag, XMLParsedAsHTMLWarning
 from bs4.exceptions import ParserRejectedMarkup
-from defusedxml.common import DefusedXmlException
 
-from imagetag.boards.base import Board, BoardError, Post, Site
-from imagetag.errors import TransientError, UsageError
+from imagetag.boards import fields as read
+from imagetag.boards.api import MAX_LISTING
+from imagetag.boards.base import NO_LOGIN, BoardError, Login, Post, Query, Site
+from imagetag.boards.dapi import DapiBoard, posts_in
+from imagetag.boards.fields import Page
+from imagetag.errors import UsageError
 from imagetag.http import Client, HttpError
 from imagetag.log import get_logger
 from imagetag.manifest import Rating
 
-_MAX_LISTING = 16 << 20  # bytes
 _MAX_PAGE = 2 << 20  # bytes
 _MAX_DEPTH = 256  # elements within each other; what is asked of a page costs its size times that
-_MAX_ID = 10**15
-_API_LIMIT = 1000  # posts; what the engine allows at once
-_RATINGS: dict[str, Rating] = {
-    "g": "general",
-    "general": "general",
-    "s": "general",
-    "safe": "general",
-    "sensitive": "sensitive",
-    "q": "questionable",
-    "questionable": "questionable",
-    "e": "explicit",
-    "explicit": "explicit",
-}
-_MD5 = re.compile(r"[0-9a-f]{32}")
 # Ends whatever a page leaves open: over tags without an end the parser takes quadratic time.
 _ENDS = "\"'>--></a>"
 _SIZE = re.compile(r"Size:\s*(\d{1,6})\s*x\s*(\d{1,6})", re.IGNORECASE)
 _RATING = re.compile(r"rating:\s*(\w+)", re.IGNORECASE)
+_SCORE = re.compile(r"(?<!\S)score:\s*(-?\d{1,9})", re.IGNORECASE)
+_POSTED = re.compile(r"Posted:\s*(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", re.IGNORECASE)
 
 # A closed API's complaint in the place of a page is no page either; that is all there is to say.
 warnings.filterwarnings("ignore", category=XMLParsedAsHTMLWarning)
 
-Reader = Callable[[Sequence[str], int], "list[Post]"]
+Reader = Callable[[Sequence[str], int], Page]
 
 
 class _Closed(Exception):
     """The board does not let itself be asked this way."""
 
+    def __init__(self, why: str, refused: UsageError | None = None) -> None:
+        super().__init__(why)
+        self.refused = refused
 
-class Gelbooru02(Board):
+
+class Gelbooru02(DapiBoard):
     """A board of the engine Gelbooru Beta 0.2."""
 
-    def __init__(self, site: Site, client: Client) -> None:
-        super().__init__(site, client)
-        self._readers: dict[str, Reader] = {
+    engine = "Gelbooru 0.2"
+    most = 1000
+    ratings: ClassVar[Mapping[str, Rating]] = {
+        "g": "general",
+        "general": "general",
+        "s": "general",
+        "safe": "general",
+        "sensitive": "sensitive",
+        "q": "questionable",
+        "questionable": "questionable",
+        "e": "explicit",
+        "explicit": "explicit",
+    }
+    left_out = ("questionable", "explicit")  # `general` and `safe` are one under two names
+
+    def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
+        super().__init__(site, client, login)
+        # JSON does not tell when a post was made: who wants to know it asks in another order.
+        ways: dict[str, Reader] = {
             "json": self._read_json,
             "xml": self._read_xml,
             "html": self._read_html,
         }
-        self._settled = False
+        self._ways = {False: ways, True: {name: ways[name] for name in ("xml", "html", "json")}}
+        self._settled: set[bool] = set()
 
-    def page(
-        self, terms: Sequence[str], *, below: int | None, above: int | None, limit: int
-    ) -> list[Post]:
-        """Return the newest posts that match, as the base class says."""
-        bounds = [f"id:<{below}"] if below is not None else []
-        bounds += [f"id:>{above}"] if above is not None else []
-        limit = min(limit, _API_LIMIT)
+    def _list(self, query: Query, below: int | None, above: int | None, limit: int) -> Page:
+        terms = self._terms(query, below, above)
+        settled = query.dated in self._settled
+        refusals: list[UsageError | None] = []
         complaints: list[str] = []
-        answered = False
-        for name, reader in self._readers.items():
+        best: Page | None = None
+        for name, reader in self._ways[query.dated].items():
             try:
-                posts = reader([*terms, *bounds], limit)
+                found = reader(terms, limit)
             except _Closed as error:
                 complaints.append(f"{name}: {error}")
+                refusals.append(error.refused)
                 continue
-            answered = True
             # An answer without posts may also be what a closed API says: until one way has shown
             # a post, the others are asked too.
-            if posts and not self._settled:
-                self._settled = True
-                self._readers = {name: reader}
+            if found.posts and not settled:
+                self._settled.add(query.dated)
+                self._ways[query.dated] = {name: reader}
                 get_logger().info("reading the board", board=self.site.name, by=name)
-            if posts or self._settled:
-                return posts
-        if not answered:
-            raise BoardError(
-                f"{self.root} answers nothing that can be read as Gelbooru 0.2 "
-                f"({'; '.join(complaints)}); check --board"
-            )
-        return []
+            if found.posts or settled:
+                return found
+            if best is None or found.unreadable:
+                best = found
+        if best is None:
+            refused = next((error for error in refusals if error), None)
+            if refused and all(refusals):
+                raise refused
+            raise self._nonsense("; ".join(complaints))
+        return best
 
     def complete(self, post: Post) -> Post:
         """Read the post's own page, where only a list page is known of it."""
         if post.file_url is not None:
             return post
         answer = self.client.get(post.page_url, max_bytes=_MAX_PAGE)
-        return replace(post, **_view_fields(answer.content, answer.url))
+        return replace(post, **self._view_fields(answer.content, answer.url))
 
-    def _read_json(self, terms: Sequence[str], limit: int) -> list[Post]:
-        content = self._ask_api(terms, limit, json="1")
+    def _read_json(self, terms: Sequence[str], limit: int) -> Page:
+        content = self._call(self._api(terms, limit) | {"json": "1"})
         if not content.strip():  # what the engine says when nothing matches, and not only then
-            if self._settled:
-                return []
+            if False in self._settled:
+                return Page([])
             raise _Closed("nothing")
         try:
-            found = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise _Closed(f"not JSON ({str(error)[:60]})") from error
-        if isinstance(found, dict):
-            found = found.get("post", [] if "@attributes" in found else None)
+            found = posts_in(read.load_json(content))
+        except ValueError as error:
+            raise _Closed(f"not JSON ({str(error)[:60]})") from None
         if not isinstance(found, list):
             raise _Closed("no list of posts")
-        return self._posts(found)
+        return self._checked(found)
 
-    def _read_xml(self, terms: Sequence[str], limit: int) -> list[Post]:
-        content = self._ask_api(terms, limit)
+    def _read_xml(self, terms: Sequence[str], limit: int) -> Page:
+        content = self._call(self._api(terms, limit))
         try:
-            root = defusedxml.ElementTree.fromstring(content, forbid_dtd=True)
-        except (ParseError, DefusedXmlException, LookupError, ValueError) as error:
-            raise _Closed(f"not XML ({str(error)[:60] or type(error).__name__})") from error
-        if root.tag != "posts":
-            raise _Closed(f"<{root.tag[:20]}> {root.get('reason', '')[:80]}".strip())
-        return self._posts(element.attrib for element in root.iter("post"))
+            return self._checked(read.load_xml_posts(content))
+        except ValueError as error:
+            raise _Closed(str(error)) from None
 
-    def _ask_api(self, terms: Sequence[str], limit: int, **extra: str) -> bytes:
-        params = {"page": "dapi", "s": "post", "q": "index", **extra}
-        params |= {"limit": str(limit), "tags": " ".join(terms)}
-        return self._get("/index.php", params, _MAX_LISTING)
-
-    def _get(self, path: str, params: dict[str, str], max_bytes: int) -> bytes:
-        try:
-            return self.client.get(self.root + path, params, max_bytes=max_bytes).content
-        except HttpError as error:
-            if error.reason == "private_host":
-                raise UsageError(f"--board {self.root}: {error}") from error
-            if error.permanent:
-                raise _Closed(str(error)) from error
-            raise TransientError(f"the board cannot be listed: {error}") from error
-
-    def _posts(self, found: Iterable[Any]) -> list[Post]:
-        posts = []
-        malformed = 0
-        for fields in found:
-            try:
-                posts.append(self._post(fields))
-            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-                malformed += 1
-        if malformed:
-            get_logger().warning("posts that cannot be read are left out", posts=malformed)
-        if malformed and not posts:
+    def _checked(self, found: Sequence[Any]) -> Page:
+        listed = read.read_posts(found, self._post)
+        if listed.unreadable and not listed.posts and not listed.ids:
             raise _Closed("none of the posts has the fields of this engine")
-        return _newest_first(posts)
+        return listed
 
-    def _post(self, fields: Mapping[str, Any]) -> Post:
-        post_id = int(fields["id"])
-        file_url = str(fields.get("file_url") or "")
-        if not file_url and fields.get("image"):  # older boards leave the URL to the reader
-            file_url = f"images/{fields.get('directory', '')}/{fields['image']}"
-        md5 = str(fields.get("md5") or fields.get("hash") or "").lower()
-        tags = html.unescape(fields["tags"])
-        if not 0 < post_id < _MAX_ID:
-            raise ValueError("not an id")
-        f"{tags}{file_url}".encode()  # JSON can hold what is no Unicode, and a manifest cannot
-        return Post(
-            id=post_id,
-            board=self.site.name,
-            page_url=self._page_url(post_id),
-            # An empty URL is how a deleted post looks: there is no file, and no page will tell.
-            file_url=urljoin(self.root + "/", file_url) if file_url else "",
-            md5=md5 if _MD5.fullmatch(md5) else None,
-            width=_positive(fields.get("width")),
-            height=_positive(fields.get("height")),
-            tags=tuple(tags.split()),
-            rating=_RATINGS.get(str(fields.get("rating", "")).lower()),
-            parent_id=_positive(fields.get("parent_id"), _MAX_ID),
-        )
+    def _call(self, params: Mapping[str, str], max_bytes: int = MAX_LISTING) -> bytes:
+        try:
+            return self._get("/index.php", params, max_bytes)
+        except HttpError as error:
+            failure = self._failure(error)
+            if error.reason == "private_host" or not isinstance(failure, UsageError | BoardError):
+                raise failure from None
+            refused = failure if isinstance(failure, UsageError) else None
+            raise _Closed(self._plain(str(error)), refused) from None
 
-    def _page_url(self, post_id: int) -> str:
-        return f"{self.root}/index.php?page=post&s=view&id={post_id}"
-
-    def _read_html(self, terms: Sequence[str], _limit: int) -> list[Post]:
+    def _read_html(self, terms: Sequence[str], _limit: int) -> Page:
         params = {"page": "post", "s": "list", "tags": " ".join(terms), "pid": "0"}
         try:
-            soup = _soup(self._get("/index.php", params, _MAX_PAGE))
+            soup = _soup(self._call(params, _MAX_PAGE))
         except BoardError as error:
-            raise _Closed(str(error)) from error
-        posts = []
+            raise _Closed(str(error)) from None
+        posts = list(self._thumbnails(soup))
+        if not posts and soup.select_one("#post-list, .content, #content") is None:
+            raise _Closed("no list of posts in the page")
+        return Page(read.newest_first(posts))
+
+    def _thumbnails(self, soup: BeautifulSoup) -> Iterator[Post]:
         for link in soup.select("span.thumb a[href], .image-list a[href]"):
             image = link.find("img")
             post_id = _id_in(str(link["href"]))
             if not isinstance(image, Tag) or post_id is None:
                 continue
-            title = str(image.get("title") or image.get("alt") or "")
-            rating = _RATING.search(title)
-            words = html.unescape(title).split()
-            posts.append(
-                Post(
-                    id=post_id,
-                    board=self.site.name,
-                    page_url=self._page_url(post_id),
-                    file_url=None,
-                    md5=None,
-                    width=None,
-                    height=None,
-                    tags=tuple(w for w in words if not re.match(r"(score|rating):", w)),
-                    rating=_RATINGS.get(rating[1].lower()) if rating else None,
-                    parent_id=None,
-                )
+            title = html.unescape(str(image.get("title") or image.get("alt") or ""))
+            rating, score = _RATING.search(title), _SCORE.search(title)
+            plain = [word for word in title.split() if not re.match(r"(score|rating):", word)]
+            yield Post(
+                id=post_id,
+                board=self.site.name,
+                page_url=self._page_url(post_id),
+                file_url=None,
+                md5=None,
+                width=None,
+                height=None,
+                tags=tuple(dict.fromkeys(plain)),
+                rating=read.rating(rating and rating[1], self.ratings),
+                parent_id=None,
+                score=read.score(score and score[1]),
             )
-        if not posts and soup.select_one("#post-list, .content, #content") is None:
-            raise _Closed("no list of posts in the page")
-        return _newest_first(posts)
 
-
-def _newest_first(posts: Iterable[Post]) -> list[Post]:
-    return sorted({post.id: post for post in posts}.values(), key=lambda post: -post.id)
+    def _view_fields(self, content: bytes, url: str) -> dict[str, Any]:
+        """Return what a post's page tells beyond its list entry."""
+        soup = _soup(content)
+        links = [
+            str(link["href"])
+            for link in soup.find_all("a", href=True)
+            if link.get_text().strip().lower() == "original image"
+        ]
+        image = soup.select_one("img#image[src]")
+        file_url = links[0] if links else str(image["src"]) if image else ""
+        text = soup.get_text(" ")
+        size, rating, posted = _SIZE.search(text), _RATING.search(text), _POSTED.search(text)
+        score = soup.select_one('span[id^="psc"]')
+        fields: dict[str, Any] = {"file_url": _leads_to(url, file_url)}
+        if size:
+            fields |= {"width": int(size[1]) or None, "height": int(size[2]) or None}
+        if rating:
+            fields["rating"] = read.rating(rating[1], self.ratings)
+        if score:
+            fields["score"] = read.score(score.get_text().strip())
+        if posted:
+            fields["created_at"] = read.moment(posted[1])
+        parent = soup.select_one('a[href*="parent:"], a[href*="parent%3A"]')
+        if parent is not None:
+            found = re.search(r"parent(?::|%3A)(\d{1,15})", str(parent["href"]), re.ASCII)
+            fields["parent_id"] = read.positive(found[1], read.MAX_ID) if found else None
+        return fields
 
 
 def _id_in(url: str) -> int | None:
     try:
-        return _positive(parse_qs(urlsplit(url).query).get("id", [""])[0], _MAX_ID)
+        return read.positive(parse_qs(urlsplit(url).query).get("id", [""])[0], read.MAX_ID)
     except ValueError:  # half an IPv6 address, or too many parameters
         return None
-
-
-def _view_fields(content: bytes, url: str) -> dict[str, Any]:
-    """Return what a post's page tells beyond its list entry."""
-    soup = _soup(content)
-    links = [
-        str(link["href"])
-        for link in soup.find_all("a", href=True)
-        if link.get_text().strip().lower() == "original image"
-    ]
-    image = soup.select_one("img#image[src]")
-    file_url = links[0] if links else str(image["src"]) if image else ""
-    text = soup.get_text(" ")
-    size = _SIZE.search(text)
-    rating = _RATING.search(text)
-    fields: dict[str, Any] = {"file_url": _joined(url, file_url) if file_url else ""}
-    if size:
-        fields |= {"width": int(size[1]) or None, "height": int(size[2]) or None}
-    if rating:
-        fields["rating"] = _RATINGS.get(rating[1].lower())
-    parent = soup.select_one('a[href*="parent:"], a[href*="parent%3A"]')
-    if parent is not None:
-        found = re.search(r"parent(?::|%3A)(\d{1,15})", str(parent["href"]))
-        fields["parent_id"] = int(found[1]) if found else None
-    return fields
 
 
 def _soup(content: bytes) -> BeautifulSoup:
@@ -273,15 +235,8 @@ def _soup(content: bytes) -> BeautifulSoup:
     return soup
 
 
-def _joined(base: str, url: str) -> str:
+def _leads_to(base: str, url: str) -> str:
     try:
-        return urljoin(base, url)
+        return read.file_url(base, url)
     except ValueError:
         return ""
-
-
-def _positive(value: Any, most: int = 10**6) -> int | None:
-    text = str(value)
-    if not (text.isascii() and text.isdigit() and len(text) < 20):
-        return None
-    return int(text) if 0 < int(text) < most else None

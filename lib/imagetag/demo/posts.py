@@ -1,16 +1,15 @@
-"""The posts of a local board, and the search language of Gelbooru Beta 0.2 over them."""
+"""The posts of a local board: what `posts.jsonl` tells of them, and an index of their tags."""
 
 from __future__ import annotations
 
+import hashlib
 import io
-import operator
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from PIL import Image
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -22,6 +21,9 @@ from imagetag.manifest import Md5, Rating
 
 _THUMB_SIDE = 150  # pixels
 _SAMPLE_WIDTH = 850  # pixels; a wider picture's page shows a smaller copy
+
+Status = Literal["active", "deleted", "banned"]
+Category = Literal["general", "artist", "copyright", "character", "species", "meta", "lore"]
 
 
 def _checked_tag(tag: str) -> str:
@@ -35,7 +37,12 @@ def _printable(text: str) -> str:
 
 
 class Post(BaseModel):
-    """A line of `posts.jsonl`. Sizes are in pixels; `path` is the picture's file."""
+    """A line of `posts.jsonl`. Sizes are in pixels; `path` is the picture's file.
+
+    A deleted post is shown, hidden or stripped, as its engine does. A banned one is kept from the
+    public: its picture's address is not told; engines that know no such thing treat it as deleted.
+    `categories` has the tags that are not general. `size` is in bytes, and that of the file.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -49,24 +56,12 @@ class Post(BaseModel):
     ext: Literal["jpg", "jpeg", "png", "webp", "gif", "bmp"]
     parent_id: int | None = Field(None, ge=1, le=10**12)
     score: int = Field(0, ge=-(10**6), le=10**6)
+    status: Status = "active"
+    categories: dict[str, Category] = {}
+    size: int = Field(0, ge=0)
     created_at: AwareDatetime = datetime(2024, 1, 1, tzinfo=UTC)
     author: Annotated[str, AfterValidator(_printable)] = "board"
     source: Annotated[str, AfterValidator(_printable)] = ""
-
-    @property
-    def directory(self) -> int:
-        """The number of the folder in the picture's URL."""
-        return 1 + self.id // 1000
-
-    @property
-    def image_path(self) -> str:
-        """The URL path of the picture as it is."""
-        return f"/images/{self.directory}/{self.md5}.{self.ext}"
-
-    @property
-    def thumb_path(self) -> str:
-        """The URL path of the thumbnail."""
-        return f"/thumbnails/{self.directory}/thumbnail_{self.md5}.jpg"
 
     @property
     def thumb_size(self) -> tuple[int, int]:
@@ -79,16 +74,18 @@ class Post(BaseModel):
         return self.width > _SAMPLE_WIDTH
 
     @property
-    def sample_path(self) -> str:
-        """The URL path of what the post's page shows: a smaller copy, or the picture as it is."""
-        if not self.has_sample:
-            return self.image_path
-        return f"/samples/{self.directory}/sample_{self.md5}.jpg"
+    def sample_size(self) -> tuple[int, int]:
+        """The (width, height) of what the post's page shows."""
+        return self._fitting(_SAMPLE_WIDTH / self.width)
 
     @property
-    def sample_size(self) -> tuple[int, int]:
-        """The (width, height) of what `sample_path` gives."""
-        return self._fitting(_SAMPLE_WIDTH / self.width)
+    def media_type(self) -> str:
+        """What the picture's Content-Type says."""
+        return "image/jpeg" if self.ext in ("jpg", "jpeg") else f"image/{self.ext}"
+
+    def tags_of(self, category: Category) -> list[str]:
+        """Return the tags of one category."""
+        return [tag for tag in self.tags if self.categories.get(tag, "general") == category]
 
     def _fitting(self, scale: float) -> tuple[int, int]:
         if scale >= 1:
@@ -125,7 +122,7 @@ def read_posts(folder: Path) -> list[Post]:
         if post.id in posts or not path.is_relative_to(root) or not path.is_file():
             refused += 1
             continue
-        posts[post.id] = post.model_copy(update={"path": path})
+        posts[post.id] = post.model_copy(update={"path": path, "size": path.stat().st_size})
     if refused:
         get_logger().warning("posts left out", folder=str(folder), refused=refused)
     return list(posts.values())
@@ -140,90 +137,56 @@ def shrunk(path: Path, size: tuple[int, int]) -> bytes:
     return buffer.getvalue()
 
 
-_COMPARISONS: dict[str, Callable[[int, int], bool]] = {
-    "": operator.eq,
-    "<": operator.lt,
-    ">": operator.gt,
-    "<=": operator.le,
-    ">=": operator.ge,
-}
-_COMPARED = re.compile(r"(<=|>=|<|>|)(-?[0-9]{1,15})")
+@lru_cache(maxsize=100_000)
+def sha512(path: Path) -> str:
+    """Return a file's SHA-512 in hexadecimal digits; empty if it is gone."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha512").hexdigest()
+    except OSError:
+        return ""
 
 
 class PostIndex:
-    """The posts, found by tag, by id and by the URL paths of their pictures.
+    """The posts, found by id and by tag.
 
     Attributes:
         posts: all of them, newest first.
-        parents: the ids that are the parent of a post.
-        by_image, by_preview: posts by URL path, previews with their (width, height) in pixels.
+        by_id: the same, by id.
+        children: the ids of a post's children, oldest first, by the id of the post.
         tag_counts: how many posts have each tag.
 
     """
 
     def __init__(self, posts: Iterable[Post]) -> None:
         self.posts = sorted(posts, key=lambda post: -post.id)
-        self.parents = {post.parent_id for post in self.posts}
-        self.by_image = {post.image_path: post for post in self.posts}
-        self.by_preview = {post.thumb_path: (post, post.thumb_size) for post in self.posts}
-        for post in self.posts:
-            if post.has_sample:
-                self.by_preview[post.sample_path] = (post, post.sample_size)
+        self.by_id = {post.id: post for post in self.posts}
+        self.children: dict[int, list[int]] = {}
+        for post in reversed(self.posts):
+            if post.parent_id is not None:
+                self.children.setdefault(post.parent_id, []).append(post.id)
         self.tag_counts = Counter(tag for post in self.posts for tag in set(post.tags))
-        self._by_id = {post.id: post for post in self.posts}
         self._by_tag: dict[str, set[int]] = {}
         for post in self.posts:
             for tag in post.tags:
                 self._by_tag.setdefault(tag.lower(), set()).add(post.id)
 
-    def search(self, query: str) -> list[Post]:
-        """Return the posts that match every word of a query, newest first.
+    def ids(self, matches: Callable[[Post], bool]) -> set[int]:
+        """Return the ids of the posts that match."""
+        return {post.id for post in self.posts if matches(post)}
 
-        A word is a tag, `foo*`, `id:1`, `id:<1` (`>`, `<=`, `>=`; also `score`, `width`, `height`),
-        `rating:safe`, `parent:1`, `md5:...`, one of these with `-` before it, `all`, or an order:
-        `sort:score`, `sort:id:asc`. Case does not matter. What is no such word matches nothing.
-        """
-        found = set(self._by_id)
-        field, direction = "id", "desc"
-        for word in query.lower().split():
-            if word.startswith("sort:"):
-                _, field, direction = f"{word}:desc".split(":")[:3]
-            elif word.startswith("-"):
-                found -= self._matching(word[1:])
-            elif word != "all":
-                found &= self._matching(word)
-        posts = [self._by_id[post_id] for post_id in found]
-        key = operator.attrgetter("score", "id") if field == "score" else operator.attrgetter("id")
-        return sorted(posts, key=key, reverse=direction != "asc")
+    def has_tag(self, tag: str) -> bool:
+        """Return whether any post has a tag, which is in lower case."""
+        return tag in self._by_tag
 
-    def _matching(self, word: str) -> set[int]:
-        if word in self._by_tag:
-            return self._by_tag[word]
-        if (matches := _metatag(word)) is not None:
-            return {post.id for post in self.posts if matches(post)}
-        if "*" in word:
-            parts = word.split("*")
-            fitting = (ids for tag, ids in self._by_tag.items() if _fits(tag, parts))
-            return set().union(*fitting)
-        return set()
+    def tagged(self, tag: str) -> set[int]:
+        """Return the ids of the posts with a tag, which is in lower case."""
+        return self._by_tag.get(tag, set())
 
-
-def _metatag(word: str) -> Callable[[Post], bool] | None:
-    """Return what a word such as `id:<5` asks of a post, None if it is only a tag."""
-    name, _, value = word.partition(":")
-    number = _COMPARED.fullmatch(value)
-    if number and name in ("id", "score", "width", "height"):
-        compare, bound = _COMPARISONS[number[1]], int(number[2])
-        return lambda post: compare(getattr(post, name), bound)
-    if number and name == "parent":  # the family: the parent is in it
-        parent = int(number[2])
-        return lambda post: parent in (post.parent_id, post.id)
-    if name == "rating" and value in ("safe", *get_args(Rating)):
-        rating = "general" if value == "safe" else value
-        return lambda post: post.rating == rating
-    if name == "md5":
-        return lambda post: post.md5 == value
-    return None
+    def tagged_like(self, pattern: str) -> set[int]:
+        """Return the ids of the posts with a tag like `foo*`."""
+        parts = pattern.split("*")
+        return set().union(*(ids for tag, ids in self._by_tag.items() if _fits(tag, parts)))
 
 
 def _fits(tag: str, parts: Sequence[str]) -> bool:

@@ -1,47 +1,54 @@
-"""A small imageboard that speaks the protocol of Gelbooru Beta 0.2: API, HTML pages, pictures.
+"""A small imageboard that speaks the protocol of a known engine: its API, its pages, pictures.
 
 It serves any folder with a `posts.jsonl`, as `scenes.draw_posts` writes it. It is made for the demo
-and for tests, and follows the boards of that engine also where they are odd.
+and for tests, and follows the boards of each engine also where they are odd.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 import socket
 import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
 from types import TracebackType
 from typing import Any, Literal
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, unquote, urlencode
 
-from imagetag.demo.pages import (
-    Answer,
-    error_page,
-    json_answer,
-    json_post,
-    list_body,
-    page,
-    unreadable_page,
-    view_body,
-    xml_answer,
-    xml_post,
-)
-from imagetag.demo.posts import PostIndex, read_posts, shrunk
+from imagetag.demo.interstitial import Interstitial
+from imagetag.demo.pages import Answer, error_page
+from imagetag.demo.posts import PostIndex, read_posts
+from imagetag.demo.protocols import Engine, protocol_of
+from imagetag.demo.protocols.gelbooru02 import Gelbooru02
 from imagetag.errors import UsageError
-from imagetag.images import BadImage
 from imagetag.log import get_logger
 
-_API_LIMIT = 1000  # posts
-_API_DEFAULT_LIMIT = 100
-_MEDIA_TYPES = {"jpg": "image/jpeg"}  # the others are called as they end
+_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; form-action 'self'"
 _HOST = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request for `path`, which is not yet unquoted; `root` is the board as the client knows it.
+
+    The rest are headers, empty where there are none.
+    """
+
+    path: str
+    query: str
+    root: str
+    user_agent: str = ""
+    cookie: str = ""
+    authorization: str = ""
 
 
 class BoardServer:
@@ -51,7 +58,7 @@ class BoardServer:
         url: the board's root, such as `http://127.0.0.1:8480`.
         posts: the posts it shows, newest first.
         requests: how many requests were answered so far, by kind: `api`, `list`, `view`, `image`,
-            `preview` (thumbnails and samples) and `other`.
+            `preview` (thumbnails and samples), `robots`, `refused`, `interstitial` and `other`.
 
     """
 
@@ -61,21 +68,33 @@ class BoardServer:
         port: int = 0,
         host: str = "127.0.0.1",
         api: Literal["open", "closed"] = "open",
+        engine: Engine = "gelbooru02",
+        robots: str | None = None,
+        interstitial: bool = False,
+        latency: float = 0.0,
     ) -> None:
         """Read the posts and listen; port 0 takes a free one.
 
-        With `api="closed"` the API answers as on boards that have switched it off: only the HTML
-        pages tell of posts.
+        With `api="closed"` the API of Gelbooru 0.2 answers as on boards that have switched it off:
+        only the HTML pages tell of posts. `robots` is the text of `/robots.txt`. With
+        `interstitial`, everything else but the pictures is shown only to browsers. Every answer
+        takes at least `latency` seconds.
 
         Raises:
             InputError: if there is no `posts.jsonl` in the folder.
-            UsageError: if the port cannot be listened on.
+            UsageError: if the port cannot be listened on, or another engine's API is to be closed.
 
         """
-        self._index = PostIndex(read_posts(folder))
-        self._api_closed = api == "closed"
+        index = PostIndex(read_posts(folder))
+        if api == "closed" and engine != "gelbooru02":
+            raise UsageError(f"--api closed goes with --engine gelbooru02, and it is {engine}")
+        closed = api == "closed"
+        self._protocol = Gelbooru02(index, closed) if closed else protocol_of(engine, index)
+        self._robots = robots
+        self._interstitial = Interstitial() if interstitial else None
+        self._latency = latency
         self._lock = threading.Lock()
-        self.posts = self._index.posts
+        self.posts = index.posts
         self.requests: Counter[str] = Counter()
         try:
             self._server = _Server(self, host, port)
@@ -103,6 +122,26 @@ class BoardServer:
         self._server.server_close()
         self._thread.join()
 
+    def respond(self, request: Request) -> Answer:
+        """Return what a client gets: an answer, unless something stands before it."""
+        if self._latency:
+            time.sleep(self._latency)
+        path = unquote(request.path)
+        if path == "/robots.txt":
+            if self._robots is not None:
+                self._count("robots")
+                return Answer(HTTPStatus.OK, "text/plain; charset=utf-8", self._robots.encode())
+        elif not self._protocol.is_picture(path):
+            gate = self._interstitial
+            if gate and not gate.passed(request.user_agent, request.cookie):
+                self._count("interstitial")
+                return gate.page(request.user_agent)
+            if refusal := self._protocol.refusal(request.user_agent):
+                self._count("refused")
+                return refusal
+        query = request.query + _credentials(request.authorization)
+        return self.answer(request.path, query, request.root)
+
     def answer(self, path: str, query: str, root: str) -> Answer:
         """Return what the board says to a request; `root` is its URL as the client knows it."""
         try:
@@ -112,82 +151,25 @@ class BoardServer:
         except ValueError:
             kind, answer = "other", error_page(HTTPStatus.BAD_REQUEST, "Too many parameters")
         else:
-            kind, answer = self._routed(unquote(path), params, root)
-        with self._lock:
-            self.requests[kind] += 1
+            kind, answer = self._protocol.answer(unquote(path), params, root)
+        self._count(kind)
         return answer
 
-    def _routed(self, path: str, params: Mapping[str, str], root: str) -> tuple[str, Answer]:
-        if path in ("/", "/index.php"):
-            section = params.get("page", "post")
-            what = params.get("s", "list")
-            if (section, what, params.get("q")) == ("dapi", "post", "index"):
-                return "api", self._api(params, root)
-            if (section, what) == ("post", "list"):
-                return "list", self._list(params, root)
-            if (section, what) == ("post", "view"):
-                return "view", self._view(params, root)
-        elif path.startswith("/images/"):
-            return "image", self._image(path)
-        elif path.startswith(("/thumbnails/", "/samples/")):
-            return "preview", self._preview(path)
-        return "other", error_page(HTTPStatus.NOT_FOUND, "There is no such page")
-
-    def _api(self, params: Mapping[str, str], root: str) -> Answer:
-        if self._api_closed:  # with status 200, and in XML even where JSON was asked for
-            return xml_answer(
-                '<response success="false" reason="Search error: API offline. Feel free to browse '
-                'the site the old fashioned way for now."/>'
-            )
-        limit = min(_number(params.get("limit"), _API_DEFAULT_LIMIT), _API_LIMIT)
-        offset = _number(params.get("pid"), 0) * limit
-        query = f"id:{_number(params['id'], 0)}" if "id" in params else params.get("tags", "")
-        found = self._index.search(query)
-        posts = found[offset : offset + limit]
-        if params.get("json") == "1":
-            return json_answer([json_post(post, root) for post in posts])
-        elements = [xml_post(post, root, post.id in self._index.parents) for post in posts]
-        count = f'count="{len(found)}" offset="{offset if found else 0}"'
-        return xml_answer(
-            f"<posts {count}>{''.join(elements)}</posts>" if posts else f"<posts {count}/>"
-        )
-
-    def _list(self, params: Mapping[str, str], root: str) -> Answer:
-        tags = params.get("tags", "all")
-        offset = _number(params.get("pid"), 0)  # in posts, while the API's is in pages
-        found = self._index.search(tags)
-        body = list_body(self._index, found, tags, offset, root)
-        return page(tags, body, tags)
-
-    def _view(self, params: Mapping[str, str], root: str) -> Answer:
-        found = self._index.search(f"id:{_number(params.get('id'), 0)}")
-        if not found:  # a deleted post: the engine sends people back to the list
-            target = "index.php?page=post&s=list&tags=all"
-            return Answer(HTTPStatus.FOUND, "text/html", b"", location=target)
-        return page(f"Post {found[0].id}", view_body(self._index, found[0], root), "")
-
-    def _image(self, path: str) -> Answer:
-        post = self._index.by_image.get(path)
-        if post is None:
-            return error_page(HTTPStatus.NOT_FOUND, "There is no such picture")
-        try:
-            data = post.path.read_bytes()
-        except OSError as error:
-            return unreadable_page(post, error)
-        return Answer(HTTPStatus.OK, _MEDIA_TYPES.get(post.ext, f"image/{post.ext}"), data)
-
-    def _preview(self, path: str) -> Answer:
-        post, size = self._index.by_preview.get(path, (None, (0, 0)))
-        if post is None:
-            return error_page(HTTPStatus.NOT_FOUND, "There is no such picture")
-        try:
-            return Answer(HTTPStatus.OK, "image/jpeg", shrunk(post.path, size))
-        except (OSError, BadImage) as error:
-            return unreadable_page(post, error)
+    def _count(self, kind: str) -> None:
+        with self._lock:
+            self.requests[kind] += 1
 
 
-def _number(text: str | None, default: int) -> int:
-    return int(text) if text and re.fullmatch("[0-9]{1,15}", text) else default
+def _credentials(authorization: str) -> str:
+    """Return what the header says as parameters, which the engines take as well."""
+    kind, _, encoded = authorization.partition(" ")
+    if kind.lower() != "basic":
+        return ""
+    try:
+        login, _, key = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        return ""
+    return "&" + urlencode({"login": login, "api_key": key})
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -200,15 +182,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
-        answer = self.server.board.answer(path, query, self._root())
+        headers = {
+            name: self.headers.get(header, "")
+            for name, header in (
+                ("user_agent", "User-Agent"),
+                ("cookie", "Cookie"),
+                ("authorization", "Authorization"),
+            )
+        }
+        answer = self.server.board.respond(Request(path, query, self._root(), **headers))
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.media_type)
         self.send_header("Content-Length", str(len(answer.body)))
         self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header(
-            "Content-Security-Policy",
-            "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; form-action 'self'",
-        )
+        self.send_header("Content-Security-Policy", answer.policy or _POLICY)
         if answer.location:
             self.send_header("Location", answer.location)
         self.end_headers()
@@ -232,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128
+    request_queue_size = 4096  # hundreds may come in one instant
 
     def __init__(self, board: BoardServer, host: str, port: int) -> None:
         self.board = board

@@ -76,6 +76,15 @@ class Storage(ABC):
         """Store bytes, or a seekable file's content, under a key; all of it or nothing."""
 
     @abstractmethod
+    def copy(self, source: str, key: str) -> None:
+        """Store an object again under another key, without moving its bytes through here.
+
+        Raises:
+            ObjectNotFound: if there is no `source`.
+
+        """
+
+    @abstractmethod
     def delete(self, key: str) -> None:
         """Remove an object; none of that key is no error."""
 

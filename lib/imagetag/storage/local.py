@@ -94,21 +94,43 @@ class LocalStorage(Storage):
     def write(self, key: str, data: bytes | BinaryIO) -> None:
         """Write a file under another name, then rename it into place."""
         path = self._path(key)
-        partial = self._root / _PARTIAL / secrets.token_hex(16)
-        with self._errors(key):
+        with (
+            self._errors(key),
+            self._renamed(path) as partial,
+            self._new_file(partial) as target,
+        ):
+            if isinstance(data, bytes):
+                target.write(data)
+            else:
+                shutil.copyfileobj(data, target, 1 << 20)
+
+    def copy(self, source: str, key: str) -> None:
+        """Give a file a second name, or a copy where the file system has no links.
+
+        A file here is never written to, only replaced: two names of one do each other no harm.
+        """
+        origin, path = self._path(source), self._path(key)
+        with self.open(source) as file, self._errors(key), self._renamed(path) as partial:
+            partial.parent.mkdir(parents=True, exist_ok=True)
             try:
+                os.link(origin, partial)
+            except OSError:
                 with self._new_file(partial) as target:
-                    if isinstance(data, bytes):
-                        target.write(data)
-                    else:
-                        shutil.copyfileobj(data, target, 1 << 20)
-                try:
-                    partial.replace(path)
-                except FileNotFoundError:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+                    shutil.copyfileobj(file, target, 1 << 20)
+
+    @contextlib.contextmanager
+    def _renamed(self, path: Path) -> Iterator[Path]:
+        """Give a name to write to; what is there in the end is renamed into place."""
+        partial = self._root / _PARTIAL / secrets.token_hex(16)
+        try:
+            yield partial
+            try:
+                partial.replace(path)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @staticmethod
     def _new_file(path: Path) -> BinaryIO:

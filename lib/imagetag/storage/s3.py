@@ -148,6 +148,12 @@ class S3Storage(Storage):
 
         self._patiently(key, upload)
 
+    def copy(self, source: str, key: str) -> None:
+        """Let the server copy an object."""
+        where = {"Bucket": self._bucket, "Key": self._full(key)}
+        origin = {"Bucket": self._bucket, "Key": self._full(source)}
+        self._patiently(source, lambda: self._client.copy_object(**where, CopySource=origin))
+
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
         where = {"Bucket": self._bucket, "Key": self._full(key)}

@@ -1,0 +1,47 @@
+"""The curate job: near-duplicates out of each tag's dataset, or into one group."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from imagetag.curate import curate_tag
+from imagetag.job import for_each_tag, run_job
+from imagetag.settings import TagSettings
+from imagetag.similar import THRESHOLD
+from imagetag.storage import open_storage
+
+
+class CurateSettings(TagSettings):
+    """Options of `imagetag curate`."""
+
+    threshold: int = Field(
+        THRESHOLD,
+        ge=0,
+        le=100,
+        description="in how many of 256 bits the PDQ hashes of near-duplicates may differ",
+    )
+    concurrency: int = Field(16, ge=1, le=256, description="images read at once")
+
+
+def work(settings: CurateSettings) -> None:
+    """Curate the dataset of each tag of this shard."""
+    settings.my_tags()  # wrong tags are known before the storage is asked
+    storage = open_storage(settings.storage, settings.concurrency)
+    for_each_tag(
+        settings,
+        lambda tag: curate_tag(
+            storage, tag, threshold=settings.threshold, concurrency=settings.concurrency
+        ),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    return run_job("curate", str(__doc__), CurateSettings, work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""What the engines share: asking a board's API, and what its refusals and failures mean."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from imagetag.boards.base import NO_LOGIN, Board, BoardError, Login, Post, Query, Site
+from imagetag.boards.fields import Page, load_json, read_posts
+from imagetag.errors import ImagetagError, TransientError, UsageError, one_line
+from imagetag.http import Client, HttpError
+from imagetag.log import get_logger
+
+MAX_LISTING = 16 << 20  # bytes
+# More posts in a row that cannot be read are no accident, but another engine.
+_MOST_UNREADABLE = 10
+_ABOUT_LOGIN = re.compile(r"authenticat|api.key|log ?in\b|access denied", re.IGNORECASE)
+_OPTIONS = "--board-user and --board-key (the settings IMAGETAG_BOARD_USER and IMAGETAG_BOARD_KEY)"
+
+
+class ApiBoard(Board):
+    """A board that is asked over HTTP.
+
+    Attributes:
+        engine: what its software is called.
+        most: the most posts that it lists at once.
+        login_names: what its API calls the user and the key; empty for what it does not want.
+
+    """
+
+    engine: ClassVar[str]
+    most: ClassVar[int]
+    login_names: ClassVar[tuple[str, str]] = ("", "")
+
+    def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
+        super().__init__(site, client, login)
+        self._secrets = self._credentials()
+
+    @abstractmethod
+    def _list(self, query: Query, below: int | None, above: int | None, limit: int) -> Page:
+        """Ask for one page."""
+
+    def page(self, query: Query, *, below: int | None, above: int | None, limit: int) -> list[Post]:
+        """Return the newest posts that match, as the base class says."""
+        unreadable = 0
+        while True:
+            found = self._list(query, below, above, min(limit, self.most))
+            if found.posts or not found.unreadable:
+                return found.posts
+            # A few that cannot be read must not end the walk: their ids lead past them.
+            unreadable += found.unreadable
+            passed = [i for i in found.ids if below is None or i < below]
+            if not passed or unreadable > _MOST_UNREADABLE:
+                raise self._nonsense("none of the posts has the fields of this engine")
+            below = min(passed)
+
+    def _ask(self, path: str, params: Mapping[str, str]) -> bytes:
+        """Return what the board answers.
+
+        Raises:
+            UsageError: if it refuses us.
+            BoardError: if there is no such thing.
+            TransientError: if it is out of order for now.
+
+        """
+        try:
+            return self._get(path, params)
+        except HttpError as error:
+            # Not `from error`: its text has the URL, and so the credentials.
+            raise self._failure(error) from None
+
+    def _get(self, path: str, params: Mapping[str, str], max_bytes: int = MAX_LISTING) -> bytes:
+        asked = {**params, **self._secrets}
+        return self.client.get(self.root + path, asked, max_bytes=max_bytes).content
+
+    def _json(self, content: bytes) -> Any:
+        try:
+            found = load_json(content)
+        except ValueError as error:
+            raise self._nonsense(f"not JSON: {error}") from None
+        if isinstance(found, dict) and found.get("success") is False:
+            said = [found.get(name) for name in ("reason", "message", "error")]
+            told = next((text for text in said if isinstance(text, str) and text), "no reason told")
+            raise self._complaint(told)
+        if isinstance(found, str):
+            raise self._complaint(found)
+        return found
+
+    def _read(self, found: Any) -> Page:
+        if not isinstance(found, list):
+            raise self._nonsense("no list of posts")
+        return read_posts(found, self._post)
+
+    @abstractmethod
+    def _post(self, fields: Mapping[str, Any]) -> Post:
+        """Return a post by the fields that the API tells, or raise a ValueError."""
+
+    def _failure(self, error: HttpError) -> ImagetagError:
+        """Return what a failed request means for whoever runs this."""
+        text = self._plain(str(error))
+        if error.reason in ("private_host", "robots"):
+            return UsageError(f"--board {self.root}: {text}")
+        if error.reason in ("http_401", "http_403"):
+            return self._refusal(f"status {error.reason.removeprefix('http_')}")
+        if not error.permanent or error.reason == "http_421":  # Danbooru's "user throttled"
+            return TransientError(f"the board cannot be listed: {text}")
+        return self._nonsense(text)
+
+    def _complaint(self, said: str) -> ImagetagError:
+        """Return what it means that a board says this in the place of posts."""
+        said = self._plain(said)[:300]
+        return self._refusal(said) if _ABOUT_LOGIN.search(said) else self._nonsense(said)
+
+    def _refusal(self, why: str) -> UsageError:
+        if self._secrets:
+            what = f"refuses this user and key ({why}); check {_OPTIONS}"
+        elif any(self.login_names) and self.site.login != "none":
+            what = f"refuses us ({why}); it may want {_OPTIONS}"
+        else:
+            what = f"refuses us ({why}): it may not want to be scraped, or not from here"
+        return UsageError(f"{self.root} {what}")
+
+    def _nonsense(self, what: str) -> BoardError:
+        return BoardError(
+            f"{self.root} answers nothing that can be read as {self.engine} "
+            f"({self._plain(what)[:300]}); check --board"
+        )
+
+    def _plain(self, text: str) -> str:
+        """Return a text on one line and without credentials: no query of a URL, no key."""
+        text = re.sub(r"\?\S*", "", one_line(text, None))
+        for secret in (self.login.key, self.login.user):
+            text = text.replace(secret, "...") if len(secret) > 3 else text
+        return text
+
+    def _credentials(self) -> dict[str, str]:
+        user_name, key_name = self.login_names
+        given = {user_name: self.login.user, key_name: self.login.key}
+        missing = [
+            option
+            for option, name in (("--board-user", user_name), ("--board-key", key_name))
+            if name and not given[name]
+        ]
+        if not self.login.user and not self.login.key:
+            if self.site.login == "required":
+                raise UsageError(f"--board {self.site.name} wants an account's {_OPTIONS}")
+            return {}
+        if self.site.login == "none":
+            get_logger().info("the board takes no user and key", board=self.site.name)
+            return {}
+        if missing:
+            raise UsageError(f"--board {self.site.name}: {missing[0]} is missing; give {_OPTIONS}")
+        return {name: value for name, value in given.items() if name}
+
+
+def tag_terms(query: Query) -> list[str]:
+    """Return a query's tags, and those that a post must not have, as most engines want them."""
+    return [*query.tags, *("-" + tag for tag in query.without)]

@@ -1,0 +1,200 @@
+"""A folder of pictures with labels, in the place of a board: `folder+PATH`.
+
+Each folder below PATH is a tag of the pictures in it: `PATH/asuka_langley_soryu/1.jpg`. Side-car
+files add tags: `1.txt`, `1.jpg.txt` or `1.caption` (see `read_tags` for how they are parted) and
+`1.json` or `1.jpg.json` with `tags`, and perhaps `rating`, `score`, `created_at` and `parent_id`.
+
+In manifests the board is called `folder:NAME`, NAME being PATH's last component. An id is a hash
+of the path below PATH: files that come or go move no other.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from imagetag.boards.base import NO_LOGIN, Login, Post, Site
+from imagetag.boards.fields import load_json
+from imagetag.boards.listed import BadEntry, Entry, ListedBoard, clean_tag, read_entry, read_tags
+from imagetag.errors import UsageError
+from imagetag.http import Client, HttpError
+from imagetag.images import EXTENSIONS
+from imagetag.layout import decode
+
+_MAX_SIDE_CAR = 1 << 20  # bytes
+_MAX_DEPTH = 50  # folders within each other
+_ENDINGS = EXTENSIONS | {"avif", "jxl", "tif", "tiff"}  # the latter are left out by who asked
+_SIDE_CARS = (".txt", ".caption", ".json")
+
+
+class FolderBoard(ListedBoard):
+    """A folder whose pictures are posts. `fetch` may be called from many threads.
+
+    Raises:
+        UsageError: if there is no such folder.
+        InputError: if no picture with a tag is in it.
+        TransientError: if there is no room for the index.
+
+    """
+
+    def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
+        try:
+            self._folder = Path(site.root).resolve(strict=True)
+            os.listdir(self._folder)  # noqa: PTH208 - for its errors
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or "it cannot be read"
+            raise UsageError(f"--board folder+{site.root}: {reason}; name a folder") from error
+        super().__init__(site, client, login)
+
+    def fetch(self, post: Post, max_bytes: int) -> bytes:
+        """Read a picture.
+
+        Raises:
+            HttpError: if it is missing, too large, no file, or a link that leads out of the
+                folder.
+
+        """
+        path = unquote(urlsplit(post.file_url or "").path, errors="surrogateescape")
+        return self._read(Path(path), max_bytes)
+
+    def _file_url(self, name: str) -> str:
+        return "file://" + quote(os.fsencode(self._folder / name))
+
+    def _entries(self) -> Iterator[tuple[str, Entry]]:
+        waiting: list[tuple[str, tuple[str, ...]]] = [("", ())]
+        while waiting:
+            folder, tags = waiting.pop()
+            try:
+                with os.scandir(self._folder / folder) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+            except OSError:
+                self._leave_out("unreadable", folder)
+                continue
+            names = {entry.name for entry in entries}
+            stems = Counter(Path(entry.name).stem for entry in entries if _is_picture(entry.name))
+            for entry in entries:
+                name = os.path.join(folder, entry.name)  # noqa: PTH118 - Path takes 20 times as long
+                try:
+                    if entry.name.startswith("."):
+                        self._leave_out("hidden", name)
+                    elif entry.is_dir(follow_symlinks=False):
+                        if name.count(os.sep) >= _MAX_DEPTH:
+                            raise BadEntry("too_deep")
+                        waiting.append((name, (*tags, _folder_tag(entry.name))))
+                    elif _is_picture(entry.name):
+                        yield name, self._entry(entry, name, tags, names)
+                    elif not _belongs_to(entry.name, names, stems):
+                        self._leave_out("no_picture", name)
+                except BadEntry as error:
+                    self._leave_out(error.reason, name)
+                except OSError:
+                    self._leave_out("unreadable", name)
+
+    def _entry(
+        self, entry: os.DirEntry[str], name: str, tags: tuple[str, ...], names: set[str]
+    ) -> Entry:
+        """Read what folders and side-car files tell of a picture.
+
+        Raises:
+            BadEntry: if nothing is told: that says not even what it is no picture of.
+
+        """
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError as error:
+            raise BadEntry("name") from error
+        if entry.is_symlink():
+            self._check_inside(self._folder / name)
+        told = Entry()
+        stem = Path(entry.name).stem
+        for side_car in (base + end for end in _SIDE_CARS for base in (entry.name, stem)):
+            if side_car not in names:
+                continue
+            path = self._folder / os.path.dirname(name) / side_car  # noqa: PTH120 - as above
+            more = self._side_car(path)
+            kept = more if path.suffix == ".json" else told
+            told = replace(kept, tags=told.tags + more.tags)
+        tags = tuple(dict.fromkeys(filter(None, tags + told.tags)))
+        if not tags:
+            raise BadEntry("untagged")
+        # What is told of size and sum was true of the file on the board; this one may differ. A
+        # board's id is no id here, but still tells which posts belong together.
+        return Entry(
+            tags=tags,
+            rating=told.rating,
+            parent_id=told.parent_id or told.id,
+            score=told.score,
+            created_at=told.created_at,
+        )
+
+    def _side_car(self, path: Path) -> Entry:
+        try:
+            data = self._read(path, _MAX_SIDE_CAR)
+            if path.suffix != ".json":
+                return Entry(read_tags(data.decode("utf-8-sig")))
+            fields: Any = load_json(data)
+        except (HttpError, ValueError) as error:
+            raise BadEntry("side_car") from error
+        if not isinstance(fields, dict):
+            raise BadEntry("side_car")
+        return read_entry(fields, fields.get("tags") or fields.get("tag_string"))
+
+    def _check_inside(self, link: Path) -> None:
+        try:
+            inside = link.resolve(strict=True).is_relative_to(self._folder)
+        except (OSError, RuntimeError) as error:  # it leads nowhere, or round and round
+            raise BadEntry("unreadable") from error
+        if not inside:
+            raise BadEntry("leads_outside")
+
+    def _read(self, path: Path, max_bytes: int) -> bytes:
+        """Return a file's bytes, if it is one, lies in the folder, and is not too large."""
+        try:
+            real = path.resolve(strict=True)
+            if not real.is_relative_to(self._folder):
+                raise HttpError(
+                    "leads_outside", f"{path}: leads out of {self._folder}", permanent=True
+                )
+            # A pipe or device would be waited for.
+            handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(handle, "rb") as stream:  # noqa: PTH123 - it is open
+                status = os.fstat(handle)
+                if not stat.S_ISREG(status.st_mode):
+                    raise HttpError("no_file", f"{path}: no plain file", permanent=True)
+                data = stream.read(max_bytes + 1) if status.st_size <= max_bytes else None
+        except FileNotFoundError as error:
+            raise HttpError("missing", f"{path}: no such file", permanent=True) from error
+        except (OSError, ValueError, RuntimeError) as error:
+            raise HttpError("unreadable", f"{path}: {error}", permanent=False) from error
+        if data is None or len(data) > max_bytes:
+            raise HttpError("too_large", f"{path}: more than {max_bytes} bytes", permanent=True)
+        return data
+
+
+def _is_picture(name: str) -> bool:
+    return name.rpartition(".")[2].lower() in _ENDINGS
+
+
+def _belongs_to(name: str, names: set[str], stems: Counter[str]) -> bool:
+    """Tell whether a file is a side-car of a picture in the same folder."""
+    base, dot, ending = name.rpartition(".")
+    return dot + ending in _SIDE_CARS and (base in names or stems[base] > 0)
+
+
+def _folder_tag(name: str) -> str:
+    """Return the tag that a folder's name stands for, also one that `layout` has encoded."""
+    try:
+        name.encode()
+        return clean_tag(decode(name))
+    except UnicodeEncodeError as error:
+        raise BadEntry("name") from error
+    except ValueError as error:
+        if isinstance(error, BadEntry):
+            raise
+        return clean_tag(name)

@@ -1,0 +1,40 @@
+"""Gelbooru Beta 0.2.5, the engine of gelbooru.com: its API, which wants an account's key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from imagetag.boards.base import Query
+from imagetag.boards.dapi import DapiBoard, posts_in
+from imagetag.boards.fields import Page, load_xml_posts
+from imagetag.manifest import Rating
+
+
+class Gelbooru(DapiBoard):
+    """A board of the engine Gelbooru Beta 0.2.5."""
+
+    engine = "Gelbooru 0.2.5"
+    most = 100
+    ratings: ClassVar[Mapping[str, Rating]] = {
+        "general": "general",
+        "safe": "general",  # as it was called before 2022
+        "sensitive": "sensitive",
+        "questionable": "questionable",
+        "explicit": "explicit",
+    }
+    left_out = ("general", "sensitive", "questionable", "explicit")
+
+    def _list(self, query: Query, below: int | None, above: int | None, limit: int) -> Page:
+        params = self._api(self._terms(query, below, above), limit) | {"json": "1"}
+        return self._read(self._found(self._ask("/index.php", params)))
+
+    def _found(self, content: bytes) -> Any:
+        if not content.strip():
+            return []
+        if not content.lstrip().startswith(b"<"):
+            return posts_in(self._json(content))
+        try:  # what it answers where it does not know `json=1`
+            return load_xml_posts(content)
+        except ValueError as error:
+            raise self._complaint(str(error)) from None

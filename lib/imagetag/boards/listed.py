@@ -1,0 +1,408 @@
+"""Posts that a folder or a file lists instead of a server: their tags, and an index of them.
+
+The index is an SQLite database without a name: it lives in a temporary file as soon as it is
+larger than its cache, and is gone with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+import sqlite3
+import threading
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from imagetag.boards.base import NO_LOGIN, Board, Login, Post, Query, Site
+from imagetag.boards.fields import MAX_ID, md5, moment
+from imagetag.errors import InputError, TransientError
+from imagetag.http import Client
+from imagetag.log import Progress, get_logger
+from imagetag.manifest import Rating
+
+ID_BITS = 49  # of a hash, for posts without a number of their own
+_MAX_SIDE = 10**6  # pixels
+_MAX_SCORE = 10**9
+_MAX_TAG = 200  # characters
+_MAX_TAGS = 5000  # a post
+_CACHE = 32 << 10  # kibibytes of the index in memory
+_MAX_PAGES = 16 << 20  # 64 GB of index: a small compressed list may have any number of rows
+_BATCH = 1000  # posts between two reports of progress
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# `s` is "sensitive" on some boards and "safe" on others: the narrower reading can do no harm.
+_RATINGS: dict[str, Rating] = {
+    "g": "general",
+    "general": "general",
+    "safe": "general",
+    "s": "sensitive",
+    "sensitive": "sensitive",
+    "q": "questionable",
+    "questionable": "questionable",
+    "e": "explicit",
+    "explicit": "explicit",
+}
+
+
+class BadEntry(ValueError):
+    """An entry that cannot be used.
+
+    Attributes:
+        reason: one word for counting, such as `url` or `tags`.
+
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is told of a picture. Sizes are in pixels; None stands for what is not told."""
+
+    tags: tuple[str, ...] = ()
+    id: int | None = None
+    md5: str | None = None
+    width: int | None = None
+    height: int | None = None
+    rating: Rating | None = "general"
+    parent_id: int | None = None
+    score: int | None = None
+    created_at: datetime | None = None
+
+
+def read_entry(fields: Mapping[str, Any], tags: Any) -> Entry:
+    """Read the fields that lists and side-car files share; names are in lower case.
+
+    A picture without a rating is "general"; one whose rating is not known has None.
+
+    Raises:
+        BadEntry: if the tags cannot be read.
+
+    """
+    rating = fields.get("rating")
+    return Entry(
+        tags=read_tags(tags),
+        id=_integer(fields.get("id"), 1, MAX_ID),
+        md5=md5(fields.get("md5")),
+        width=_integer(fields.get("width"), 1, _MAX_SIDE),
+        height=_integer(fields.get("height"), 1, _MAX_SIDE),
+        rating=_RATINGS.get(str(rating).strip().lower()) if rating not in (None, "") else "general",
+        parent_id=_integer(fields.get("parent_id"), 1, MAX_ID),
+        score=_integer(fields.get("score"), -_MAX_SCORE, _MAX_SCORE),
+        created_at=_moment(fields.get("created_at") or fields.get("date")),
+    )
+
+
+def read_tags(value: Any) -> tuple[str, ...]:
+    """Return the tags that a text, a list, or lists by category hold, each once.
+
+    In a text with commas, commas and line breaks part the tags; in one of several lines, line
+    breaks do; in any other, spaces do. Spaces within a tag become underscores. A text in square
+    brackets is a JSON list.
+
+    Raises:
+        BadEntry: if it is none of these, or a tag is none: a tag left out would make the picture
+            an example of what it is not.
+
+    """
+    tags = dict.fromkeys(filter(None, map(clean_tag, _parts(value))))
+    if len(tags) > _MAX_TAGS:
+        raise BadEntry("tags")
+    return tuple(tags)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if value is None:
+        return ()
+    if isinstance(value, Mapping):
+        return [tag for tags in value.values() for tag in _list(tags)]
+    if not isinstance(value, str):
+        return _list(value)
+    text = value.strip().replace("\\(", "(").replace("\\)", ")")  # as prompts have them escaped
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            return _list(json.loads(value))
+        except (ValueError, RecursionError) as error:
+            raise BadEntry("tags") from error
+    if "," in text:
+        return re.split(r"[,\r\n]", text)
+    lines = text.splitlines()
+    return lines if len(lines) > 1 else text.split()
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise BadEntry("tags")
+    return [tag for tag in value if tag is not None]
+
+
+def clean_tag(text: Any) -> str:
+    """Return a tag as boards write it, with underscores for spaces; may be empty.
+
+    Raises:
+        BadEntry: if it is no text, too long, or has control characters or half characters.
+
+    """
+    if not isinstance(text, str):
+        raise BadEntry("tags")
+    return _clean(text)
+
+
+@lru_cache(maxsize=1 << 16)  # a list repeats its tags
+def _clean(text: str) -> str:
+    tag = "_".join(text.split())
+    if len(tag) > _MAX_TAG or _CONTROL.search(tag):
+        raise BadEntry("tags")
+    if not is_unicode(tag):
+        raise BadEntry("encoding")
+    return tag
+
+
+def is_unicode(text: str) -> bool:
+    """Tell whether a text is free of half characters, and of marks where some could not be read."""
+    return text.isascii() or not re.search("[\ud800-\udfff\ufffd]", text)
+
+
+def _moment(value: Any) -> datetime | None:
+    return moment(value.isoformat() if isinstance(value, datetime) else value)
+
+
+def _integer(value: Any, low: int, high: int) -> int | None:
+    """Return an integer, also one in a text or with a `.0` as data frames write it."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([+-]?[0-9]{1,19})(?:\.0*)?\s*", value)
+        value = int(match[1]) if match else None
+    elif isinstance(value, float):
+        value = int(value) if value.is_integer() else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if low <= value < high else None
+
+
+def stable_id(name: str, attempt: int = 0) -> int:
+    """Return a number that stands for a path or URL, whatever else is listed with it."""
+    text = f"{name}\0{attempt}" if attempt else name
+    digest = hashlib.sha256(text.encode(errors="surrogateescape")).digest()
+    return (int.from_bytes(digest[:8], "big") >> (64 - ID_BITS)) or 1
+
+
+class ListedBoard(Board):
+    """A board whose posts are all read when it is opened.
+
+    Raises:
+        InputError: if nothing that can be used is listed.
+        TransientError: if there is no room for the index.
+
+    """
+
+    def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
+        super().__init__(site, client, login)
+        self._index = _Index()
+        self._left_out: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+        try:
+            with Progress(f"reading {site.name}", unit="posts") as progress:
+                self._index.fill(self._entries(), progress)
+        except sqlite3.Error as error:
+            raise TransientError(
+                f"--board {site.root}: its index cannot be written ({error}); "
+                "set TMPDIR to a folder with room"
+            ) from error
+        self._left_out["duplicate"] += self._index.duplicates
+        left_out = dict(+self._left_out)
+        if not self._index.posts:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in left_out.items())
+            raise InputError(
+                f"--board {site.root}: it lists no picture that can be used"
+                + (f" (left out: {reasons}; first {next(iter(self._first.values()), '')})")
+                * bool(left_out)
+            )
+        log = get_logger().bind(board=site.name)
+        if left_out:
+            log.warning("entries left out", reasons=left_out, first=self._first)
+        log.info("read the list", posts=self._index.posts)
+
+    @abstractmethod
+    def _entries(self) -> Iterator[tuple[str, Entry]]:
+        """Yield the name of each picture, a URL or path, and what is told of it.
+
+        What cannot be used is passed over with `_leave_out`.
+        """
+
+    @abstractmethod
+    def _file_url(self, name: str) -> str:
+        """Return the URL of the picture of that name."""
+
+    def page(self, query: Query, *, below: int | None, above: int | None, limit: int) -> list[Post]:
+        """Return the newest posts that match, as the base class says."""
+        return [self._post(row) for row in self._index.select(query, below, above, limit)]
+
+    def _leave_out(self, reason: str, where: str) -> None:
+        """Count what cannot be used."""
+        self._left_out[reason] += 1
+        self._first.setdefault(reason, where)
+
+    def _post(self, row: tuple[Any, ...]) -> Post:
+        post_id, name, digest, width, height, tags, rating, parent_id, score, created_at = row
+        url = self._file_url(name)
+        return Post(
+            id=post_id,
+            board=self.site.name,
+            page_url=url,
+            file_url=url,
+            md5=digest,
+            width=width,
+            height=height,
+            tags=tuple(tags.split(" ")),
+            rating=rating,
+            parent_id=parent_id,
+            score=score,
+            created_at=None if created_at is None else datetime.fromtimestamp(created_at, UTC),
+        )
+
+
+_POST = "id, name, md5, width, height, tags, rating, parent_id, score, created_at"
+
+
+class _Index:
+    """Posts by id and by tag, on disk."""
+
+    def __init__(self) -> None:
+        self.posts = 0
+        self.duplicates = 0
+        self._counts: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.create_function("stable_id", 1, stable_id, deterministic=True)
+        for setting in (
+            "journal_mode = OFF",
+            "temp_store = FILE",
+            f"cache_size = -{_CACHE}",
+            f"max_page_count = {_MAX_PAGES}",
+        ):
+            self._db.execute(f"PRAGMA {setting}")
+
+    def fill(self, entries: Iterable[tuple[str, Entry]], progress: Progress) -> None:
+        """Read all entries, settle their ids, and sort what was read.
+
+        The tags are sorted at the end, in one go: a tree of them that grows with each post would
+        be written all over the disk.
+        """
+        self._db.execute("BEGIN")
+        self._db.execute(
+            "CREATE TABLE posts (key INTEGER PRIMARY KEY, id INTEGER, name TEXT, md5 TEXT,"
+            " width INTEGER, height INTEGER, tags TEXT, rating TEXT, parent_id INTEGER,"
+            " score INTEGER, created_at INTEGER)"
+        )
+        self._db.execute("CREATE TABLE raw (tag INTEGER, key INTEGER)")
+        for key, (name, entry) in enumerate(entries, 1):
+            created = entry.created_at and int(entry.created_at.timestamp())
+            row = (key, entry.id, name, entry.md5, entry.width, entry.height, " ".join(entry.tags))
+            row += (entry.rating, entry.parent_id, entry.score, created)  # type: ignore[assignment]
+            self._db.execute("INSERT INTO posts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            self._db.executemany(
+                "INSERT INTO raw VALUES (?, ?)", [(_tag_key(tag), key) for tag in entry.tags]
+            )
+            if key % _BATCH == 0:
+                progress.advance(_BATCH)
+        self._settle_ids()
+        # By hash: two tags of one hash would be listed together, and callers look at the tags.
+        self._db.execute(
+            "CREATE TABLE tagged (tag INTEGER, id INTEGER, PRIMARY KEY (tag, id)) WITHOUT ROWID"
+        )
+        self._db.execute(
+            "INSERT OR IGNORE INTO tagged SELECT tag, id FROM raw CROSS JOIN posts USING (key)"
+            " ORDER BY 1, 2"
+        )
+        self._db.execute("DROP TABLE raw")
+        self._db.execute("COMMIT")
+        self.posts = self._one("SELECT count(*) FROM posts")
+
+    def _settle_ids(self) -> None:
+        """Keep the ids that were given if they tell the posts apart, else make them of the names.
+
+        In the second case a given id still groups: a post with the one it is the parent of.
+        """
+        run = self._db.execute
+        run("CREATE INDEX by_id ON posts (id, name)")
+        missing = self._one("SELECT EXISTS (SELECT 1 FROM posts WHERE id IS NULL)")
+        if missing or self._one(
+            "SELECT EXISTS (SELECT 1 FROM posts GROUP BY id HAVING min(name) < max(name))"
+        ):
+            run("DROP INDEX by_id")
+            run("UPDATE posts SET parent_id = coalesce(parent_id, id), id = stable_id(name)")
+            run("CREATE INDEX by_id ON posts (id, name)")
+        self.duplicates = run(
+            "DELETE FROM posts WHERE key NOT IN (SELECT min(key) FROM posts GROUP BY id, name)"
+        ).rowcount
+        clashing = run(  # hashes; the first by name keeps its own
+            "SELECT key, id, name FROM posts WHERE id IN"
+            " (SELECT id FROM posts GROUP BY id HAVING count(*) > 1) ORDER BY id, name"
+        ).fetchall()
+        for (_, before, _), (key, post_id, name) in itertools.pairwise(clashing):
+            if before == post_id:
+                run("UPDATE posts SET id = ? WHERE key = ?", (self._free_id(name), key))
+        run("DROP INDEX by_id")
+        run("CREATE UNIQUE INDEX by_id ON posts (id)")
+
+    def _free_id(self, name: str) -> int:
+        attempt = 1
+        while self._one("SELECT count(*) FROM posts WHERE id = ?", stable_id(name, attempt)):
+            attempt += 1
+        return stable_id(name, attempt)
+
+    def select(
+        self, query: Query, below: int | None, above: int | None, limit: int
+    ) -> list[tuple[Any, ...]]:
+        """Return posts that match, highest id first."""
+        with self._lock:
+            tags = sorted(query.tags, key=self._count)
+            values: list[Any] = []
+            source = "posts"
+            terms = []
+            if tags:  # along the rarest
+                source = "tagged CROSS JOIN posts USING (id)"
+                terms.append("tag = ?")
+                values.append(_tag_key(tags[0]))
+            for tag in tags[1:]:
+                terms.append("EXISTS (SELECT 1 FROM tagged t WHERE t.tag = ? AND t.id = posts.id)")
+                values.append(_tag_key(tag))
+            for tag in query.without:
+                terms.append("NOT EXISTS (SELECT 1 FROM tagged t WHERE t.tag=? AND t.id=posts.id)")
+                values.append(_tag_key(tag))
+            column = "tagged.id" if tags else "posts.id"
+            for term, bound in ((f"{column} < ?", below), (f"{column} > ?", above)):
+                if bound is not None:
+                    terms.append(term)
+                    values.append(min(max(bound, 0), MAX_ID))
+            if query.ratings:
+                terms.append(f"rating IN ({', '.join('?' * len(query.ratings))})")
+                values += query.ratings
+            where = f"WHERE {' AND '.join(terms)}" if terms else ""
+            sql = f"SELECT {_POST} FROM {source} {where} ORDER BY {column} DESC LIMIT ?"  # noqa: S608 - no value is in it
+            return self._db.execute(sql, [*values, limit]).fetchall()
+
+    def _count(self, tag: str) -> int:
+        if tag not in self._counts:
+            self._counts[tag] = self._one(
+                "SELECT count(*) FROM tagged WHERE tag = ?", _tag_key(tag)
+            )
+        return self._counts[tag]
+
+    def _one(self, sql: str, *values: Any) -> int:
+        [[number]] = self._db.execute(sql, values).fetchall()
+        return int(number)
+
+
+@lru_cache(maxsize=1 << 16)
+def _tag_key(tag: str) -> int:
+    digest = hashlib.blake2b(tag.encode(errors="replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)

@@ -1,0 +1,64 @@
+"""Moebooru, the engine of yande.re and konachan.com: its JSON API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from imagetag.boards import fields as read
+from imagetag.boards.api import ApiBoard, tag_terms
+from imagetag.boards.base import Post, Query
+from imagetag.boards.fields import Page
+from imagetag.manifest import Rating
+
+# `s` is for safe: the engine knows nothing between that and questionable.
+_RATINGS: dict[str, Rating] = {"s": "general", "q": "questionable", "e": "explicit"}
+_MOST_TERMS = 6  # tags; the engine's setting `tag_query_limit` as it comes
+
+
+class Moebooru(ApiBoard):
+    """A board of the engine Moebooru."""
+
+    engine = "Moebooru"
+    most = 1000
+
+    def _list(self, query: Query, below: int | None, above: int | None, limit: int) -> Page:
+        terms = [*tag_terms(query)[:_MOST_TERMS], *_rating_terms(query), *_id_terms(below, above)]
+        params = {"limit": str(limit), "tags": " ".join(terms)}
+        return self._read(self._json(self._ask("/post.json", params)))
+
+    def _post(self, fields: Mapping[str, Any]) -> Post:
+        post_id = read.post_id(fields.get("id"))
+        return Post(
+            id=post_id,
+            board=self.site.name,
+            page_url=f"{self.root}/post/show/{post_id}",
+            # `jpeg_url` and `sample_url` are other files, with another MD5.
+            file_url=read.file_url(self.root + "/", fields.get("file_url")),
+            md5=read.md5(fields.get("md5")),
+            width=read.positive(fields.get("width")),
+            height=read.positive(fields.get("height")),
+            tags=read.words(fields.get("tags")),
+            rating=read.rating(fields.get("rating"), _RATINGS),
+            parent_id=read.positive(fields.get("parent_id"), read.MAX_ID),
+            score=read.score(fields.get("score")),
+            created_at=read.moment(fields.get("created_at")),
+        )
+
+
+def _rating_terms(query: Query) -> list[str]:
+    # The last term about ratings is the only one that the engine minds.
+    wanted = [letter for letter, name in _RATINGS.items() if name in query.ratings]
+    unwanted = [letter for letter in _RATINGS if letter not in wanted]
+    if len(wanted) == 1:
+        return [f"rating:{wanted[0]}"]
+    return [f"-rating:{unwanted[0]}"] if len(unwanted) == 1 else []
+
+
+def _id_terms(below: int | None, above: int | None) -> list[str]:
+    # Of these too only the last counts, so that two bounds must be one range.
+    if below is not None and above is not None:
+        return [f"id:{above + 1}..{below - 1}"]
+    if above is not None:
+        return [f"id:>{above}"]
+    return [f"id:<{below}"] if below is not None else []

@@ -1,0 +1,340 @@
+"""Find near-duplicates in a dataset, so that no test or validation image was seen in training.
+
+An image of the test split whose twin is in train is dropped. Train images that are twins get one
+group, so validation, which is split off by group, takes both or neither. Twins of different labels
+in train stay, and are counted: one of the labels is probably wrong.
+
+The verdicts are a part of the manifest. It is written first, then the marker that names it, and
+only then are dropped images deleted: killed anywhere, the next run ends the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from imagetag import similar
+from imagetag.images import BadImage
+from imagetag.layout import LABELS, Label, Layout, Split, parse_image
+from imagetag.log import Progress, get_logger
+from imagetag.manifest import (
+    Curation,
+    Dataset,
+    Row,
+    Verdict,
+    curated,
+    distinct,
+    load_dataset,
+    part_keys,
+    read_changes,
+    read_parts,
+    summarize,
+    write_part,
+)
+from imagetag.storage import ObjectNotFound, Storage
+
+_BATCH = 256  # images or pairs that wait for the pool of threads
+_THUMBNAILS = 1000  # kept in memory, 48 kB each
+_MAX_FILE = 200 << 20  # bytes; more than any scraped image has
+
+
+def curate_tag(
+    storage: Storage, tag: str, *, threshold: int = similar.THRESHOLD, concurrency: int = 16
+) -> Dataset:
+    """Find near-duplicates over the whole of a tag's dataset; return what remains of it.
+
+    What is curated already, with the same threshold and method, is left as it is. What was dropped
+    once stays dropped.
+
+    Args:
+        storage: where the dataset is.
+        tag: its tag.
+        threshold: in how many of 256 bits the PDQ hashes of twins may differ.
+        concurrency: how many images are read at once.
+
+    Raises:
+        InputError: if there is no complete dataset, or its manifest cannot be read.
+
+    """
+    layout = Layout(tag)
+    dataset = load_dataset(storage, tag)
+    covers = hashlib.sha256("\n".join(sorted(dataset.parts)).encode()).hexdigest()
+    known = dataset.curation
+    if known and (known.method, known.threshold, known.covers) == (
+        similar.METHOD,
+        threshold,
+        covers,
+    ):
+        _clean(storage, layout, known)
+        get_logger().info("already curated", **_counts(known), images=dataset.images)
+        return dataset
+
+    old_parts = known.parts if known else ()
+    earlier = {
+        verdict.md5: verdict
+        for verdict in read_parts(storage, old_parts, Verdict)
+        if verdict.dropped
+    }
+    with ThreadPoolExecutor(concurrency, thread_name_prefix="curate") as pool:
+        gallery = _Gallery(storage, layout, pool)
+        rows = distinct(read_parts(storage, dataset.parts, Row))
+        gallery.read(row for row in rows if row.md5 not in earlier)
+        findings = _Findings(gallery.images)
+        _compare(gallery, findings, threshold)
+    verdicts = sorted([*earlier.values(), *findings.verdicts()], key=lambda verdict: verdict.md5)
+    curation = Curation(
+        parts=(write_part(storage, layout, "curated", verdicts),) if verdicts else (),
+        method=similar.METHOD,
+        threshold=threshold,
+        covers=covers,
+        dropped=sum(verdict.dropped for verdict in verdicts),
+        groups=findings.merged,
+        conflicting=sum(verdict.conflicting for verdict in verdicts),
+        unreadable=len(gallery.unreadable),
+    )
+    changes = read_changes(storage, curation.parts)
+    left = curated(distinct(read_parts(storage, dataset.parts, Row)), changes)
+    images, size, fingerprint = summarize(left)
+    dataset = dataset.model_copy(
+        update={
+            "images": images,
+            "bytes": size,
+            "fingerprint": fingerprint,
+            "curation": curation,
+        }
+    )
+    storage.write(layout.dataset, dataset.model_dump_json(indent=2).encode() + b"\n")
+    _clean(storage, layout, curation)
+    _report(gallery, dataset, curation)
+    return dataset
+
+
+def _report(gallery: _Gallery, dataset: Dataset, curation: Curation) -> None:
+    log = get_logger()
+    if gallery.unreadable:
+        number, why = next(iter(gallery.unreadable.items()))
+        log.warning(
+            "passed over, as they cannot be read: scrape into another storage to have them again",
+            images=len(gallery.unreadable),
+            first=gallery.key(number),
+            detail=why,
+        )
+    log.info("curated", **_counts(curation), images=dataset.images)
+    empty = [label for label in LABELS if not dataset.images["test"][label]]
+    if curation.dropped and empty:
+        log.warning("nothing is left to test with", labels=empty)
+
+
+def _counts(curation: Curation) -> dict[str, int]:
+    return {
+        "dropped": curation.dropped,
+        "groups": curation.groups,
+        "conflicting": curation.conflicting,
+    }
+
+
+def _clean(storage: Storage, layout: Layout, curation: Curation) -> None:
+    """Delete dropped images that are still there, and the parts of earlier curations."""
+    changes = read_changes(storage, curation.parts)
+    if None in changes.values():
+        for label in LABELS:  # only the test split loses any
+            for entry in storage.list(layout.images("test", label)):
+                try:
+                    digest = bytes.fromhex(parse_image(entry.key).md5)
+                except ValueError:  # not ours
+                    continue
+                if changes.get(digest, "") is None:
+                    storage.delete(entry.key)
+    for key in part_keys(storage, layout, "curated"):
+        if key not in curation.parts:
+            storage.delete(key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """What is needed of a row here."""
+
+    md5: str
+    ext: str
+    split: Split
+    label: Label
+    group: str
+
+
+class _Gallery:
+    """The images of a dataset: their layouts in memory, their thumbnails as they are needed."""
+
+    def __init__(self, storage: Storage, layout: Layout, pool: ThreadPoolExecutor) -> None:
+        self._storage, self._layout, self._pool = storage, layout, pool
+        self._thumbnails: OrderedDict[int, Any] = OrderedDict()
+        self.images: list[_Image] = []
+        self.cells: list[bytes | None] = []
+        self.unreadable: dict[int, str] = {}
+
+    def read(self, rows: Iterator[Row]) -> None:
+        """Take what the rows say; images without a hash are read, and hashed."""
+        found = [
+            (
+                _Image(row.md5, row.ext, row.split, row.label, row.group),
+                similar.layout_cells(row.phashes),
+            )
+            for row in rows
+        ]
+        found.sort(key=lambda item: item[0].md5)  # whatever the order of scraping was
+        self.images = [image for image, _ in found]
+        self.cells = [cells for _, cells in found]
+        missing = [number for number, cells in enumerate(self.cells) if cells is None]
+        with Progress("hashing", total=len(missing)) as progress:
+            for start in range(0, len(missing), _BATCH):
+                batch = missing[start : start + _BATCH]
+                for number, cells in zip(batch, self._pool.map(self._hash, batch), strict=True):
+                    self.cells[number] = cells
+                    progress.advance()
+
+    def key(self, number: int) -> str:
+        image = self.images[number]
+        return self._layout.image(image.split, image.label, image.md5, image.ext)
+
+    def thumbnails(self, numbers: set[int]) -> dict[int, Any]:
+        """Return thumbnails, as `similar.thumbnail` makes them, of those that can be read."""
+        wanted = sorted(numbers - self._thumbnails.keys() - self.unreadable.keys())
+        fresh = dict(zip(wanted, self._pool.map(self._thumbnail, wanted), strict=True))
+        self._thumbnails.update(fresh)
+        found = {}
+        for number in numbers:
+            if self._thumbnails.get(number) is not None:
+                self._thumbnails.move_to_end(number)
+                found[number] = self._thumbnails[number]
+        while len(self._thumbnails) > _THUMBNAILS:
+            self._thumbnails.popitem(last=False)
+        return found
+
+    def _hash(self, number: int) -> bytes | None:
+        data = self._data(number)
+        if data is not None:
+            try:
+                return similar.layout_cells(similar.perceptual_hashes(data))
+            except BadImage as error:
+                self.unreadable[number] = str(error)
+        return None
+
+    def _thumbnail(self, number: int) -> Any:
+        data = self._data(number)
+        if data is not None:
+            try:
+                return similar.thumbnail(data)
+            except BadImage as error:
+                self.unreadable[number] = str(error)
+        return None
+
+    def _data(self, number: int) -> bytes | None:
+        try:
+            with self._storage.open(self.key(number)) as stream:
+                data = stream.read(_MAX_FILE + 1)
+        except ObjectNotFound:
+            self.unreadable[number] = "it is not there"
+            return None
+        if len(data) > _MAX_FILE:
+            self.unreadable[number] = f"more than {_MAX_FILE} bytes"
+            return None
+        return data
+
+
+class _Findings:
+    """What twins mean for a dataset."""
+
+    def __init__(self, images: Sequence[_Image]) -> None:
+        self._images = images
+        self._parents: dict[str, str] = {}
+        self._twins: dict[int, int] = {}
+        self._conflicting: set[int] = set()
+
+    def matters(self, one: int, other: int) -> bool:
+        """Tell whether it would change anything if the two were twins."""
+        first, second = self._images[one], self._images[other]
+        if first.split == second.split == "train":
+            return first.label != second.label or self._root(first.group) != self._root(
+                second.group
+            )
+        if first.split == second.split:
+            return False
+        return (one if first.split == "test" else other) not in self._twins
+
+    def add(self, one: int, other: int) -> None:
+        """Take two images for twins; at least one of them is of the train split."""
+        first, second = self._images[one], self._images[other]
+        if first.split == "test":
+            self._twins.setdefault(one, other)
+        elif second.split == "test":
+            self._twins.setdefault(other, one)
+        else:
+            self._twins.setdefault(one, other)
+            self._twins.setdefault(other, one)
+            # A group goes as a whole: the parents and children of either stay with it. The least
+            # name stands for all, whichever pair is found first.
+            low, high = sorted((self._root(first.group), self._root(second.group)))
+            if low != high:
+                self._parents[high] = low
+            if first.label != second.label:
+                self._conflicting |= {one, other}
+
+    @property
+    def merged(self) -> int:
+        """How many groups were made of several."""
+        return len({self._root(group) for group in self._parents})
+
+    def verdicts(self) -> Iterator[Verdict]:
+        """Yield a verdict for each image that is dropped, has a twin, or has a new group."""
+        for number, image in enumerate(self._images):
+            twin = self._twins.get(number)
+            root = self._root(image.group)
+            dropped = image.split == "test"
+            if twin is None and (dropped or root == image.group):
+                continue
+            yield Verdict(
+                md5=image.md5,
+                twin=None if twin is None else self._images[twin].md5,
+                dropped=dropped,
+                group=None if dropped else root,
+                conflicting=number in self._conflicting,
+            )
+
+    def _root(self, group: str) -> str:
+        while (parent := self._parents.get(group)) is not None:
+            group = parent
+        return group
+
+
+def _compare(gallery: _Gallery, findings: _Findings, threshold: int) -> None:
+    """Find the twins among the images, of the pairs that matter."""
+    numbers = [number for number, cells in enumerate(gallery.cells) if cells is not None]
+    cells = b"".join(found for found in gallery.cells if found is not None)
+    kinds: dict[tuple[str, str], int] = {}
+    of_kind = []
+    for number in numbers:
+        image = gallery.images[number]
+        # All that is in test is one kind: what is not compared there costs nothing.
+        kind = ("", "") if image.split == "test" else (image.group, image.label)
+        of_kind.append(kinds.setdefault(kind, len(kinds)))
+    pairs = similar.alike(cells, of_kind)
+    with Progress("comparing", total=len(pairs), unit="pairs") as progress:
+        for start in range(0, len(pairs), _BATCH):
+            batch = [
+                (numbers[pair.outer], numbers[pair.inner], pair)
+                for pair in pairs[start : start + _BATCH]
+            ]
+            wanted = [item for item in batch if findings.matters(item[0], item[1])]
+            thumbnails = gallery.thumbnails({number for item in wanted for number in item[:2]})
+            for outer, inner, pair in wanted:
+                if (
+                    outer in thumbnails
+                    and inner in thumbnails
+                    and findings.matters(outer, inner)
+                    and similar.are_twins(thumbnails[outer], thumbnails[inner], pair, threshold)
+                ):
+                    findings.add(outer, inner)
+            progress.advance(len(batch))

@@ -1,0 +1,210 @@
+"""Which posts stand for "without the tag": any, or those that look most like it.
+
+All are drawn over the span of ids of the positives, evenly: an era has its style and its image
+sizes, and taken all from today, negatives would be told by those.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator
+
+from imagetag.boards import Board, Post, Query
+from imagetag.log import get_logger
+from imagetag.selection import Selection
+
+_STRATA = 20  # stretches of ids that negatives come from, at the least, and
+_STRATUM_POSTS = 20  # how many each gives before there are more of them
+_PAGES = 1000  # pages of listings kept in memory
+_SAMPLE = 400  # posts that stand for the board, when companions are sought
+_COMPANIONS = 6
+_LEAST_SHARE = 0.1  # of the positives that a companion is on
+_LEAST_LIFT = 2.0  # how many times as frequent it is there as on the board
+
+
+class Span:
+    """The ids of a tag's positives, from the oldest to the newest, cut in stretches.
+
+    The cuts are at multiples of a power of two, so that most of them are the same for every tag,
+    and what is listed for one serves the others.
+    """
+
+    def __init__(self, oldest: int, newest: int) -> None:
+        self.oldest, self.newest = oldest, newest
+
+    def stretches(self, count: int) -> list[tuple[int, int]]:
+        """Return about `count` stretches (half to all of them) as (first id, last id + 1).
+
+        In an order of which any beginning is spread over the whole (van der Corput's).
+        """
+        length = 1
+        while (self.newest - self.oldest + 1) / length > count:
+            length *= 2
+        first = self.oldest // length * length
+        edges = [self.oldest, *range(first + length, self.newest + 1, length), self.newest + 1]
+        stretches = list(enumerate(itertools.pairwise(edges)))
+        stretches.sort(key=lambda numbered: f"{numbered[0]:064b}"[::-1])
+        return [stretch for _, stretch in stretches]
+
+
+class SharedListing(Board):
+    """A board whose pages are remembered.
+
+    Tags whose negatives are drawn from the same stretches of ids share the requests.
+    """
+
+    def __init__(self, board: Board) -> None:
+        super().__init__(board.site, board.client, board.login)
+        self._board = board
+        self._pages: OrderedDict[tuple[object, ...], list[Post]] = OrderedDict()
+
+    def page(self, query: Query, *, below: int | None, above: int | None, limit: int) -> list[Post]:
+        """Return a page, as the base class says, from memory where it was asked for before."""
+        key = (query, below, above, limit)
+        if key not in self._pages:
+            self._pages[key] = self._board.page(query, below=below, above=above, limit=limit)
+            if len(self._pages) > _PAGES:
+                self._pages.popitem(last=False)
+        self._pages.move_to_end(key)
+        return self._pages[key]
+
+    def walk(
+        self,
+        query: Query,
+        *,
+        below: int | None = None,
+        above: int | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Post]:
+        """Yield posts, as the base class says."""
+        # The pages have no lower bound: a longer stretch that ends here begins with the same one.
+        for post in super().walk(query, below=below, limit=limit):
+            if above is not None and post.id <= above:
+                return
+            yield post
+
+
+def candidates(
+    board: Board,
+    background: SharedListing,
+    tag: str,
+    selection: Selection,
+    wanted: int,
+    span: Span,
+    positives: Counter[str],
+) -> Iterator[Post]:
+    """Yield posts to take as negatives, the best first; the caller passes over what is unfit.
+
+    Args:
+        board: where to look for posts with companions of the tag.
+        background: the same board, for posts of any kind.
+        tag: what a negative must not have.
+        selection: what is asked for, among it which negatives.
+        wanted: how many are to be found.
+        span: of the positives.
+        positives: how many of them have each tag.
+
+    """
+    rest = _random(background, selection, wanted, span)
+    if selection.negatives == "random":
+        yield from rest
+        return
+    sample = itertools.islice(_random(background, selection, _SAMPLE, span), _SAMPLE)
+    alike = companions(tag, positives, (post for post in sample if tag not in post.tags))
+    if not alike:
+        get_logger().warning("no companions found: negatives are drawn at random", tag=tag)
+        yield from rest
+        return
+    get_logger().info("negatives share companions of the tag", companions=alike)
+    hard = _distinct(_hard(board, tag, selection, alike, wanted, span))
+    if selection.negatives == "mixed":
+        for pair in itertools.zip_longest(hard, rest):
+            yield from (post for post in pair if post is not None)
+        return
+    yield from hard
+    get_logger().warning("posts with companions are at an end: the rest is drawn at random")
+    yield from rest
+
+
+def companions(tag: str, positives: Counter[str], others: Iterable[Post]) -> list[str]:
+    """Return the tags most typical of a tag's posts, such as a character's series or hair colour.
+
+    The score of a companion is its part in the Kullback-Leibler divergence of the tag's posts
+    from the board's: p log(p / q), p and q being the shares of posts with it.
+
+    Args:
+        tag: the tag itself, which is no companion.
+        positives: how many posts of the tag have each tag.
+        others: a sample of the board's posts without it.
+
+    """
+    total = positives[tag]
+    elsewhere: Counter[str] = Counter()
+    sample = 0
+    for post in others:
+        sample += 1
+        elsewhere.update(set(post.tags))
+    scores = {}
+    for name, count in positives.items():
+        # Add-one: a tag that the sample lacks is not infinitely typical.
+        share, usual = (count + 1) / (total + 2), (elsewhere[name] + 1) / (sample + 2)
+        if name != tag and count >= _LEAST_SHARE * total and share >= _LEAST_LIFT * usual:
+            scores[name] = share * math.log(share / usual)
+    return sorted(scores, key=lambda name: (-scores[name], name))[:_COMPANIONS]
+
+
+def _random(
+    background: SharedListing, selection: Selection, wanted: int, span: Span
+) -> Iterator[Post]:
+    """Yield any posts, evenly over the span of ids, then from outside it."""
+    query = selection.query()
+    # Twice, as there may be half; no more than are wanted.
+    count = min(2 * max(_STRATA, wanted // _STRATUM_POSTS), wanted)
+    yield from _in_turn(
+        background.walk(query, above=first - 1, below=end, limit=_STRATUM_POSTS)
+        for first, end in span.stretches(count)
+    )
+    yield from background.walk(query, below=span.oldest)
+    yield from background.walk(query, above=span.newest)
+
+
+def _hard(
+    board: Board, tag: str, selection: Selection, alike: list[str], wanted: int, span: Span
+) -> Iterator[Post]:
+    """Yield posts with a companion and without the tag, evenly over companions and the span."""
+    count = min(2 * max(4, wanted // (_STRATUM_POSTS * len(alike))), wanted)
+    stretches = span.stretches(count)
+    yield from _in_turn(
+        _in_turn(_with_companion(board, selection.query((name,), (tag,)), stretches))
+        for name in alike
+    )
+
+
+def _with_companion(
+    board: Board, query: Query, stretches: list[tuple[int, int]]
+) -> Iterator[Iterator[Post]]:
+    for first, end in stretches:
+        yield board.walk(query, above=first - 1, below=end, limit=_STRATUM_POSTS)
+
+
+def _in_turn(listings: Iterable[Iterator[Post]]) -> Iterator[Post]:
+    """Yield one post of each listing, then the second of each, until all are at their ends."""
+    open_ones = list(listings)
+    while open_ones:
+        for listing in list(open_ones):
+            post = next(listing, None)
+            if post is None:
+                open_ones.remove(listing)
+            else:
+                yield post
+
+
+def _distinct(posts: Iterable[Post]) -> Iterator[Post]:
+    """Yield each post once: it may have several companions."""
+    seen: set[int] = set()
+    for post in posts:
+        if post.id not in seen:
+            seen.add(post.id)
+            yield post

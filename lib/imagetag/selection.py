@@ -1,0 +1,131 @@
+"""Which posts are wanted: what a user asks for, and why a post does not meet it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Literal, get_args
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict
+
+from imagetag.boards import Post, Query
+from imagetag.images import MAX_PIXELS
+from imagetag.layout import Label
+from imagetag.manifest import Rating
+
+Negatives = Literal["random", "hard", "mixed"]
+
+_RATINGS: tuple[Rating, ...] = get_args(Rating)  # from the mildest on
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_VIDEOS = _words("mp4 webm m4v mov mkv avi flv swf zip")  # zip: the frames of an animation
+# Boards' ratings are what uploaders chose; these tags say more. (Names of the Danbooru family.)
+_TAGS_OF: dict[Rating, frozenset[str]] = {
+    "questionable": _words("""
+        areola_slip areolae ass_grab bottomless breasts_out completely_nude female_nude
+        female_pubic_hair male_nude male_pubic_hair naked_apron nipple nipple_slip nipples
+        no_panties nude nudity pantyshot pubic_hair topless topless_female
+    """),
+    "explicit": _words("""
+        after_sex anal anus bestiality bukkake clitoris creampie cum cum_in_mouth cum_in_pussy
+        cum_on_body cunnilingus deepthroat dildo double_penetration ejaculation erection fellatio
+        female_masturbation fingering footjob gangbang genitals group_sex handjob hentai irrumatio
+        male_masturbation masturbation oral orgasm orgy paizuri penis porn pussy pussy_juice rape
+        sex sex_from_behind sex_toy spread_anus spread_pussy testicles threesome tribadism vagina
+        vaginal vibrator vulva
+    """),
+}
+
+
+class Selection(BaseModel):
+    """What to take. Stored with the dataset: the same selection again has nothing to do.
+
+    Attributes:
+        limit: positives; `negative_ratio` times as many negatives, chosen as `negatives` says.
+        extensions: file types as they end, `jpg` for all JPEGs.
+        min_side: least pixels of the shorter side.
+        max_pixels: most pixels, width times height.
+        max_aspect: how many times as long as the shorter side the longer may be.
+        max_bytes: size of the largest file.
+        blocked_tags: posts with one of these are not taken.
+        since: posts from then on.
+
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    board: str
+    limit: int
+    ratings: tuple[Rating, ...]
+    extensions: tuple[str, ...]
+    min_side: int
+    max_bytes: int
+    test_fraction: float
+    negatives: Negatives = "random"
+    negative_ratio: float = 1.0
+    max_pixels: int = MAX_PIXELS
+    max_aspect: float | None = None
+    min_score: int | None = None
+    blocked_tags: tuple[str, ...] = ()
+    since: datetime | None = None
+
+    def query(self, tags: tuple[str, ...] = (), without: tuple[str, ...] = ()) -> Query:
+        """Return what to ask a board for, so that it lists little else."""
+        return Query(tags, without, self.ratings, dated=self.since is not None)
+
+    def unfit(self, post: Post, tag: str, label: Label) -> str | None:
+        """Return why a post is not wanted, as far as what is known of it tells; None if it is."""
+        if (tag in post.tags) != (label == "positive"):
+            return "tag_absent" if label == "positive" else "tag_present"
+        return self._unfit_tags(post) or self._unfit_picture(post)
+
+    def _unfit_tags(self, post: Post) -> str | None:
+        if not set(self.blocked_tags).isdisjoint(post.tags):
+            return "blocked_tag"
+        if post.rating is not None and post.rating not in self.ratings:
+            return "rating"
+        harshest = _RATINGS.index(max(self.ratings, key=_RATINGS.index))
+        for rating, tags in _TAGS_OF.items():
+            if _RATINGS.index(rating) > harshest and not tags.isdisjoint(post.tags):
+                return "rating_by_tags"
+        return None
+
+    def _unfit_picture(self, post: Post) -> str | None:
+        if post.file_url is None:
+            return None  # a list page's entry: its own page tells the rest
+        if post.rating is None:
+            return "rating"
+        if self.since is not None and (post.created_at is None or post.created_at < self.since):
+            return "too_old"
+        if self.min_score is not None and (post.score or 0) < self.min_score:
+            return "score"
+        if not post.file_url:
+            return "no_file"
+        ending = extension_of(post.file_url)
+        if ending not in self.extensions:
+            return "video" if ending in _VIDEOS else "extension"
+        if post.width is not None and post.height is not None:
+            return self.unfit_size(post.width, post.height)
+        return None
+
+    def unfit_size(self, width: int, height: int) -> str | None:
+        """Return why a picture of so many pixels is not wanted; None if it is."""
+        short, long = sorted((width, height))
+        if short < self.min_side:
+            return "too_small"
+        if width * height > self.max_pixels:
+            return "too_many_pixels"
+        if self.max_aspect is not None and long > self.max_aspect * short:
+            return "aspect"
+        return None
+
+
+def extension_of(url: str) -> str:
+    """Return the ending of a URL's file name, `jpg` for all JPEGs."""
+    ending = PurePosixPath(urlsplit(url).path).suffix.lower().removeprefix(".")
+    return "jpg" if ending == "jpeg" else ending

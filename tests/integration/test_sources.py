@@ -1,0 +1,454 @@
+"""Folders and lists of URLs in the place of a board: walked like one, whatever is in them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pyarrow  # type: ignore[import-untyped]
+import pyarrow.parquet  # type: ignore[import-untyped]
+import pytest
+
+from imagetag.boards import listed
+from imagetag.boards.base import Post, Query, Site
+from imagetag.boards.folder import FolderBoard
+from imagetag.boards.links import LinksBoard
+from imagetag.errors import InputError, TransientError, UsageError
+from imagetag.http import Client, HttpError
+
+CLIENT = Client(rate=1)
+
+
+def folder_board(path: Path) -> FolderBoard:
+    return FolderBoard(Site(f"folder:{path.name}", "folder", str(path)), CLIENT)
+
+
+def links_board(path: Path | str) -> LinksBoard:
+    name = str(path).rpartition("/")[2]
+    return LinksBoard(Site(f"links:{name}", "links", str(path)), CLIENT)
+
+
+def write(path: Path, content: str | bytes = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def by_name(board: FolderBoard, query: Query | None = None) -> dict[str, Post]:
+    """Return all posts by their files' names."""
+    posts = list(board.walk(query or Query()))
+    assert [post.id for post in posts] == sorted({post.id for post in posts}, reverse=True)
+    return {(post.file_url or "").rpartition("/")[2]: post for post in posts}
+
+
+# --- Folders ------------------------------------------------------------------------------------
+
+
+def test_folders_and_side_cars_give_the_tags(tmp_path: Path) -> None:
+    write(tmp_path / "asuka" / "1.jpg", b"one")
+    write(tmp_path / "asuka" / "plug suit" / "2.PNG", b"two")
+    write(tmp_path / "asuka" / "plug suit" / "2.txt", "solo, long hair")
+    write(tmp_path / "fate%2Fstay_night" / "3.webp", b"three")  # as this project stores a tag
+    write(tmp_path / "fate%2Fstay_night" / "3.webp.txt", "1girl\nsaber\n")
+    write(tmp_path / "4.jpg", b"four")
+    write(
+        tmp_path / "4.jpg.json",
+        json.dumps(
+            {
+                "id": 17,
+                "tags": ["rei", "solo"],
+                "rating": "e",
+                "score": 5,
+                "md5": "0" * 32,
+                "created_at": "2020-01-02T03:04:05Z",
+            }
+        ),
+    )
+    write(tmp_path / "5.jpg", b"five")
+    write(tmp_path / "5.json", '{"tag_string": "rei", "parent_id": 17}')
+    posts = by_name(folder_board(tmp_path))
+    assert {name: post.tags for name, post in posts.items()} == {
+        "1.jpg": ("asuka",),
+        "2.PNG": ("asuka", "plug_suit", "solo", "long_hair"),
+        "3.webp": ("fate/stay_night", "1girl", "saber"),
+        "4.jpg": ("rei", "solo"),
+        "5.jpg": ("rei",),
+    }
+    assert posts["1.jpg"].board == f"folder:{tmp_path.name}"
+    assert posts["1.jpg"].rating == "general"
+    four = posts["4.jpg"]
+    assert (four.rating, four.score, four.md5) == ("explicit", 5, None)
+    assert four.created_at == datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert four.group == posts["5.jpg"].group  # parent and child
+    assert four.group != posts["1.jpg"].group
+
+
+def test_what_is_not_known_is_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "a" / "good.jpg")
+    write(tmp_path / "untagged.jpg")
+    write(tmp_path / "a" / "broken.jpg")
+    write(tmp_path / "a" / "broken.json", "[" * 100_000)
+    write(tmp_path / "a" / "large.jpg")
+    write(tmp_path / "a" / "large.txt", "x " * 1_000_000)
+    write(tmp_path / "a" / "binary.jpg")
+    write(tmp_path / "a" / "binary.txt", b"\xff\xfe\x00solo")
+    write(tmp_path / "a" / "notes.md")
+    write(tmp_path / ".hidden" / "1.jpg")
+    write(tmp_path / "x\x01y" / "1.jpg")
+    (tmp_path / os.fsdecode(b"\xff")).mkdir()
+    write(tmp_path / "a" / os.fsdecode(b"\xfe.jpg"))
+    assert set(by_name(folder_board(tmp_path))) == {"good.jpg"}
+    logged = capsys.readouterr()
+    for reason in ("untagged", "side_car", "no_picture", "hidden", "name", "tags"):
+        assert f"'{reason}'" in logged.out + logged.err
+
+
+def test_files_that_come_or_go_move_no_id(tmp_path: Path) -> None:
+    for number in range(50):
+        write(tmp_path / "folder" / "tag" / f"{number}.jpg")
+    before = {name: post.id for name, post in by_name(folder_board(tmp_path / "folder")).items()}
+    for number in range(100, 150):
+        write(tmp_path / "folder" / "a" / f"{number}.jpg")
+    (tmp_path / "folder" / "tag" / "0.jpg").unlink()
+    (tmp_path / "folder").rename(tmp_path / "moved")
+    after = {name: post.id for name, post in by_name(folder_board(tmp_path / "moved")).items()}
+    assert len(after) == 99
+    del before["0.jpg"]
+    assert before.items() <= after.items()
+
+
+def test_files_of_one_hash_get_two_ids_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = listed.stable_id
+    monkeypatch.setattr(listed, "stable_id", lambda name, attempt=0: real(name, attempt) % 64 + 1)
+    for number in range(40):
+        write(tmp_path / "tag" / f"{number}.jpg")
+    first = by_name(folder_board(tmp_path))
+    assert len(first) == 40  # `by_name` sees to it that all ids differ
+    assert by_name(folder_board(tmp_path)) == first
+
+
+def test_a_picture_is_read_whole_and_no_further_than_allowed(tmp_path: Path) -> None:
+    write(tmp_path / "a tag" / "1 #ä?.jpg", b"12345")
+    board = folder_board(tmp_path)
+    [post] = board.walk(Query(("a_tag",)))
+    assert board.fetch(post, 5) == b"12345"
+    assert refusal(board, post, 4) == "too_large"
+    (tmp_path / "a tag" / "1 #ä?.jpg").unlink()
+    assert refusal(board, post) == "missing"
+    os.mkfifo(tmp_path / "a tag" / "1 #ä?.jpg")
+    assert refusal(board, post) == "no_file"
+
+
+def refusal(board: FolderBoard, post: Post, max_bytes: int = 1000) -> str:
+    with pytest.raises(HttpError) as refused:
+        board.fetch(post, max_bytes)
+    assert refused.value.permanent
+    return refused.value.reason
+
+
+def test_links_that_lead_out_are_refused_when_listed_and_when_read(tmp_path: Path) -> None:
+    write(tmp_path / "secret.txt", "root")
+    write(tmp_path / "secret" / "1.jpg", "root")
+    inside = tmp_path / "inside"
+    write(inside / "tag" / "real.jpg", b"real")
+    write(inside / "tag" / "later.jpg")
+    (inside / "tag" / "link.jpg").symlink_to("real.jpg")
+    (inside / "tag" / "out.jpg").symlink_to(tmp_path / "secret.txt")
+    (inside / "tag" / "gone.jpg").symlink_to("nowhere")
+    (inside / "tag" / "round.jpg").symlink_to("round.jpg")
+    (inside / "out").symlink_to(tmp_path / "secret")
+    (inside / "tag" / "loop").symlink_to(inside)
+    write(inside / "tag" / "tagged.jpg")
+    (inside / "tag" / "tagged.txt").symlink_to(tmp_path / "secret.txt")
+    board = folder_board(inside)
+    posts = by_name(board)
+    assert {"real.jpg", "link.jpg", "later.jpg"} <= set(posts)
+    assert not {"out.jpg", "1.jpg", "round.jpg", "tagged.jpg"} & set(posts)
+    assert board.fetch(posts["link.jpg"], 10) == b"real"
+    (inside / "tag" / "later.jpg").unlink()
+    (inside / "tag" / "later.jpg").symlink_to(tmp_path / "secret.txt")
+    assert refusal(board, posts["later.jpg"]) == "leads_outside"
+
+
+def test_a_folder_without_pictures_and_one_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lists no picture"):
+        folder_board(tmp_path)
+    write(tmp_path / "file")
+    for path in (tmp_path / "missing", tmp_path / "file", Path("a\0b")):
+        with pytest.raises(UsageError, match="name a folder"):
+            folder_board(path)
+
+
+# --- Lists --------------------------------------------------------------------------------------
+
+ROWS: list[dict[str, Any]] = [
+    {"url": "http://example.org/1.jpg", "tags": "asuka solo", "rating": "g", "width": 10},
+    {"url": "http://example.org/2.jpg", "tags": "asuka rei", "rating": "e", "width": 20},
+    {"url": "http://example.org/3.jpg", "tags": "rei solo", "rating": "g", "width": None},
+]
+
+
+def as_csv(path: Path, delimiter: str = ",") -> None:
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(ROWS[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(ROWS)
+
+
+def as_gzip(path: Path) -> None:
+    as_csv(path)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+
+def as_tsv(path: Path) -> None:
+    as_csv(path, "\t")
+
+
+def as_json_lines(path: Path) -> None:
+    path.write_text("\n".join(map(json.dumps, ROWS)) + "\n\n")
+
+
+def as_parquet(path: Path) -> None:
+    rows = [row | {"tags": row["tags"].split()} for row in ROWS]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        *(("list.csv", as_csv), ("LIST.TSV", as_tsv), ("list.csv.gz", as_gzip)),
+        *(("list.jsonl", as_json_lines), ("list.parquet", as_parquet)),
+    ],
+)
+def test_every_kind_of_list_gives_the_same_posts(
+    tmp_path: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / name)
+    posts = {post.file_url: post for post in links_board(tmp_path / name).walk(Query())}
+    for row in ROWS:
+        post = posts.pop(row["url"])
+        assert post.id == listed.stable_id(row["url"])
+        assert post.tags == tuple(row["tags"].split())
+        assert post.rating == {"g": "general", "e": "explicit"}[row["rating"]]
+        assert post.width == row["width"]
+        assert post.board == f"links:{name}"
+    assert posts == {}
+
+
+def test_a_list_in_storage_is_read(s3_settings: None) -> None:
+    client = boto3.Session().client("s3")
+    client.create_bucket(Bucket="lists")
+    body = b"url,tags\nhttp://example.org/1.jpg,solo\n"
+    client.put_object(Bucket="lists", Key="a/b.csv", Body=body)
+    [post] = links_board("s3://lists/a/b.csv").walk(Query())
+    assert post.board == "links:b.csv"
+    with pytest.raises(InputError, match=r"missing\.csv"):
+        links_board("s3://lists/a/missing.csv")
+
+
+def numbered(path: Path, ids: list[Any]) -> list[int]:
+    rows = ({"id": i, "url": f"http://a.b/{n}", "tags": "x"} for n, i in enumerate(ids))
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return [post.id for post in links_board(path).walk(Query())]
+
+
+def test_ids_of_the_list_are_kept_if_they_tell_the_rows_apart(tmp_path: Path) -> None:
+    path = tmp_path / "list.jsonl"
+    assert numbered(path, [3, "1", 2.0]) == [3, 2, 1]
+    hashed = sorted((listed.stable_id(f"http://a.b/{n}") for n in range(3)), reverse=True)
+    for ids in ([3, 3, 2], [3, None, 2], [3, -1, 2], ["a", "b", "c"]):
+        assert numbered(path, ids) == hashed
+
+
+def test_children_stay_with_their_parents_also_without_ids(tmp_path: Path) -> None:
+    write(
+        tmp_path / "list.csv",
+        "id,parent_id,url,tags\n7,,http://a.b/1,x\n8,7,http://a.b/2,x\n8,,http://a.b/3,x\n",
+    )
+    groups = {
+        post.file_url: post.group for post in links_board(tmp_path / "list.csv").walk(Query())
+    }
+    assert groups["http://a.b/1"] == groups["http://a.b/2"] != groups["http://a.b/3"]
+
+
+def test_a_row_that_comes_again_is_one_post(tmp_path: Path) -> None:
+    write(tmp_path / "list.csv", "url,tags\n" + "http://a.b/1,x\nhttp://a.b/2,x\n" * 5)
+    assert len(list(links_board(tmp_path / "list.csv").walk(Query()))) == 2
+
+
+def test_queries_find_what_a_walk_over_everything_finds(tmp_path: Path) -> None:
+    tags = ["a", "b", "c", "d"]
+    rows = [
+        {
+            "id": number,
+            "url": f"http://a.b/{number}",
+            "tags": [tag for place, tag in enumerate(tags) if number % (place + 2) == 0] or ["e"],
+            "rating": "gqe"[number % 3],
+        }
+        for number in range(1, 300)
+    ]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    board = links_board(tmp_path / "list.jsonl")
+    everything = list(board.walk(Query()))
+    assert [post.id for post in everything] == list(range(299, 0, -1))
+    wanted: Iterator[tuple[str, ...]] = itertools.chain(
+        [(), ("unknown",)], itertools.permutations(tags, 1), itertools.permutations(tags, 2)
+    )
+    for having in wanted:
+        for without in ((), ("a",), ("d", "c"), ("unknown",)):
+            for below, above in ((None, None), (200, 50), (10**30, -5), (1, None)):
+                query = Query(having, without, ("general",))
+                found = board.walk(query, below=below, above=above, limit=7)
+                assert [post.id for post in found] == [
+                    post.id
+                    for post in everything
+                    if set(having) <= set(post.tags)
+                    and not set(without) & set(post.tags)
+                    and post.rating == "general"
+                    and (below is None or post.id < below)
+                    and (above is None or post.id > above)
+                ]
+
+
+HOSTILE_CSV = b"".join(
+    (
+        b"\xef\xbb\xbfURL,tags,rating\n",
+        b"http://a.b/good1,solo,g\n",
+        b"http://a.b/field," + b"x" * 200_000 + b",g\n",
+        b"http://a.b/line," + b"x" * 5_000_000 + b",g\n",
+        b"http://a.b/nul\0,solo,g\n",
+        b"http://a.b/enc\xff,solo,g\n",
+        b"http://a.b/tag,sol\xff,g\n",
+        b"http://a.b/few,solo\n",
+        b"http://a.b/many,solo,g,h\n",
+        b"not a url,solo,g\n",
+        b"\n",
+        b'http://a.b/good2,"solo, long hair",g\n',
+        b'http://a.b/open,"solo,g\n',
+    )
+)
+
+
+def test_bad_rows_of_a_csv_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "list.csv", HOSTILE_CSV)
+    posts = {post.file_url: post.tags for post in links_board(tmp_path / "list.csv").walk(Query())}
+    assert posts == {"http://a.b/good1": ("solo",), "http://a.b/good2": ("solo", "long_hair")}
+    logged = "".join(capsys.readouterr())
+    assert logged.count("entries left out") == 1
+    for count in ("'syntax': 1", "'too_long': 1", "'url': 2", "'encoding': 2", "'columns': 3"):
+        assert count in logged
+    assert "line 3" in logged
+
+
+def test_bad_lines_of_json_are_left_out(tmp_path: Path) -> None:
+    good = b'{"IMAGE_URL": "http://a.b/1", "TEXT": "a cat"}\n'
+    bad = (
+        *(b"[" * 100_000, b'{"a":' * 100_000, b"[1]", b"5", b'"x"', b"{", b"\xff\xfe\x00"),
+        *(b'{"url": "http://a.b/2", "tags": {"a": {"b": 1}}}', b'{"id": ' + b"9" * 9000 + b"}"),
+        *(b'{"url": ["http://a.b/3"], "tags": "x"}', b'{"url": "http://a.b/4", "tags": "\\ud800"}'),
+        b'{"url": "http://a.b/' + b"x" * 3_000_000 + b'", "tags": "x"}',
+    )
+    write(tmp_path / "list.jsonl", b"\n".join(bad) + b"\n" + good)
+    [post] = links_board(tmp_path / "list.jsonl").walk(Query())
+    assert (post.file_url, post.tags) == ("http://a.b/1", ("a", "cat"))
+
+
+def test_bad_values_of_parquet_are_left_out(tmp_path: Path) -> None:
+    urls = pyarrow.array([b"http://a.b/1", b"http://a.b/\xff", None, b"http://a.b/3"])
+    table = pyarrow.table(
+        {
+            "url": pyarrow.Array.from_buffers(pyarrow.string(), 4, urls.buffers()),
+            "tags": pyarrow.array([["solo", None], ["solo"], ["solo"], None]),
+            "created_at": pyarrow.array([2**62, 0, 0, 0], pyarrow.timestamp("us")),
+            "width": pyarrow.array([[1], [2], None, []]),
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "list.parquet")
+    with pytest.raises(InputError, match="untagged 1"):
+        links_board(tmp_path / "list.parquet")
+    table = table.drop_columns(["created_at"])
+    pyarrow.parquet.write_table(table, tmp_path / "list.parquet")
+    [post] = links_board(tmp_path / "list.parquet").walk(Query())
+    assert (post.file_url, post.tags, post.width) == ("http://a.b/1", ("solo",), None)
+
+
+def test_types_of_parquet_that_are_wrong_give_one_line(tmp_path: Path) -> None:
+    table = pyarrow.table({"url": [1, 2], "tags": [[1], [2]]})
+    pyarrow.parquet.write_table(table, tmp_path / "list.parquet")
+    with pytest.raises(InputError, match=r"\(left out: url 2; first row 1\)"):
+        links_board(tmp_path / "list.parquet")
+
+
+@pytest.mark.parametrize("cut", [0, 3, 100, -200, -9, -1])
+def test_a_damaged_parquet_gives_one_line(tmp_path: Path, cut: int) -> None:
+    as_parquet(tmp_path / "list.parquet")
+    data = (tmp_path / "list.parquet").read_bytes()
+    write(tmp_path / "list.parquet", data[:cut])
+    with pytest.raises(InputError, match="damaged or no Parquet") as refused:
+        links_board(tmp_path / "list.parquet")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "text"),
+    [
+        ("list.txt", b"", UsageError, "its name must end in one of .csv"),
+        ("list.parquet.gz", b"", UsageError, "its name must end in"),
+        ("list", b"", UsageError, "its name must end in"),
+        ("list.csv", b"", UsageError, "no column of URLs"),
+        ("list.csv", b"url,name\n", UsageError, "no column of tags, .* are 'url, name'"),
+        ("list.csv", "url,tags\n".encode("utf-16"), UsageError, "no text in UTF-8"),
+        ("list.csv", b"url,tags\n", InputError, "lists no picture"),
+        ("list.jsonl", b"[]\n" * 3, InputError, r"left out: syntax 3; first line 1\)"),
+        ("list.csv.gz", b"no gzip", InputError, "damaged"),
+        ("list.csv.gz", gzip.compress(b"url,tags\n" * 9999)[:-9], InputError, "damaged"),
+        ("list.csv.gz", gzip.compress(b"url,tags\n")[:12] + b"\xff" * 9, InputError, "damaged"),
+    ],
+)
+def test_a_list_that_is_none_gives_one_line(
+    tmp_path: Path, name: str, content: bytes, error: type[Exception], text: str
+) -> None:
+    write(tmp_path / name, content)
+    with pytest.raises(error, match=text) as refused:
+        links_board(tmp_path / name)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.parquet"])
+def test_a_list_that_is_missing_or_a_folder_gives_one_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        links_board(tmp_path / name)
+    (tmp_path / name).mkdir()
+    with pytest.raises(UsageError, match="Is a directory"):
+        links_board(tmp_path / name)
+
+
+def test_parquet_without_pyarrow_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_parquet(tmp_path / "list.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match=r"install image-tag-classification\[parquet\]"):
+        links_board(tmp_path / "list.parquet")
+
+
+def test_no_room_for_the_index_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listed, "_MAX_PAGES", 20)
+    rows = (f"http://a.b/{number},{number} x\n" for number in range(5000))
+    write(tmp_path / "list.csv", "url,tags\n" + "".join(rows))
+    with pytest.raises(TransientError, match="set TMPDIR"):
+        links_board(tmp_path / "list.csv")

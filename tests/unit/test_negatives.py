@@ -1,0 +1,167 @@
+"""Which posts stand for "without the tag"."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagetag.boards import Board, Post, Query, Site
+from imagetag.http import Client
+from imagetag.negatives import SharedListing, Span, candidates, companions
+from tests.unit.test_selection import post, select
+
+
+class Listed(Board):
+    """A board of posts in memory, which notes what it was asked."""
+
+    def __init__(self, posts: list[Post]) -> None:
+        super().__init__(Site("b", "none", "http://b.example"), Client(rate=1))
+        self.posts = sorted(posts, key=lambda post: -post.id)
+        self.asked: list[tuple[Query, int | None, int | None]] = []
+
+    def page(self, query: Query, *, below: int | None, above: int | None, limit: int) -> list[Post]:
+        self.asked.append((query, below, above))
+        found = [
+            post
+            for post in self.posts
+            if set(query.tags) <= set(post.tags)
+            and not set(query.without) & set(post.tags)
+            and (below is None or post.id < below)
+            and (above is None or post.id > above)
+        ]
+        return found[:limit]
+
+
+def listed(count: int, tags: Callable[[int], tuple[str, ...]]) -> Listed:
+    return Listed([post(id=i, tags=tags(i)) for i in range(1, count + 1)])
+
+
+def draw(board: Board, count: int, span: tuple[int, int], **options: Any) -> list[Post]:
+    positives = Counter(options.pop("positives", {"fox": 1}))
+    found = candidates(
+        board,
+        options.pop("background", None) or SharedListing(board),
+        "fox",
+        select(**options),
+        count,
+        Span(*span),
+        positives,
+    )
+    return list(itertools.islice((p for p in found if "fox" not in p.tags), count))
+
+
+@given(st.integers(1, 10**9), st.integers(0, 10**9), st.integers(1, 300))
+def test_stretches_cover_a_span_once(oldest: int, length: int, count: int) -> None:
+    ordered = Span(oldest, oldest + length).stretches(count)
+    stretches = sorted(ordered)
+    assert stretches[0][0] == oldest
+    assert stretches[-1][1] == oldest + length + 1
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(stretches))
+    assert all(first < end for first, end in stretches)
+    inner = {end - first for first, end in stretches[1:-1]}
+    assert len(inner) <= 1, "not of one length"
+    if length >= count:
+        assert count // 2 <= len(stretches) <= count + 1
+    half = sum(first < oldest + length / 2 for first, _ in ordered[: len(ordered) // 2])
+    assert abs(2 * half - len(ordered) // 2) <= 4, "the first of them are on one side"
+
+
+def test_the_cuts_of_two_spans_are_the_same() -> None:
+    ours = {end for _, end in Span(1000, 90_000).stretches(40)}
+    theirs = {end for _, end in Span(3000, 93_210).stretches(40)}
+    assert len(ours & theirs) >= len(ours) - 2
+
+
+def test_random_negatives_are_spread_over_the_span() -> None:
+    board = listed(10_000, lambda i: ("fox",) if i % 10 == 0 else ("owl",))
+    found = draw(board, 200, (2000, 8000))
+    assert len({p.id for p in found}) == 200
+    quarters = Counter((p.id - 2000) * 4 // 6001 for p in found)
+    assert set(quarters) == {0, 1, 2, 3}
+    assert all(35 <= count <= 65 for count in quarters.values())
+
+
+def test_where_the_span_has_too_few_others_follow() -> None:
+    board = listed(100, lambda i: ("owl",))
+    found = [p.id for p in draw(board, 100, (40, 44))]
+    assert sorted(found) == list(range(1, 101))
+    assert sorted(found[:5]) == [40, 41, 42, 43, 44]
+    assert draw(board, 101, (40, 44))[100:] == []
+
+
+def test_tags_share_the_listing() -> None:
+    board = listed(100_000, lambda i: ("fox",) if i % 50 == 0 else ("owl",))
+    background = SharedListing(board)
+    draw(board, 400, (50, 100_000), background=background)
+    first = len(board.asked)
+    draw(board, 400, (150, 99_950), background=background)
+    assert len(board.asked) - first <= 0.15 * first
+
+
+def test_a_listing_from_memory_is_the_same() -> None:
+    board = listed(500, lambda i: ("owl",))
+    background = SharedListing(board)
+    for below, above in ((400, 100), (400, 390), (400, None), (None, 490), (401, 399)):
+        ours = [p.id for p in background.walk(Query(), below=below, above=above, limit=20)]
+        assert ours == [p.id for p in board.walk(Query(), below=below, above=above, limit=20)]
+
+
+POSITIVES = {"fox": 100, "wood": 80, "red": 60, "1girl": 90, "rare": 5, "sky": 20}
+
+
+def test_companions_are_typical_of_the_tag_and_not_of_the_board() -> None:
+    others = [post(id=i + 1, tags=("1girl", "sky")) for i in range(90)]
+    others += [post(id=i + 91, tags=("red",)) for i in range(10)]
+    assert companions("fox", Counter(POSITIVES), others) == ["wood", "red"]
+
+
+def test_the_most_telling_companions_first_and_not_too_many() -> None:
+    positives = Counter({"fox": 100} | {f"t{i:02}": 90 - i for i in range(20)})
+    others = [post(id=i + 1, tags=("owl",)) for i in range(100)]
+    assert companions("fox", positives, others) == [f"t{i:02}" for i in range(6)]
+
+
+def tags_of(i: int) -> tuple[str, ...]:
+    if i % 20 == 0:
+        return ("fox", "wood")
+    return ("wood", "owl") if i % 20 == 1 else ("owl",)
+
+
+def test_hard_negatives_share_a_companion() -> None:
+    board = listed(20_000, tags_of)
+    found = draw(
+        board, 100, (1000, 19_000), negatives="hard", positives={"fox": 50, "wood": 50, "owl": 2}
+    )
+    assert len({p.id for p in found}) == 100
+    assert all("wood" in p.tags for p in found)
+    quarters = Counter((p.id - 1000) * 4 // 18_001 for p in found)
+    assert all(15 <= quarters[quarter] <= 35 for quarter in range(4))
+    queries = {query for query, _, _ in board.asked if query.tags}
+    assert {(query.tags, query.without) for query in queries} == {(("wood",), ("fox",))}
+
+
+def test_where_hard_ones_are_few_the_rest_is_random() -> None:
+    board = listed(2000, lambda i: ("wood",) if i in (700, 800) else ("owl",))
+    found = draw(board, 50, (500, 1500), negatives="hard", positives={"fox": 9, "wood": 9})
+    assert [p.id for p in found[:2]] in ([700, 800], [800, 700])
+    assert len({p.id for p in found}) >= 49  # the caller passes over what it has
+
+
+def test_mixed_negatives_are_half_of_each() -> None:
+    board = listed(20_000, tags_of)
+    found = draw(board, 100, (1, 20_000), negatives="mixed", positives={"fox": 9, "wood": 9})
+    assert 50 <= sum("wood" in p.tags for p in found) <= 60
+
+
+@pytest.mark.parametrize("mode", ["hard", "mixed"])
+def test_a_tag_without_companions_gets_random_ones(mode: str) -> None:
+    board = listed(1000, lambda i: ("owl",))
+    random = draw(board, 40, (1, 1000))
+    found = draw(board, 40, (1, 1000), negatives=mode, positives={"fox": 9, "owl": 9})
+    assert found == random
