@@ -213,8 +213,9 @@ class Collector:
     def _downloaded(self, post: Post, label: Label) -> SharedImage:
         """Fetch the post's picture, check and store it."""
         stored = self._stored_before(post, label)
-        data, info = (stored, images.inspect(stored)) if stored else self._download(post)
-        md5 = _md5(data)
+        data, info, md5 = (
+            (stored, images.inspect(stored), _md5(stored)) if stored else self._download(post)
+        )
         image = SharedImage(
             key=self._key(post, label, md5, info.ext),
             md5=md5,
@@ -249,7 +250,7 @@ class Collector:
                 raise _Unfit("duplicate")
             self._taken.add(digest)
 
-    def _download(self, post: Post) -> tuple[bytes, images.ImageInfo]:
+    def _download(self, post: Post) -> tuple[bytes, images.ImageInfo, str]:
         """Fetch a file, again where what came is damaged, as it may be by the way here."""
         came = set()
         for _ in range(_DOWNLOADS):
@@ -268,7 +269,7 @@ class Collector:
                 problem = error
             else:
                 if post.md5 in (None, md5):
-                    return data, info
+                    return data, info, md5
                 detail = f"{post.file_url}: md5 {md5}, declared {post.md5}"
                 problem = images.BadImage("md5", detail)
             came.add(md5)

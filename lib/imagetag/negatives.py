@@ -10,6 +10,8 @@ import itertools
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from imagetag.boards import Board, Post, Query
 from imagetag.log import get_logger
@@ -17,6 +19,7 @@ from imagetag.selection import Selection
 
 _STRATA = 20  # stretches of ids that negatives come from, at the least, and
 _STRATUM_POSTS = 20  # how many each gives before there are more of them
+_AT_ONCE = 8  # pages asked for side by side
 _PAGES = 1000  # pages of listings kept in memory
 _SAMPLE = 400  # posts that stand for the board, when companions are sought
 _COMPANIONS = 6
@@ -58,17 +61,35 @@ class SharedListing(Board):
     def __init__(self, board: Board) -> None:
         super().__init__(board.site, board.client, board.login)
         self._board = board
-        self._pages: OrderedDict[tuple[object, ...], list[Post]] = OrderedDict()
+        self._pages: OrderedDict[tuple[object, ...], Future[list[Post]]] = OrderedDict()
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="list")
 
     def page(self, query: Query, *, below: int | None, above: int | None, limit: int) -> list[Post]:
         """Return a page, as the base class says, from memory where it was asked for before."""
         key = (query, below, above, limit)
         if key not in self._pages:
-            self._pages[key] = self._board.page(query, below=below, above=above, limit=limit)
-            if len(self._pages) > _PAGES:
-                self._pages.popitem(last=False)
+            self._ask(query, below, above, limit)
         self._pages.move_to_end(key)
-        return self._pages[key]
+        posts: list[Post] = []
+        try:
+            posts = self._pages[key].result()
+        finally:
+            if not posts:  # an error, or what an overloaded board says: the next may fare better
+                del self._pages[key]
+        return posts
+
+    def prepare(self, query: Query, ends: Iterable[int], limit: int) -> None:
+        """Ask for the first pages of many walks side by side: one by one they take their time."""
+        limit = min(limit, self.site.page_size)
+        for below in itertools.islice(ends, _PAGES // 2):
+            if (query, below, None, limit) not in self._pages:
+                self._ask(query, below, None, limit)
+
+    def _ask(self, query: Query, below: int | None, above: int | None, limit: int) -> None:
+        page = partial(self._board.page, query, below=below, above=above, limit=limit)
+        self._pages[query, below, above, limit] = self._pool.submit(page)
+        if len(self._pages) > _PAGES:
+            self._pages.popitem(last=False)
 
     def walk(
         self,
@@ -162,9 +183,11 @@ def _random(
     query = selection.query()
     # Twice, as there may be half; no more than are wanted.
     count = min(2 * max(_STRATA, wanted // _STRATUM_POSTS), wanted)
+    stretches = span.stretches(count)
+    background.prepare(query, (end for _, end in stretches), _STRATUM_POSTS)
     yield from _in_turn(
         background.walk(query, above=first - 1, below=end, limit=_STRATUM_POSTS)
-        for first, end in span.stretches(count)
+        for first, end in stretches
     )
     yield from background.walk(query, below=span.oldest)
     yield from background.walk(query, above=span.newest)

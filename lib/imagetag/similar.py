@@ -158,8 +158,8 @@ class _Search:
         self._cells, self._kinds = cells, kinds
         self._coarse = _Windows(_COARSE, luma=5, most=5, chroma=3, square=True)
         self.fine = _Windows(_FINE, luma=8, most=9, chroma=4)
-        self._whole = _Windows(_WHOLE, luma=5, most=5, chroma=3).of(cells)[:, 0]
-        self._whole_fine = _Windows(_WHOLE, luma=8, most=9, chroma=4).of(cells)[:, 0]
+        self._whole = _Windows(_WHOLE, luma=5, most=5, chroma=3).of_whole(cells)
+        self._whole_fine = _Windows(_WHOLE, luma=8, most=9, chroma=4).of_whole(cells)
         self.starts = range(0, len(cells), _BLOCK)
 
     def block(self, start: int) -> npt.NDArray[Any]:
@@ -267,6 +267,13 @@ class _Windows:
         # What varies less than that has no layout, and is like nothing.
         vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), _FAINT)
         return vectors
+
+    def of_whole(self, cells: npt.NDArray[np.uint8]) -> Floats:
+        """Return `(layouts, numbers)` float32 of the only window, for any number of layouts."""
+        import numpy as np
+
+        starts = range(0, len(cells), _TARGETS)
+        return np.concatenate([self.of(cells[start : start + _TARGETS])[:, 0] for start in starts])
 
 
 def _cosines(start: float, stop: float, frequencies: int, cells: int) -> Floats:

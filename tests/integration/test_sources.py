@@ -17,6 +17,8 @@ import boto3
 import pyarrow  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from imagetag.boards import listed
 from imagetag.boards.base import Post, Query, Site
@@ -386,6 +388,21 @@ def test_bad_values_of_parquet_are_left_out(tmp_path: Path) -> None:
     assert (post.file_url, post.tags, post.width) == ("http://a.b/1", ("solo",), None)
 
 
+def test_any_damage_to_parquet_is_one_line(tmp_path: Path) -> None:
+    as_parquet(tmp_path / "list.parquet")
+    data = (tmp_path / "list.parquet").read_bytes()
+    damaged = 0
+    for place in range(0, len(data), 5):
+        content = bytearray(data)
+        content[place] ^= 0xAB
+        write(tmp_path / "list.parquet", bytes(content))
+        try:
+            links_board(tmp_path / "list.parquet")
+        except (InputError, UsageError) as error:
+            damaged += "\n" not in str(error)  # noqa: PT017 - only some bytes matter
+    assert damaged
+
+
 def test_types_of_parquet_that_are_wrong_give_one_line(tmp_path: Path) -> None:
     table = pyarrow.table({"url": [1, 2], "tags": [[1], [2]]})
     pyarrow.parquet.write_table(table, tmp_path / "list.parquet")
@@ -410,6 +427,7 @@ def test_a_damaged_parquet_gives_one_line(tmp_path: Path, cut: int) -> None:
         ("list.parquet.gz", b"", UsageError, "its name must end in"),
         ("list", b"", UsageError, "its name must end in"),
         ("list.csv", b"", UsageError, "no column of URLs"),
+        ("list.csv", b"x" * 200_000 + b",url,tags\n", UsageError, "no column of URLs"),
         ("list.csv", b"url,name\n", UsageError, "no column of tags, .* are 'url, name'"),
         ("list.csv", "url,tags\n".encode("utf-16"), UsageError, "no text in UTF-8"),
         ("list.csv", b"url,tags\n", InputError, "lists no picture"),
@@ -426,6 +444,36 @@ def test_a_list_that_is_none_gives_one_line(
     with pytest.raises(error, match=text) as refused:
         links_board(tmp_path / name)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.tsv", "list.jsonl", "list.csv.gz"])
+@given(
+    st.lists(
+        st.binary(max_size=40)
+        | st.sampled_from(
+            [
+                b"\n",
+                b'"',
+                b",",
+                b"\t",
+                b"http://a.b/1",
+                b"solo",
+                b'{"url": "http://a.b/1", "tags": "x"}',
+            ]
+        )
+    ),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_bytes_are_posts_or_one_line(tmp_path: Path, name: str, parts: list[bytes]) -> None:
+    header = b"url\ttags\n" if name.endswith(".tsv") else b"url,tags\n"
+    content = header * (".jsonl" not in name) + b"".join(parts)
+    write(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content)
+    try:
+        posts = list(links_board(tmp_path / name).walk(Query()))
+    except InputError:
+        return
+    assert posts
+    assert all(post.tags and post.file_url for post in posts)
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.parquet"])

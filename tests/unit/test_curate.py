@@ -99,10 +99,10 @@ DOUBTFUL = Shown(picture(5, "png"), label="negative")
 HELD_OUT = Shown(picture(6), "test")
 HELD_OUT_TOO = Shown(picture(6, "crop"), "test", "negative")
 OTHERS = [
-    Shown(picture(10 + number), split, label)
-    for number, (split, label) in enumerate(
-        [("train", "positive"), ("train", "negative"), ("test", "positive"), ("test", "negative")]
-    )
+    Shown(picture(10)),
+    Shown(picture(11), label="negative"),
+    Shown(picture(12), "test"),
+    Shown(picture(13), "test", "negative"),
 ]
 ALL = [
     *(KEPT, LEAKED, MISLABELLED, PARENT, CHILD, REPOST, REPOSTS_CHILD, DOUBTED, DOUBTFUL),

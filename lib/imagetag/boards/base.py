@@ -101,7 +101,7 @@ class Post:
 
 
 class Board(ABC):
-    """A board of some engine. `complete` is called from many threads, the rest from one."""
+    """A board of some engine. Its methods are called from many threads."""
 
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
         self.site = site
@@ -139,7 +139,7 @@ class Board(ABC):
         return post
 
     def fetch(self, post: Post, max_bytes: int) -> bytes:
-        """Return the picture's file, byte for byte. Called from many threads.
+        """Return the picture's file, byte for byte.
 
         Raises:
             HttpError: if it cannot be had, is larger than `max_bytes`, or its owner has opted out.

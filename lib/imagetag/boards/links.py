@@ -106,10 +106,9 @@ class LinksBoard(ListedBoard):
             yield path
 
     def _open(self, path: Path) -> BinaryIO:
-        stream = path.open("rb")
-        if not self.site.root.lower().endswith(".gz"):
-            return stream
-        return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]
+        if self.site.root.lower().endswith(".gz"):
+            return gzip.open(path)  # type: ignore[return-value]
+        return path.open("rb")
 
     def _lines(self, stream: BinaryIO) -> Iterator[tuple[str, bytes | BadEntry]]:
         for number in itertools.count(1):
@@ -140,7 +139,10 @@ class LinksBoard(ListedBoard):
             start = next(lines, "").removeprefix("\ufeff")
             if not is_unicode(start) or "\0" in start:
                 raise UsageError(f"{self._spec}: it is no text in UTF-8; save it as that")
-            header = next(csv.reader([start], delimiter=delimiter), [])
+            try:
+                header = next(csv.reader([start], delimiter=delimiter), [])
+            except csv.Error:
+                header = []
             columns = self._columns(header)
             reader = csv.reader(lines, delimiter=delimiter)
             while True:
@@ -193,7 +195,7 @@ class LinksBoard(ListedBoard):
                         else:
                             lower = {name.lower(): value for name, value in values.items()}
                             yield where, lower
-        except (pyarrow.ArrowException, OSError, MemoryError) as error:
+        except (pyarrow.ArrowException, ValueError, OSError, MemoryError) as error:
             raise InputError(
                 f"{self._spec}: it is damaged or no Parquet ({' '.join(str(error).split())[:200]})"
             ) from error

@@ -205,6 +205,7 @@ class ListedBoard(Board):
 
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
         super().__init__(site, client, login)
+        spec = f"--board {site.engine}+{site.root}"
         self._index = _Index()
         self._left_out: Counter[str] = Counter()
         self._first: dict[str, str] = {}
@@ -213,22 +214,24 @@ class ListedBoard(Board):
                 self._index.fill(self._entries(), progress)
         except sqlite3.Error as error:
             raise TransientError(
-                f"--board {site.root}: its index cannot be written ({error}); "
-                "set TMPDIR to a folder with room"
+                f"{spec}: its index cannot be written ({error}); set TMPDIR to a folder with room"
             ) from error
         self._left_out["duplicate"] += self._index.duplicates
         left_out = dict(+self._left_out)
         if not self._index.posts:
             reasons = ", ".join(f"{reason} {count}" for reason, count in left_out.items())
             raise InputError(
-                f"--board {site.root}: it lists no picture that can be used"
+                f"{spec}: it lists no picture that can be used"
                 + (f" (left out: {reasons}; first {next(iter(self._first.values()), '')})")
                 * bool(left_out)
             )
         log = get_logger().bind(board=site.name)
         if left_out:
             log.warning("entries left out", reasons=left_out, first=self._first)
-        log.info("read the list", posts=self._index.posts)
+        # These are in no listing that is for certain ratings.
+        log.info(
+            "read the list", posts=self._index.posts, rating_unknown=self._index.rating_unknown
+        )
 
     @abstractmethod
     def _entries(self) -> Iterator[tuple[str, Entry]]:
@@ -248,7 +251,7 @@ class ListedBoard(Board):
     def _leave_out(self, reason: str, where: str) -> None:
         """Count what cannot be used."""
         self._left_out[reason] += 1
-        self._first.setdefault(reason, where)
+        self._first.setdefault(reason, repr(where)[1:-1][:200])  # names may hold anything
 
     def _post(self, row: tuple[Any, ...]) -> Post:
         post_id, name, digest, width, height, tags, rating, parent_id, score, created_at = row
@@ -278,6 +281,7 @@ class _Index:
     def __init__(self) -> None:
         self.posts = 0
         self.duplicates = 0
+        self.rating_unknown = 0
         self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
@@ -325,6 +329,7 @@ class _Index:
         self._db.execute("DROP TABLE raw")
         self._db.execute("COMMIT")
         self.posts = self._one("SELECT count(*) FROM posts")
+        self.rating_unknown = self._one("SELECT count(*) FROM posts WHERE rating IS NULL")
 
     def _settle_ids(self) -> None:
         """Keep the ids that were given if they tell the posts apart, else make them of the names.
