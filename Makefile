@@ -54,4 +54,4 @@ lock:  ## resolve requirements/*.txt anew (needs uv); UPGRADE=--upgrade takes ne
 	$(UV_COMPILE) --extra train --extra cuda -c requirements/dev.txt -o requirements/train.txt
 
 clean:  ## remove .venv, caches and the demo's output
-	rm -rf $(VENV) demo-output .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-bench demo-output .mypy_cache .pytest_cache .ruff_cache

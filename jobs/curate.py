@@ -17,7 +17,7 @@ from imagetag.storage import open_storage
 class CurateSettings(TagSettings):
     """Options of `imagetag curate`."""
 
-    threshold: int = Field(
+    hash_threshold: int = Field(
         THRESHOLD,
         ge=0,
         le=100,
@@ -33,7 +33,7 @@ def work(settings: CurateSettings) -> None:
     for_each_tag(
         settings,
         lambda tag: curate_tag(
-            storage, tag, threshold=settings.threshold, concurrency=settings.concurrency
+            storage, tag, threshold=settings.hash_threshold, concurrency=settings.concurrency
         ),
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -145,13 +146,9 @@ def work(settings: ScrapeSettings) -> None:
     if not settings.my_tags():  # wrong tags are known before anything is asked of anybody
         get_logger().info("nothing to do: more shards than tags", shard=settings.shard_index)
         return
-    client = _client(settings)
-    try:
-        board = open_board(
-            settings.board,
-            client,
-            Login(settings.board_user, settings.board_key.get_secret_value()),
-        )
+    login = Login(settings.board_user, settings.board_key.get_secret_value())
+    with _client(settings) as client:
+        board = open_board(settings.board, client, login)
         storage = open_storage(settings.storage, settings.concurrency)
         how = How(settings.concurrency, settings.perceptual_hash)
         scraper = Scraper(storage, board, _selection(settings, board.root), how)
@@ -165,11 +162,11 @@ def work(settings: ScrapeSettings) -> None:
                 curate_tag(storage, tag, concurrency=settings.concurrency)
 
         for_each_tag(settings, scrape)
-    finally:
-        client.stop()
 
 
-def _client(settings: ScrapeSettings) -> Client:
+@contextmanager
+def _client(settings: ScrapeSettings) -> Iterator[Client]:
+    """Give the client of the job, and leave nothing of it running."""
     client = Client(
         rate=settings.max_rate,
         shard_index=settings.shard_index,
@@ -181,9 +178,16 @@ def _client(settings: ScrapeSettings) -> Client:
         allow_private_hosts=settings.allow_private_hosts,
         obey_robots=not settings.ignore_robots,
     )
-    if settings.browser == "auto":
-        client.unblock = Unblocker(client, allow_private_hosts=settings.allow_private_hosts)
-    return client
+    try:
+        if settings.browser == "never":
+            yield client
+            return
+        private = settings.allow_private_hosts
+        with Unblocker(client, contact=settings.contact, allow_private_hosts=private) as unblocker:
+            client.unblock = unblocker
+            yield client
+    finally:
+        client.stop()
 
 
 def _selection(settings: ScrapeSettings, board: str) -> Selection:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict
 
 from imagetag.boards import Post, Query
-from imagetag.images import MAX_PIXELS
+from imagetag.images import EXTENSIONS, MAX_PIXELS
 from imagetag.layout import Label
 from imagetag.manifest import Rating
 
@@ -24,6 +24,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 _VIDEOS = _words("mp4 webm m4v mov mkv avi flv swf zip")  # zip: the frames of an animation
+_IMAGES = EXTENSIONS | _words("apng avif heic heif jfif jxl psd svg tga tif tiff")
 # Boards' ratings are what uploaders chose; these tags say more. (Names of the Danbooru family.)
 _TAGS_OF: dict[Rating, frozenset[str]] = {
     "questionable": _words("""
@@ -107,8 +108,11 @@ class Selection(BaseModel):
         if not post.file_url:
             return "no_file"
         ending = extension_of(post.file_url)
-        if ending not in self.extensions:
-            return "video" if ending in _VIDEOS else "extension"
+        if ending in _VIDEOS:
+            return "video"
+        # Where a URL does not end as files do (`?id=5`, `.php`), only the file itself tells.
+        if ending in _IMAGES and ending not in self.extensions:
+            return "extension"
         if post.width is not None and post.height is not None:
             return self.unfit_size(post.width, post.height)
         return None

@@ -102,7 +102,7 @@ def layout_cells(hashes: Sequence[str]) -> bytes | None:
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
     """Two pictures whose layouts are alike: `inner` looks like a window of `outer`.
 

@@ -44,7 +44,7 @@ def test_a_tag_that_was_never_scraped_is_an_input_error(tmp_path: Path) -> None:
     assert curate(LocalStorage(tmp_path)) == 3
 
 
-@pytest.mark.parametrize("options", [["--threshold", "101"], ["--threshold", "x"]])
+@pytest.mark.parametrize("options", [["--hash-threshold", "101"], ["--hash-threshold", "x"]])
 def test_a_threshold_that_is_none_is_a_usage_error(tmp_path: Path, options: list[str]) -> None:
     assert curate(LocalStorage(tmp_path), *options) == 2
 

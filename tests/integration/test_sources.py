@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import pyarrow  # type: ignore[import-untyped]
-import pyarrow.parquet  # type: ignore[import-untyped]
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -392,14 +392,14 @@ def test_any_damage_to_parquet_is_one_line(tmp_path: Path) -> None:
     as_parquet(tmp_path / "list.parquet")
     data = (tmp_path / "list.parquet").read_bytes()
     damaged = 0
-    for place in range(0, len(data), 5):
+    for place in range(0, len(data), 199):
         content = bytearray(data)
         content[place] ^= 0xAB
         write(tmp_path / "list.parquet", bytes(content))
         try:
             links_board(tmp_path / "list.parquet")
         except (InputError, UsageError) as error:
-            damaged += "\n" not in str(error)  # noqa: PT017 - only some bytes matter
+            damaged += "\n" not in str(error)
     assert damaged
 
 

@@ -15,13 +15,18 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
+import importlib.util
 import itertools
+import json
+import os
 import re
+import subprocess
+import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from imagetag.boards.base import NO_LOGIN, Login, Site
@@ -37,8 +42,6 @@ _OTHERS = ("id", "md5", "rating", "width", "height", "parent_id", "score", "crea
 _MAX_LINE = 1 << 20  # bytes
 _MAX_URL = 4096  # characters
 _MAX_COLUMNS = 10_000
-_MAX_ROW_GROUP = 2 << 30  # bytes of the columns that are read; a writer's default has some 100 MB
-_BATCH_ROWS = 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 # A row's number or line, and what it holds by column, or why it cannot be read.
@@ -105,12 +108,12 @@ class LinksBoard(ListedBoard):
             open_storage(folder).download(key, path)
             yield path
 
-    def _open(self, path: Path) -> BinaryIO:
+    def _open(self, path: Path) -> IO[bytes]:
         if self.site.root.lower().endswith(".gz"):
             return gzip.open(path)  # type: ignore[return-value]
         return path.open("rb")
 
-    def _lines(self, stream: BinaryIO) -> Iterator[tuple[str, bytes | BadEntry]]:
+    def _lines(self, stream: IO[bytes]) -> Iterator[tuple[str, bytes | BadEntry]]:
         for number in itertools.count(1):
             line = stream.readline(_MAX_LINE)
             if not line:
@@ -167,58 +170,32 @@ class LinksBoard(ListedBoard):
                     yield where, _json_row(line)
 
     def _read_parquet(self, path: Path) -> Iterator[Row]:
-        try:
-            import pyarrow  # type: ignore[import-untyped]
-            import pyarrow.parquet  # type: ignore[import-untyped]
-        except ModuleNotFoundError as error:
+        if importlib.util.find_spec("pyarrow") is None:
             raise UsageError(
                 f"{self._spec}: Parquet needs pyarrow; install image-tag-classification[parquet]"
-            ) from error
-        path.open("rb").close()  # for the plain error, if it cannot be
-        try:
-            with pyarrow.parquet.ParquetFile(path) as parquet:
-                names = parquet.schema_arrow.names
-                columns = self._columns(names)
-                self._check_row_groups(parquet.metadata, {names[i] for i in columns.values()})
-                batches = parquet.iter_batches(
-                    _BATCH_ROWS,
-                    columns=[names[place] for place in columns.values()],
-                    use_threads=False,
-                )
-                row = 0
-                for batch in batches:
-                    for values in _batch_rows(batch):
-                        row += 1
-                        where = f"row {row}"
-                        if isinstance(values, BadEntry):
-                            yield where, values
-                        else:
-                            lower = {name.lower(): value for name, value in values.items()}
-                            yield where, lower
-        except (pyarrow.ArrowException, ValueError, OSError, MemoryError) as error:
-            raise InputError(
-                f"{self._spec}: it is damaged or no Parquet ({' '.join(str(error).split())[:200]})"
-            ) from error
-
-    def _check_row_groups(self, metadata: Any, columns: set[str]) -> None:
-        """Refuse row groups that would not fit in memory.
-
-        Raises:
-            UsageError: if there is one.
-
-        """
-        for group in (metadata.row_group(i) for i in range(metadata.num_row_groups)):
-            chunks = (group.column(i) for i in range(group.num_columns))
-            size = sum(
-                chunk.total_uncompressed_size
-                for chunk in chunks
-                if chunk.path_in_schema.split(".")[0] in columns
             )
-            if size > _MAX_ROW_GROUP:
-                raise UsageError(
-                    f"{self._spec}: a row group has {size >> 20} MB; "
-                    "write it again with smaller ones"
-                )
+        path.open("rb").close()  # for the plain error, if it cannot be
+        command = [sys.executable, "-P", "-m", "imagetag.boards.parquet", str(path)]
+        with (
+            tempfile.TemporaryFile() as complaint,
+            subprocess.Popen(  # noqa: S603 - our own module
+                [*command, *_URLS, *_TAGS, *_OTHERS], stdout=subprocess.PIPE, stderr=complaint
+            ) as process,
+        ):
+            try:
+                assert process.stdout is not None  # noqa: S101 - it is a pipe
+                for number, (_, line) in enumerate(self._lines(process.stdout)):
+                    row = line if isinstance(line, BadEntry) else _json_row(line)
+                    if number:
+                        yield f"row {number}", row
+                    elif not isinstance(line, BadEntry):
+                        self._columns(json.loads(line))
+                if process.wait() != 0:
+                    complaint.seek(-min(complaint.tell(), 300), os.SEEK_END)
+                    said = complaint.read().decode(errors="replace").strip().rpartition("\n")[2]
+                    raise InputError(f"{self._spec}: it is damaged or no Parquet ({said[:200]})")
+            finally:
+                process.kill()
 
     def _columns(self, header: list[str]) -> dict[str, int]:
         """Return where the columns are that are read, by their names in lower case.
@@ -248,19 +225,6 @@ def _json_row(line: bytes) -> Mapping[str, Any] | BadEntry:
     if not isinstance(fields, dict):
         return BadEntry("syntax")
     return {name.lower(): value for name, value in fields.items()}
-
-
-def _batch_rows(batch: Any) -> Iterator[Mapping[str, Any] | BadEntry]:
-    try:
-        yield from batch.to_pylist()
-    except (ValueError, OverflowError):  # text that is no UTF-8, a time out of range: which one?
-        for place in range(batch.num_rows):
-            try:
-                [values] = batch.slice(place, 1).to_pylist()
-            except (ValueError, OverflowError):
-                yield BadEntry("encoding")
-            else:
-                yield values
 
 
 def read_row(fields: Mapping[str, Any]) -> tuple[str, Entry]:
