@@ -19,7 +19,7 @@ from imagetag.selection import Selection
 
 _STRATA = 20  # stretches of ids that negatives come from, at the least, and
 _STRATUM_POSTS = 20  # how many each gives before there are more of them
-_AT_ONCE = 8  # pages asked for side by side
+_AT_ONCE = 16  # pages asked for side by side
 _PAGES = 1000  # pages of listings kept in memory
 _SAMPLE = 400  # posts that stand for the board, when companions are sought
 _COMPANIONS = 6

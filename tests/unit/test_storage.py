@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -172,6 +173,25 @@ def test_a_key_cannot_be_below_or_in_place_of_another(tmp_path: Path) -> None:
         with pytest.raises(BucketNotFound, match="where a folder must be"):
             storage.write(key, b"y")
     assert [entry.key for entry in storage.list()] == ["a/b"]
+    assert list((tmp_path / ".partial").iterdir()) == []
+
+
+def test_copies_share_a_file_where_that_can_be_and_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write("a", b"data")
+    for _ in range(2):
+        storage.copy("a", "b/c")
+    assert (tmp_path / "b/c").samefile(tmp_path / "a")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    storage.copy("a", "d")
+    assert not (tmp_path / "d").samefile(tmp_path / "a")
+    assert storage.read("d") == b"data"
     assert list((tmp_path / ".partial").iterdir()) == []
 
 

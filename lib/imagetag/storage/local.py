@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import secrets
 import shutil
@@ -34,6 +35,9 @@ class LocalStorage(Storage):
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._partial = root / _PARTIAL
+        self._writer = secrets.token_hex(8)
+        self._writes = itertools.count()
         self.url = str(root)
         self._sweep()
         with self._errors(""):
@@ -69,7 +73,7 @@ class LocalStorage(Storage):
     def _sweep(self) -> None:
         """Remove what killed writers left."""
         with contextlib.suppress(OSError):
-            for path in (self._root / _PARTIAL).iterdir():
+            for path in self._partial.iterdir():
                 if time.time() - path.stat().st_mtime > _ABANDONED:
                     path.unlink()
 
@@ -117,11 +121,14 @@ class LocalStorage(Storage):
             except OSError:
                 with self._new_file(partial) as target:
                     shutil.copyfileobj(file, target, 1 << 20)
+        # Where both names are of one file already, renaming does nothing.
+        partial.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _renamed(self, path: Path) -> Iterator[Path]:
         """Give a name to write to; what is there in the end is renamed into place."""
-        partial = self._root / _PARTIAL / secrets.token_hex(16)
+        # Of all writers to this folder, whatever process and machine they are on.
+        partial = self._partial / f"{self._writer}-{next(self._writes)}"
         try:
             yield partial
             try:
@@ -129,8 +136,9 @@ class LocalStorage(Storage):
             except FileNotFoundError:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 partial.replace(path)
-        finally:
+        except BaseException:
             partial.unlink(missing_ok=True)
+            raise
 
     @staticmethod
     def _new_file(path: Path) -> BinaryIO:
