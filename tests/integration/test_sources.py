@@ -7,7 +7,6 @@ import gzip
 import itertools
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -111,9 +110,9 @@ def test_what_is_not_known_is_left_out_and_counted(
     (tmp_path / os.fsdecode(b"\xff")).mkdir()
     write(tmp_path / "a" / os.fsdecode(b"\xfe.jpg"))
     assert set(by_name(folder_board(tmp_path))) == {"good.jpg"}
-    logged = capsys.readouterr()
+    logged = "".join(capsys.readouterr()).replace('"', "'")
     for reason in ("untagged", "side_car", "no_picture", "hidden", "name", "tags"):
-        assert re.search(rf"['\"]{reason}['\"]", logged.out + logged.err)
+        assert f"'{reason}'" in logged
 
 
 def test_files_that_come_or_go_move_no_id(tmp_path: Path) -> None:
@@ -350,7 +349,7 @@ def test_bad_rows_of_a_csv_are_left_out_and_counted(
     write(tmp_path / "list.csv", HOSTILE_CSV)
     posts = {post.file_url: post.tags for post in links_board(tmp_path / "list.csv").walk(Query())}
     assert posts == {"http://a.b/good1": ("solo",), "http://a.b/good2": ("solo", "long_hair")}
-    logged = "".join(capsys.readouterr())
+    logged = "".join(capsys.readouterr()).replace('"', "'")  # whatever the format of the log is
     assert logged.count("entries left out") == 1
     for count in ("'syntax': 1", "'too_long': 1", "'url': 2", "'encoding': 2", "'columns': 3"):
         assert count in logged
