@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,12 +68,16 @@ class ScrapeSettings(TagSettings):
         50_000_000, ge=1, le=MAX_PIXELS, description="most pixels of an image, width x height"
     )
     max_aspect: float | None = Field(
-        None, ge=1, description="how many times as long as the shorter side the longer may be"
+        None,
+        ge=1,
+        allow_inf_nan=False,
+        description="how many times as long as the shorter side the longer may be",
     )
     max_bytes: int = Field(50_000_000, ge=1000, description="largest file to download, in bytes")
     max_rate: float = Field(
         5.0,
         gt=0,
+        le=1_000_000,
         description="requests a second for the whole job, divided by --shard-count",
     )
     concurrency: int = Field(16, ge=1, le=256, description="downloads under way at once")
@@ -125,6 +130,14 @@ class ScrapeSettings(TagSettings):
     @classmethod
     def _tags(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(sorted({checked_tag(value) for value in values}))
+
+    @field_validator("since", mode="before")
+    @classmethod
+    def _written_out(cls, value: object) -> object:
+        # A bare number would be taken for seconds since 1970: `2024` for that year's first hour.
+        if isinstance(value, str) and not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+            raise ValueError("take a day such as 2024-01-31")
+        return value
 
     @field_validator("since")
     @classmethod

@@ -121,6 +121,8 @@ class Unblocker:
             browser.kill()
         if self._visiting.acquire(timeout=_CLOSE_SECONDS):  # it has a folder to remove
             self._visiting.release()
+        if browser is not None:
+            browser.remove()
 
     def __call__(self, url: str) -> bool:
         """Visit a page until it lets us pass; return whether it did.
@@ -148,11 +150,11 @@ class Unblocker:
                 cookies = browser.cookies(host) if passed else []
         except Exception as error:  # of selenium, its driver, or Chromium: all say the same
             self._check_closed()
+            self._browser = None
             reason = one_line(getattr(error, "msg", None) or error).partition(";")[0]
             log.warning("the browser failed", reason=reason)
             return False
-        finally:
-            self._browser = None
+        self._browser = None  # after a signal it stays: `close` ends what that left unfinished
         if passed:
             self._client.adopt(cookies, agent)
             log.info("the page let the browser pass", cookies=len(cookies))
@@ -316,6 +318,11 @@ class _Browser:
                     with contextlib.suppress(OSError):
                         os.waitpid(found.pid, os.WNOHANG)
             time.sleep(0.02)
+
+    def remove(self) -> None:
+        """Remove the profile, if a signal came while that was done."""
+        if self._profile:
+            shutil.rmtree(self._profile, ignore_errors=True)
 
     def _owns(self, process: _Process) -> bool:
         """Tell whether a process is one of this browser's, whoever its parent is by now."""

@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 
 from imagetag import images, sharing, similar
 from imagetag.boards import Board, BoardError, Post
-from imagetag.errors import Terminated, TransientError, UsageError
+from imagetag.errors import ImagetagError, Terminated, TransientError, UsageError, one_line
 from imagetag.http import HttpError
 from imagetag.known import Known
 from imagetag.layout import Label, Layout
 from imagetag.log import Progress, get_logger
 from imagetag.manifest import Failure, Row, write_part
-from imagetag.selection import Selection
+from imagetag.selection import TOO_OLD, Selection
 from imagetag.sharing import SharedImage
 from imagetag.split import split_of
 from imagetag.storage import ObjectNotFound, Storage
@@ -30,7 +30,7 @@ _PART_SECONDS = 15.0  # for how long at the most
 _ALIAS_POSTS = 200  # posts without the tag asked for, before it is taken for an alias
 _OUTAGE_POSTS = 25  # posts lost in a row, before the board is taken for down or for refusing us
 _DOWNLOADS = 3  # of a file that does not come as its post says, before it is given up
-_LAST_SECONDS = 5.0  # for what is under way when a run is stopped
+_LAST_SECONDS = 4.0  # for what is under way when a run is stopped, and for its rows
 # What says something about who asks and not about the picture: another day it may be had.
 _ABOUT_US = {"http_401", "http_403", "private_host", "robots"}
 # Which of them, and of the rest, no waiting will change where every post ends so.
@@ -72,7 +72,8 @@ class Collector:
         self._rows: list[Row] = []
         self._failures: list[Failure] = []
         self._flushed = time.monotonic()
-        self._lost_in_a_row = 0
+        self._too_old_in_a_row = 0  # by what their own pages tell
+        self._lost_in_a_row: set[str] = set()  # their ids, or of a list of links their hosts
         self._lock = threading.Lock()
         self._taken: set[bytes] = set()  # digests of the pictures that this run has fetched
         self.skipped: Counter[str] = Counter()
@@ -87,7 +88,13 @@ class Collector:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # After an error nobody waits for downloads: they end when their process does.
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
-        self._flush()
+        if kind is None or issubclass(kind, Exception):
+            self._flush()
+            return
+        # Whoever stopped this does not wait for a storage that is down.
+        last = threading.Thread(target=self._flush_if_it_can, daemon=True)
+        last.start()
+        last.join(_LAST_SECONDS)
 
     def collect(self, label: Label, candidates: Iterator[Post], wanted: int) -> None:
         """Store candidates, in their order, until `wanted` of the label are in storage.
@@ -100,6 +107,7 @@ class Collector:
         running: dict[Future[Row], Post] = {}
         under_way: set[int] = set()
         chosen = self._choose(label, candidates, under_way)
+        self._too_old_in_a_row = 0
         more = True
         try:
             with Progress(f"{self._layout.tag} {label}", total=wanted) as progress:
@@ -110,7 +118,7 @@ class Collector:
                     missing = wanted - self._known.rows[label]
                     while more and len(running) < min(2 * self._how.concurrency, missing):
                         post = next(chosen, None)
-                        if post is None:
+                        if post is None or self._too_old_in_a_row >= TOO_OLD:
                             more = False
                         else:
                             under_way.add(post.id)
@@ -121,6 +129,7 @@ class Collector:
                     for future in done:
                         post = running.pop(future)
                         stored = self._settle(future, post, label)
+                        self._flush_if_due()
                         under_way.discard(post.id)
                         progress.advance(stored, failed=self.failed.total())
         except BaseException as error:
@@ -296,7 +305,9 @@ class Collector:
         try:
             row = future.result()
         except _Unfit as unfit:
-            self._lost_in_a_row = 0
+            older = self._board.by_time and unfit.reason == "too_old"
+            self._too_old_in_a_row = self._too_old_in_a_row + 1 if older else 0
+            self._lost_in_a_row.clear()
             self.skipped[unfit.reason] += 1
             self._known.posts.add(post.id)
         except images.BadImage as error:
@@ -308,13 +319,11 @@ class Collector:
         except BoardError as error:
             self._fail(post, label, "page", str(error), permanent=False)
         else:
-            self._lost_in_a_row = 0
+            self._too_old_in_a_row = 0
+            self._lost_in_a_row.clear()
             self._known.add(row, self._board.site.name)
             self._rows.append(row)
             stored = 1
-        full = len(self._rows) + len(self._failures) >= _PART_ROWS
-        if full or time.monotonic() - self._flushed > _PART_SECONDS:
-            self._flush()
         return stored
 
     def _fail(self, post: Post, label: Label, reason: str, detail: str, *, permanent: bool) -> None:
@@ -333,8 +342,10 @@ class Collector:
                 permanent=permanent,
             )
         )
-        self._lost_in_a_row += 1
-        if self._lost_in_a_row < _OUTAGE_POSTS:
+        # That one host of many is gone is no outage, however many posts in a row are there.
+        host = urlsplit(post.file_url or "").netloc
+        self._lost_in_a_row.add(host if self._board.scattered else str(post.id))
+        if len(self._lost_in_a_row) < _OUTAGE_POSTS:
             return
         if reason in _REFUSALS:
             raise UsageError(
@@ -344,6 +355,17 @@ class Collector:
             f"{self._board.root} seems to be down or to refuse us: {_OUTAGE_POSTS} posts in a "
             f"row failed, the last with {detail}; run this again later to go on"
         )
+
+    def _flush_if_due(self) -> None:
+        full = len(self._rows) + len(self._failures) >= _PART_ROWS
+        if full or time.monotonic() - self._flushed > _PART_SECONDS:
+            self._flush()
+
+    def _flush_if_it_can(self) -> None:
+        try:
+            self._flush()
+        except ImagetagError as error:
+            get_logger().warning("rows are not saved", error=one_line(error))
 
     def _flush(self) -> None:
         if self._rows:

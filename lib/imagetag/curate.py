@@ -10,6 +10,7 @@ only then are dropped images deleted: killed anywhere, the next run ends the sam
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -79,7 +80,7 @@ def curate_tag(
         for verdict in read_parts(storage, old_parts, Verdict)
         if verdict.dropped
     }
-    with ThreadPoolExecutor(concurrency, thread_name_prefix="curate") as pool:
+    with _threads(concurrency) as pool:
         gallery = _Gallery(storage, layout, pool)
         rows = distinct(read_parts(storage, dataset.parts, Row))
         gallery.read(row for row in rows if row.md5 not in earlier)
@@ -111,6 +112,18 @@ def curate_tag(
     _clean(storage, layout, curation)
     _report(gallery, dataset, curation)
     return dataset
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    pool = ThreadPoolExecutor(count, thread_name_prefix="curate")
+    done = False
+    try:
+        yield pool
+        done = True
+    finally:
+        # After an error nobody waits for a storage that may have stalled.
+        pool.shutdown(wait=done, cancel_futures=True)
 
 
 def _report(gallery: _Gallery, dataset: Dataset, curation: Curation) -> None:
@@ -163,6 +176,7 @@ class _Image:
     split: Split
     label: Label
     group: str
+    name: str  # what its children's group is called
 
 
 class _Gallery:
@@ -179,7 +193,10 @@ class _Gallery:
         """Take what the rows say; images without a hash are read, and hashed."""
         found = [
             (
-                _Image(row.md5, row.ext, row.split, row.label, row.group),
+                _Image(
+                    *(row.md5, row.ext, row.split, row.label, row.group),
+                    name=f"{row.board}:{row.post_id}",
+                ),
                 similar.layout_cells(row.phashes),
             )
             for row in rows
@@ -252,6 +269,27 @@ class _Findings:
         self._parents: dict[str, str] = {}
         self._twins: dict[int, int] = {}
         self._conflicting: set[int] = set()
+        self._relate()
+
+    def _relate(self) -> None:
+        """Join families of several generations: a post only says who its parent is.
+
+        Those in test that are of a family in train count as twins of one of it.
+        """
+        named = {image.group for image in self._images}
+        for image in self._images:
+            if image.name in named:
+                self._join(image.name, image.group)
+        if not self._parents:
+            return
+        trained: dict[str, int] = {}
+        for number, image in enumerate(self._images):
+            if image.split == "train":
+                trained.setdefault(self._root(image.group), number)
+        for number, image in enumerate(self._images):
+            kin = trained.get(self._root(image.group))
+            if image.split == "test" and kin is not None:
+                self._twins[number] = kin
 
     def matters(self, one: int, other: int) -> bool:
         """Tell whether it would change anything if the two were twins."""
@@ -274,13 +312,16 @@ class _Findings:
         else:
             self._twins.setdefault(one, other)
             self._twins.setdefault(other, one)
-            # A group goes as a whole: the parents and children of either stay with it. The least
-            # name stands for all, whichever pair is found first.
-            low, high = sorted((self._root(first.group), self._root(second.group)))
-            if low != high:
-                self._parents[high] = low
+            # A group goes as a whole: the parents and children of either stay with it.
+            self._join(first.group, second.group)
             if first.label != second.label:
                 self._conflicting |= {one, other}
+
+    def _join(self, one: str, other: str) -> None:
+        # The least name stands for all, whichever pair is found first.
+        low, high = sorted((self._root(one), self._root(other)))
+        if low != high:
+            self._parents[high] = low
 
     @property
     def merged(self) -> int:

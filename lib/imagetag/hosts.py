@@ -39,7 +39,8 @@ class Breaker:
     """When a host counts as down, and how long it is left alone then.
 
     Attributes:
-        failures: passing failures in a row, over all threads, after which it is paused.
+        failures: requests in a row, over all threads, that fail in a way that may pass, after
+            which it is paused. One that is tried again counts once: it may be at fault itself.
         pause: seconds of the first pause; each further one is twice as long, and up to a quarter
             more by chance, so that pods do not come back together.
         longest: seconds of the longest.
@@ -177,12 +178,21 @@ class Host:
             self._probing = False
             self._changed.notify_all()
 
-    def failed(self, error: HttpError, *, probe: bool) -> None:
-        """Count a passing failure; after some in a row the host is paused."""
+    def failed(self, error: HttpError, *, probe: bool, again: bool) -> None:
+        """Count a passing failure; after some in a row the host is paused.
+
+        Args:
+            error: what failed.
+            probe: whether it was the one request that a host which is down gets.
+            again: whether the same request has failed before.
+
+        """
         with self._changed:
             now = time.monotonic()
             # While it is paused, whatever was under way fails too, and says nothing new.
             if not probe and (self._openings or self.not_before > now):
+                return
+            if again and not probe:
                 return
             self._failures += 1
             self._last = error
@@ -269,10 +279,10 @@ class Visit:
         probe, self.probe = self.probe, False
         self.host.succeeded(probe=probe)
 
-    def failed(self, error: HttpError) -> None:
-        """Say that the host failed in a way that may pass."""
+    def failed(self, error: HttpError, *, again: bool) -> None:
+        """Say that the host failed in a way that may pass; `again` if this request did before."""
         probe, self.probe = self.probe, False
-        self.host.failed(error, probe=probe)
+        self.host.failed(error, probe=probe, again=again)
 
 
 class Hosts:

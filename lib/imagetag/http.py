@@ -223,14 +223,14 @@ class Client:
         while True:
             number = self._session_number
             try:
-                return self._follow(wish)
+                return self._follow(wish, again=attempt > 1)
             except _Blocked as blocked:
                 if self._unblocked(blocked, number):
                     continue
                 failure = blocked.error
                 if failure.permanent:
                     raise failure from None
-                blocked.host.failed(failure, probe=False)
+                blocked.host.failed(failure, probe=False, again=attempt > 1)
                 waits = False
             except _Passing as passing:
                 failure = passing.error
@@ -244,7 +244,7 @@ class Client:
                 self._stop.sleep(seconds)
             attempt += 1
 
-    def _follow(self, wish: _Wish) -> Answer:
+    def _follow(self, wish: _Wish, *, again: bool) -> Answer:
         """Make a request and those that it is redirected to."""
         url, params = wish.url, wish.params
         for _ in range(_HOPS):
@@ -253,7 +253,7 @@ class Client:
             assert request.url is not None  # noqa: S101 - it was prepared
             if wish.robots is not None:
                 wish.robots.check(request.url, wish.shown)
-            answer = self._visit(request, wish)
+            answer = self._visit(request, wish, again=again)
             if isinstance(answer, Answer):
                 return answer
             url, params = answer, None
@@ -278,7 +278,9 @@ class Client:
             raise wish.bad_url(url) from error
         return request
 
-    def _visit(self, request: requests.PreparedRequest, wish: _Wish) -> Answer | str:
+    def _visit(
+        self, request: requests.PreparedRequest, wish: _Wish, *, again: bool
+    ) -> Answer | str:
         """Make one request; returns the answer, or the URL that it is redirected to."""
         url = str(request.url)
         host = self._hosts[_host_of(url)]
@@ -292,7 +294,7 @@ class Client:
             except PrivateHost as error:
                 raise wish.error("private_host", str(error), permanent=True) from error
             except _Passing as passing:
-                visit.failed(passing.error)
+                visit.failed(passing.error, again=again)
                 if passing.after is not None:
                     host.ask_not_before(passing.after)
                 raise
@@ -311,7 +313,7 @@ class Client:
             finally:
                 if visit.sent:
                     self._count()
-            visit.failed(failure)
+            visit.failed(failure, again=again)
             raise _Passing(failure) from cause
 
     def _exchange(
@@ -368,8 +370,11 @@ class Client:
         error = wish.error(f"http_{status}", f"status {status}", permanent=permanent)
         after = None if permanent else _retry_after(response.headers.get("Retry-After"))
         maybe_blocked = status in (403, 503) or (status == 429 and after is None)
-        if maybe_blocked and self.unblock is not None and _needs_browser(response):
-            return _Blocked(error, visit.host, str(response.url))
+        if maybe_blocked and _needs_browser(response):
+            if self.unblock is not None:
+                return _Blocked(error, visit.host, str(response.url))
+            detail = f"status {status} and a page that needs JavaScript: see --browser auto"
+            error = wish.error(f"http_{status}", detail, permanent=permanent)
         return error if permanent else _Passing(error, after)
 
     def _body(self, response: requests.Response, wish: _Wish) -> bytes:

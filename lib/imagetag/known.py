@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
 from imagetag.boards import Post
 from imagetag.errors import UsageError
-from imagetag.layout import LABELS, SPLITS, Label, Layout, parse_image
+from imagetag.layout import LABELS, SPLITS, Label, Layout, Split, parse_image
 from imagetag.manifest import Failure, Row, distinct, part_keys, read_changes, read_parts
 from imagetag.split import split_of
 from imagetag.storage import Storage
+
+_PLACES = [(split, label) for split in SPLITS for label in LABELS]
+
+
+def place(split: Split, label: Label, md5: str) -> bytes:
+    """Return where an image is, in 17 bytes."""
+    return bytes([_PLACES.index((split, label))]) + bytes.fromhex(md5)
+
+
+def stored_images(storage: Storage, layout: Layout) -> dict[bytes, str]:
+    """Return the images of a tag that are in storage, by their `place`, with their endings."""
+    found = {}
+    for split, label in _PLACES:
+        for entry in storage.list(layout.images(split, label)):
+            try:
+                image = parse_image(entry.key)
+            except ValueError:
+                continue  # somebody else's file
+            found[place(split, label, image.md5)] = sys.intern(image.ext)
+    return found
 
 
 @dataclass
@@ -46,6 +67,7 @@ class Known:
 
         """
         known = cls()
+        stored = stored_images(storage, layout)
         changes = read_changes(storage, part_keys(storage, layout, "curated"))
         for row in distinct(read_parts(storage, part_keys(storage, layout, "part"), Row)):
             if row.split != split_of(row.group, test_fraction):
@@ -54,9 +76,10 @@ class Known:
                     "would move between train and test: use the fraction they were scraped with, "
                     "or another --storage"
                 )
+            there = stored.pop(place(row.split, row.label, row.md5), None) is not None
             if changes.get(bytes.fromhex(row.md5), "") is None:
                 known.drop(row, board)
-            else:
+            elif there:
                 known.add(row, board)
         permanent = set()
         for failure in read_parts(storage, part_keys(storage, layout, "failed"), Failure):
@@ -65,15 +88,10 @@ class Known:
                 if failure.permanent:
                     permanent.add(failure.post_id)
         known.posts |= permanent
-        for split in SPLITS:
-            for label in LABELS:
-                for entry in storage.list(layout.images(split, label)):
-                    try:
-                        image = parse_image(entry.key)
-                    except ValueError:
-                        continue  # somebody else's file
-                    if bytes.fromhex(image.md5) not in known.digests:
-                        known.objects[entry.key.rpartition(".")[0]] = entry.key
+        for where, ext in stored.items():
+            split, label = _PLACES[where[0]]
+            key = layout.image(split, label, where[1:].hex(), ext)
+            known.objects[key.rpartition(".")[0]] = key
         return known
 
     def add(self, row: Row, board: str) -> None:

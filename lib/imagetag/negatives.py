@@ -53,7 +53,7 @@ class Span:
 
 
 class SharedListing(Board):
-    """A board whose pages are remembered.
+    """A board whose small pages are remembered.
 
     Tags whose negatives are drawn from the same stretches of ids share the requests.
     """
@@ -61,11 +61,14 @@ class SharedListing(Board):
     def __init__(self, board: Board) -> None:
         super().__init__(board.site, board.client, board.login)
         self._board = board
+        self.by_time = board.by_time  # type: ignore[misc]
         self._pages: OrderedDict[tuple[object, ...], Future[list[Post]]] = OrderedDict()
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="list")
 
     def page(self, query: Query, *, below: int | None, above: int | None, limit: int) -> list[Post]:
         """Return a page, as the base class says, from memory where it was asked for before."""
+        if limit > _STRATUM_POSTS:  # a walk on and on, of which memory could not hold much
+            return self._board.page(query, below=below, above=above, limit=limit)
         key = (query, below, above, limit)
         if key not in self._pages:
             self._ask(query, below, above, limit)
@@ -132,20 +135,19 @@ def candidates(
     if selection.negatives == "random":
         yield from rest
         return
-    sample = itertools.islice(_random(background, selection, _SAMPLE, span), _SAMPLE)
+    sample = itertools.islice(_random(background, selection, _SAMPLE, span, told=True), _SAMPLE)
     alike = companions(tag, positives, (post for post in sample if tag not in post.tags))
     if not alike:
         get_logger().warning("no companions found: negatives are drawn at random", tag=tag)
         yield from rest
         return
     get_logger().info("negatives share companions of the tag", companions=alike)
-    hard = _distinct(_hard(board, tag, selection, alike, wanted, span))
+    hard = _counted(_distinct(_hard(board, tag, selection, alike, wanted, span)), tag)
     if selection.negatives == "mixed":
         for pair in itertools.zip_longest(hard, rest):
             yield from (post for post in pair if post is not None)
         return
     yield from hard
-    get_logger().warning("posts with companions are at an end: the rest is drawn at random")
     yield from rest
 
 
@@ -177,9 +179,12 @@ def companions(tag: str, positives: Counter[str], others: Iterable[Post]) -> lis
 
 
 def _random(
-    background: SharedListing, selection: Selection, wanted: int, span: Span
+    background: SharedListing, selection: Selection, wanted: int, span: Span, *, told: bool = False
 ) -> Iterator[Post]:
-    """Yield any posts, evenly over the span of ids, then from outside it."""
+    """Yield any posts, evenly over the span of ids, then from outside it.
+
+    That is logged, as age alone may tell those from the positives, unless `told` of already.
+    """
     query = selection.query()
     # Twice, as there may be half; no more than are wanted.
     count = min(2 * max(_STRATA, wanted // _STRATUM_POSTS), wanted)
@@ -189,8 +194,15 @@ def _random(
         background.walk(query, above=first - 1, below=end, limit=_STRATUM_POSTS)
         for first, end in stretches
     )
-    yield from background.walk(query, below=span.oldest)
+    if not told:
+        get_logger().warning(
+            "between the oldest and the newest positive are too few posts: other negatives are "
+            "older or newer than all positives",
+            ids=[span.oldest, span.newest],
+        )
     yield from background.walk(query, above=span.newest)
+    # The last, as it may end at `since`.
+    yield from selection.recent(background, background.walk(query, below=span.oldest))
 
 
 def _hard(
@@ -222,6 +234,17 @@ def _in_turn(listings: Iterable[Iterator[Post]]) -> Iterator[Post]:
                 open_ones.remove(listing)
             else:
                 yield post
+
+
+def _counted(posts: Iterable[Post], tag: str) -> Iterator[Post]:
+    """Yield posts with companions, and say where they end."""
+    found = 0
+    for post in posts:
+        found += tag not in post.tags
+        yield post
+    get_logger().warning(
+        "posts with companions are at an end: the rest is drawn at random", posts=found
+    )
 
 
 def _distinct(posts: Iterable[Post]) -> Iterator[Post]:

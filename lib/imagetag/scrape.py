@@ -15,8 +15,8 @@ from imagetag import __version__
 from imagetag.boards import Board, Post
 from imagetag.collect import Collector, How
 from imagetag.errors import ImagetagError, InputError, TransientError
-from imagetag.known import Known
-from imagetag.layout import LABELS, Label, Layout
+from imagetag.known import Known, place, stored_images
+from imagetag.layout import LABELS, SPLITS, Label, Layout
 from imagetag.log import get_logger
 from imagetag.manifest import (
     Dataset,
@@ -36,7 +36,6 @@ from imagetag.selection import Selection
 from imagetag.storage import Storage
 
 _LEAST_PAGE = 20  # posts
-_TOO_OLD = 50  # posts in a row from before `since`, after which a listing has passed it
 
 
 class Scraper:
@@ -53,6 +52,7 @@ class Scraper:
     def __init__(self, storage: Storage, board: Board, selection: Selection, how: How) -> None:
         self._storage, self._board = storage, board
         self._selection, self._how = selection, how
+        self._sent = 0  # requests, before the tag under way
         self._background = SharedListing(board)  # what one tag has listed serves the next
 
     def scrape(self, tag: str) -> Dataset:
@@ -70,6 +70,7 @@ class Scraper:
         """
         log = get_logger()
         layout = Layout(tag)
+        self._sent = self._board.client.sent
         previous = _previous(self._storage, tag)
         if previous is not None and previous.request == self._selection.model_dump(mode="json"):
             log.info("already complete", images=previous.images, failures=previous.failures)
@@ -81,7 +82,8 @@ class Scraper:
             # No longer a page than what is wanted; some boards would list a thousand.
             page = max(_LEAST_PAGE, self._selection.limit)
             listing = self._board.walk(self._selection.query((tag,)), limit=page)
-            collector.collect("positive", self._recent(listing), self._selection.limit)
+            recent = self._selection.recent(self._board, listing)
+            collector.collect("positive", recent, self._selection.limit)
             if not known.rows["positive"]:
                 raise _nothing(self._board, tag, "positive", collector)
             negatives = candidates(
@@ -107,6 +109,7 @@ class Scraper:
 
         """
         layout = Layout(tag)
+        self._sent = self._board.client.sent
         dataset = load_dataset(self._storage, tag)
         if dataset.request.get("board") != self._selection.board:
             raise InputError(
@@ -131,17 +134,8 @@ class Scraper:
         return Collector(self._storage, self._board, layout, self._selection, self._how, known)
 
     def _negatives(self, known: Known) -> int:
-        return math.ceil(known.rows["positive"] * self._selection.negative_ratio)
-
-    def _recent(self, listing: Iterator[Post]) -> Iterator[Post]:
-        """Yield the posts of a listing, newest first, until it has passed `since`."""
-        since, older = self._selection.since, 0
-        for post in listing:
-            yield post
-            if since is not None and post.created_at is not None:
-                older = older + 1 if post.created_at < since else 0
-                if older == _TOO_OLD:
-                    return
+        # Less what a ratio such as 0.1 is more than it says.
+        return math.ceil(known.rows["positive"] * self._selection.negative_ratio - 1e-9)
 
     def _posts(self, ids: list[int]) -> Iterator[Post]:
         for post_id in ids:
@@ -152,7 +146,12 @@ class Scraper:
     def _complete(
         self, layout: Layout, collector: Collector, known: Known, previous: Dataset | None = None
     ) -> Dataset:
-        """Write the marker, from what is in storage rather than from memory."""
+        """Write the marker, from what is in storage rather than from memory.
+
+        Raises:
+            TransientError: if images are gone that were recorded.
+
+        """
         storage = self._storage
         parts = tuple(part_keys(storage, layout, "part"))
         failed = read_parts(storage, part_keys(storage, layout, "failed"), Failure)
@@ -160,14 +159,24 @@ class Scraper:
         unrecorded = set(known.objects.values())
         curation = standing_curation(storage, layout)
         changes = read_changes(storage, curation.parts) if curation else {}
+        stored = stored_images(storage, layout)
+        gone = 0
 
         def rows() -> Iterator[Row]:
+            nonlocal gone
             for row in distinct(read_parts(storage, parts, Row)):
                 lost.pop((row.board, row.post_id), None)  # it was had later
                 unrecorded.discard(layout.image(row.split, row.label, row.md5, row.ext))
+                dropped = changes.get(bytes.fromhex(row.md5), "") is None
+                gone += not dropped and place(row.split, row.label, row.md5) not in stored
                 yield row
 
         counts, size, fingerprint = summarize(curated(rows(), changes))
+        if gone:
+            raise TransientError(
+                f"{gone} images below {storage.url}/{layout.root} are gone: another run of the tag "
+                "may have taken them for what a killed one left; run this again, one at a time"
+            )
         for key in unrecorded:  # a run that was killed stored it, and this one selects others
             storage.delete(key)
         dataset = Dataset(
@@ -192,9 +201,13 @@ class Scraper:
             copied=collector.copied,
             failures=dataset.failures,
             skipped=dataset.skipped,
-            requests=self._board.client.sent,
+            requests=self._board.client.sent - self._sent,
             storage=f"{storage.url}/{layout.root}",
         )
+        if empty := [
+            f"{split} {label}" for split in SPLITS for label in LABELS if not counts[split][label]
+        ]:
+            get_logger().warning("no image in a split: take more, or another tag", empty=empty)
         if dataset.failures:
             get_logger().warning(
                 "posts failed: --retry-failed tries them again", failures=dataset.failures

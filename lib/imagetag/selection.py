@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Literal, get_args
@@ -9,10 +10,12 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
-from imagetag.boards import Post, Query
+from imagetag.boards import Board, Post, Query
 from imagetag.images import EXTENSIONS, MAX_PIXELS
 from imagetag.layout import Label
 from imagetag.manifest import Rating
+
+TOO_OLD = 50  # posts in a row from before `since`, after which a listing has passed it
 
 Negatives = Literal["random", "hard", "mixed"]
 
@@ -85,6 +88,20 @@ class Selection(BaseModel):
             return "tag_absent" if label == "positive" else "tag_present"
         return self._unfit_tags(post) or self._unfit_picture(post)
 
+    def recent(self, board: Board, listing: Iterator[Post]) -> Iterator[Post]:
+        """Yield the posts of a board's listing, newest first, until it has passed `since`."""
+        older = 0
+        for post in listing:
+            yield post
+            older = older + 1 if board.by_time and self._too_old(post) else 0
+            if older == TOO_OLD:
+                return
+
+    def _too_old(self, post: Post) -> bool:
+        if self.since is None or post.file_url is None:  # or only its own page tells
+            return False
+        return post.created_at is None or post.created_at < self.since
+
     def _unfit_tags(self, post: Post) -> str | None:
         if not set(self.blocked_tags).isdisjoint(post.tags):
             return "blocked_tag"
@@ -101,7 +118,7 @@ class Selection(BaseModel):
             return None  # a list page's entry: its own page tells the rest
         if post.rating is None:
             return "rating"
-        if self.since is not None and (post.created_at is None or post.created_at < self.since):
+        if self._too_old(post):
             return "too_old"
         if self.min_score is not None and (post.score or 0) < self.min_score:
             return "score"

@@ -20,6 +20,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from imagetag.errors import UsageError
+from imagetag.layout import encode
 
 ENV_PREFIX = "IMAGETAG_"
 
@@ -128,6 +129,7 @@ def checked_tag(name: str) -> str:
         raise UsageError(f"{name!r} is not one tag: '-', '~' and '*' are search operators")
     if len(tag.encode()) > 200:
         raise UsageError(f"{name[:40]!r}... is not a tag: it is longer than 200 bytes")
+    encode(tag)  # it becomes a folder's name
     return tag
 
 

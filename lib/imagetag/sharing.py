@@ -48,5 +48,6 @@ def offer(storage: Storage, post: Post, image: SharedImage) -> None:
 
 def _note(post: Post) -> str:
     # What a listing tells before anything is fetched; of two boards with one picture, one fetches.
-    name = post.md5 or f"{post.board}:{post.id}"
+    # Two folders or lists of one name have the same ids for other pictures, but not their URLs.
+    name = post.md5 or f"{post.board}:{post.id}:{post.page_url}"
     return layout.shared(hashlib.sha256(name.encode()).hexdigest()[:32])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # them. This counts where numpy is not loaded yet.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-METHOD = 1  # another number wherever another hash is made, or other twins are found
+METHOD = 2  # another number wherever another hash is made, or other twins are found
 THRESHOLD = 31  # bits of 256 that the PDQ hashes of twins may differ in: what PDQ's authors advise
 
 _LUMA, _CHROMA = 16, 8  # cells a side of a layout

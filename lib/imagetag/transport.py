@@ -216,6 +216,9 @@ class _Connection(HTTPConnection):
             if self._line is not None:
                 self.shared.forget(self._line)
 
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"  # as an error begins
+
     def _new_conn(self) -> socket.socket:
         timeout = float(self.timeout or 0)
         try:

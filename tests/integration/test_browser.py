@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -233,6 +234,27 @@ def test_a_visit_ends_when_it_is_told_to(scratch: Path, init: None) -> None:
         assert not thread.is_alive()
         assert [type(error) for error in ended] == [Terminated]
         with pytest.raises(Terminated):
+            unblock(f"{server.url}/api")
+    assert_nothing_left(scratch)
+    assert zombies() == []
+
+
+@pytest.mark.parametrize("step", ["imagetag.browser._Browser.kill", "shutil.rmtree"])
+def test_a_signal_while_the_browser_is_closed_leaves_nothing(
+    step: str, scratch: Path, monkeypatch: pytest.MonkeyPatch, init: None
+) -> None:
+    signals = iter([Terminated()])
+
+    def interrupted(*args: Any, **options: Any) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+        raise next(signals)
+
+    client = new_client()
+    # It is called shortly before the browser is started.
+    client.wait_turn = lambda url: monkeypatch.setattr(step, interrupted)  # type: ignore[method-assign]
+    with serving(interstitial) as server:
+        with pytest.raises(Terminated), unblocker(client) as unblock:
             unblock(f"{server.url}/api")
     assert_nothing_left(scratch)
     assert zombies() == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from imagetag.layout import parse_image
 from imagetag.storage import Storage, open_storage
+from jobs import scrape as scrape_job
 from tests.integration.ceph import Ceph
 from tests.integration.conftest import new_bucket
 from tests.integration.scraping import (
@@ -22,6 +25,7 @@ from tests.integration.scraping import (
     end,
     image_keys,
     images,
+    png,
     run,
     start,
     write_post,
@@ -133,6 +137,33 @@ def test_filters(
     assert found == {board_posts[post_id] for post_id in taken}
 
 
+def test_since_finds_all_of_a_folder_whatever_their_ids(tmp_path: Path, storage: Storage) -> None:
+    for number in range(400):
+        folder = tmp_path / "pictures" / ("fox" if number % 2 else "owl")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(png(number))
+        day = f"{2024 if number % 100 < 2 else 2010}-06-01T00:00:00Z"
+        (folder / f"{number}.json").write_text(json.dumps({"created_at": day}))
+    source = ("--board", f"folder+{tmp_path / 'pictures'}", "--tags", "fox", "--no-curate")
+    options = ("--storage", storage.url, "--since", "2024-01-01")
+    assert scrape_job.main([*source, *options]) == 0
+    assert counts(check(storage)[1]) == {"positive": 4, "negative": 4}
+
+
+def test_since_ends_the_walk_where_only_the_posts_pages_tell_dates(
+    tmp_path: Path, storage: Storage
+) -> None:
+    folder = tmp_path / "posts"
+    for post_id in range(1, 301):
+        day = f"{2024 if post_id > 290 else 2010}-06-01T00:00:00Z"
+        tag = "fox" if post_id % 2 else "owl"
+        write_post(folder, post_id, picture=post_id, tags=[tag], created_at=day)
+    with Moody(folder, "closed") as board:
+        assert run(board, storage, "--since", "2024-01-01").code == 0
+        assert board.requests["view"] < 230
+    assert counts(check(storage)[1]) == {"positive": 5, "negative": 5}
+
+
 # --- Tags that share --------------------------------------------------------------------------
 
 TAGS = [f"tag{number:02}" for number in range(50)]
@@ -209,3 +240,20 @@ def test_tags_in_a_bucket_share_by_copies_on_the_server(
         for key in image_keys(bucket)
     }
     assert kinds <= {"image/png", "image/jpeg", "image/webp"}, "a copy lost its type"
+
+
+def test_two_lists_of_one_name_do_not_share_pictures(tmp_path: Path, storage: Storage) -> None:
+    for number, place in enumerate(("first", "second")):
+        pictures = tmp_path / place / "pictures"
+        for position in range(8):
+            label = ("fox", "owl")[position % 2]
+            (pictures / label).mkdir(parents=True, exist_ok=True)
+            (pictures / label / f"{position}.png").write_bytes(png(50 * number + position))
+    for tag, place in (("fox", "first"), ("owl", "second")):
+        source = tmp_path / place / "pictures"
+        options = ("--storage", storage.url, "--tags", tag, "--no-curate")
+        assert scrape_job.main(["--board", f"folder+{source}", *options]) == 0
+        stored = {row.md5 for row in check(storage, tag)[1]}
+        assert stored == {
+            hashlib.md5(file.read_bytes()).hexdigest() for file in source.rglob("*.png")
+        }

@@ -360,7 +360,6 @@ def test_an_empty_body_is_the_end_once_the_way_has_shown_posts() -> None:
 @pytest.mark.parametrize(
     "answers",
     [
-        {},
         {"json": "", "xml": CLOSED, "list": CHALLENGE},
         {"json": CHALLENGE, "xml": CHALLENGE, "list": CHALLENGE},
         {"json": "7", "xml": "<a/>", "list": "<![if"},
@@ -384,6 +383,13 @@ def test_what_is_no_board_is_said_in_one_line(answers: dict[str, Content]) -> No
     assert "\n" not in line
     assert len(line) < 800
     assert all(f"{way}: " in line for way in ("json", "xml", "html"))
+
+
+def test_another_kind_of_site_is_a_wrong_setting() -> None:
+    with board_that() as (board, server):
+        with pytest.raises(UsageError, match="check --board") as caught:
+            page(board)
+        assert server.url in str(caught.value)
 
 
 def test_a_board_that_talked_nonsense_once_is_asked_every_way_again() -> None:
@@ -486,7 +492,7 @@ def test_credentials_go_with_the_search_and_into_no_error() -> None:
     assert (request.query["user_id"], request.query["api_key"]) == (login.user, login.key)
     with board_that() as (_, server):
         board = open_board(f"gelbooru02+{server.url}", client, login)
-        with pytest.raises(BoardError) as caught:
+        with pytest.raises(UsageError) as caught:
             page(board)
     assert login.key not in "".join(traceback.format_exception(caught.value))
 

@@ -656,7 +656,7 @@ def test_no_posts_are_no_error(api: Api) -> None:
     with board_that(api, api.answer()) as (board, server):
         assert page(board) == []
         assert list(board.walk(Query(("fox",)))) == []
-    assert len(asked_of(server)) == 2
+    assert len(asked_of(server)) == 3, "a tag without posts is made sure of"
 
 
 def test_an_empty_body_is_how_gelbooru_may_say_so() -> None:
@@ -682,7 +682,6 @@ def test_an_empty_body_is_how_gelbooru_may_say_so() -> None:
         b"\xff\xfe\xfd",
         b"\x89PNG\r\n\x1a\n",
         '[{"id"',
-        Reply(status=404),
         Reply(status=400, body=b'{"error": "bad search"}'),
     ],
     ids=lambda said: str(said)[:40],
@@ -933,11 +932,31 @@ def test_credentials_are_sent_as_the_engine_wants_them(api: Api) -> None:
 
 
 @engines
+@pytest.mark.parametrize("status", [404, 405, 410])
+def test_another_kind_of_site_is_a_wrong_setting(api: Api, status: int) -> None:
+    with board_that(api, Reply(status=status)) as (board, server):
+        with pytest.raises(UsageError, match="check --board") as caught:
+            page(board)
+        assert server.url in str(caught.value)
+
+
+@engines
+def test_a_board_that_answered_before_is_no_wrong_setting(api: Api) -> None:
+    answers = iter([api.answer(), Reply(status=404)])
+    with board_that(api, lambda _: next(answers)) as (board, _):
+        page(board)
+        with pytest.raises(BoardError, match="check --board"):
+            page(board)
+
+
+@engines
 @pytest.mark.parametrize("status", [401, 403, 404, 400, 503])
 def test_no_error_tells_credentials(api: Api, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imagetag.http._ATTEMPTS", 1)
     with board_that(api, Reply(status=status), LOGIN) as (board, _):
-        with pytest.raises(TransientError if status not in (401, 403) else UsageError) as caught:
+        with pytest.raises(
+            TransientError if status not in (401, 403, 404) else UsageError
+        ) as caught:
             page(board)
     text = "".join(traceback.format_exception(caught.value)) + repr(board.login)
     assert LOGIN.key not in text

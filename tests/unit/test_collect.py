@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,8 @@ from PIL import Image
 from imagetag import collect
 from imagetag.boards import Board, Post, Query, Site
 from imagetag.collect import Collector, How
-from imagetag.errors import TransientError
-from imagetag.http import Client
+from imagetag.errors import Terminated, TransientError
+from imagetag.http import Client, HttpError
 from imagetag.known import Known
 from imagetag.layout import Layout
 from imagetag.manifest import Row, part_keys, read_parts
@@ -100,6 +102,15 @@ def posts(url: str, count: int, tags: Callable[[int], str] = lambda _: "fox") ->
 def collector(storage: Storage, board: Board, concurrency: int = 8) -> Collector:
     known = Known.read(storage, LAYOUT, "shelf", SELECTION.test_fraction)
     return Collector(storage, board, LAYOUT, SELECTION, How(concurrency), known)
+
+
+def collect_and_stop(storage: Storage) -> None:
+    """Collect three posts, and be told to stop before their rows are written."""
+    with pictures() as server:
+        board = Shelf(posts(server.url, 3), server.url)
+        with collector(storage, board) as run:
+            run.collect("positive", board.walk(Query(("fox",))), 3)
+            raise Terminated
 
 
 def recorded(storage: Storage) -> list[int]:
@@ -188,3 +199,57 @@ def test_many_failures_in_a_row_are_an_outage_and_scattered_ones_are_not(
                 run.collect("positive", board.walk(Query(("fox",))), 10)
     assert run.failed["http_404"] > 25
     assert recorded(storage) == stored
+
+
+class Links(Shelf):
+    """Posts of which the first 50 are on hosts that are gone."""
+
+    scattered = True
+
+    def fetch(self, post: Post, max_bytes: int) -> bytes:
+        if post.id > 10:
+            raise HttpError("http_403", "refused", permanent=True)
+        return png(post.id)
+
+
+@pytest.mark.parametrize("hosts", [1, 30])
+def test_a_host_that_is_gone_is_no_outage_of_a_list_of_links(storage: Storage, hosts: int) -> None:
+    outage = pytest.raises(TransientError, match="25 posts in a row failed")
+    found = [
+        replace(post, file_url=f"http://host{post.id % hosts}.example/{post.id}.png")
+        for post in posts("http://host.example", 60)
+    ]
+    board = Links(found, "http://host.example")
+    with outage if hosts > 25 else contextlib.nullcontext():
+        with collector(storage, board) as run:
+            run.collect("positive", board.walk(Query(("fox",))), 10)
+    assert recorded(storage) == ([] if hosts > 25 else list(range(10, 0, -1)))
+
+
+def test_whoever_stops_it_does_not_wait_for_a_storage_that_is_down(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go, waited_for = threading.Event(), threading.Event()
+
+    def stalled(*_: object) -> str:
+        let_go.wait(20)
+        waited_for.set()
+        return ""
+
+    monkeypatch.setattr(collect, "write_part", stalled)
+    monkeypatch.setattr(collect, "_LAST_SECONDS", 0.1)
+    with pytest.raises(Terminated):
+        collect_and_stop(storage)
+    assert not waited_for.is_set()
+    let_go.set()
+
+
+def test_a_storage_that_is_down_does_not_hide_that_it_was_stopped(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_: object) -> str:
+        raise TransientError("down")
+
+    monkeypatch.setattr(collect, "write_part", down)
+    with pytest.raises(Terminated):
+        collect_and_stop(storage)

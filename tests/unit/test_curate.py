@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import random
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +19,7 @@ from structlog.testing import capture_logs
 
 from imagetag import similar
 from imagetag.curate import curate_tag
-from imagetag.errors import InputError
+from imagetag.errors import InputError, Terminated
 from imagetag.layout import Label, Layout, Split
 from imagetag.manifest import (
     Dataset,
@@ -63,6 +65,7 @@ class Shown:
     split: Split = "train"
     label: Label = "positive"
     group: str = ""
+    post_id: int = 0
 
     @property
     def md5(self) -> str:
@@ -70,7 +73,7 @@ class Shown:
 
     def row(self, *, hashed: bool = True) -> Row:
         return Row(
-            post_id=int(self.md5[:8], 16),
+            post_id=self.post_id or int(self.md5[:8], 16),
             board="board",
             page_url="",
             md5=self.md5,
@@ -191,6 +194,27 @@ def test_twins_in_train_and_all_that_belongs_to_them_are_one_group(
     assert len({row.group for row in rows.values()}) == len(rows) - len(family)
     for fraction in (0.1, 0.3, 0.5, 0.7, 0.9):
         assert len({in_validation(rows[image.md5].group, fraction) for image in family}) == 1
+
+
+GRANDPARENT = Shown(picture(30), group="board:30", post_id=30)
+ITS_CHILD = Shown(picture(31), group="board:30", post_id=31)
+GRANDCHILD = Shown(picture(32), "test", group="board:31", post_id=32)
+ITS_SIBLING = Shown(picture(33), "test", "negative", group="board:31", post_id=33)
+
+
+def test_a_family_of_three_generations_is_in_one_split(storage: LocalStorage) -> None:
+    complete(storage, [GRANDPARENT, ITS_CHILD, GRANDCHILD, ITS_SIBLING, *OTHERS])
+    curate_tag(storage, "fox")
+    kept = [GRANDPARENT, ITS_CHILD, *OTHERS]
+    assert rows_of(storage).keys() == {image.md5 for image in kept}
+
+
+def test_a_family_of_three_generations_in_train_is_one_group(storage: LocalStorage) -> None:
+    complete(storage, [GRANDPARENT, ITS_CHILD, replace(GRANDCHILD, split="train"), *OTHERS])
+    curate_tag(storage, "fox")
+    rows = rows_of(storage)
+    family = [GRANDPARENT, ITS_CHILD, GRANDCHILD]
+    assert {rows[image.md5].group for image in family} == {"board:30"}
 
 
 def test_twins_of_other_labels_stay_in_train_and_are_counted(finished: LocalStorage) -> None:
@@ -423,3 +447,34 @@ def test_when_nothing_is_left_to_test_with_that_is_said(storage: LocalStorage) -
         curate_tag(storage, "fox")
     [warning] = [entry for entry in logs if entry["log_level"] == "warning"]
     assert warning["labels"] == ["negative"]
+
+
+class Stalled(LocalStorage):
+    """A storage that gives no image of the train split until it is let go."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.let_go = threading.Event()
+
+    def open(self, key: str) -> AbstractContextManager[BinaryIO]:
+        if "/train/" in key:
+            self.let_go.wait(60)
+        return super().open(key)
+
+
+def test_sigterm_does_not_wait_for_a_storage_that_stalls(tmp_path: Path) -> None:
+    storage = Stalled(tmp_path)
+    complete(storage, ALL, hashed=False)
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGALRM, terminate)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(Terminated):
+            curate_tag(storage, "fox")
+        assert any(thread.name.startswith("curate") for thread in threading.enumerate())
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+        storage.let_go.set()

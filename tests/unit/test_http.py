@@ -609,6 +609,17 @@ def test_failures_between_answers_pause_nobody() -> None:
                 polite.get(server.url, max_bytes=10)
 
 
+@pytest.mark.usefixtures("exact_pauses")
+def test_one_file_that_is_never_had_does_not_pause_its_host() -> None:
+    with serving(lambda _: Reply(status=500)) as server, capture_logs() as logs:
+        polite = client(attempts=6, back_off=0.001, breaker=Breaker(failures=3, pause=0.01))
+        for path in ("/a", "/b"):
+            with pytest.raises(HttpError):
+                polite.get(server.url + path, max_bytes=10)
+    assert len(server.requests) == 12
+    assert not [log for log in logs if log["event"] == "host paused"]
+
+
 # --- TLS --------------------------------------------------------------------------------------
 
 
@@ -791,6 +802,14 @@ def test_what_is_no_challenge_needs_no_browser(reply: Reply) -> None:
     with serving(lambda _: reply) as server:
         failure_of(server.url, unblock=unblock)
     assert visits == []
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_who_sends_no_browser_is_told_of_it(status: int) -> None:
+    with serving(lambda _: Reply(CHALLENGE.body, status, CHALLENGE.headers)) as server:
+        failure = failure_of(server.url)
+    assert failure.reason == f"http_{status}"
+    assert "needs JavaScript: see --browser auto" in str(failure)
 
 
 # --- Stopping ---------------------------------------------------------------------------------

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from imagetag.boards import Board, Post, Query, Site
 from imagetag.http import Client
@@ -95,6 +99,17 @@ def test_where_the_span_has_too_few_others_follow() -> None:
     assert draw(board, 101, (40, 44))[100:] == []
 
 
+def test_posts_from_before_since_are_not_listed_to_their_end() -> None:
+    since = datetime(2024, 1, 1, tzinfo=UTC)
+    dated = [post(id=i, tags=("owl",), created_at=since.replace(year=2010)) for i in range(1, 9961)]
+    dated += [post(id=i, tags=("owl",), created_at=since) for i in range(9961, 10_001)]
+    undated = [post(id=i, tags=("owl",), created_at=None) for i in range(1, 10_001)]
+    for board in (Listed(dated), Listed(undated)):
+        found = draw(board, 10_000, (9981, 9990), since=since)
+        assert len(found) < 500
+        assert {p.id for p in found} >= set(range(9961, 10_001))
+
+
 def test_tags_share_the_listing() -> None:
     board = listed(100_000, lambda i: ("fox",) if i % 50 == 0 else ("owl",))
     background = SharedListing(board)
@@ -110,6 +125,40 @@ def test_a_listing_from_memory_is_the_same() -> None:
     for below, above in ((400, 100), (400, 390), (400, None), (None, 490), (401, 399)):
         ours = [p.id for p in background.walk(Query(), below=below, above=above, limit=20)]
         assert ours == [p.id for p in board.walk(Query(), below=below, above=above, limit=20)]
+
+
+def test_a_walk_on_and_on_is_not_kept_in_memory() -> None:
+    alive: weakref.WeakSet[_Noted] = weakref.WeakSet()
+    board = Forgotten(alive)
+    most = 0
+    for seen, _ in enumerate(SharedListing(board).walk(Query(), below=50_000), 1):
+        if seen % 5000 == 0:
+            gc.collect()
+            most = max(most, len(alive))
+    assert seen == 49_999
+    assert most <= 3000
+
+
+class _Noted(Post):
+    """A post of which it can be told whether anybody has it still: the base class has slots."""
+
+
+class Forgotten(Board):
+    """A board that makes its posts when it is asked, and notes which are still in memory."""
+
+    def __init__(self, alive: weakref.WeakSet[_Noted]) -> None:
+        super().__init__(Site("b", "none", "http://b.example", 1000), Client(rate=1))
+        self.alive = alive
+
+    def page(self, query: Query, *, below: int | None, above: int | None, limit: int) -> list[Post]:
+        assert below is not None
+        found: list[Post] = []
+        for post_id in range(below - 1, max(0, below - 1 - limit), -1):
+            made = post(id=post_id)
+            noted = _Noted(**{name: getattr(made, name) for name in Post.__dataclass_fields__})
+            self.alive.add(noted)
+            found.append(noted)
+        return found
 
 
 POSITIVES = {"fox": 100, "wood": 80, "red": 60, "1girl": 90, "rare": 5, "sky": 20}
@@ -157,6 +206,23 @@ def test_mixed_negatives_are_half_of_each() -> None:
     board = listed(20_000, tags_of)
     found = draw(board, 100, (1, 20_000), negatives="mixed", positives={"fox": 9, "wood": 9})
     assert 50 <= sum("wood" in p.tags for p in found) <= 60
+
+
+@pytest.mark.parametrize("negatives", ["hard", "mixed"])
+def test_what_hard_negatives_lack_is_told(negatives: str) -> None:
+    board = listed(300, lambda i: ("forest",) if i % 100 == 0 else ("city",))
+    with capture_logs() as logs:
+        draw(board, 40, (1, 300), negatives=negatives, positives={"fox": 9, "forest": 9})
+    [told] = [log for log in logs if log["event"].startswith("posts with companions are at an end")]
+    assert told["posts"] == 3
+
+
+def test_negatives_from_outside_the_span_are_told_of() -> None:
+    board = listed(300, lambda i: ("fox",) if 100 < i <= 150 else ("owl",))
+    with capture_logs() as logs:
+        draw(board, 20, (90, 150))
+    [told] = [log for log in logs if log["log_level"] == "warning"]
+    assert told["ids"] == [90, 150]
 
 
 @pytest.mark.parametrize("mode", ["hard", "mixed"])

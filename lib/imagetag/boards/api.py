@@ -17,6 +17,7 @@ MAX_LISTING = 16 << 20  # bytes
 # More posts in a row that cannot be read are no accident, but another engine.
 _MOST_UNREADABLE = 10
 _ABOUT_LOGIN = re.compile(r"authenticat|api.key|log ?in\b|access denied", re.IGNORECASE)
+_NOTHING_THERE = {"http_404", "http_405", "http_410"}
 _OPTIONS = "--board-user and --board-key (the settings IMAGETAG_BOARD_USER and IMAGETAG_BOARD_KEY)"
 
 
@@ -37,6 +38,7 @@ class ApiBoard(Board):
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
         super().__init__(site, client, login)
         self._secrets = self._credentials()
+        self._answered = False
 
     @abstractmethod
     def _list(self, query: Query, below: int | None, above: int | None, limit: int) -> Page:
@@ -47,6 +49,7 @@ class ApiBoard(Board):
         unreadable = 0
         while True:
             found = self._list(query, below, above, min(limit, self.most))
+            self._answered = True
             if found.posts or not found.unreadable:
                 return found.posts
             # A few that cannot be read must not end the walk: their ids lead past them.
@@ -103,9 +106,13 @@ class ApiBoard(Board):
         if error.reason in ("private_host", "robots"):
             return UsageError(f"--board {self.root}: {text}")
         if error.reason in ("http_401", "http_403"):
-            return self._refusal(f"status {error.reason.removeprefix('http_')}")
+            return self._refusal(text)
         if not error.permanent or error.reason == "http_421":  # Danbooru's "user throttled"
             return TransientError(f"the board cannot be listed: {text}")
+        if error.reason in _NOTHING_THERE and not self._answered:
+            return UsageError(
+                f"{self.root} has nothing where {self.engine} has its API ({text}); check --board"
+            )
         return self._nonsense(text)
 
     def _complaint(self, said: str) -> ImagetagError:

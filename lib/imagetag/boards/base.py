@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import ClassVar, Literal
 
 from imagetag.errors import TransientError
 from imagetag.http import Client
@@ -101,7 +101,16 @@ class Post:
 
 
 class Board(ABC):
-    """A board of some engine. Its methods are called from many threads."""
+    """A board of some engine. Its methods are called from many threads.
+
+    Attributes:
+        by_time: whether ids grow as time goes by, so that its listing is the newest first.
+        scattered: whether its files are on hosts that have nothing to do with each other.
+
+    """
+
+    by_time: ClassVar[bool] = True
+    scattered: ClassVar[bool] = False
 
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
         self.site = site
@@ -162,7 +171,8 @@ class Board(ABC):
         numbered pages shift while posts come and go.
         """
         size = min(limit or self.site.page_size, self.site.page_size)
-        full, length = False, 0
+        # Of the newest, too: nothing at all would mean that there is no such tag.
+        full, length = below is None, 0
         while True:
             posts = self._page_again(query, below, above, size)
             if not posts and full:  # the end, or what an overloaded board says instead of an error

@@ -112,7 +112,7 @@ class Gelbooru02(DapiBoard):
         """Read the post's own page, where only a list page is known of it."""
         if post.file_url is not None:
             return post
-        answer = self.client.get(post.page_url, max_bytes=_MAX_PAGE)
+        answer = self.client.get(post.page_url, max_bytes=_MAX_PAGE, opt_out=True)
         return replace(post, **self._view_fields(answer.content, answer.url))
 
     def _read_json(self, terms: Sequence[str], limit: int) -> Page:

@@ -59,6 +59,8 @@ class LinksBoard(ListedBoard):
 
     """
 
+    scattered = True
+
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
         self._spec = f"--board links+{site.root}"
         self._readers: dict[str, Callable[[Path], Iterator[Row]]] = {

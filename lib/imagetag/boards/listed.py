@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from imagetag.boards.base import NO_LOGIN, Board, Login, Post, Query, Site
 from imagetag.boards.fields import MAX_ID, md5, moment
@@ -202,6 +202,8 @@ class ListedBoard(Board):
         TransientError: if there is no room for the index.
 
     """
+
+    by_time: ClassVar[bool] = False
 
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
         super().__init__(site, client, login)
