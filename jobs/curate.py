@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from imagetag.curate import curate_tag
-from imagetag.job import for_each_tag, run_job
+from imagetag.job import for_each_tag, run_job, share_memory_among_threads
 from imagetag.settings import TagSettings
 from imagetag.similar import THRESHOLD
 from imagetag.storage import open_storage
@@ -29,6 +29,7 @@ class CurateSettings(TagSettings):
 def work(settings: CurateSettings) -> None:
     """Curate the dataset of each tag of this shard."""
     settings.my_tags()  # wrong tags are known before the storage is asked
+    share_memory_among_threads()
     storage = open_storage(settings.storage, settings.concurrency)
     for_each_tag(
         settings,

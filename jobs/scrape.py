@@ -17,7 +17,7 @@ from imagetag.collect import How
 from imagetag.curate import curate_tag
 from imagetag.http import Client
 from imagetag.images import EXTENSIONS, MAX_PIXELS
-from imagetag.job import for_each_tag, run_job
+from imagetag.job import for_each_tag, run_job, share_memory_among_threads
 from imagetag.log import get_logger
 from imagetag.scrape import Scraper
 from imagetag.selection import Negatives, Selection
@@ -159,6 +159,7 @@ def work(settings: ScrapeSettings) -> None:
     if not settings.my_tags():  # wrong tags are known before anything is asked of anybody
         get_logger().info("nothing to do: more shards than tags", shard=settings.shard_index)
         return
+    share_memory_among_threads()
     login = Login(settings.board_user, settings.board_key.get_secret_value())
     with _client(settings) as client:
         board = open_board(settings.board, client, login)

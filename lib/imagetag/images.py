@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -28,6 +29,10 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 # Pictures of more pixels than these are decoded one at a time: each may need half a gigabyte.
 _LARGE_PIXELS = 16_000_000
 _one_large = threading.Lock()
+# Others, but for small ones, by as many threads as there are processors: more are no faster, and
+# each needs up to 12 bytes a pixel.
+_SMALL_PIXELS = 500_000
+_some = threading.BoundedSemaphore(os.cpu_count() or 1)
 # We refuse what is too large, and what is damaged in earnest; that Pillow has doubts besides is
 # nothing to log. (A filter set around each call would be torn by threads.)
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -193,8 +198,11 @@ def _is_animated(image: Image.Image) -> bool:
 @contextlib.contextmanager
 def _turn(image: Image.Image) -> Iterator[None]:
     """Wait until an image may be decoded: a large one when no other large one is."""
-    large = image.width * image.height > _LARGE_PIXELS
-    with _one_large if large else contextlib.nullcontext():
+    pixels = image.width * image.height
+    with (
+        _one_large if pixels > _LARGE_PIXELS else contextlib.nullcontext(),
+        _some if pixels > _SMALL_PIXELS else contextlib.nullcontext(),
+    ):
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import select
@@ -28,6 +29,8 @@ from imagetag.errors import (
     one_line,
 )
 from imagetag.settings import Settings, TagSettings, parse_settings
+
+_M_ARENA_MAX = -8  # of malloc.h
 
 EXIT_DEFECT = 1
 EXIT_INTERRUPTED = 130
@@ -98,6 +101,16 @@ def run_job(
     except Exception as error:
         return _defect(error, debug)
     return EXIT_DONE
+
+
+def share_memory_among_threads() -> None:
+    """Let threads take memory from two common arenas, where the C library is glibc.
+
+    By default it gives each of many threads its own, and what one has freed helps no other: with
+    pictures of many megabytes in sixteen threads, that doubles what a scrape needs.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def for_each_tag(settings: TagSettings, work: Callable[[str], object]) -> None:

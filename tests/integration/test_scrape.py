@@ -597,6 +597,25 @@ def test_a_kill_before_the_marker_costs_no_picture(board: Moody, storage: Storag
     assert board.asked == []
 
 
+def test_images_that_another_run_took_away_are_fetched_again(
+    board: Moody, storage: Storage
+) -> None:
+    def mood(_md5: str, _times: int) -> None:
+        if len(board.asked) == 15:  # another run of the tag completes, and tidies up
+            storage.delete(image_keys(storage)[0])
+
+    board.mood = mood
+    ended = run(board, storage, "--limit", "10", "--concurrency", "1")
+    assert ended.code == 75
+    assert "1 images below" in ended.errors[0]
+    assert storage.stat("fox/dataset.json") is None
+    board.asked.clear()
+    assert run(board, storage, "--limit", "10").code == 0
+    assert len(board.asked) == 1
+    _, rows = check(storage)
+    assert counts(rows) == {"positive": 10, "negative": 10}
+
+
 def test_damaged_pictures_of_a_killed_run_are_not_trusted(
     drawn: Drawn, board: Moody, tmp_path: Path
 ) -> None:

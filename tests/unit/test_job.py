@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -11,12 +12,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from imagetag.errors import ImagetagError, InputError, TransientError, UsageError
-from imagetag.job import for_each_tag, run_job
+from imagetag.job import for_each_tag, run_job, share_memory_among_threads
 from imagetag.log import get_logger
 from imagetag.settings import JobSettings, TagSettings
 
@@ -301,3 +303,15 @@ def test_a_log_whose_reader_is_gone_does_not_count_as_done() -> None:
     out, _ = process.communicate("go\n", timeout=20)
     assert out == "gone\n"
     assert process.returncode != 0
+
+
+def test_threads_share_memory_where_the_c_library_is_glibc(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[tuple[int, int]] = []
+    glibc = SimpleNamespace(mallopt=lambda what, value: calls.append((what, value)))
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: glibc)
+    share_memory_among_threads()
+    assert calls == [(-8, 2)]
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
+    share_memory_among_threads()  # another C library
