@@ -580,7 +580,7 @@ def test_a_mirrored_training_is_about_as_good(
     (answer,) = served(saved_model(fresh, "two"), [picture])
     model = keras.models.load_model(models(fresh, "two", "model.keras"))
     expected = model.predict_on_batch(load_pixels(picture, (72, 72))[None])
-    assert answer == pytest.approx(expected[0].tolist(), abs=5e-3)
+    assert answer == pytest.approx(expected[0].tolist(), abs=0.02)
 
 
 # ---- the SavedModel
@@ -639,7 +639,7 @@ def test_the_saved_model_says_of_raw_files_what_predict_says(
     bad = pictures / "corrupt.png"
     folder = saved_model(storage, metrics(storage).run)
     together, alone, error = served(folder, good, good[1:2], [good[0], bad, good[1]])
-    assert together == pytest.approx(expected, abs=5e-3)
+    assert together == pytest.approx(expected, abs=0.02)
     assert alone == pytest.approx(together[1:2], abs=1e-5)
     # One file that cannot be read: the whole batch is refused.
     assert isinstance(error, str)
