@@ -57,6 +57,9 @@ class TrainSettings(TagSettings):
     run: str | None = Field(
         None, description="the run's name; by default made from the settings and the images"
     )
+    export: bool = Field(
+        True, description="store a SavedModel for TF Serving with the run, also with an older one"
+    )
     strategy: Literal["auto", "none", "mirrored"] = Field(
         "auto", description="tf.distribute: auto mirrors the model over all GPUs of this machine"
     )
@@ -92,6 +95,7 @@ def work(settings: TrainSettings) -> None:
             cache_folder=settings.cache_folder,
             cache_bytes=settings.cache_bytes,
             concurrency=settings.concurrency,
+            export=settings.export,
         ),
     )
 

@@ -26,7 +26,7 @@ from imagetag.storage import ObjectNotFound, Storage
 
 Size = tuple[int, int]  # (height, width) in pixels
 
-_GREY = (128, 128, 128)  # the bars beside a picture of another aspect: near the mean of all
+GREY = 128  # of the bars beside a picture of another aspect: near the mean of all
 _SHUFFLE_IMAGES, _SHUFFLE_BYTES = 1024, 256 << 20  # the most that wait to be drawn from
 
 
@@ -85,7 +85,7 @@ def load_pixels(source: bytes | Path, size: Size) -> npt.NDArray[np.uint8]:
     picture = images.load_rgb(source, at_least=size)
     scale = min(size[0] / picture.height, size[1] / picture.width)
     height, width = max(1, round(picture.height * scale)), max(1, round(picture.width * scale))
-    canvas = Image.new("RGB", (size[1], size[0]), _GREY)
+    canvas = Image.new("RGB", (size[1], size[0]), (GREY, GREY, GREY))
     resized = picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
     canvas.paste(resized, ((size[1] - width) // 2, (size[0] - height) // 2))
     return np.asarray(canvas)

@@ -24,11 +24,12 @@ from imagetag.augment import RandomAffine
 from imagetag.dataset import Sample, Size, batches, sync
 from imagetag.errors import InputError, UsageError
 from imagetag.exploration import load_exploration
+from imagetag.export import is_exported, store_export
 from imagetag.layout import LABELS, Label, Layout, checked_run
 from imagetag.log import get_logger
 from imagetag.manifest import Dataset, load_dataset, read_rows
 from imagetag.models import build_model, can_be_pretrained
-from imagetag.runs import Part, Run, load_run, versions
+from imagetag.runs import Part, Run, load_model, load_run, versions
 from imagetag.split import in_validation
 from imagetag.storage import ObjectNotFound, Storage, open_storage
 
@@ -63,6 +64,7 @@ def train_tag(
     cache_folder: Path,
     cache_bytes: int,
     concurrency: int = 16,
+    export: bool = True,
 ) -> Run:
     """Train on a tag's train split and store the model; the test split is not touched.
 
@@ -76,6 +78,7 @@ def train_tag(
         cache_folder: local copies of images and weights.
         cache_bytes: decoded images are kept in memory up to this size, else on disk.
         concurrency: downloads under way at once.
+        export: store a SavedModel with the run, also with one that was trained without.
 
     Raises:
         InputError: if there is no dataset, no recommended size, or too few images.
@@ -89,6 +92,10 @@ def train_tag(
     name = checked_run(run) if run else _run_name(training, size, dataset)
     done = _completed(storage, tag, name, training, dataset, size)
     if done is not None:
+        if export and not is_exported(storage, tag, name):
+            with tempfile.TemporaryDirectory(prefix="imagetag-train-") as scratch:
+                model = load_model(storage, done, Path(scratch))
+                store_export(storage, tag, name, model, Path(scratch))
         get_logger().info("already trained", run=name)
         _repair_latest(storage, done)
         return done
@@ -126,7 +133,7 @@ def train_tag(
         }
         history = _fit(trainer, generators, training, _class_weights(counts["train"]), name)
         result = _result(name, training, dataset, size, counts, history, model, started)
-        _store(storage, result, model, Path(scratch))
+        _store(storage, result, model, Path(scratch), export=export)
     return result
 
 
@@ -327,12 +334,14 @@ def _fit(
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _store(storage: Storage, run: Run, model: keras.Model, scratch: Path) -> None:
+def _store(storage: Storage, run: Run, model: keras.Model, scratch: Path, *, export: bool) -> None:
     """Upload the model first, its marker after it, the pointer to it last."""
     layout = Layout(run.tag)
     path = scratch / "model.keras"
     model.save(path)
     storage.upload(path, layout.run(run.run, "model.keras"))
+    if export:
+        store_export(storage, run.tag, run.run, model, scratch)
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=list(run.history[0]))
     writer.writeheader()

@@ -294,15 +294,25 @@ class Stopping(LocalStorage):
 def test_the_marker_comes_after_the_model_and_the_pointer_last(
     trained: tuple[Path, Ended], tmp_path: Path
 ) -> None:
-    order = ["model.keras", "history.csv", "metrics.json", "LATEST"]
+    order = [
+        "model.keras",
+        "fingerprint.pb",
+        "variables.data-00000-of-00001",
+        "variables.index",
+        "saved_model.pb",
+        "history.csv",
+        "metrics.json",
+        "LATEST",
+    ]
     found = metrics(trained[0]).model_copy(update={"run": "another"})
     assert models(trained[0], "LATEST").read_text() == metrics(trained[0]).run + "\n"
     model, _ = constant_model()
     for number, stop_at in enumerate([*order, "nothing"]):
         folder = shutil.copytree(trained[0], tmp_path / f"stopped at {stop_at}")
         storage = Stopping(folder, stop_at)
+        (tmp_path / stop_at).mkdir()
         with pytest.raises(KeyboardInterrupt) if stop_at in order else contextlib.nullcontext():
-            train._store(storage, found, model, tmp_path)
+            train._store(storage, found, model, tmp_path / stop_at, export=True)
         assert storage.written == order[:number]
         assert metrics(folder) == (found if stop_at == "nothing" else metrics(trained[0]))
 
@@ -542,7 +552,9 @@ def test_two_replicas_train_as_one_with_the_same_global_batch(data: Path, cache:
         np.testing.assert_allclose(others, weights, atol=1e-2)
 
 
-def test_a_mirrored_training_is_about_as_good(fresh: Path, cache: Path, run: Runner) -> None:
+def test_a_mirrored_training_is_about_as_good(
+    fresh: Path, cache: Path, pictures: Path, run: Runner
+) -> None:
     options = (*QUICK, "--epochs", 3, "--no-augment", "--image-size", "72x72")
     # An odd number of images is left for the last batch: too few for both replicas.
     count = len(md5s(validation=False))
@@ -556,13 +568,100 @@ def test_a_mirrored_training_is_about_as_good(fresh: Path, cache: Path, run: Run
     assert (devices["replicas"], devices["strategy"]) == (2, "MirroredStrategy")
     one = run(
         *("train", *on(fresh, cache), *options, "--run", "one", "--batch-size", 2 * batch),
-        *("--strategy", "none"),
+        *("--strategy", "none", "--no-export"),
     )
     assert one.code == 0
+    assert not saved_model(fresh, "one").exists()
     assert next(line for line in one.lines if line["event"] == "devices")["replicas"] == 1
     accuracies = [metrics(fresh, name).validation["accuracy"] for name in ("one", "two")]
     assert accuracies[1] == pytest.approx(accuracies[0], abs=0.15)
     assert len(metrics(fresh, "two").devices) == 2
+    # What the replicas hold together is exported once, and for one device.
+    picture = pictures / "nested" / "c.jpg"
+    (answer,) = served(saved_model(fresh, "two"), [picture])
+    model = keras.models.load_model(models(fresh, "two", "model.keras"))
+    expected = model.predict_on_batch(load_pixels(picture, (72, 72))[None])
+    assert answer == pytest.approx(expected[0].tolist(), abs=0.02)
+
+
+# ---- the SavedModel
+
+
+def served(folder: Path, *batches: list[Path]) -> list[Any]:
+    """Ask an exported model as a server does: in a fresh process, with TensorFlow alone.
+
+    Returns:
+        For each batch of files its probabilities, or its error.
+
+    """
+    script = """
+    import json, sys
+    import tensorflow as tf
+
+    folder, batches = json.loads(sys.argv[1])
+    model = tf.saved_model.load(folder)
+    answers = []
+    for names in batches:
+        data = tf.constant([open(name, "rb").read() for name in names], tf.string)
+        try:
+            found = model.signatures["serving_default"](image_bytes=data)
+            answers.append([float(value) for value in found["probability"]])
+        except tf.errors.InvalidArgumentError as error:
+            answers.append(error.message)
+    assert "imagetag" not in sys.modules
+    print(json.dumps(answers))
+    """
+    question = json.dumps([str(folder), [[str(path) for path in batch] for batch in batches]])
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), question],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answers: list[Any] = json.loads(done.stdout)
+    return answers
+
+
+def saved_model(storage: Path, name: str) -> Path:
+    return models(storage, name, "saved_model", "1")
+
+
+def test_the_saved_model_says_of_raw_files_what_predict_says(
+    trained: tuple[Path, Ended], pictures: Path, run: Runner
+) -> None:
+    storage, _ = trained
+    ended = run("predict", "--storage", storage, "--tag", TAG, "--input", pictures)
+    rows = list(csv.DictReader(io.StringIO(ended.stdout, newline="")))
+    good = [pictures / row["file"] for row in rows if not row["error"]]
+    expected = [float(row["probability"]) for row in rows if not row["error"]]
+    assert max(expected) - min(expected) > 0.05, "it says the same of all"
+    bad = pictures / "corrupt.png"
+    folder = saved_model(storage, metrics(storage).run)
+    together, alone, error = served(folder, good, good[1:2], [good[0], bad, good[1]])
+    assert together == pytest.approx(expected, abs=0.02)
+    assert alone == pytest.approx(together[1:2], abs=1e-5)
+    # One file that cannot be read: the whole batch is refused.
+    assert isinstance(error, str)
+    assert "Invalid PNG data" in error
+
+
+def test_an_older_run_gets_its_saved_model_without_being_trained_again(
+    trained: tuple[Path, Ended], cache: Path, pictures: Path, tmp_path: Path, run: Runner
+) -> None:
+    storage = shutil.copytree(trained[0], tmp_path / "storage")
+    before = metrics(storage)
+    shutil.rmtree(models(storage, before.run, "saved_model"))
+    same = [*on(storage, cache), *QUICK, "--epochs", 3, "--seed", 11]
+    assert run("train", *same, "--no-export").events[-1] == "already trained"
+    assert not saved_model(storage, before.run).exists()
+    assert run("train", *same).events[-1] == "already trained"
+    assert metrics(storage) == before
+    files = [pictures / "a, b.png", pictures / "nested" / "c.jpg"]
+    (found,) = served(saved_model(storage, before.run), files)
+    (expected,) = served(saved_model(trained[0], before.run), files)
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 # ---- how it is fitted

@@ -25,7 +25,7 @@ SIDES = {
     ),
     "data": "augment curate dataset exploration explore metrics",
     "drawing": "plots report",
-    "model": "distribute evaluate models predict quiet runs train",
+    "model": "distribute evaluate export models predict quiet runs train",
 }
 MAY_IMPORT = {
     "shared": {"shared"},

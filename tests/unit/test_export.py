@@ -1,0 +1,229 @@
+"""What the exported model does to a picture's bytes is what prediction does to them."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from imagetag import dataset, export
+from imagetag.layout import Layout
+from imagetag.models import build_model
+from imagetag.storage import LocalStorage
+
+_RANDOM = np.random.default_rng(7)
+_SIZES = [(96, 80), (67, 130)]  # (height, width) of a model's input
+
+
+def noise(width: int, height: int, channels: int = 3) -> Image.Image:
+    """Blotches with noise over them: sharp enough to show every pixel that is misplaced."""
+    shape = (max(2, height // 16), max(2, width // 16), channels)
+    coarse = _RANDOM.integers(0, 256, shape, dtype=np.uint8)
+    bands = [
+        np.asarray(Image.fromarray(coarse[..., i]).resize((width, height))) for i in range(channels)
+    ]
+    grain = _RANDOM.integers(-40, 40, (height, width, channels))
+    values = np.clip(np.stack(bands, axis=-1) + grain, 0, 255).astype(np.uint8)
+    return Image.fromarray(values)
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def raw_png(width: int, height: int, depth: int, color: int, channels: int) -> bytes:
+    """A PNG of random samples, of bit depths that Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    row = width * channels * depth // 8
+    rows = b"".join(b"\0" + _RANDOM.bytes(row) for _ in range(height))
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def animated_webp() -> bytes:
+    frames = [noise(60, 40), noise(60, 40)]
+    return encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:])
+
+
+PHOTO, VEIL = noise(300, 201), noise(300, 201, 4)
+PICTURES = {
+    **{
+        f"{kind} {width} x {height}": encoded(noise(width, height), kind)
+        for kind in ("PNG", "JPEG")
+        for width, height in [
+            (1, 1),
+            (30, 40),
+            (80, 96),
+            (130, 67),
+            (161, 193),
+            (61, 500),
+            (1500, 1001),
+            (2999, 17),
+        ]
+    },
+    "progressive": encoded(PHOTO, "JPEG", progressive=True, quality=60),
+    "full colour": encoded(PHOTO, "JPEG", subsampling=0),
+    "grey JPEG": encoded(PHOTO.convert("L"), "JPEG"),
+    "CMYK": encoded(PHOTO.convert("CMYK"), "JPEG"),
+    "grey": encoded(PHOTO.convert("L"), "PNG"),
+    "grey of 1 bit": raw_png(304, 200, 1, 0, 1),
+    "grey of 2 bits": raw_png(304, 200, 2, 0, 1),
+    "grey of 4 bits": raw_png(304, 200, 4, 0, 1),
+    "grey of 16 bits": raw_png(304, 200, 16, 0, 1),
+    "grey, one of them transparent": encoded(PHOTO.convert("L"), "PNG", transparency=100),
+    "grey with alpha": encoded(VEIL.convert("LA"), "PNG"),
+    "16 bits": raw_png(304, 200, 16, 2, 3),
+    "16 bits with alpha": raw_png(304, 200, 16, 6, 4),
+    "alpha": encoded(VEIL, "PNG"),
+    "alpha, opaque": encoded(PHOTO.convert("RGBA"), "PNG"),
+    "palette": encoded(PHOTO.convert("P"), "PNG"),
+    "palette of 4": encoded(PHOTO.quantize(4), "PNG", bits=2),
+    "palette, one of it transparent": encoded(PHOTO.convert("P"), "PNG", transparency=5),
+    "palette with alpha": encoded(VEIL.quantize(64), "PNG"),
+    "WebP": encoded(PHOTO, "WEBP"),
+    "WebP with alpha": encoded(VEIL, "WEBP", lossless=True),
+    "BMP": encoded(PHOTO, "BMP"),
+    "BMP of 32 bits": encoded(VEIL, "BMP"),
+}
+
+
+@pytest.fixture(scope="module", params=_SIZES, ids=str)
+def size(request: pytest.FixtureRequest) -> tuple[int, int]:
+    found: tuple[int, int] = request.param
+    return found
+
+
+Load = Callable[[bytes], Any]
+
+
+@pytest.fixture(scope="module")
+def load(size: tuple[int, int]) -> Load:
+    """Load a picture as the exported model does, compiled once for all of them."""
+    signature = [tf.TensorSpec([], tf.string)]
+    compiled = tf.function(lambda data: export.load_pixels(data, size), input_signature=signature)
+    return lambda data: compiled(tf.constant(data)).numpy()
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pixels_are_those_of_prediction(name: str, size: tuple[int, int], load: Load) -> None:
+    expected = dataset.load_pixels(PICTURES[name], size).astype(float)
+    found = load(PICTURES[name])
+    assert found.shape == (*size, 3)
+    differences = np.abs(found - expected)
+    # Pillow rounds once more on its way, and 16 bits of grey to the nearest level.
+    assert differences.max() <= 2
+    assert differences.mean() < (0.5 if "16 bits" in name else 0.2)
+
+
+def test_a_picture_that_exif_would_turn_is_taken_as_it_is_stored(
+    size: tuple[int, int], load: Load
+) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6  # a quarter turn
+    turned, plain = encoded(PHOTO, "JPEG", exif=exif), encoded(PHOTO, "JPEG")
+    np.testing.assert_array_equal(load(turned), load(plain))
+    assert np.abs(load(turned) - dataset.load_pixels(turned, size).astype(float)).max() > 50
+
+
+def resized_header(data: bytes, at: int) -> bytes:
+    """The picture with 60,000 x 60,000 in its header, each side in 2 or 4 bytes."""
+    sides = struct.pack(">II", 60000, 60000) if at == 16 else struct.pack(">HH", 60000, 60000)
+    return data[:at] + sides + data[at + len(sides) :]
+
+
+_JPEG, _PNG = encoded(PHOTO, "JPEG"), encoded(PHOTO, "PNG")
+UNREADABLE = {
+    "text": (b"no picture", "neither JPEG, PNG, WebP nor BMP"),
+    "nothing": (b"", "neither JPEG, PNG, WebP nor BMP"),
+    "GIF": (encoded(PHOTO.convert("P"), "GIF"), "neither JPEG, PNG, WebP nor BMP"),
+    "cut JPEG": (_JPEG[:-3000], "Invalid JPEG data"),
+    "beginning of a JPEG": (_JPEG[:4], "JPEG"),
+    "cut PNG": (_PNG[:-3000], "Invalid PNG"),
+    "beginning of a PNG": (_PNG[:18], "Invalid PNG"),
+    "cut WebP": (PICTURES["WebP"][:-3000], "(?i)webp"),
+    "animated WebP": (animated_webp(), "an animated WebP"),
+    "cut BMP": (PICTURES["BMP"][:-3000], "Input size should match"),
+    "BMP with a palette": (encoded(PHOTO.convert("P"), "BMP"), "a BMP with a palette"),
+    "huge PNG": (resized_header(_PNG, 16), "more than 50000000 pixels"),
+    "huge JPEG": (
+        resized_header(_JPEG, _JPEG.index(b"\xff\xc0") + 5),
+        "more than 50000000 pixels",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_is_not_taken_is_said(name: str, load: Load) -> None:
+    data, complaint = UNREADABLE[name]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=complaint):
+        load(data)
+
+
+@pytest.mark.parametrize("name", ["alexnet-small", "mobilenet", "vgg19"])
+def test_both_signatures_say_what_the_model_does(name: str, tmp_path: Path) -> None:
+    model = build_model(name, (72, 80), weights=None, freeze=False)
+    names = list(PICTURES)[-20:]
+    pixels = np.stack([dataset.load_pixels(PICTURES[name], (72, 80)) for name in names])
+    # Without this, what tells pictures apart vanishes in a deep model of random weights.
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(pixels, training=True)
+    expected = model.predict_on_batch(pixels)[:, 0]
+    spread = np.ptp(expected)
+    assert spread > 1e-5, "it says the same of all"
+    export.export_model(model, tmp_path / "1")
+    signatures = tf.saved_model.load(tmp_path / "1").signatures
+    assert set(signatures) == {"serving_default", "pixels"}
+    values = tf.constant(pixels, tf.float32)
+    found = signatures["pixels"](pixels=values)["probability"].numpy()
+    assert (found.shape, found.dtype) == ((20,), np.float32)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.01 * spread)
+    # From bytes: of the same pixels, as a model of random weights makes much of a level.
+    data = tf.constant([PICTURES[name] for name in names])
+    pixels = np.stack([export.load_pixels(item, (72, 80)) for item in data])
+    expected = model.predict_on_batch(pixels)[:, 0]
+    found = signatures["serving_default"](image_bytes=data)["probability"].numpy()
+    assert (found.shape, found.dtype) == ((20,), np.float32)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.01 * spread)
+
+
+def test_no_weight_is_stored_twice(tmp_path: Path) -> None:
+    model = build_model("alexnet-small", (72, 80), weights=None, freeze=False)
+    export.export_model(model, tmp_path / "1")
+    size = sum(path.stat().st_size for path in (tmp_path / "1" / "variables").iterdir())
+    assert size == pytest.approx(4 * model.count_params(), rel=0.02)
+
+
+def test_an_export_is_there_when_its_last_file_is(tmp_path: Path) -> None:
+    written = []
+
+    class Noting(LocalStorage):
+        def write(self, key: str, data: Any) -> None:
+            assert not export.is_exported(self, "a/b", "some")
+            written.append(key)
+            super().write(key, data)
+
+    storage = Noting(tmp_path / "storage")
+    model = build_model("alexnet-small", (72, 80), weights=None, freeze=False)
+    export.store_export(storage, "a/b", "some", model, tmp_path / "scratch")
+    assert export.is_exported(storage, "a/b", "some")
+    assert written[-1] == Layout("a/b").run("some", "saved_model/1/saved_model.pb")
+    assert Layout("a/b").run("some", "saved_model/1/variables/variables.index") in written
