@@ -16,7 +16,7 @@ from imagetag import images, sharing, similar
 from imagetag.boards import Board, BoardError, Post
 from imagetag.errors import ImagetagError, Terminated, TransientError, UsageError, one_line
 from imagetag.http import HttpError
-from imagetag.known import Known
+from imagetag.known import Known, key_at, place
 from imagetag.layout import Label, Layout
 from imagetag.log import Progress, get_logger
 from imagetag.manifest import Failure, Row, write_part
@@ -292,11 +292,14 @@ class Collector:
         """
         assert post.file_url  # noqa: S101 - `unfit` has seen to it
         name = post.md5 or PurePosixPath(urlsplit(post.file_url).path).stem
-        split = split_of(post.group, self._selection.test_fraction)
-        key = self._known.objects.get(self._layout.images(split, label) + name)
-        if key is None:
+        try:
+            where = place(split_of(post.group, self._selection.test_fraction), label, name)
+        except ValueError:  # no sum
             return None
-        data = self._storage.read(key)
+        ext = self._known.objects.get(where)
+        if ext is None:
+            return None
+        data = self._storage.read(key_at(self._layout, where, ext))
         return data if _md5(data) == name else None
 
     def _settle(self, future: Future[Row], post: Post, label: Label) -> int:

@@ -29,11 +29,13 @@ from imagetag.manifest import (
     Verdict,
     curated,
     distinct,
+    is_dropped,
     load_dataset,
     part_keys,
     read_changes,
     read_parts,
     summarize,
+    write_dataset,
     write_part,
 )
 from imagetag.storage import ObjectNotFound, Storage
@@ -108,7 +110,7 @@ def curate_tag(
             "curation": curation,
         }
     )
-    storage.write(layout.dataset, dataset.model_dump_json(indent=2).encode() + b"\n")
+    write_dataset(storage, dataset)
     _clean(storage, layout, curation)
     _report(gallery, dataset, curation)
     return dataset
@@ -157,10 +159,10 @@ def _clean(storage: Storage, layout: Layout, curation: Curation) -> None:
         for label in LABELS:  # only the test split loses any
             for entry in storage.list(layout.images("test", label)):
                 try:
-                    digest = bytes.fromhex(parse_image(entry.key).md5)
+                    image = parse_image(entry.key)
                 except ValueError:  # not ours
                     continue
-                if changes.get(digest, "") is None:
+                if is_dropped(image.md5, changes):
                     storage.delete(entry.key)
     for key in part_keys(storage, layout, "curated"):
         if key not in curation.parts:

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from imagetag.boards import Post
 from imagetag.errors import UsageError
 from imagetag.layout import LABELS, SPLITS, Label, Layout, Split, parse_image
-from imagetag.manifest import Failure, Row, distinct, part_keys, read_changes, read_parts
+from imagetag.manifest import (
+    Failure,
+    Row,
+    distinct,
+    is_dropped,
+    part_keys,
+    read_changes,
+    read_parts,
+)
 from imagetag.split import split_of
 from imagetag.storage import Storage
 
@@ -19,6 +27,12 @@ _PLACES = [(split, label) for split in SPLITS for label in LABELS]
 def place(split: Split, label: Label, md5: str) -> bytes:
     """Return where an image is, in 17 bytes."""
     return bytes([_PLACES.index((split, label))]) + bytes.fromhex(md5)
+
+
+def key_at(layout: Layout, where: bytes, ext: str) -> str:
+    """Return the key of the image that is at a `place`."""
+    split, label = _PLACES[where[0]]
+    return layout.image(split, label, where[1:].hex(), ext)
 
 
 def stored_images(storage: Storage, layout: Layout) -> dict[bytes, str]:
@@ -43,8 +57,8 @@ class Known:
         posts: ids that are not to be fetched (again).
         failed: ids that failed, for now or for good, and are not stored.
         digests: md5s of the images, dropped ones too.
-        objects: images without a row, by their key less its ending: a run was killed before it
-            recorded them.
+        objects: images without a row, by their `place`, with their endings: a run was killed
+            before it recorded them.
         span: the least and the greatest post id of the positives.
         tags: how many positives have each tag.
 
@@ -54,7 +68,7 @@ class Known:
     posts: set[int] = field(default_factory=set)
     failed: dict[int, Label] = field(default_factory=dict)
     digests: set[bytes] = field(default_factory=set)
-    objects: dict[str, str] = field(default_factory=dict)
+    objects: dict[bytes, str] = field(default_factory=dict)
     span: tuple[int, int] = (0, 0)
     tags: Counter[str] = field(default_factory=Counter)
 
@@ -77,7 +91,7 @@ class Known:
                     "or another --storage"
                 )
             there = stored.pop(place(row.split, row.label, row.md5), None) is not None
-            if changes.get(bytes.fromhex(row.md5), "") is None:
+            if is_dropped(row.md5, changes):
                 known.drop(row, board)
             elif there:
                 known.add(row, board)
@@ -88,10 +102,7 @@ class Known:
                 if failure.permanent:
                     permanent.add(failure.post_id)
         known.posts |= permanent
-        for where, ext in stored.items():
-            split, label = _PLACES[where[0]]
-            key = layout.image(split, label, where[1:].hex(), ext)
-            known.objects[key.rpartition(".")[0]] = key
+        known.objects = stored
         return known
 
     def add(self, row: Row, board: str) -> None:

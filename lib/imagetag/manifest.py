@@ -199,6 +199,12 @@ def load_dataset(storage: Storage, tag: str) -> Dataset:
     return dataset
 
 
+def write_dataset(storage: Storage, dataset: Dataset) -> None:
+    """Store a dataset's summary: from then on it is complete."""
+    data = dataset.model_dump_json(indent=2).encode() + b"\n"
+    storage.write(Layout(dataset.tag).dataset, data)
+
+
 def _complaint(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(map(str, first["loc"])) or "the JSON"
@@ -245,6 +251,11 @@ def read_changes(storage: Storage, keys: Iterable[str]) -> Changes:
         elif verdict.group is not None:
             changes.setdefault(digest, verdict.group)
     return changes
+
+
+def is_dropped(md5: str, changes: Changes) -> bool:
+    """Tell whether an image is among those that curation has dropped."""
+    return changes.get(bytes.fromhex(md5), "") is None
 
 
 def curated(rows: Iterable[Row], changes: Changes) -> Iterator[Row]:

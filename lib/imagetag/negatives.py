@@ -61,7 +61,7 @@ class SharedListing(Board):
     def __init__(self, board: Board) -> None:
         super().__init__(board.site, board.client, board.login)
         self._board = board
-        self.by_time = board.by_time  # type: ignore[misc]
+        self.by_time = board.by_time
         self._pages: OrderedDict[tuple[object, ...], Future[list[Post]]] = OrderedDict()
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="list")
 

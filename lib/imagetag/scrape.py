@@ -15,7 +15,7 @@ from imagetag import __version__
 from imagetag.boards import Board, Post
 from imagetag.collect import Collector, How
 from imagetag.errors import ImagetagError, InputError, TransientError
-from imagetag.known import Known, place, stored_images
+from imagetag.known import Known, key_at, place, stored_images
 from imagetag.layout import LABELS, SPLITS, Label, Layout
 from imagetag.log import get_logger
 from imagetag.manifest import (
@@ -24,12 +24,14 @@ from imagetag.manifest import (
     Row,
     curated,
     distinct,
+    is_dropped,
     load_dataset,
     part_keys,
     read_changes,
     read_parts,
     standing_curation,
     summarize,
+    write_dataset,
 )
 from imagetag.negatives import SharedListing, Span, candidates
 from imagetag.selection import Selection
@@ -156,7 +158,7 @@ class Scraper:
         parts = tuple(part_keys(storage, layout, "part"))
         failed = read_parts(storage, part_keys(storage, layout, "failed"), Failure)
         lost = {(failure.board, failure.post_id): failure.reason for failure in failed}
-        unrecorded = set(known.objects.values())
+        unrecorded = dict(known.objects)
         curation = standing_curation(storage, layout)
         changes = read_changes(storage, curation.parts) if curation else {}
         stored = stored_images(storage, layout)
@@ -166,9 +168,9 @@ class Scraper:
             nonlocal gone
             for row in distinct(read_parts(storage, parts, Row)):
                 lost.pop((row.board, row.post_id), None)  # it was had later
-                unrecorded.discard(layout.image(row.split, row.label, row.md5, row.ext))
-                dropped = changes.get(bytes.fromhex(row.md5), "") is None
-                gone += not dropped and place(row.split, row.label, row.md5) not in stored
+                where = place(row.split, row.label, row.md5)
+                unrecorded.pop(where, None)
+                gone += where not in stored and not is_dropped(row.md5, changes)
                 yield row
 
         counts, size, fingerprint = summarize(curated(rows(), changes))
@@ -177,8 +179,9 @@ class Scraper:
                 f"{gone} images below {storage.url}/{layout.root} are gone: another run of the tag "
                 "may have taken them for what a killed one left; run this again, one at a time"
             )
-        for key in unrecorded:  # a run that was killed stored it, and this one selects others
-            storage.delete(key)
+        # A run that was killed stored them, and this one selects others.
+        for where, ext in unrecorded.items():
+            storage.delete(key_at(layout, where, ext))
         dataset = Dataset(
             tag=layout.tag,
             board=self._board.site.name,
@@ -193,7 +196,7 @@ class Scraper:
             software=f"imagetag {__version__}",
             curation=curation,
         )
-        storage.write(layout.dataset, dataset.model_dump_json(indent=2).encode() + b"\n")
+        write_dataset(storage, dataset)
         get_logger().info(
             "dataset complete",
             images=counts,

@@ -41,6 +41,7 @@ _TAG = "fox"
 _COUNT = 334  # pictures to fetch
 _POSTS = 10 * _COUNT  # on the board, one in ten with the tag
 _CONNECTIONS = 32
+_BARE = ["--no-curate", "--no-perceptual-hash"]  # what the others do too: fetch, check, store
 _HALVES = ("--limit", str(_COUNT // 2))  # and as many without the tag
 # What img2dataset does with what it fetched. The goal was set for the first, which encodes anew;
 # the second does what the scraper does, and the last looks at nothing.
@@ -140,18 +141,6 @@ def _scrape(root: str, storage: str, *options: str) -> list[str]:
         *("--allow-private-hosts", "--max-rate", "10000", "--concurrency", str(_CONNECTIONS)),
         *("--log-level", "warning", "--storage", storage, "--tags", _TAG, *options),
     ]
-
-
-def _bare() -> list[str]:
-    """Return the options that leave only what the others do too: fetch, check, hash, store."""
-    told = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", "scrape", "--help"],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=_ROOT,
-    )
-    return [name for name in ("--no-curate", "--no-perceptual-hash") if name in told.stdout]
 
 
 def _gallery_dl(root: str, folder: Path) -> list[str]:
@@ -325,17 +314,15 @@ def speed(repetitions: int = 3) -> None:
     with tempfile.TemporaryDirectory(prefix="imagetag-bench-") as scratch:
         folder = Path(scratch)
         write_posts(folder, draw())
-        bare = _bare()
         python = img2dataset_python()
         with Served(folder, latency=0.05) as board:
             shown = [post for post in board.posts if _TAG in post.tags]
             urls = [board.root + post.path for post in shown]
             size = sum(post.size for post in shown) / len(shown) / 1000
             ours = partial(_ours, board)
-            contenders = {_OURS: ours(bare)}
-            if bare:
-                # Some pictures are on the board more than once, and it drops twins.
-                contenders[_OURS + " with its defaults"] = ours([], stores=None)
+            contenders = {_OURS: ours(_BARE)}
+            # Some pictures are on the board more than once, and it drops twins.
+            contenders[_OURS + " with its defaults"] = ours([], stores=None)
             contenders["gallery-dl"] = partial(measure, board, partial(_gallery_dl, board.root))
             contenders["curl --parallel"] = partial(measure, board, partial(_curl, urls))
             if python is not None:
@@ -351,10 +338,10 @@ def speed(repetitions: int = 3) -> None:
             with _s3() as (name, settings):
                 s3 = f"{_OURS} into S3 ({name})"
                 compared = {
-                    _OURS: ours(bare),
+                    _OURS: ours(_BARE),
                     s3: lambda: measure(
                         board,
-                        lambda _: _scrape(board.root, _new_bucket(settings), *_HALVES, *bare),
+                        lambda _: _scrape(board.root, _new_bucket(settings), *_HALVES, *_BARE),
                         settings,
                         stores=None,
                     ),
@@ -418,7 +405,7 @@ def memory() -> None:
         folder = Path(scratch)
         write_posts(folder, draw_many())
         with Served(folder, latency=0.0) as board:
-            command = _scrape(board.root, str(folder / "data"), *_bare(), "--limit", str(_LISTED))
+            command = _scrape(board.root, str(folder / "data"), *_BARE, "--limit", str(_LISTED))
             usage, seconds = _run(command)
             print(
                 f"{_OURS}, {_LISTED} posts listed, {board.stats()['pictures']} pictures fetched in "

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import Literal
 
 from imagetag.errors import TransientError
 from imagetag.http import Client
@@ -109,8 +109,8 @@ class Board(ABC):
 
     """
 
-    by_time: ClassVar[bool] = True
-    scattered: ClassVar[bool] = False
+    by_time: bool = True
+    scattered: bool = False
 
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
         self.site = site

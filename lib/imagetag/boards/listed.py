@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 from imagetag.boards.base import NO_LOGIN, Board, Login, Post, Query, Site
 from imagetag.boards.fields import MAX_ID, md5, moment
@@ -203,7 +203,7 @@ class ListedBoard(Board):
 
     """
 
-    by_time: ClassVar[bool] = False
+    by_time = False
 
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
         super().__init__(site, client, login)
