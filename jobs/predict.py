@@ -46,13 +46,19 @@ def work(settings: PredictSettings) -> None:
         from imagetag.runs import load_model, load_run
 
     run = load_run(storage, tag, settings.run)
+    resize = run.resize  # which may be none that this version knows
     with tempfile.TemporaryDirectory(prefix="imagetag-predict-") as scratch:
         model = load_model(storage, run, Path(scratch))
     images = positives = errors = 0
     with _output(settings.output) as stream:
         writer = open_writer(stream, kind)
         predictions = predict_images(
-            model, source, threshold=settings.threshold, batch_size=settings.batch_size
+            model,
+            source,
+            size=run.image_size,
+            resize=resize,
+            threshold=settings.threshold,
+            batch_size=settings.batch_size,
         )
         for prediction in predictions:
             writer.write(prediction)

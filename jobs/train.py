@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from imagetag.job import for_each_tag, run_job
+from imagetag.errors import EXIT_TRANSIENT, TransientError, UsageError
+from imagetag.job import for_each_tag, leave, run_job
+from imagetag.log import get_logger
 from imagetag.quiet import quiet_imports
-from imagetag.settings import TagSettings, cache_folder_field
+from imagetag.settings import CommaList, TagSettings, cache_folder_field, completion_index
 from imagetag.storage import open_storage
+
+# What the project that this one grew from did: batches of 16, early stopping on the validation
+# loss, pictures of 1000 x 1500 pixels (width x height) whose aspect is not kept, and a shear that
+# is next to nothing, as it was given in radians and taken in degrees.
+_ORIGINAL: dict[str, Any] = {
+    "batch_size": 16,
+    "class_weights": "none",
+    "freeze_backbone": "auto",
+    "fine_tune_blocks": 0,
+    "image_size": "1500x1000",
+    "micro_batch": 4,
+    "resize": "stretch",
+    "schedule": "constant",
+    "shear": 0.1,
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "original-alexnet": {"model": "alexnet", **_ORIGINAL},
+    "original-vgg19": {"model": "vgg19", **_ORIGINAL},
+}
 
 
 class TrainSettings(TagSettings):
     """Options of `imagetag train`."""
 
+    preset: Literal["none", "original-alexnet", "original-vgg19"] = Field(
+        "none",
+        description="other defaults: original-alexnet and original-vgg19 repeat the project that "
+        "this one grew from; options that are given win",
+    )
     model: str = Field(
         "vgg19",
         description="alexnet (the paper's), alexnet-bn (batch normalization), alexnet-small "
@@ -29,75 +60,238 @@ class TrainSettings(TagSettings):
         "a backbone and none for AlexNet",
     )
     freeze_backbone: Literal["auto", "yes", "no"] = Field(
-        "auto", description="train the head alone; auto does where weights are given"
+        "auto",
+        description="train the head alone, before --fine-tune-blocks; auto does where weights are "
+        "given",
+    )
+    fine_tune_blocks: int = Field(
+        1,
+        ge=0,
+        description="blocks of a frozen backbone that train after the head, from the top; what "
+        "works at one resolution is a block",
+    )
+    fine_tune_epochs: int = Field(20, ge=1, description="epochs of that at the most")
+    fine_tune_rate: float | None = Field(
+        None, gt=0, description="its learning rate; by default a hundredth of the head's"
     )
     image_size: str = Field(
         "auto", description="input size, HEIGHTxWIDTH in pixels; auto is what explore recommended"
     )
+    resize: Literal["letterbox", "crop", "stretch"] = Field(
+        "letterbox",
+        description="how images are fitted into it: with grey bars, cut on both sides, or without "
+        "keeping their aspect",
+    )
     batch_size: int = Field(16, ge=1, description="images a step on each replica (each GPU)")
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        description="images a replica takes at once, where its memory is too small for "
+        "--batch-size; the step is the same",
+    )
     epochs: int = Field(50, ge=1, description="passes over the images at the most")
     patience: int = Field(
-        5,
-        ge=1,
-        description="epochs without a better validation loss before training stops; after half as "
-        "many the learning rate is halved",
+        5, ge=1, description="epochs without a better validation loss before training stops"
+    )
+    optimizer: Literal["adam", "adamw", "sgd"] = Field(
+        "adam", description="adam, adamw, or sgd with a Nesterov momentum of 0.9"
     )
     learning_rate: float | None = Field(
         None,
         gt=0,
-        description="of Adam; by default 0.001, and 0.0001 for alexnet and to fine-tune weights",
+        description="by default 0.001, and 0.0001 for alexnet and where given weights are trained",
     )
-    validation_fraction: float = Field(
-        0.2, gt=0, lt=1, description="share of the train split that is held out for validation"
+    schedule: Literal["plateau", "cosine", "constant"] = Field(
+        "plateau",
+        description="of the learning rate: plateau halves it after half of --patience, cosine "
+        "falls to zero at --epochs",
+    )
+    warmup_epochs: float = Field(
+        0.0, ge=0, description="epochs over which the learning rate rises to its value"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the optimizer")
+    clip_norm: float | None = Field(
+        None, gt=0, description="greatest norm of all gradients together"
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="how much of the labels' certainty is given up in training"
+    )
+    class_weights: Literal["balanced", "none"] = Field(
+        "balanced", description="let both labels count alike however many images they have, or not"
+    )
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="of the head; by default the model's own, 0.2 or 0.5"
     )
     augment: bool = Field(
         True, description="turn, shift, shear, zoom and mirror the images at random"
     )
+    shear: float = Field(
+        5.73, ge=0, lt=90, description="degrees of shear at the most; 5.73 is a tenth of a radian"
+    )
+    validation_fraction: float = Field(
+        0.2, gt=0, lt=1, description="share of the train split that is held out for validation"
+    )
     seed: int = Field(1, ge=0, lt=2**31, description="of everything random")
+    mixed_precision: Literal["auto", "yes", "no"] = Field(
+        "auto",
+        description="compute in 16 bits: auto does on GPUs that have units for it (bfloat16 from "
+        "compute capability 8.0 on, float16 from 7.0)",
+    )
+    jit: Literal["auto", "yes", "no"] = Field(
+        "auto",
+        description="compile the model with XLA, on one device; auto compiles augmentation alone, "
+        "on CPUs",
+    )
     run: str | None = Field(
         None, description="the run's name; by default made from the settings and the images"
+    )
+    resume: Literal["auto", "never"] = Field(
+        "auto", description="go on from the run's last checkpoint, or begin anew"
+    )
+    checkpoint_seconds: float = Field(
+        300.0, ge=0, description="between two checkpoints; SIGTERM makes one at once"
     )
     export: bool = Field(
         True, description="store a SavedModel for TF Serving with the run, also with an older one"
     )
-    strategy: Literal["auto", "none", "mirrored"] = Field(
-        "auto", description="tf.distribute: auto mirrors the model over all GPUs of this machine"
+    strategy: Literal["auto", "none", "mirrored", "multi-worker"] = Field(
+        "auto",
+        description="tf.distribute: auto is multi-worker with several workers, mirrored with "
+        "several GPUs",
+    )
+    workers: int = Field(
+        1, ge=1, le=1024, description="how many processes train each model together"
+    )
+    worker_index: int = Field(
+        default_factory=lambda: completion_index(),
+        ge=0,
+        description="which of them this one is, from 0",
+        json_schema_extra={"default": "JOB_COMPLETION_INDEX or 0"},
+    )
+    worker_addresses: CommaList = Field(
+        (),
+        description="HOST:PORT of each, by index; or one with {index} in it, such as "
+        "train-{index}.train:8470",
+    )
+    rendezvous_timeout: float = Field(
+        600.0, gt=0, description="seconds to wait until all workers are there"
     )
     cpu_devices: int = Field(
         1, ge=1, le=64, description="logical CPU devices to train on where there is no GPU"
     )
     cache_folder: Path = cache_folder_field()
+    cache_memory: int = Field(
+        2 << 30, ge=0, description="bytes of decoded images that may be kept in memory"
+    )
     cache_bytes: int = Field(
-        2 << 30, ge=0, description="decoded images are kept in memory up to this, else on disk"
+        32 << 30,
+        ge=0,
+        description="bytes of decoded images that may be kept in all: on disk, in the cache "
+        "folder, where memory is too small",
     )
     concurrency: int = Field(16, ge=1, le=256, description="downloads under way at once")
+
+    def with_preset(self) -> TrainSettings:
+        """Return the settings with the preset's values where none is given."""
+        values = PRESETS[self.preset]
+        given = self.model_fields_set
+        return self.model_copy(
+            update={name: value for name, value in values.items() if name not in given}
+        )
+
+    def addresses(self) -> list[str]:
+        """Return HOST:PORT of each worker, by index.
+
+        Raises:
+            UsageError: if they are not as many as there are workers.
+
+        """
+        found = list(self.worker_addresses)
+        if self.workers > 1 and len(found) == 1 and "{index}" in found[0]:
+            found = [found[0].replace("{index}", str(index)) for index in range(self.workers)]
+        if len(found) != self.workers and (found or self.workers > 1):
+            raise UsageError(
+                f"--worker-addresses has {len(found)} and --workers is {self.workers}: give "
+                "HOST:PORT of each, or one with {index} in it"
+            )
+        return found
 
 
 def work(settings: TrainSettings) -> None:
     """Train each tag of this shard."""
-    settings.my_tags()  # wrong tags are known before TensorFlow has started
+    settings = settings.with_preset()
+    addresses = settings.addresses()
+    several = len(addresses) > 1
+    if several:
+        # The index of the pod is the worker's: all of them train all tags together.
+        if settings.shard_count > 1:
+            raise UsageError("--shard-count: several workers train each tag together; use 1")
+        settings = settings.model_copy(update={"shard_index": 0})
+    tags = settings.my_tags()  # wrong tags are known before TensorFlow has started
     storage = open_storage(settings.storage, settings.concurrency)
 
     with quiet_imports():  # TensorFlow: not for --help
-        from imagetag.distribute import choose_strategy
-        from imagetag.train import Training, train_tag
+        from imagetag.distribute import choose_devices, choose_precision
+        from imagetag.rendezvous import meet
+        from imagetag.train import Means, Training, find_target, train_tag
 
-    training = Training(**settings.model_dump(include=set(Training.model_fields)))
-    strategy = choose_strategy(settings.strategy, settings.cpu_devices)
-    for_each_tag(
-        settings,
-        lambda tag: train_tag(
-            storage,
-            tag,
-            training,
-            strategy,
-            run=settings.run,
-            cache_folder=settings.cache_folder,
-            cache_bytes=settings.cache_bytes,
-            concurrency=settings.concurrency,
-            export=settings.export,
-        ),
+    values = settings.model_dump(include=set(Training.model_fields) - {"mixed_precision"})
+    training = Training(**values, mixed_precision=choose_precision(settings.mixed_precision))
+    if several:
+        targets = [find_target(storage, tag, training, settings.run) for tag in tags]
+        if all(target.completed() for target in targets):
+            get_logger().info("already trained, all of them", tags=len(tags))
+            return  # the other workers may have gone long ago
+        same = [training.model_dump(), [target.run for target in targets], settings.resume]
+        identity = hashlib.sha256(json.dumps(same).encode()).hexdigest()
+        timeout = settings.rendezvous_timeout
+        meet(addresses, settings.worker_index, identity=identity, timeout=timeout)
+    with _deadline(settings.rendezvous_timeout) if several else contextlib.nullcontext():
+        cluster = choose_devices(
+            settings.strategy,
+            cpu_devices=settings.cpu_devices,
+            addresses=addresses,
+            worker=settings.worker_index if several else 0,
+        )
+    if settings.jit == "yes" and cluster.strategy.num_replicas_in_sync > 1:
+        raise UsageError("--jit yes: works on one device, and there are several")
+    means = Means(
+        jit=settings.jit == "yes",
+        resume=settings.resume == "auto",
+        **settings.model_dump(include=set(Means.__dataclass_fields__) - {"jit", "resume"}),
     )
+    try:
+        for_each_tag(
+            settings,
+            lambda tag: train_tag(storage, tag, training, cluster, means, run=settings.run),
+        )
+    except TransientError as error:
+        if not several:
+            raise
+        # Not by the ordinary way out: there TensorFlow would wait for the worker that is gone.
+        get_logger().error(str(error), exit_code=EXIT_TRANSIENT)
+        leave(EXIT_TRANSIENT)
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """End the process if this takes longer: TensorFlow waits for a lost worker without end."""
+
+    def give_up() -> None:
+        get_logger().error(
+            f"TensorFlow has not connected the workers within --rendezvous-timeout {seconds:g} s; "
+            "start all of them again",
+            exit_code=EXIT_TRANSIENT,
+        )
+        leave(EXIT_TRANSIENT)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from imagetag.plan import NOISE
+
 
 @keras.saving.register_keras_serializable("imagetag")
 class RandomAffine(keras.layers.Layer):
@@ -17,7 +19,8 @@ class RandomAffine(keras.layers.Layer):
     result is the same. On others that one turns about a point beside the centre and takes the
     width for the height; this one does not. Active in training only.
 
-    Input and output: `(batch, height, width, channels)`, any real type, float32 out.
+    Input and output: `(batch, height, width, channels)`, any real type, float32 out. With `noise`,
+    `(batch, 7)` in [0, 1), the moves are a function of it; without, of the layer's own generator.
 
     Args:
         rotation: degrees, drawn from `[-rotation, rotation]`.
@@ -48,33 +51,29 @@ class RandomAffine(keras.layers.Layer):
         self.seed = seed
         self.generator = keras.random.SeedGenerator(seed)
 
-    def call(self, images: Any, training: bool = False) -> Any:
+    def call(self, images: Any, noise: Any = None, training: bool = False) -> Any:
         """Return the images moved in training, and as they are at inference."""
-        images = ops.cast(images, "float32")
         if not training:
-            return images
-        return apply_affine(images, self.draw(images))
+            return ops.cast(images, "float32")
+        if noise is None:
+            noise = keras.random.uniform((ops.shape(images)[0], NOISE), seed=self.generator)
+        return apply_affine(images, self.transforms(noise, images.shape[1], images.shape[2]))
 
-    def draw(self, images: Any) -> Any:
-        """Return a random transform for each image, of shape `(batch, 8)`."""
-        count = ops.shape(images)[0]
-
-        def uniform(bound: float) -> Any:
-            return keras.random.uniform((count,), -bound, bound, seed=self.generator)
-
-        flip = ops.zeros((count,))
-        if self.horizontal_flip:
-            flip = ops.cast(uniform(1.0) < 0, "float32")
+    def transforms(self, noise: Any, height: int, width: int) -> Any:
+        """Return the transforms, `(batch, 6)`, that `(batch, 7)` noise in [0, 1) stands for."""
+        draws = 2 * ops.cast(noise, "float32") - 1
+        rotation, down, right, shear, zoom_y, zoom_x, flip = (draws[:, i] for i in range(NOISE))
+        mirrored = ops.cast(flip < 0, "float32") if self.horizontal_flip else ops.zeros_like(flip)
         return affine_transforms(
-            height=images.shape[1],
-            width=images.shape[2],
-            rotation=uniform(self.rotation) * (math.pi / 180),
-            down=uniform(self.height_shift),
-            right=uniform(self.width_shift),
-            shear=uniform(self.shear) * (math.pi / 180),
-            zoom_y=1 + uniform(self.zoom),
-            zoom_x=1 + uniform(self.zoom),
-            flip=flip,
+            height=height,
+            width=width,
+            rotation=rotation * math.radians(self.rotation),
+            down=down * self.height_shift,
+            right=right * self.width_shift,
+            shear=shear * math.radians(self.shear),
+            zoom_y=1 + zoom_y * self.zoom,
+            zoom_x=1 + zoom_x * self.zoom,
+            flip=mirrored,
         )
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -107,7 +106,7 @@ def affine_transforms(
     zoom_x: Any,
     flip: Any,
 ) -> Any:
-    """Return transforms from output to input pixels, of shape `(batch, 8)`, row by row.
+    """Return transforms from output to input pixels, of shape `(batch, 6)`, row by row.
 
     The product is centre · rotation · shift · shear · zoom · centre⁻¹ · flip, as in Keras's
     `apply_affine_transform` followed by `flip_axis`. Angles are in radians, shifts in fractions of
@@ -129,17 +128,33 @@ def affine_transforms(
     mirror = 1 - 2 * flip
     offset_x = offset_x + xx * flip * (width - 1)
     offset_y = offset_y + yx * flip * (width - 1)
-    zero = ops.zeros_like(xx)
-    rows = [xx * mirror, xy, offset_x, yx * mirror, yy, offset_y, zero, zero]
-    return ops.stack(rows, axis=1)
+    return ops.stack([xx * mirror, xy, offset_x, yx * mirror, yy, offset_y], axis=1)
 
 
 def apply_affine(images: Any, transforms: Any) -> Any:
-    """Return images of shape `(batch, height, width, channels)`, each moved by its transform."""
-    return ops.image.affine_transform(
-        images,
-        transforms,
-        interpolation="bilinear",
-        fill_mode="nearest",
-        data_format="channels_last",
-    )
+    """Return images of shape `(batch, height, width, channels)`, each moved by its transform.
+
+    Bilinear, and what lies outside is the nearest pixel. The same as Keras's
+    `ops.image.affine_transform`, but of operations that a compiler can fuse: compiled by XLA it
+    was measured at a fifth of that one's time on a CPU.
+    """
+    count, height, width, channels = images.shape
+    count = ops.shape(images)[0] if count is None else count
+    x = ops.arange(width, dtype="float32")[None, None, :]
+    y = ops.arange(height, dtype="float32")[None, :, None]
+    xx, xy, offset_x, yx, yy, offset_y = (transforms[:, i, None, None] for i in range(6))
+    from_x = ops.clip(xx * x + xy * y + offset_x, 0.0, width - 1.0)
+    from_y = ops.clip(yx * x + yy * y + offset_y, 0.0, height - 1.0)
+    left, top = ops.cast(from_x, "int32"), ops.cast(from_y, "int32")
+    right, bottom = ops.minimum(left + 1, width - 1), ops.minimum(top + 1, height - 1)
+    share_x = (from_x - ops.cast(left, "float32"))[..., None]
+    share_y = (from_y - ops.cast(top, "float32"))[..., None]
+    pixels = ops.reshape(images, (-1, channels))
+    first = ops.arange(count, dtype="int32")[:, None, None] * (height * width)
+
+    def at(row: Any, column: Any) -> Any:
+        return ops.cast(ops.take(pixels, first + row * width + column, axis=0), "float32")
+
+    upper = at(top, left) * (1 - share_x) + at(top, right) * share_x
+    lower = at(bottom, left) * (1 - share_x) + at(bottom, right) * share_x
+    return upper * (1 - share_y) + lower * share_y

@@ -1,4 +1,4 @@
-"""From a dataset in storage to batches: a local copy, then the Keras generators.
+"""From a dataset in storage to pixels: a local copy, and the way from a file to the input.
 
 There is one way from a file to pixels, `load_pixels`; training, evaluation and prediction all use
 it, so that a model sees in production what it saw in training.
@@ -6,28 +6,27 @@ it, so that a model sees in production what it saw in training.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 from PIL import Image
 
 from imagetag import images
+from imagetag.images import Frame
 from imagetag.layout import Layout
 from imagetag.log import Progress, get_logger
 from imagetag.manifest import Row
 from imagetag.storage import ObjectNotFound, Storage
 
-Size = tuple[int, int]  # (height, width) in pixels
+Size = images.Size  # (height, width) in pixels
+Resize = Literal["letterbox", "crop", "stretch"]  # how a picture is fitted into the input
 
 GREY = 128  # of the bars beside a picture of another aspect: near the mean of all
-_SHUFFLE_IMAGES, _SHUFFLE_BYTES = 1024, 256 << 20  # the most that wait to be drawn from
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,17 @@ def sync(
     return sorted(samples, key=lambda sample: sample.row.md5)
 
 
-def load_pixels(source: bytes | Path, size: Size) -> npt.NDArray[np.uint8]:
-    """Return a picture at the input size, with its aspect kept and grey bars beside it.
+def load_pixels(
+    source: bytes | Path, size: Size, resize: Resize = "letterbox"
+) -> npt.NDArray[np.uint8]:
+    """Return a picture at the input size, antialiased.
+
+    Args:
+        source: the file's bytes, or its path.
+        size: (height, width) of the input in pixels.
+        resize: `letterbox` shows all of the picture, with its aspect kept and grey bars beside
+            it; `crop` fills the input, with the aspect kept, and what sticks out is cut evenly on
+            both sides; `stretch` shows all and fills all, and the aspect is not kept.
 
     Returns:
         `(height, width, 3)` uint8, RGB.
@@ -82,76 +90,19 @@ def load_pixels(source: bytes | Path, size: Size) -> npt.NDArray[np.uint8]:
         BadImage: if it cannot be decoded.
 
     """
-    picture = images.load_rgb(source, at_least=size)
-    scale = min(size[0] / picture.height, size[1] / picture.width)
-    height, width = max(1, round(picture.height * scale)), max(1, round(picture.width * scale))
+    picture = images.load_resized(source, lambda shape: _frame(shape, size, resize))
     canvas = Image.new("RGB", (size[1], size[0]), (GREY, GREY, GREY))
-    resized = picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    canvas.paste(resized, ((size[1] - width) // 2, (size[0] - height) // 2))
+    canvas.paste(picture, ((size[1] - picture.width) // 2, (size[0] - picture.height) // 2))
     return np.asarray(canvas)
 
 
-def batches(
-    samples: Sequence[Sample],
-    size: Size,
-    *,
-    batch_size: int,
-    shuffle_seed: int | None,
-    cache: str,
-    replicas: int = 1,
-) -> tf.data.Dataset:
-    """Return the Keras generator of some samples: one pass is one epoch.
-
-    Every image is decoded and resized once, in parallel; later epochs read the cache.
-
-    Args:
-        samples: the images.
-        size: (height, width) to resize to.
-        batch_size: images a batch, over all replicas.
-        shuffle_seed: None keeps the order; else each epoch has another one, fixed by the seed.
-        cache: a file to cache in, or `""` for memory.
-        replicas: every batch is a multiple of them. A smaller last one is filled up with images
-            of its own, as a replica that gets none of it fails.
-
-    Returns:
-        Batches of (images `(batch, height, width, 3)` uint8, targets `(batch, 1)` float32).
-
-    """
-    order = list(samples)
-    if shuffle_seed is not None:
-        # Beforehand too, as the buffer below may be smaller than the set.
-        random.Random(shuffle_seed).shuffle(order)  # noqa: S311 - repeatable, not secret
-    paths = [str(sample.path) for sample in order]
-    targets = np.array([[sample.target] for sample in order], dtype="float32").reshape(-1, 1)
-
-    def decode(path: bytes) -> tuple[npt.NDArray[np.uint8], np.bool_]:
-        try:
-            return load_pixels(Path(path.decode()), size), np.True_
-        except (images.BadImage, FileNotFoundError) as error:
-            get_logger().warning("left out", file=path.decode(), detail=str(error))
-            return np.zeros((*size, 3), np.uint8), np.False_
-
-    def load(path: Any, target: Any) -> tuple[Any, Any, Any]:
-        pixels, readable = tf.numpy_function(decode, [path], [tf.uint8, tf.bool], stateful=False)
-        return tf.ensure_shape(pixels, (*size, 3)), target, tf.ensure_shape(readable, ())
-
-    dataset = (
-        tf.data.Dataset.from_tensor_slices((paths, targets))
-        .map(load, num_parallel_calls=tf.data.AUTOTUNE)
-        .filter(lambda _pixels, _target, readable: readable)
-        .map(lambda pixels, target, _readable: (pixels, target))
-        .cache(cache)
-    )
-    if shuffle_seed is not None:
-        buffer = min(len(order), _SHUFFLE_IMAGES, _SHUFFLE_BYTES // (size[0] * size[1] * 3))
-        dataset = dataset.shuffle(max(buffer, 1), seed=shuffle_seed)
-    dataset = dataset.batch(batch_size)
-    if replicas > 1:
-
-        def fill(pixels: Any, target: Any) -> tuple[Any, Any]:
-            count = tf.shape(target)[0]
-            chosen = tf.range(-(-count // replicas) * replicas) % count
-            return tf.gather(pixels, chosen), tf.gather(target, chosen)
-
-        dataset = dataset.map(fill)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+def _frame(shape: Size, size: Size, resize: Resize) -> Frame:
+    """Say what to show of a picture of a (height, width), and how large."""
+    (height, width), (rows, columns) = shape, size
+    if resize == "letterbox":
+        inner = min(rows, columns * height / width), min(columns, rows * width / height)
+        return Frame((max(1, round(inner[0])), max(1, round(inner[1]))))
+    if resize == "crop":
+        tall, wide = columns * height, rows * width  # how they compare is how the aspects do
+        return Frame(size, (min(1.0, wide / tall), min(1.0, tall / wide)))
+    return Frame(size)

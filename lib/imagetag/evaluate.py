@@ -54,6 +54,7 @@ def evaluate_tag(
     """
     log = get_logger()
     run = load_run(storage, tag, run_name)
+    resize = run.resize  # which may be none that this version knows
     dataset = load_dataset(storage, tag)
     done = _stored(storage, run)
     if (
@@ -77,8 +78,16 @@ def evaluate_tag(
     keras.utils.clear_session()  # of the tag before
     with tempfile.TemporaryDirectory(prefix="imagetag-evaluate-") as scratch:
         model = load_model(storage, run, Path(scratch))
+    probabilities = score(
+        model,
+        samples,
+        lambda sample: sample.path,
+        size=run.image_size,
+        resize=resize,
+        batch_size=batch_size,
+    )
     scored = []
-    for sample, probability in score(model, samples, lambda sample: sample.path, batch_size):
+    for sample, probability in probabilities:
         if isinstance(probability, images.BadImage):
             log.warning("left out", file=str(sample.path), detail=str(probability))
         else:

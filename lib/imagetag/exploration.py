@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imagetag import __version__
-from imagetag.errors import InputError
+from imagetag.errors import InputError, UsageError
+from imagetag.images import Size
 from imagetag.layout import LABELS, SPLITS, Label, Layout, Split
 from imagetag.manifest import Row
 from imagetag.storage import ObjectNotFound, Storage
@@ -174,6 +176,28 @@ def load_exploration(storage: Storage, tag: str) -> Exploration:
             f"{storage.url}/{key} cannot be read: {where}: {first['msg']}; "
             f"delete it and run imagetag explore --tags {tag} again"
         ) from error
+
+
+def input_size(storage: Storage, tag: str, text: str) -> Size:
+    """Return the (height, width) in pixels that `--image-size` asks for.
+
+    Args:
+        storage: has what explore found.
+        tag: whose.
+        text: HEIGHTxWIDTH, or auto for what explore recommended.
+
+    Raises:
+        InputError: if it is auto and the tag has not been explored.
+        UsageError: if it is neither.
+
+    """
+    if text == "auto":
+        size = load_exploration(storage, tag).input_size
+        return size.height, size.width
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if match is None:
+        raise UsageError(f"--image-size {text!r}: write HEIGHTxWIDTH in pixels, such as 224x224")
+    return int(match[1]), int(match[2])
 
 
 class Measures:

@@ -1,7 +1,7 @@
 """A trained model as a SavedModel that TF Serving takes: a picture's bytes in, a probability out.
 
 What `dataset.load_pixels` does with Pillow is repeated here with TensorFlow's own operations, which
-are saved with the model: decode, onto white, reduce, resize, grey bars.
+are saved with the model: decode, onto white, reduce, resize, crop or grey bars.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from imagetag.dataset import GREY, Size
+from imagetag.dataset import GREY, Resize, Size
 from imagetag.layout import Layout
 from imagetag.storage import Storage
 
@@ -22,29 +22,30 @@ _MARKER = "saved_model.pb"
 _MAX_PIXELS = 50_000_000  # of a picture: decoding it takes some 26 bytes a pixel
 
 
-def export_model(model: keras.Model, folder: Path) -> None:
+def export_model(model: keras.Model, folder: Path, size: Size, resize: Resize) -> None:
     """Write a model as a SavedModel, which plain TensorFlow can load.
 
     It has two signatures, each with the output `probability`, `(batch,)` float32:
 
     - `serving_default` takes `image_bytes`, `(batch,)` strings: JPEG, PNG, WebP or BMP files. One
       that cannot be decoded fails the whole batch with InvalidArgumentError.
-    - `pixels` takes `pixels`, `(batch, height, width, 3)` float32, RGB in 0..255 of the model's
-      input size.
+    - `pixels` takes `pixels`, `(batch, height, width, 3)` float32, RGB in 0..255 of the input
+      size.
 
     Args:
         model: takes `(batch, height, width, 3)` in 0..255 and returns `(batch, 1)`.
         folder: is created.
+        size: (height, width) in pixels of the input.
+        resize: how pictures are fitted into it, as `dataset.load_pixels` does.
 
     """
-    size: Size = model.input_shape[1:3]
 
     def from_pixels(pixels: Any) -> dict[str, Any]:
         return {"probability": tf.reshape(model(pixels, training=False), [-1])}
 
     def from_bytes(image_bytes: Any) -> dict[str, Any]:
         pixels = tf.map_fn(
-            lambda data: load_pixels(data, size),
+            lambda data: load_pixels(data, size, resize),
             image_bytes,
             fn_output_signature=tf.TensorSpec((*size, 3), tf.float32),
         )
@@ -67,17 +68,37 @@ def is_exported(storage: Storage, tag: str, run: str) -> bool:
     return storage.stat(Layout(tag).run(run, f"{VERSION_FOLDER}/{_MARKER}")) is not None
 
 
-def store_export(storage: Storage, tag: str, run: str, model: keras.Model, scratch: Path) -> None:
-    """Export a run's model into storage; the file that makes it a SavedModel comes last."""
+def store_export(
+    storage: Storage,
+    tag: str,
+    run: str,
+    model: keras.Model,
+    scratch: Path,
+    *,
+    size: Size,
+    resize: Resize,
+) -> None:
+    """Export a run's model into storage; the file that makes it a SavedModel comes last.
+
+    Args:
+        storage: gets the files.
+        tag: of the run.
+        run: its name.
+        model: as `export_model` takes it.
+        scratch: a folder for the files until they are uploaded.
+        size: (height, width) in pixels of the model's input.
+        resize: how pictures are fitted into it.
+
+    """
     folder = scratch / VERSION_FOLDER
-    export_model(model, folder)
+    export_model(model, folder, size, resize)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in sorted(files, key=lambda path: path.name == _MARKER):
         name = path.relative_to(scratch).as_posix()
         storage.upload(path, Layout(tag).run(run, name))
 
 
-def load_pixels(data: Any, size: Size) -> Any:
+def load_pixels(data: Any, size: Size, resize: Resize) -> Any:
     """Return what `dataset.load_pixels` does, within a level or two, as a graph of operations.
 
     But EXIF is not read, and neither GIF nor a BMP with a palette is taken: TensorFlow makes a
@@ -85,7 +106,8 @@ def load_pixels(data: Any, size: Size) -> Any:
 
     Args:
         data: a string tensor, the file's bytes.
-        size: (height, width) to fit the picture into.
+        size: (height, width) in pixels to fit the picture into.
+        resize: how.
 
     Returns:
         `(height, width, 3)` float32, RGB, whole numbers in 0..255.
@@ -96,25 +118,55 @@ def load_pixels(data: Any, size: Size) -> Any:
     def begins(text: bytes, at: int = 0) -> Any:
         return tf.strings.substr(head, at, len(text)) == text
 
-    picture = tf.case(
+    picture, shape = tf.case(
         [
-            (begins(b"\xff\xd8\xff"), lambda: _decode_jpeg(data, max(size))),
-            (begins(b"\x89PNG"), lambda: _decode_png(data, head)),
-            (begins(b"RIFF") & begins(b"WEBP", at=8), lambda: _decode_webp(data, head)),
+            (begins(b"\xff\xd8\xff"), lambda: _decode_jpeg(data, size, resize)),
+            (begins(b"\x89PNG"), lambda: _in_full(_decode_png(data, head))),
+            (begins(b"RIFF") & begins(b"WEBP", at=8), lambda: _in_full(_decode_webp(data, head))),
         ],
-        default=lambda: _decode_bmp(data, begins(b"BM")),
+        default=lambda: _in_full(_decode_bmp(data, begins(b"BM"))),
     )
-    return _letterbox(picture, size)
+    return _fitted(picture, *_frame(shape, size, resize), size)
 
 
-def _decode_jpeg(data: Any, least_side: int) -> Any:
-    """Decode at 1/2, 1/4 or 1/8 of the size if both sides stay as long as `least_side`.
+def _in_full(picture: Any) -> tuple[Any, Any]:
+    """Return a picture and its own (height, width)."""
+    return picture, tf.cast(tf.shape(picture)[:2], tf.float64)
 
-    The same shrinking in the decoder as Pillow's `draft`, and the same arithmetic.
+
+def _frame(shape: Any, size: Size, resize: Resize) -> tuple[Any, Any]:
+    """Return what `dataset` does, with the same arithmetic: the size of the part, and its share.
+
+    Args:
+        shape: the picture's (height, width), float64.
+        size: (height, width) to fit it into.
+        resize: how.
+
+    Returns:
+        Two `(2,)` float64, of heights and widths: pixels, and shares of the picture's sides.
+
     """
-    shape = tf.io.extract_jpeg_shape(data)
-    with tf.control_dependencies([_check_pixels(shape[:2])]):
-        times = tf.reduce_min(shape[:2]) // least_side
+    target, whole = tf.constant(size, tf.float64), tf.ones(2, tf.float64)
+    # Each side's, if the other one fills the target.
+    if resize == "letterbox":
+        inner = tf.minimum(target, target[::-1] * shape / shape[::-1])
+        return tf.maximum(tf.round(inner), 1), whole
+    if resize == "crop":
+        return target, tf.minimum(whole, target * shape[::-1] / (target[::-1] * shape))
+    return target, whole
+
+
+def _decode_jpeg(data: Any, size: Size, resize: Resize) -> tuple[Any, Any]:
+    """Decode at 1/2, 1/4 or 1/8 of the size if what is shown of it need not grow then.
+
+    The same shrinking in the decoder as Pillow's `draft`, and the same arithmetic. Returns the
+    picture and its (height, width) in full.
+    """
+    shape = tf.io.extract_jpeg_shape(data)[:2]
+    with tf.control_dependencies([_check_pixels(shape)]):
+        shape = tf.cast(shape, tf.float64)
+    inner, part = _frame(shape, size, resize)
+    times = tf.reduce_min(shape // tf.floor(inner / part))
 
     def decode(ratio: int) -> Any:
         return tf.io.decode_jpeg(data, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
@@ -123,7 +175,7 @@ def _decode_jpeg(data: Any, least_side: int) -> Any:
         [(times >= ratio, functools.partial(decode, ratio)) for ratio in (8, 4, 2)],
         default=lambda: decode(1),
     )
-    return tf.cast(picture, tf.float32)
+    return tf.cast(picture, tf.float32), shape
 
 
 def _decode_png(data: Any, head: Any) -> Any:
@@ -179,18 +231,26 @@ def _check_pixels(sides: Any) -> Any:
     return tf.debugging.Assert(pixels <= _MAX_PIXELS, [message])
 
 
-def _letterbox(picture: Any, size: Size) -> Any:
-    target = tf.constant(size, tf.float64)
+def _fitted(picture: Any, inner: Any, part: Any, size: Size) -> Any:
+    """Resize the middle part of a picture to `inner` pixels, and put grey bars around that."""
     shape = tf.cast(tf.shape(picture)[:2], tf.float64)
-    inner = tf.maximum(tf.round(shape * tf.reduce_min(target / shape)), 1)
-    # Pillow's `reducing_gap`: means of whole blocks first, down to twice the size at least.
-    factors = tf.maximum(tf.floor(shape / inner / 2), 1)
-    reduced = _reduce(picture, tf.cast(factors, tf.int32))
+    shown = part * shape
+    start = (shape - shown) / 2
+    end = start + shown
+    # Pillow's `reducing_gap`: means of whole blocks first, down to twice the size at least, of
+    # the part and what the resize sees around it.
+    scale = (end - start) / inner
+    factors = tf.maximum(tf.floor(scale / 2), 1)
+    reduces = tf.reduce_max(factors) > 1
+    first = tf.where(reduces, tf.maximum(tf.floor(start - scale / 2), 0), 0)
+    last = tf.where(reduces, tf.minimum(tf.math.ceil(end + scale / 2), shape), shape)
+    reduced = _reduce(picture, *(tf.cast(each, tf.int32) for each in (first, last, factors)))
+    zoom = factors / scale
     resized = tf.raw_ops.ScaleAndTranslate(
         images=reduced[tf.newaxis],
         size=tf.cast(inner, tf.int32),
-        scale=tf.cast(inner / (shape / factors), tf.float32),
-        translation=tf.zeros(2),
+        scale=tf.cast(zoom, tf.float32),
+        translation=tf.cast((first - start) / factors * zoom, tf.float32),
         kernel_type="triangle",
         antialias=True,
     )[0]
@@ -201,13 +261,13 @@ def _letterbox(picture: Any, size: Size) -> Any:
     return tf.ensure_shape(padded, (*size, 3))
 
 
-def _reduce(picture: Any, factors: Any) -> Any:
+def _reduce(picture: Any, first: Any, last: Any, factors: Any) -> Any:
     """Return the means of blocks of `(height, width)` pixels; the last ones may be smaller."""
 
     def reduce() -> Any:
-        reduced = picture
+        reduced = picture[first[0] : last[0], first[1] : last[1]]
         for axis in (0, 1):
-            blocks = tf.range(tf.shape(picture)[axis]) // factors[axis]
+            blocks = tf.range(tf.shape(reduced)[0]) // factors[axis]
             reduced = tf.transpose(tf.math.segment_mean(reduced, blocks), (1, 0, 2))
         return tf.round(reduced)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from imagetag.errors import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+Size = tuple[int, int]  # (height, width) in pixels
 
 # Pillow's name of a format, and the ending it is stored under.
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
@@ -47,6 +50,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 
 class BadImage(Exception):
@@ -71,6 +75,32 @@ class ImageInfo:
     height: int
 
 
+@dataclass(frozen=True)
+class Frame:
+    """Which part of a picture is shown, and how large.
+
+    Attributes:
+        size: (height, width) in pixels that the part is resized to.
+        part: (height, width) of the part as shares of the picture's, above 0 and up to 1. It is
+            in the middle.
+
+    """
+
+    size: Size
+    part: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def at_least(self) -> Size:
+        """The (height, width) in pixels that the whole picture needs for none of it to grow."""
+        return math.floor(self.size[0] / self.part[0]), math.floor(self.size[1] / self.part[1])
+
+    def box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return the part of a picture of this size: left, top, right and bottom in pixels."""
+        shown_height, shown_width = self.part[0] * height, self.part[1] * width
+        left, top = (width - shown_width) / 2, (height - shown_height) / 2
+        return left, top, left + shown_width, top + shown_height
+
+
 def inspect(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
     """Check that an image is whole, and say what it is.
 
@@ -82,7 +112,7 @@ def inspect(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
     """
     with _refusing("not_an_image"):
         whole.check_bounds(data)
-    with _opened(io.BytesIO(data), max_pixels) as image:
+    with _opened(data, max_pixels) as image:
         kind = _kind(image)
         info = ImageInfo(FORMATS[kind], image.width, image.height)
         if kind != "JPEG" and _is_animated(image):
@@ -119,14 +149,15 @@ def _check_decoded(kind: str, image: Image.Image, data: bytes) -> None:
 
 
 def load_rgb(
-    source: bytes | Path, at_least: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+    source: bytes | Path, at_least: Size | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """Return a picture's pixels as people see it: turned as EXIF says, in RGB, on white.
 
     Args:
         source: the file's bytes, or its path.
-        at_least: (height, width) in pixels. A JPEG larger than that is decoded at 1/2, 1/4 or
-            1/8 of its size, but never below it, which is several times faster.
+        at_least: (height, width) in pixels of the turned picture. A JPEG larger than that is
+            decoded at 1/2, 1/4 or 1/8 of its size, but never below it, which is several times
+            faster.
         max_pixels: refuse pictures of more than these.
 
     Returns:
@@ -136,24 +167,66 @@ def load_rgb(
         BadImage: if it cannot be decoded.
 
     """
-    with _opened(io.BytesIO(source) if isinstance(source, bytes) else source, max_pixels) as image:
-        if at_least is not None:
-            side = max(at_least)  # EXIF may turn it: leave enough of both sides
-            image.draft("RGB" if image.mode != "CMYK" else "CMYK", (side, side))
-        with _turn(image):
-            _load(image)
-            try:
-                return _on_white(_upright(image))
-            except Exception as error:
-                raise BadImage("not_an_image", one_line(error, 200)) from error
+    with _opened(source, max_pixels) as image:
+        return _decoded(image, None if at_least is None else lambda _: at_least)[0]
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def load_resized(source: bytes | Path, frame: Callable[[Size], Frame]) -> Image.Image:
+    """Return a part of a picture, as `load_rgb` sees it, at another size, antialiased.
+
+    Args:
+        source: the file's bytes, or its path.
+        frame: gets the turned picture's (height, width) in pixels and says what to show of it. A
+            JPEG is decoded at the smallest size that this leaves enough pixels of.
+
+    Returns:
+        An image of mode RGB and of the frame's size.
+
+    Raises:
+        BadImage: if it cannot be decoded.
+
+    """
+    with _opened(source, MAX_PIXELS) as image:
+        picture, shape = _decoded(image, lambda shape: frame(shape).at_least)
+    # Of the full size, so that how it was decoded changes nothing of how it is framed.
+    shown = frame(shape)
+    height, width = shown.size
+    return picture.resize(
+        (width, height), Image.Resampling.BILINEAR, shown.box(*picture.size), reducing_gap=2.0
+    )
+
+
+def _decoded(
+    image: Image.Image, at_least: Callable[[Size], Size] | None
+) -> tuple[Image.Image, Size]:
+    """Return a picture turned, in RGB and on white, and the (height, width) it has in full."""
+    shape = image.height, image.width
+    # A JPEG's EXIF is before its pixels, and must be known to shrink it; a PNG's may be behind.
+    is_jpeg = _kind(image) == "JPEG"
+    turn = _orientation(image) if is_jpeg else None
+    if is_jpeg and at_least is not None:
+        height, width = _turned(at_least(_turned(shape, turn)), turn)
+        image.draft("RGB" if image.mode != "CMYK" else "CMYK", (width, height))
+    with _turn(image):
+        _load(image)
+        if not is_jpeg:
+            turn = _orientation(image)
+        try:
+            upright = image if turn is None else image.transpose(turn)
+            return _on_white(upright), _turned(shape, turn)
+        except Exception as error:
+            raise BadImage("not_an_image", one_line(error, 200)) from error
+
+
+def _orientation(image: Image.Image) -> Image.Transpose | None:
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # broken EXIF: then it says nothing, and the picture is as good
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return None
+
+
+def _turned(size: Size, turn: Image.Transpose | None) -> Size:
+    return (size[1], size[0]) if turn in _SIDEWAYS else size
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -166,7 +239,8 @@ def _on_white(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _opened(stream: io.BytesIO | Path, max_pixels: int) -> Image.Image:
+def _opened(source: bytes | Path, max_pixels: int) -> Image.Image:
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         image = Image.open(stream, formats=tuple(FORMATS))
     except Image.DecompressionBombError as error:

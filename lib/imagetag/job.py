@@ -71,14 +71,14 @@ def run_job(
         return error.exit_code
     except Terminated:
         logger.warning("stopped by SIGTERM; run it again to go on", exit_code=EXIT_TERMINATED)
-        _leave(EXIT_TERMINATED)
+        leave(EXIT_TERMINATED)
     except KeyboardInterrupt:
         logger.warning("interrupted; run it again to go on", exit_code=EXIT_INTERRUPTED)
-        _leave(EXIT_INTERRUPTED)
+        leave(EXIT_INTERRUPTED)
     except BrokenPipeError as error:
         if _stdout_has_reader():
             return _defect(error, debug)
-        _leave(EXIT_DONE)  # the reader of our output has seen enough
+        leave(EXIT_DONE)  # the reader of our output has seen enough
     except ModuleNotFoundError as error:
         if not error.name or error.name.split(".")[0] in ("imagetag", "jobs"):
             return _defect(error, debug)
@@ -155,7 +155,8 @@ def _terminate(_signal: int, _frame: FrameType | None) -> Any:
     raise Terminated
 
 
-def _leave(code: int) -> None:
+def leave(code: int) -> None:
+    """End the process at once, with what it has logged."""
     # Not sys.exit: that would wait for download threads, which may wait for a server.
     with contextlib.suppress(OSError):
         sys.stderr.flush()

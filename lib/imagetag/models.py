@@ -1,13 +1,15 @@
 """The models by name: AlexNet as its paper has it, and every backbone of keras.applications.
 
 Each takes RGB images in 0..255 of shape `(batch, height, width, 3)`, does its own preprocessing,
-and returns the probability of the tag, of shape `(batch, 1)`.
+and returns the probability of the tag, of shape `(batch, 1)`. Two of its layers are known by name:
+`features`, `(batch, channels)`, and `logit`, `(batch, 1)`, before and after the head.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +19,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from imagetag.dataset import GREY, Resize, Size
 from imagetag.errors import TransientError, UsageError, one_line
-
-Size = tuple[int, int]  # (height, width) in pixels
 
 
 @keras.saving.register_keras_serializable("imagetag")
@@ -43,9 +44,17 @@ CUSTOM_LAYERS = {"LocalResponseNormalization": LocalResponseNormalization}
 
 
 def alexnet(
-    size: Size, *, width: float = 1.0, batch_norm: bool = False, dropout: float = 0.5
+    size: Size,
+    *,
+    width: float = 1.0,
+    batch_norm: bool = False,
+    dropout: float = 0.5,
+    synchronized: bool = False,
 ) -> keras.Model:
     """Return AlexNet with one output, untrained.
+
+    Larger pictures than the paper's are averaged to its 6 x 6 before the hidden layers: at 1500 x
+    1000 those would have 1.4 billion weights otherwise.
 
     Args:
         size: (height, width), at least 67 each; the paper has 227.
@@ -53,6 +62,7 @@ def alexnet(
         batch_norm: batch normalization instead of local response normalization: trains much
             faster on few images.
         dropout: share of the units of both hidden layers that is dropped.
+        synchronized: normalize over the batches of all replicas together.
 
     """
     if min(size) < 67:
@@ -68,29 +78,33 @@ def alexnet(
             kernel_initializer="he_normal",
         )(x)
         if batch_norm:
-            return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+            x = layers.BatchNormalization(momentum=0.9, synchronized=synchronized)(x)
+            return layers.ReLU()(x)
         x = layers.ReLU()(x)
         return LocalResponseNormalization()(x) if norm else x
 
     inputs = keras.Input((*size, 3))
-    x = layers.Rescaling(1 / 255)(inputs)
+    x = layers.Rescaling(1 / 255, dtype="float32")(inputs)
     x = layers.MaxPooling2D(3, 2)(convolve(x, 96, 11, 4))
     x = layers.MaxPooling2D(3, 2)(convolve(x, 256, 5))
     x = convolve(x, 384, 3, norm=False)
     x = convolve(x, 384, 3, norm=False)
     x = layers.MaxPooling2D(3, 2)(convolve(x, 256, 3, norm=False))
+    if x.shape[1] > 6 or x.shape[2] > 6:
+        x = layers.AdaptiveAveragePooling2D((min(6, x.shape[1]), min(6, x.shape[2])))(x)
     x = layers.Flatten()(x)
-    for _ in range(2):
+    for last in (False, True):
         x = layers.Dense(round(4096 * width), "relu", kernel_initializer="he_normal")(x)
-        x = layers.Dropout(dropout)(x)
+        x = layers.Dropout(dropout, name="features" if last else None)(x)
     return keras.Model(inputs, _probability(x), name="alexnet")
 
 
-ALEXNETS: dict[str, Callable[[Size], keras.Model]] = {
-    "alexnet": alexnet,
-    "alexnet-bn": functools.partial(alexnet, batch_norm=True),
-    "alexnet-small": functools.partial(alexnet, width=0.25, batch_norm=True, dropout=0.2),
+ALEXNETS: dict[str, tuple[Callable[..., keras.Model], float]] = {
+    "alexnet": (alexnet, 0.5),
+    "alexnet-bn": (functools.partial(alexnet, batch_norm=True), 0.5),
+    "alexnet-small": (functools.partial(alexnet, width=0.25, batch_norm=True), 0.2),
 }
+"""Their builders, and how much of the units they drop unless told."""
 
 
 def model_names() -> list[str]:
@@ -99,16 +113,24 @@ def model_names() -> list[str]:
 
 
 def build_model(
-    name: str, size: Size, *, weights: Literal["imagenet"] | Path | None, freeze: bool
+    name: str,
+    size: Size,
+    *,
+    weights: Literal["imagenet"] | Path | None,
+    dropout: float | None = None,
+    synchronized: bool = False,
 ) -> keras.Model:
     """Build a classifier of one tag.
+
+    The batch normalization of a backbone with weights stays in inference mode, also in training.
 
     Args:
         name: one of `model_names()`.
         size: (height, width) of its input in pixels.
         weights: of the backbone (a file as `save_weights` writes it; of the whole model for
             AlexNet), or None for random ones.
-        freeze: train the head alone. The backbone's batch normalization stays in inference mode.
+        dropout: share of the head's units that is dropped in training; None is the model's own.
+        synchronized: let AlexNet's batch normalization count over all replicas' batches together.
 
     Raises:
         UsageError: if there is no such model, or the size or the weights do not fit it.
@@ -116,17 +138,95 @@ def build_model(
 
     """
     if name in ALEXNETS:
-        return _build_alexnet(name, size, weights, freeze)
+        return _build_alexnet(name, size, weights, dropout, synchronized)
     builder = _backbones().get(name)
     if builder is None:
         raise UsageError(f"--model {name!r}: there are {', '.join(model_names())}")
     backbone = _pretrained(builder, name, size, weights)
-    backbone.trainable = not freeze
     inputs = keras.Input((*size, 3))
-    x = backbone(_preprocess(builder, inputs), **({"training": False} if freeze else {}))
-    x = layers.GlobalAveragePooling2D()(x)
-    x = layers.Dropout(0.2)(x)
+    x = _preprocess(builder, inputs)
+    x = backbone(x) if weights is None else backbone(x, training=False)
+    x = layers.GlobalAveragePooling2D(name="features", dtype="float32")(x)
+    x = layers.Dropout(0.2 if dropout is None else dropout)(x)
     return keras.Model(inputs, _probability(x), name=name)
+
+
+def logits_of(model: keras.Model) -> keras.Model:
+    """Return the model up to its logit, `(batch, 1)` float32: for a loss that cannot overflow."""
+    return keras.Model(model.inputs, model.get_layer("logit").output)
+
+
+def features_of(model: keras.Model) -> keras.Model:
+    """Return the model up to its features, `(batch, channels)`: what the head builds on."""
+    return keras.Model(model.inputs, model.get_layer("features").output)
+
+
+def head_of(model: keras.Model) -> keras.Model:
+    """Return the model from its features to its logit; the layers, and weights, are the same."""
+    position = model.layers.index(model.get_layer("features"))
+    inputs = x = keras.Input(model.layers[position].output.shape[1:])
+    for layer in model.layers[position + 1 :]:
+        x = layer(x)
+        if layer.name == "logit":
+            break
+    return keras.Model(inputs, x)
+
+
+def set_trainable(model: keras.Model, blocks: int | Literal["all"]) -> None:
+    """Let the head train, and of the backbone its top blocks, all of it, or nothing.
+
+    What works at one resolution is a block: `block5` of VGG19, `conv5` of a ResNet. Batch
+    normalization of a partly trained backbone stays as it is, as the small batches of fine-tuning
+    would spoil it.
+    """
+    backbone = backbone_of(model)
+    if backbone is None or blocks == "all":
+        model.trainable = True
+        return
+    backbone.trainable = True
+    free = {id(layer) for block in _blocks(backbone)[:blocks] for layer in block}
+    for layer in backbone.layers:
+        layer.trainable = id(layer) in free and not isinstance(layer, layers.BatchNormalization)
+
+
+def backbone_of(model: keras.Model) -> keras.Model | None:
+    """Return the part of a model that keras.applications gave, None for AlexNet."""
+    return next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
+
+
+def _blocks(backbone: keras.Model) -> list[list[keras.layers.Layer]]:
+    """Return the layers with weights by the resolution they work at, the coarsest first."""
+    least = backbone.output.shape[1]
+    current: float = math.inf
+    blocks: list[list[keras.layers.Layer]] = []
+    for layer in backbone.layers:
+        shape = layer.output.shape
+        # What is smaller than the end is on a side path, such as squeeze and excitation.
+        if len(shape) == 4 and least <= shape[1] < current:
+            current = shape[1]
+            blocks.append([])
+        if layer.weights and blocks:
+            blocks[-1].append(layer)
+    return [block for block in reversed(blocks) if block]
+
+
+def with_resizing(model: keras.Model, size: Size, resize: Resize) -> keras.Model:
+    """Return the model as it is saved: it takes images of any size, `(batch, height, width, 3)`.
+
+    Those of the model's own size pass unchanged; others are fitted into it as in training, but
+    without the decoder's share in it.
+    """
+    inputs = keras.Input((None, None, 3), dtype="float32")
+    fitted = layers.Resizing(
+        *size,
+        crop_to_aspect_ratio=resize == "crop",
+        pad_to_aspect_ratio=resize == "letterbox",
+        fill_mode="constant",
+        fill_value=float(GREY),
+        antialias=True,
+        dtype="float32",
+    )(inputs)
+    return keras.Model(inputs, model(fitted), name=model.name)
 
 
 def can_be_pretrained(name: str) -> bool:
@@ -135,15 +235,21 @@ def can_be_pretrained(name: str) -> bool:
 
 
 def _probability(x: Any) -> Any:
-    return layers.Dense(1, "sigmoid", dtype="float32", name="probability")(x)
+    logit = layers.Dense(1, dtype="float32", name="logit")(x)
+    return layers.Activation("sigmoid", dtype="float32", name="probability")(logit)
 
 
 def _build_alexnet(
-    name: str, size: Size, weights: Literal["imagenet"] | Path | None, freeze: bool
+    name: str,
+    size: Size,
+    weights: Literal["imagenet"] | Path | None,
+    dropout: float | None,
+    synchronized: bool,
 ) -> keras.Model:
-    if weights == "imagenet" or freeze:
+    if weights == "imagenet":
         raise UsageError(f"--model {name}: there are no ImageNet weights of it to build on")
-    model = ALEXNETS[name](size)
+    build, usual = ALEXNETS[name]
+    model = build(size, dropout=usual if dropout is None else dropout, synchronized=synchronized)
     if weights is not None:
         try:
             model.load_weights(weights)
@@ -206,4 +312,4 @@ def _preprocess(builder: Callable[..., keras.Model], inputs: Any) -> Any:
         x = ops.flip(inputs, axis=-1)
     else:
         raise UsageError(f"{builder.__name__} mixes channels in a way that is not supported")
-    return layers.Rescaling(scale.tolist(), zero.tolist())(x)
+    return layers.Rescaling(scale.tolist(), zero.tolist(), dtype="float32")(x)

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from imagetag.dataset import load_pixels
+from imagetag.dataset import Resize, Size, load_pixels
 from imagetag.errors import InputError
 from imagetag.images import EXTENSIONS, BadImage
 from imagetag.log import Progress, get_logger
@@ -40,12 +40,26 @@ class Prediction:
 
 
 def predict_images(
-    model: keras.Model, source: Storage, *, threshold: float, batch_size: int
+    model: keras.Model,
+    source: Storage,
+    *,
+    size: Size,
+    resize: Resize,
+    threshold: float,
+    batch_size: int,
 ) -> Iterator[Prediction]:
     """Yield a prediction for each image file of a folder or prefix, in the order of their keys.
 
     A file that cannot be read is a prediction with its error. Files that do not end like an image
     are passed over and counted in the log.
+
+    Args:
+        model: takes `(batch, height, width, 3)` in 0..255 and returns `(batch, 1)`.
+        source: has the files.
+        size: (height, width) in pixels of the model's input.
+        resize: how pictures are fitted into it.
+        threshold: a picture of at least this probability is called positive.
+        batch_size: pictures at once.
 
     Raises:
         InputError: if there is no image at all.
@@ -70,8 +84,9 @@ def predict_images(
             raise BadImage("missing", "gone since it was listed") from error
 
     found = 0
+    scored = score(model, image_files(), read, size=size, resize=resize, batch_size=batch_size)
     with Progress("predict") as progress:
-        for entry, probability in score(model, image_files(), read, batch_size):
+        for entry, probability in scored:
             found += 1
             progress.advance()
             if isinstance(probability, BadImage):
@@ -90,6 +105,9 @@ def score(
     model: keras.Model,
     items: Iterable[Item],
     read: Callable[[Item], bytes | Path],
+    *,
+    size: Size,
+    resize: Resize,
     batch_size: int,
 ) -> Iterator[tuple[Item, float | BadImage]]:
     """Yield each item with the model's probability, or with why its picture cannot be decoded.
@@ -101,18 +119,19 @@ def score(
         model: takes `(batch, height, width, 3)` in 0..255 and returns `(batch, 1)`.
         items: in any number; they are consumed as they are needed.
         read: returns an item's file, as bytes or as a path; may raise BadImage.
+        size: (height, width) in pixels of the model's input.
+        resize: how pictures are fitted into it.
         batch_size: pictures at once.
 
     """
-    height, width = model.input_shape[1:3]
 
     def decode(item: Item) -> npt.NDArray[np.uint8] | BadImage:
         try:
-            return load_pixels(read(item), (height, width))
+            return load_pixels(read(item), size, resize)
         except BadImage as error:
             return error
 
-    batch = np.zeros((batch_size, height, width, 3), np.uint8)
+    batch = np.zeros((batch_size, *size, 3), np.uint8)
     threads = min(32, 4 + (os.cpu_count() or 1))
     with ThreadPoolExecutor(threads) as pool:
         decoded = _map_ahead(pool, decode, items, ahead=threads + 2 * batch_size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -12,12 +12,11 @@ import tensorflow as tf
 from pydantic import BaseModel, ConfigDict
 
 from imagetag import __version__
+from imagetag.dataset import Resize
 from imagetag.errors import InputError, UsageError, one_line
-from imagetag.layout import Label, Layout, checked_run
+from imagetag.layout import Label, Layout, PartName, checked_run
 from imagetag.models import CUSTOM_LAYERS
 from imagetag.storage import ObjectNotFound, Storage
-
-Part = Literal["train", "validation"]
 
 
 class Run(BaseModel):
@@ -36,7 +35,7 @@ class Run(BaseModel):
     model: str
     settings: dict[str, Any]
     image_size: tuple[int, int]
-    images: dict[Part, dict[Label, int]]
+    images: dict[PartName, dict[Label, int]]
     fingerprint: str
     seed: int
     best_epoch: int
@@ -45,8 +44,27 @@ class Run(BaseModel):
     parameters: int
     seconds: float
     devices: list[str]
+    workers: int = 1
+    replicas: int = 1
+    global_batch: int = 0
     versions: dict[str, str]
     created: str
+
+    @property
+    def resize(self) -> Resize:
+        """How pictures are fitted into the input: as the settings say, or letterboxed.
+
+        Raises:
+            InputError: if the settings say what this version does not know.
+
+        """
+        found: Resize = self.settings.get("resize", "letterbox")  # older runs lack it
+        if found not in get_args(Resize):
+            raise InputError(
+                f"the run {self.run!r} of {self.tag!r} fits pictures by {str(found)[:100]!r}, "
+                f"which is none of {', '.join(get_args(Resize))}: train it again"
+            )
+        return found
 
 
 def load_run(storage: Storage, tag: str, run: str) -> Run:

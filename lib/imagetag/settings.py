@@ -64,7 +64,7 @@ class TagSettings(StorageSettings):
     tags: CommaList = Field((), description="the tags, separated by commas")
     tags_file: Path | None = Field(None, description="a file with one tag a line, beside --tags")
     shard_index: int = Field(
-        default_factory=lambda: _completion_index(),
+        default_factory=lambda: completion_index(),
         ge=0,
         description="which share of the tags is this pod's, from 0",
         json_schema_extra={"default": "JOB_COMPLETION_INDEX or 0"},
@@ -179,7 +179,13 @@ def default_text(field: FieldInfo) -> str:
     return "none" if field.default in (None, "") else str(field.default)
 
 
-def _completion_index() -> int:
+def completion_index() -> int:
+    """Return this pod's index in an Indexed Job of Kubernetes, 0 elsewhere.
+
+    Raises:
+        ValueError: if the variable JOB_COMPLETION_INDEX is no index.
+
+    """
     text = os.environ.get("JOB_COMPLETION_INDEX") or "0"
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise ValueError(f"JOB_COMPLETION_INDEX must be a number from 0, and it is {text[:100]!r}")

@@ -6,65 +6,113 @@ import csv
 import hashlib
 import io
 import json
-import math
-import re
 import tempfile
-import time
-import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import keras
-import tensorflow as tf
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from imagetag.augment import RandomAffine
-from imagetag.dataset import Sample, Size, batches, sync
-from imagetag.errors import InputError, UsageError
-from imagetag.exploration import load_exploration
+from imagetag.card import model_card
+from imagetag.checkpoint import Checkpoints, State
+from imagetag.dataset import Resize, Sample, Size, sync
+from imagetag.distribute import Cluster, device_names, precision
+from imagetag.errors import InputError, TransientError, UsageError
+from imagetag.exploration import input_size
 from imagetag.export import is_exported, store_export
-from imagetag.layout import LABELS, Label, Layout, checked_run
+from imagetag.feed import DecodedImages
+from imagetag.fit import Fitting, OptimizerName, Part, Phase, Recipe, digest_of
+from imagetag.layout import LABELS, Label, Layout, PartName, checked_run
 from imagetag.log import get_logger
-from imagetag.manifest import Dataset, load_dataset, read_rows
-from imagetag.models import build_model, can_be_pretrained
-from imagetag.runs import Part, Run, load_model, load_run, versions
+from imagetag.manifest import Dataset, Row, load_dataset, read_rows
+from imagetag.models import build_model, can_be_pretrained, with_resizing
+from imagetag.plan import Plan
+from imagetag.runs import Run, load_model, load_run, versions
+from imagetag.schedule import ScheduleName
 from imagetag.split import in_validation
+from imagetag.step import Objective
 from imagetag.storage import ObjectNotFound, Storage, open_storage
+from imagetag.tensorboard import write_events
 
 _LEAST_IMAGES = 8  # of each label, to train on; and a quarter of it to validate on
 
 
 class Training(BaseModel):
-    """How to train. What `auto` stands for is settled before the run and stored with it."""
+    """What decides the result. What `auto` stands for is settled before the run and stored with it.
+
+    The options of `imagetag train` of the same names say what each is.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     model: str
-    weights: str
-    freeze_backbone: Literal["auto", "yes", "no"]
-    image_size: str
-    batch_size: int
-    epochs: int
-    patience: int
-    learning_rate: float | None
-    validation_fraction: float
-    augment: bool
-    seed: int
+    weights: str = "auto"
+    freeze_backbone: Literal["auto", "yes", "no"] = "auto"
+    fine_tune_blocks: int = 0
+    fine_tune_epochs: int = 20
+    fine_tune_rate: float | None = None
+    image_size: str = "auto"
+    resize: Resize = "letterbox"
+    batch_size: int = 16
+    epochs: int = 50
+    patience: int = 5
+    optimizer: OptimizerName = "adam"
+    learning_rate: float | None = None
+    schedule: ScheduleName = "plateau"
+    warmup_epochs: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    class_weights: Literal["balanced", "none"] = "balanced"
+    dropout: float | None = None
+    augment: bool = True
+    shear: float = 5.73
+    validation_fraction: float = 0.2
+    mixed_precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a training is done with. It decides how long it takes, not what comes out.
+
+    Args:
+        cache_folder: local copies of images, weights and checkpoints.
+        cache_memory: bytes of decoded images that may be kept in memory.
+        cache_bytes: bytes of decoded images that may be kept in all, on disk where need be.
+        concurrency: downloads under way at once.
+        micro_batch: images a replica takes at once, None for its whole batch.
+        jit: compile the model with XLA.
+        checkpoint_seconds: between two checkpoints, at least.
+        resume: go on from a checkpoint if there is one.
+        export: store a SavedModel with the run, also with one that was trained without.
+
+    """
+
+    cache_folder: Path
+    cache_memory: int = 2 << 30
+    cache_bytes: int = 32 << 30
+    concurrency: int = 16
+    micro_batch: int | None = None
+    jit: bool = False
+    checkpoint_seconds: float = 300.0
+    resume: bool = True
+    export: bool = True
 
 
 def train_tag(
     storage: Storage,
     tag: str,
     training: Training,
-    strategy: tf.distribute.Strategy,
+    cluster: Cluster,
+    means: Means,
     *,
     run: str | None = None,
-    cache_folder: Path,
-    cache_bytes: int,
-    concurrency: int = 16,
-    export: bool = True,
 ) -> Run:
     """Train on a tag's train split and store the model; the test split is not touched.
 
@@ -72,118 +120,343 @@ def train_tag(
         storage: has the dataset, and gets the model.
         tag: what to recognise.
         training: how.
-        strategy: on which devices; `batch_size` is that of each replica.
+        cluster: on which devices; `batch_size` is that of each replica.
+        means: with what.
         run: the run's name; by default made from the settings and the data, so that the same
             training again finds itself done.
-        cache_folder: local copies of images and weights.
-        cache_bytes: decoded images are kept in memory up to this size, else on disk.
-        concurrency: downloads under way at once.
-        export: store a SavedModel with the run, also with one that was trained without.
 
     Raises:
         InputError: if there is no dataset, no recommended size, or too few images.
-        UsageError: if the settings do not fit the model.
-        TransientError: if storage or weights cannot be reached.
+        UsageError: if the settings do not fit the model, or a checkpoint.
+        TransientError: if storage or weights cannot be reached, or another worker is lost.
+
+    """
+    target = find_target(storage, tag, training, run)
+    done = target.completed()
+    if len({row[0] for row in cluster.gather([int(done is not None)])}) > 1:
+        raise TransientError("the workers do not agree whether the run is complete: start again")
+    if done is not None:
+        if cluster.is_chief:
+            _complete(storage, done, means)
+        get_logger().info("already trained", run=target.run)
+        return done
+    made = _Making(storage, target, cluster, means).make()
+    cluster.gather([1])  # the others wait until the chief has stored it
+    return made
+
+
+@dataclass(frozen=True)
+class Target:
+    """A run that is to be made: its name, settled settings, size in pixels, and data."""
+
+    storage: Storage
+    run: str
+    training: Training
+    size: Size
+    dataset: Dataset
+
+    def completed(self) -> Run | None:
+        """Return the run if it is complete already.
+
+        Raises:
+            UsageError: if it is, of other settings or images.
+
+        """
+        tag = self.dataset.tag
+        try:
+            run = load_run(self.storage, tag, self.run)
+        except InputError as error:
+            if not isinstance(error.__cause__, ObjectNotFound):
+                get_logger().warning("training again", run=self.run, reason=str(error))
+            return None
+        # `image_size` may be `auto` in one and the same in pixels in the other.
+        wanted = self.training.model_dump(exclude={"image_size"})
+        known = {key: value for key, value in run.settings.items() if key != "image_size"}
+        theirs = (known, run.image_size, run.fingerprint)
+        if theirs != (wanted, self.size, self.dataset.fingerprint):
+            raise UsageError(
+                f"--run {self.run!r} of {tag!r} is complete, with other settings or other images; "
+                "choose another name"
+            )
+        return run
+
+
+def find_target(storage: Storage, tag: str, training: Training, run: str | None) -> Target:
+    """Settle what is to be trained, from what is in storage.
+
+    Raises:
+        InputError: if there is no dataset, or no recommended size.
+        UsageError: if a setting is wrong.
 
     """
     dataset = load_dataset(storage, tag)
     training = _settled(training)
-    size = _image_size(storage, tag, training.image_size)
+    size = input_size(storage, tag, training.image_size)
     name = checked_run(run) if run else _run_name(training, size, dataset)
-    done = _completed(storage, tag, name, training, dataset, size)
-    if done is not None:
-        if export and not is_exported(storage, tag, name):
-            with tempfile.TemporaryDirectory(prefix="imagetag-train-") as scratch:
-                model = load_model(storage, done, Path(scratch))
-                store_export(storage, tag, name, model, Path(scratch))
-        get_logger().info("already trained", run=name)
-        _repair_latest(storage, done)
-        return done
+    return Target(storage, name, training, size, dataset)
 
-    started = time.monotonic()
-    keras.utils.clear_session()  # of the tag before
-    keras.utils.disable_interactive_logging()  # it would print beside the log
-    keras.utils.set_random_seed(training.seed)
-    rows = [row for row in read_rows(storage, dataset) if row.split == "train"]
-    samples = sync(storage, tag, rows, cache_folder / "images", concurrency)
-    parts = _parts(samples, training.validation_fraction)
-    counts = {part: _counts(members) for part, members in parts.items()}
-    _check_counts(tag, counts)
-    weights = _weights(training.weights, cache_folder / "weights")
-    with strategy.scope():
-        frozen = training.freeze_backbone == "yes"
-        model = build_model(training.model, size, weights=weights, freeze=frozen)
-        trainer = _trainer(model, size, training)
-    get_logger().info(
-        "training", run=name, model=training.model, size=f"{size[0]}x{size[1]}", images=counts
-    )
-    with tempfile.TemporaryDirectory(prefix="imagetag-train-") as scratch:
-        in_memory = len(samples) * size[0] * size[1] * 3 <= cache_bytes
-        batch_size = training.batch_size * strategy.num_replicas_in_sync
-        generators = {
-            part: batches(
-                members,
-                size,
-                batch_size=batch_size,
-                shuffle_seed=training.seed if part == "train" else None,
-                cache="" if in_memory else f"{scratch}/decoded-{part}",
-                replicas=strategy.num_replicas_in_sync,
+
+@dataclass
+class _Making:
+    storage: Storage
+    target: Target
+    cluster: Cluster
+    means: Means
+
+    def make(self) -> Run:
+        target, training, means = self.target, self.target.training, self.means
+        keras.utils.clear_session()  # of the tag before
+        keras.utils.set_random_seed(training.seed)
+        rows = _parts(target, self.storage)
+        weights = _weights(training.weights, means.cache_folder / "weights")
+        batch = self._global_batch()
+        with self.cluster.strategy.scope(), precision(training.mixed_precision):
+            model = build_model(
+                training.model,
+                target.size,
+                weights=weights,
+                dropout=training.dropout,
+                synchronized=self.cluster.strategy.num_replicas_in_sync > 1,
             )
-            for part, members in parts.items()
+        phases = _phases(training)
+        means.cache_folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="imagetag-train-") as scratch:
+            parts, counts = self._inputs(rows, batch)
+            get_logger().info(
+                "training",
+                run=target.run,
+                model=training.model,
+                size=f"{target.size[0]}x{target.size[1]}",
+                images=counts,
+                batch=batch,
+                precision=training.mixed_precision,
+            )
+            checkpoints = self._checkpoints()
+            fitting = Fitting(
+                model,
+                phases,
+                self._recipe(counts["train"]),
+                parts["train"],
+                parts["validation"],
+                self.cluster,
+                checkpoints,
+                _digest([self._identity(), batch, digest_of(model) if weights else ""]),
+            )
+            if not means.resume and self.cluster.is_chief:
+                checkpoints.clear()
+            try:
+                state = fitting.fit(resume=means.resume)
+            finally:
+                checkpoints.close()
+            self.cluster.agree("weights", digest_of(model))
+            result = self._result(state, counts, model, batch)
+            if self.cluster.is_chief:
+                saved = build_model(training.model, target.size, weights=None)
+                saved.set_weights([keras.ops.convert_to_numpy(w) for w in model.weights])
+                self._store(result, saved, state.durations, Path(scratch))
+                checkpoints.clear()
+        return result
+
+    def _global_batch(self) -> int:
+        micro, each = self.means.micro_batch, self.target.training.batch_size
+        if micro is not None and each % micro:
+            raise UsageError(f"--micro-batch {micro} must divide --batch-size {each}")
+        return each * int(self.cluster.strategy.num_replicas_in_sync)
+
+    def _inputs(
+        self, rows: dict[PartName, list[Row]], batch: int
+    ) -> tuple[dict[PartName, Part], dict[PartName, dict[Label, int]]]:
+        """Fetch this worker's share of the images, and count all that are there."""
+        target, means = self.target, self.means
+        each = batch // self.cluster.workers
+        places = slice(self.cluster.worker * each, (self.cluster.worker + 1) * each)
+        targets = {part: np.array([_target(row) for row in rows[part]]) for part in rows}
+        plans = {
+            part: Plan(targets[part], batch, target.training.seed, shuffle=part == "train")
+            for part in rows
         }
-        history = _fit(trainer, generators, training, _class_weights(counts["train"]), name)
-        result = _result(name, training, dataset, size, counts, history, model, started)
-        _store(storage, result, model, Path(scratch), export=export)
-    return result
+        mine = {part: plan.images_at(places) for part, plan in plans.items()}
+        wanted = [rows[part][index] for part in rows for index in mine[part]]
+        tag, folder = target.dataset.tag, means.cache_folder / "images"
+        samples = {
+            sample.row.md5: sample
+            for sample in sync(self.storage, tag, wanted, folder, means.concurrency)
+        }
+        there = [
+            [rows[part][index].label for index in plan.images_at(places, counted=True)
+             if rows[part][index].md5 in samples].count(label)
+            for part, plan in plans.items() for label in LABELS
+        ]  # fmt: skip
+        sums = iter(np.sum(self.cluster.gather(there), axis=0).tolist())
+        counts = {part: {label: next(sums) for label in LABELS} for part in plans}
+        _check_counts(tag, counts)
+        found: dict[PartName, Sequence[Sample | None]] = {
+            part: [samples.get(row.md5) for row in rows[part]] for part in rows
+        }
+        # Both parts share the cache, each by its number of images.
+        total = sum(map(len, mine.values()))
+        parts = {}
+        for part, plan in plans.items():
+            share = len(mine[part]) / total
+            source = DecodedImages(
+                found[part],
+                target.size,
+                target.training.resize,
+                memory=int(means.cache_memory * share),
+                disk=int(means.cache_bytes * share),
+                folder=means.cache_folder,
+            )
+            parts[part] = Part(source, targets[part], plan)
+        return parts, counts
 
-
-def _result(
-    name: str,
-    training: Training,
-    dataset: Dataset,
-    size: Size,
-    counts: dict[Part, dict[Label, int]],
-    history: list[dict[str, float]],
-    model: keras.Model,
-    started: float,
-) -> Run:
-    losses = [row[key] for row in history for key in ("loss", "val_loss")]
-    if not losses or not all(map(math.isfinite, losses)):
-        raise InputError(
-            "the training diverged (the loss is not a number) at --learning-rate "
-            f"{training.learning_rate}: try a tenth of it"
+    def _checkpoints(self) -> Checkpoints:
+        tag, run = self.target.dataset.tag, self.target.run
+        folder = (
+            self.means.cache_folder / "checkpoints" / _digest([self.storage.url, tag, run])[:16]
         )
-    best = min(history, key=lambda row: row["val_loss"])
-    validation = {key: value for key, value in best.items() if key.startswith("val_")}
-    return Run(
-        tag=dataset.tag,
-        run=name,
-        model=training.model,
-        settings=training.model_dump(),
-        image_size=size,
-        images=counts,
-        fingerprint=dataset.fingerprint,
-        seed=training.seed,
-        best_epoch=int(best["epoch"]),
-        history=history,
-        validation={key.removeprefix("val_"): value for key, value in validation.items()},
-        parameters=model.count_params(),
-        seconds=round(time.monotonic() - started, 1),
-        devices=[device.name for device in tf.config.list_logical_devices()],
-        versions=versions(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+        shared = self.cluster.workers > 1
+        return Checkpoints(self.storage, tag, run, folder, shared=shared)
+
+    def _recipe(self, counts: dict[Label, int]) -> Recipe:
+        training, means = self.target.training, self.means
+        balanced = training.class_weights == "balanced"
+        return Recipe(
+            Objective(
+                class_weights=_class_weights(counts) if balanced else (1.0, 1.0),
+                label_smoothing=training.label_smoothing,
+                clip_norm=training.clip_norm,
+            ),
+            optimizer=training.optimizer,
+            weight_decay=training.weight_decay,
+            schedule=training.schedule,
+            warmup=training.warmup_epochs,
+            patience=training.patience,
+            augment=RandomAffine(shear=training.shear) if training.augment else None,
+            micro_batch=means.micro_batch,
+            jit=means.jit,
+            scale_loss=training.mixed_precision == "mixed_float16",
+            checkpoint_seconds=means.checkpoint_seconds,
+        )
+
+    def _identity(self) -> list[object]:
+        target = self.target
+        settings = target.training.model_dump(exclude={"image_size"})
+        return [settings, target.size, target.dataset.fingerprint]
+
+    def _result(
+        self,
+        state: State,
+        counts: dict[PartName, dict[Label, int]],
+        model: keras.Model,
+        batch: int,
+    ) -> Run:
+        target = self.target
+        best = state.history[state.best_epoch - 1]
+        return Run(
+            tag=target.dataset.tag,
+            run=target.run,
+            model=target.training.model,
+            settings=target.training.model_dump(),
+            image_size=target.size,
+            images=counts,
+            fingerprint=target.dataset.fingerprint,
+            seed=target.training.seed,
+            best_epoch=state.best_epoch,
+            history=state.history,
+            validation={
+                key.removeprefix("val_"): value
+                for key, value in best.items()
+                if key.startswith("val_")
+            },
+            parameters=model.count_params(),
+            seconds=round(state.seconds, 1),
+            devices=device_names(),
+            workers=self.cluster.workers,
+            replicas=int(self.cluster.strategy.num_replicas_in_sync),
+            global_batch=batch,
+            versions=versions(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def _store(
+        self, run: Run, model: keras.Model, durations: Sequence[float], scratch: Path
+    ) -> None:
+        """Upload the model first, its marker after it, the pointer to it last."""
+        storage, layout = self.storage, Layout(run.tag)
+        path = scratch / "model.keras"
+        with_resizing(model, run.image_size, run.resize).save(path)
+        storage.upload(path, layout.run(run.run, "model.keras"))
+        if self.means.export:
+            _export(storage, run, model, scratch)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, fieldnames=list(run.history[0]))
+        writer.writeheader()
+        writer.writerows(run.history)
+        storage.write(layout.run(run.run, "history.csv"), table.getvalue().encode())
+        began = datetime.fromisoformat(run.created).timestamp() - run.seconds
+        timed = [
+            {**row, "seconds": duration}
+            for row, duration in zip(run.history, durations, strict=True)
+        ]
+        for file in write_events(timed, scratch / "tensorboard", began):
+            name = file.relative_to(scratch).as_posix()
+            storage.upload(file, layout.run(run.run, name))
+        card = model_card(run, self.target.dataset)
+        storage.write(layout.run(run.run, "README.md"), card.encode())
+        marker = run.model_dump_json(indent=2).encode() + b"\n"
+        storage.write(layout.run(run.run, "metrics.json"), marker)
+        storage.write(layout.latest, run.run.encode() + b"\n")
+        get_logger().info(
+            "trained",
+            run=run.run,
+            epochs=len(run.history),
+            best_epoch=run.best_epoch,
+            seconds=run.seconds,
+            **{f"validation_{key}": round(value, 4) for key, value in run.validation.items()},
+        )
+
+
+def _complete(storage: Storage, run: Run, means: Means) -> None:
+    """Add to a complete run what it was made without, or what a kill came before."""
+    if means.export and not is_exported(storage, run.tag, run.run):
+        with tempfile.TemporaryDirectory(prefix="imagetag-train-") as scratch:
+            model = load_model(storage, run, Path(scratch))
+            _export(storage, run, model, Path(scratch))
+    _repair_latest(storage, run)
+
+
+def _export(storage: Storage, run: Run, model: keras.Model, scratch: Path) -> None:
+    store_export(storage, run.tag, run.run, model, scratch, size=run.image_size, resize=run.resize)
+
+
+def _phases(training: Training) -> list[Phase]:
+    """Return what trains when: all at once, or the head and then the backbone's top blocks."""
+    rate = training.learning_rate or 0.0
+    if training.freeze_backbone == "no":
+        return [Phase("all", "all", training.epochs, rate)]
+    phases = [Phase("head", 0, training.epochs, rate, on_features=not training.augment)]
+    if training.fine_tune_blocks:
+        phases.append(
+            Phase(
+                "fine-tune",
+                training.fine_tune_blocks,
+                training.fine_tune_epochs,
+                training.fine_tune_rate or rate / 100,
+            )
+        )
+    return phases
 
 
 def _settled(training: Training) -> Training:
     """Return the settings with every `auto` replaced by what it stands for."""
-    weights = training.weights
+    weights, pretrained = training.weights, can_be_pretrained(training.model)
     if weights == "auto":
-        weights = "imagenet" if can_be_pretrained(training.model) else "none"
+        weights = "imagenet" if pretrained else "none"
     freeze = training.freeze_backbone
     if freeze == "auto":
-        pretrained = weights != "none" and can_be_pretrained(training.model)
-        freeze = "yes" if pretrained else "no"
+        freeze = "yes" if pretrained and weights != "none" else "no"
+    if freeze == "yes" and not pretrained:
+        raise UsageError(f"--freeze-backbone yes: {training.model} has no backbone to freeze")
     rate = training.learning_rate
     if rate is None:
         # A new head alone bears a high rate; a pretrained backbone is spoilt by one, and the
@@ -195,56 +468,36 @@ def _settled(training: Training) -> Training:
     )
 
 
-def _image_size(storage: Storage, tag: str, text: str) -> Size:
-    if text == "auto":
-        size = load_exploration(storage, tag).input_size
-        return size.height, size.width
-    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if match is None:
-        raise UsageError(f"--image-size {text!r}: write HEIGHTxWIDTH in pixels, such as 224x224")
-    return int(match[1]), int(match[2])
+def _digest(values: object) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=list).encode()).hexdigest()
 
 
 def _run_name(training: Training, size: Size, dataset: Dataset) -> str:
     identity = [training.model_dump(exclude={"image_size"}), size, dataset.fingerprint]
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return f"{training.model}-{digest[:8]}"
+    return f"{training.model}-{_digest(identity)[:8]}"
 
 
-def _completed(
-    storage: Storage, tag: str, name: str, training: Training, dataset: Dataset, size: Size
-) -> Run | None:
-    try:
-        run = load_run(storage, tag, name)
-    except InputError as error:
-        if not isinstance(error.__cause__, ObjectNotFound):
-            get_logger().warning("training again", run=name, reason=str(error))
-        return None
-    # `image_size` may be `auto` in one and the same in pixels in the other.
-    wanted = training.model_dump(exclude={"image_size"})
-    known = {key: value for key, value in run.settings.items() if key != "image_size"}
-    if (known, run.image_size, run.fingerprint) != (wanted, size, dataset.fingerprint):
-        raise UsageError(
-            f"--run {name!r} of {tag!r} is complete, with other settings or other images; choose "
-            "another name"
-        )
-    return run
+def _target(row: Row) -> int:
+    return int(row.label == "positive")
 
 
-def _parts(samples: Sequence[Sample], validation_fraction: float) -> dict[Part, list[Sample]]:
-    parts: dict[Part, list[Sample]] = {"train": [], "validation": []}
-    for sample in samples:
-        held_out = in_validation(sample.row.group, validation_fraction)
-        parts["validation" if held_out else "train"].append(sample)
+def _parts(target: Target, storage: Storage) -> dict[PartName, list[Row]]:
+    """Return the rows of the train split in the order of their md5, a part of it held out."""
+    rows = (row for row in read_rows(storage, target.dataset) if row.split == "train")
+    parts: dict[PartName, list[Row]] = {"train": [], "validation": []}
+    for row in sorted(rows, key=lambda row: row.md5):
+        held_out = in_validation(row.group, target.training.validation_fraction)
+        parts["validation" if held_out else "train"].append(row)
+    _check_counts(target.dataset.tag, {part: _counts(found) for part, found in parts.items()})
     return parts
 
 
-def _counts(samples: Sequence[Sample]) -> dict[Label, int]:
-    return {label: sum(sample.row.label == label for sample in samples) for label in LABELS}
+def _counts(rows: Sequence[Row]) -> dict[Label, int]:
+    return {label: sum(row.label == label for row in rows) for label in LABELS}
 
 
-def _check_counts(tag: str, counts: dict[Part, dict[Label, int]]) -> None:
-    least_images: dict[Part, int] = {"train": _LEAST_IMAGES, "validation": _LEAST_IMAGES // 4}
+def _check_counts(tag: str, counts: dict[PartName, dict[Label, int]]) -> None:
+    least_images: dict[PartName, int] = {"train": _LEAST_IMAGES, "validation": _LEAST_IMAGES // 4}
     for part, least in least_images.items():
         for label, count in counts[part].items():
             if count < least:
@@ -255,10 +508,10 @@ def _check_counts(tag: str, counts: dict[Part, dict[Label, int]]) -> None:
                 )
 
 
-def _class_weights(counts: dict[Label, int]) -> dict[int, float]:
-    """Return weights by target that make both labels count alike, 1 on average."""
+def _class_weights(counts: dict[Label, int]) -> tuple[float, float]:
+    """Return weights of (negatives, positives) that make both count alike, 1 on average."""
     total = counts["positive"] + counts["negative"]
-    return {1: total / (2 * counts["positive"]), 0: total / (2 * counts["negative"])}
+    return total / (2 * counts["negative"]), total / (2 * counts["positive"])
 
 
 def _weights(text: str, folder: Path) -> Literal["imagenet"] | Path | None:
@@ -280,86 +533,6 @@ def _weights(text: str, folder: Path) -> Literal["imagenet"] | Path | None:
     return path
 
 
-def _trainer(model: keras.Model, size: Size, training: Training) -> keras.Model:
-    """Return the model with augmentation before it, ready to fit; the weights are shared."""
-    inputs = keras.Input((*size, 3))
-    images = RandomAffine(seed=training.seed)(inputs) if training.augment else inputs
-    trainer = keras.Model(inputs, model(images))
-    trainer.compile(
-        optimizer=keras.optimizers.Adam(training.learning_rate),
-        loss=keras.losses.BinaryCrossentropy(),
-        metrics=[
-            keras.metrics.BinaryAccuracy(name="accuracy"),
-            keras.metrics.Precision(name="precision"),
-            keras.metrics.Recall(name="recall"),
-        ],
-    )
-    return trainer
-
-
-def _fit(
-    trainer: keras.Model,
-    generators: dict[Part, tf.data.Dataset],
-    training: Training,
-    class_weights: dict[int, float],
-    run: str,
-) -> list[dict[str, float]]:
-    """Train until the validation loss stops falling, and return a row of numbers an epoch.
-
-    The model is left with the weights of its best epoch.
-    """
-    with warnings.catch_warnings():
-        # How many images a generator has is known after its first pass, as it leaves out what
-        # cannot be decoded; Keras remarks on that.
-        warnings.filterwarnings("ignore", message="Your input ran out of data")
-        fitted = trainer.fit(
-            generators["train"],
-            validation_data=generators["validation"],
-            epochs=training.epochs,
-            shuffle=False,  # the generator has done it
-            class_weight=class_weights,
-            callbacks=[
-                keras.callbacks.EarlyStopping(
-                    monitor="val_loss", patience=training.patience, restore_best_weights=True
-                ),
-                keras.callbacks.ReduceLROnPlateau(
-                    monitor="val_loss", patience=max(1, training.patience // 2), factor=0.5
-                ),
-                keras.callbacks.TerminateOnNaN(),
-                _LogEpochs(run),
-            ],
-            verbose=0,
-        )
-    columns = {"epoch": [float(epoch + 1) for epoch in fitted.epoch], **fitted.history}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _store(storage: Storage, run: Run, model: keras.Model, scratch: Path, *, export: bool) -> None:
-    """Upload the model first, its marker after it, the pointer to it last."""
-    layout = Layout(run.tag)
-    path = scratch / "model.keras"
-    model.save(path)
-    storage.upload(path, layout.run(run.run, "model.keras"))
-    if export:
-        store_export(storage, run.tag, run.run, model, scratch)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=list(run.history[0]))
-    writer.writeheader()
-    writer.writerows(run.history)
-    storage.write(layout.run(run.run, "history.csv"), table.getvalue().encode())
-    marker = run.model_dump_json(indent=2).encode() + b"\n"
-    storage.write(layout.run(run.run, "metrics.json"), marker)
-    storage.write(layout.latest, run.run.encode() + b"\n")
-    get_logger().info(
-        "trained",
-        run=run.run,
-        epochs=len(run.history),
-        best_epoch=run.best_epoch,
-        seconds=run.seconds,
-        **{f"validation_{key}": round(value, 4) for key, value in run.validation.items()},
-    )
-
-
 def _repair_latest(storage: Storage, run: Run) -> None:
     """Let `LATEST` name a complete run if it names none or an older one: a kill came before."""
     try:
@@ -368,24 +541,3 @@ def _repair_latest(storage: Storage, run: Run) -> None:
     except InputError:
         pass
     storage.write(Layout(run.tag).latest, run.run.encode() + b"\n")
-
-
-class _LogEpochs(keras.callbacks.Callback):  # type: ignore[misc, unused-ignore]
-    """A log line an epoch."""
-
-    def __init__(self, run: str) -> None:
-        super().__init__()
-        self._run = run
-        self._started = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
-        self._started = time.monotonic()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        get_logger().info(
-            "epoch",
-            run=self._run,
-            epoch=epoch + 1,
-            seconds=round(time.monotonic() - self._started, 1),
-            **{key: round(float(value), 4) for key, value in (logs or {}).items()},
-        )

@@ -34,14 +34,20 @@ import jobs.explore
 import jobs.predict
 import jobs.train
 from imagetag import train
-from imagetag.dataset import Sample, load_pixels
+from imagetag.checkpoint import Checkpoints
+from imagetag.dataset import load_pixels
+from imagetag.distribute import Cluster
 from imagetag.exploration import load_exploration
+from imagetag.feed import Arrays as Inputs
+from imagetag.fit import Fitting, Part, Phase, Recipe
 from imagetag.layout import Label, Layout
 from imagetag.manifest import Dataset, Row, summarize, write_part
 from imagetag.metrics import Evaluation
 from imagetag.models import build_model
+from imagetag.plan import Plan
 from imagetag.runs import Run, load_model, load_run
 from imagetag.split import in_validation, split_of
+from imagetag.step import Objective
 from imagetag.storage import LocalStorage, open_storage
 from imagetag.train import Training
 
@@ -243,19 +249,19 @@ def test_a_run_says_all_that_led_to_it(trained: tuple[Path, Ended]) -> None:
     assert found.run == ended.lines[-1]["run"]
     assert re.fullmatch(r"alexnet-small-[0-9a-f]{8}", found.run)
     assert (found.tag, found.model, found.seed) == (TAG, "alexnet-small", 11)
-    assert found.settings == {
-        "model": "alexnet-small",
-        "weights": "none",  # what auto stood for
-        "freeze_backbone": "no",
-        "image_size": "auto",
-        "batch_size": 16,
-        "epochs": 3,
-        "patience": 5,
-        "learning_rate": 1e-3,
-        "validation_fraction": 0.2,
-        "augment": True,
-        "seed": 11,
-    }
+    assert (
+        found.settings
+        == Training(
+            model="alexnet-small",
+            weights="none",  # what auto stood for
+            freeze_backbone="no",
+            fine_tune_blocks=1,
+            epochs=3,
+            learning_rate=1e-3,
+            seed=11,
+        ).model_dump()
+    )
+    assert (found.workers, found.replicas, found.global_batch) == (1, 1, 16)
     assert found.fingerprint == summarize(ROWS)[2]
     assert {"imagetag", "python", "tensorflow", "keras", "numpy"} <= found.versions.keys()
     assert found.seconds > 0
@@ -272,8 +278,18 @@ def test_the_input_size_is_what_explore_recommended(trained: tuple[Path, Ended])
     size = load_exploration(LocalStorage(storage), TAG).input_size
     assert metrics(storage).image_size == (size.height, size.width) == (96, 96)
     model = keras.models.load_model(models(storage, metrics(storage).run, "model.keras"))
-    assert model.input_shape == (None, 96, 96, 3)
+    assert model.input_shape == (None, None, None, 3)
+    assert model.layers[1].get_config()["height"] == 96
     assert model.count_params() == metrics(storage).parameters
+
+
+def making(storage: LocalStorage, found: Run) -> train._Making:
+    """What stores a run, in the state in which it would do so."""
+    dataset = Dataset.model_validate_json(storage.read(LAYOUT.dataset))
+    training = Training(**found.settings)
+    target = train.Target(storage, found.run, training, found.image_size, dataset)
+    cluster = Cluster(tf.distribute.get_strategy())
+    return train._Making(storage, target, cluster, train.Means(Path("unused")))
 
 
 class Stopping(LocalStorage):
@@ -301,18 +317,22 @@ def test_the_marker_comes_after_the_model_and_the_pointer_last(
         "variables.index",
         "saved_model.pb",
         "history.csv",
+        "events.out.tfevents.history",
+        "events.out.tfevents.history",
+        "README.md",
         "metrics.json",
         "LATEST",
     ]
     found = metrics(trained[0]).model_copy(update={"run": "another"})
     assert models(trained[0], "LATEST").read_text() == metrics(trained[0]).run + "\n"
-    model, _ = constant_model()
-    for number, stop_at in enumerate([*order, "nothing"]):
+    model = constant_model((96, 96))
+    for stop_at in [*dict.fromkeys(order), "nothing"]:
+        number = order.index(stop_at) if stop_at in order else len(order)
         folder = shutil.copytree(trained[0], tmp_path / f"stopped at {stop_at}")
         storage = Stopping(folder, stop_at)
         (tmp_path / stop_at).mkdir()
         with pytest.raises(KeyboardInterrupt) if stop_at in order else contextlib.nullcontext():
-            train._store(storage, found, model, tmp_path / stop_at, export=True)
+            making(storage, found)._store(found, model, [1.0] * 3, tmp_path / stop_at)
         assert storage.written == order[:number]
         assert metrics(folder) == (found if stop_at == "nothing" else metrics(trained[0]))
 
@@ -367,10 +387,12 @@ def test_the_saved_model_is_that_of_the_best_epoch(
     )
 
 
-def test_no_group_is_trained_and_validated_on() -> None:
+def test_no_group_is_trained_and_validated_on(data: Path) -> None:
+    storage = LocalStorage(data)
     rows = [row for row in ROWS if row.split == "train"]
-    parts = train._parts([Sample(row, Path()) for row in rows], 0.2)
-    groups = {part: {sample.row.group for sample in members} for part, members in parts.items()}
+    target = train.find_target(storage, TAG, Training(model="alexnet-small"), None)
+    parts = train._parts(target, storage)
+    groups = {part: {row.group for row in members} for part, members in parts.items()}
     assert len(parts["train"]) + len(parts["validation"]) == len(rows)
     assert len(groups["train"]) > len(groups["validation"]) > 2
     assert not groups["train"] & groups["validation"]
@@ -437,10 +459,9 @@ def test_a_damaged_marker_is_no_marker(
     marker = models(storage, found.run, "metrics.json")
     marker.write_bytes(marker.read_bytes()[:-50])
     dataset = Dataset.model_validate_json((storage / LAYOUT.dataset).read_bytes())
-    completed = train._completed(
-        LocalStorage(storage), TAG, found.run, Training(**found.settings), dataset, (96, 96)
-    )
-    assert completed is None
+    training = Training(**found.settings)
+    target = train.Target(LocalStorage(storage), found.run, training, (96, 96), dataset)
+    assert target.completed() is None
 
 
 def test_the_same_seed_gives_the_same_numbers_wherever_images_are_cached(
@@ -448,7 +469,7 @@ def test_the_same_seed_gives_the_same_numbers_wherever_images_are_cached(
 ) -> None:
     options = (*QUICK, "--epochs", 2, "--seed", 5)
     assert process("train", *on(fresh, cache), *options, "--run", "one").code == 0
-    assert run("train", *on(fresh, cache), *options, "--run", "two", "--cache-bytes", 0).code == 0
+    assert run("train", *on(fresh, cache), *options, "--run", "two", "--cache-memory", 0).code == 0
     one, two = metrics(fresh, "one"), metrics(fresh, "two")
     assert one.history == two.history
     assert len({row["loss"] for row in one.history}) == 2
@@ -487,69 +508,15 @@ def test_a_training_that_is_stopped_leaves_no_run_and_can_be_repeated(
         assert list(scratch.glob("imagetag-*")) == []
     else:
         assert code == -signal.SIGKILL
-    assert run("train", *options).code == 0
+    # With fewer epochs it is another training: not from that one's checkpoint.
+    ended = run("train", *options)
+    if signum == signal.SIGTERM:
+        assert ended.code == 2
+        assert "--resume never" in ended.complaint
+        ended = run("train", *options, "--resume", "never")
+    assert ended.code == 0
     assert metrics(fresh).run == "mine"
-
-
-def test_two_replicas_train_as_one_with_the_same_global_batch(data: Path, cache: Path) -> None:
-    """The replicas' sums are those of one device, to rounding; the last batch is a ragged one."""
-    script = """
-    import json, sys
-    from pathlib import Path
-    import keras, numpy as np, tensorflow as tf
-    from imagetag import distribute, log, train
-    from imagetag.dataset import batches, sync
-    from imagetag.manifest import load_dataset, read_rows
-    from imagetag.storage import open_storage
-
-    log.configure("json")  # to standard error
-    tag, data, cache = sys.argv[1:]
-    mirrored = distribute.choose_strategy("mirrored", 2)
-    assert mirrored.num_replicas_in_sync == 2
-    storage = open_storage(data)
-    rows = [row for row in read_rows(storage, load_dataset(storage, tag)) if row.split == "train"]
-    parts = train._parts(sync(storage, tag, rows, Path(cache) / "images"), 0.2)
-    batch = next(n for n in range(8, 40, 2) if len(parts["train"]) % n == 1)
-    training = train.Training(
-        model="", weights="", freeze_backbone="no", image_size="", batch_size=0, epochs=3,
-        patience=3, learning_rate=0.01, validation_fraction=0.2, augment=False, seed=1,
-    )
-    for strategy in (tf.distribute.get_strategy(), mirrored):
-        keras.utils.set_random_seed(1)
-        with strategy.scope():
-            model = keras.Sequential([
-                keras.Input((32, 32, 3)),
-                keras.layers.Rescaling(1 / 127.5, -1),
-                keras.layers.Conv2D(8, 5, 3, activation="tanh"),
-                keras.layers.Flatten(),
-                keras.layers.Dense(1, "sigmoid"),
-            ])
-            trainer = train._trainer(model, (32, 32), training)
-        generators = {
-            part: batches(
-                members, (32, 32), batch_size=batch, cache="", replicas=2, shuffle_seed=None
-            )
-            for part, members in parts.items()
-        }
-        history = train._fit(trainer, generators, training, {0: 0.7, 1: 1.6}, "some")
-        weights = [weight.tolist() for weight in model.get_weights()]
-        print(json.dumps([history, weights]))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), TAG, str(data), str(cache)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    one, two = (json.loads(line) for line in done.stdout.splitlines())
-    assert one[0][0]["val_loss"] - one[0][2]["val_loss"] > 0.01, "it learned nothing"
-    # Adam divides by the size of a gradient, so what rounding does to a small one grows.
-    for row, other, near in zip(one[0], two[0], (1e-4, 1e-3, 1e-2), strict=True):
-        assert other == pytest.approx(row, rel=near, abs=1e-4)
-    for weights, others in zip(one[1], two[1], strict=True):
-        np.testing.assert_allclose(others, weights, atol=1e-2)
+    assert list(models(fresh, "mine", "checkpoint").glob("*")) == []
 
 
 def test_a_mirrored_training_is_about_as_good(
@@ -667,55 +634,53 @@ def test_an_older_run_gets_its_saved_model_without_being_trained_again(
 # ---- how it is fitted
 
 
-def constant_model() -> tuple[keras.Model, Training]:
-    """A model with a bias alone, and the settings that train it."""
-    training = Training(
-        model="alexnet",
-        weights="none",
-        freeze_backbone="no",
-        image_size="auto",
-        batch_size=8,
-        epochs=20,
-        patience=20,
-        learning_rate=0.1,
-        validation_fraction=0.2,
-        augment=False,
-        seed=1,
-    )
-    inputs = keras.Input((1, 1, 3))
-    outputs = keras.layers.Dense(1, "sigmoid")(keras.layers.Flatten()(inputs))
-    return keras.Model(inputs, outputs), training
+def constant_model(size: tuple[int, int] = (1, 1)) -> keras.Model:
+    """A model that learns a bias alone, as all images are black."""
+    inputs = keras.Input((*size, 3))
+    features = keras.layers.GlobalAveragePooling2D(name="features")(inputs)
+    logit = keras.layers.Dense(1, name="logit")(features)
+    return keras.Model(inputs, keras.layers.Activation("sigmoid")(logit))
 
 
 def fit(
-    model: keras.Model, training: Training, labels: list[int], validation: list[int], weights: Any
+    model: keras.Model, labels: list[int], validation: list[int], folder: Path, **changes: Any
 ) -> list[dict[str, float]]:
-    def generator(targets: list[int]) -> Any:
-        pixels = np.zeros((len(targets), 1, 1, 3), "uint8")
-        column = np.array(targets, "float32")[:, None]
-        return tf.data.Dataset.from_tensor_slices((pixels, column)).batch(8)
+    def part(targets: list[int], shuffle: bool) -> Part:
+        column = np.array(targets)
+        there = np.ones(len(targets), np.bool_)
+        source = Inputs(np.zeros((len(targets), 1, 1, 3), np.float32), there)
+        return Part(source, column, Plan(column, 8, 1, shuffle=shuffle))
 
-    trainer = train._trainer(model, (1, 1), training)
-    generators: dict[Any, Any] = {"train": generator(labels), "validation": generator(validation)}
-    return train._fit(trainer, generators, training, weights, "some")
+    storage = LocalStorage(folder)
+    recipe = Recipe(**{"objective": Objective(), "patience": 20, **changes})
+    fitting = Fitting(
+        model,
+        [Phase("all", "all", 20, 0.1)],
+        recipe,
+        part(labels, shuffle=True),
+        part(validation, shuffle=False),
+        Cluster(tf.distribute.get_strategy()),
+        Checkpoints(storage, TAG, "some", folder / "local"),
+        "identity",
+    )
+    return fitting.fit(resume=True).history
 
 
-def test_both_labels_count_alike_however_many_there_are() -> None:
+def test_both_labels_count_alike_however_many_there_are(tmp_path: Path) -> None:
     counts: dict[Label, int] = {"positive": 6, "negative": 18}
     weights = train._class_weights(counts)
-    assert weights == {1: pytest.approx(24 / 12), 0: pytest.approx(24 / 36)}
-    model, training = constant_model()
+    assert weights == (pytest.approx(24 / 36), pytest.approx(24 / 12))
+    model = constant_model()
     labels = [1] * 6 + [0] * 18
-    fit(model, training, labels, labels, weights)
+    fit(model, labels, labels, tmp_path, objective=Objective(class_weights=weights))
     # Knowing nothing, it says a half rather than a quarter.
     assert model.predict_on_batch(np.zeros((1, 1, 1, 3)))[0, 0] == pytest.approx(0.5, abs=0.05)
 
 
-def test_training_stops_early_with_the_weights_of_the_best_epoch() -> None:
-    model, training = constant_model()
-    training = training.model_copy(update={"patience": 4})
+def test_training_stops_early_with_the_weights_of_the_best_epoch(tmp_path: Path) -> None:
+    model = constant_model()
     # The longer it learns that all are positive, the worse it is at these.
-    history = fit(model, training, [1] * 24, [1] * 5 + [0] * 4, {0: 1.0, 1: 1.0})
+    history = fit(model, [1] * 24, [1] * 5 + [0] * 4, tmp_path, patience=4)
     losses = [row["val_loss"] for row in history]
     best = losses.index(min(losses))
     assert len(history) == best + 1 + 4
@@ -723,6 +688,10 @@ def test_training_stops_early_with_the_weights_of_the_best_epoch() -> None:
     score = float(model.predict_on_batch(np.zeros((1, 1, 1, 3)))[0, 0])
     expected = -(5 * math.log(score) + 4 * math.log(1 - score)) / 9
     assert losses[best] == pytest.approx(expected, abs=1e-5)
+    # Half of the patience without a better epoch, and the rate is half.
+    rates = [row["learning_rate"] for row in history]
+    assert rates[best + 2] == 0.1
+    assert rates[best + 3] == 0.05
 
 
 # ---- weights
@@ -749,14 +718,7 @@ def bucket(s3_settings: None) -> str:
 def test_what_auto_stands_for(
     model: str, weights: str, freeze: Any, settled: tuple[str, str, float]
 ) -> None:
-    asked = constant_model()[1].model_copy(
-        update={
-            "model": model,
-            "weights": weights,
-            "freeze_backbone": freeze,
-            "learning_rate": None,
-        }
-    )
+    asked = Training(model=model, weights=weights, freeze_backbone=freeze)
     found = train._settled(asked)
     assert (found.weights, found.freeze_backbone, found.learning_rate) == settled
     assert train._settled(asked.model_copy(update={"learning_rate": 0.5})).learning_rate == 0.5
@@ -767,7 +729,7 @@ def test_training_goes_on_from_given_weights(
     place: str, bucket: str, fresh: Path, cache: Path, tmp_path: Path, run: Runner
 ) -> None:
     keras.utils.set_random_seed(77)
-    source = build_model("alexnet-small", (96, 96), weights=None, freeze=False)
+    source = build_model("alexnet-small", (96, 96), weights=None)
     path = tmp_path / "some.weights.h5"
     source.save_weights(path)
     if place == "s3":

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageDraw, ImageStat
 
 from imagetag import images
-from imagetag.images import BadImage, ImageInfo, inspect, load_rgb
+from imagetag.images import BadImage, Frame, ImageInfo, inspect, load_resized, load_rgb
 
 # The library mutes Pillow's doubts by itself, but pytest makes all warnings heard again.
 pytestmark = [
@@ -230,6 +230,77 @@ def test_a_scaled_decode_is_used_where_it_can_be() -> None:
     assert load_rgb(encoded(drawn(800, 600)), at_least=(30, 20)).size == (800, 600)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_each_side_of_a_turned_picture_is_compared_with_what_is_asked_of_it(
+    orientation: int,
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = (1000, 1500) if orientation < 5 else (1500, 1000)
+    data = encoded(drawn(*stored), "JPEG", exif=exif)
+    assert load_rgb(data, at_least=(300, 200)).size == (250, 375)
+    assert load_rgb(data, at_least=(375, 250)).size == (250, 375)
+    assert load_rgb(data, at_least=(376, 250)).size == (500, 750)
+    assert load_rgb(data, at_least=(200, 300)).size == (500, 750)
+    assert load_rgb(data, at_least=(1, 1)).size == (125, 188)
+
+
+@pytest.mark.parametrize("exif", [b"", b"II", b"MM\0*\0\0\0\x08\xff\xff"])
+def test_a_picture_of_broken_exif_is_shrunk_as_an_upright_one(exif: bytes) -> None:
+    data = encoded(drawn(1000, 1500), "JPEG", exif=b"Exif\0\0" + exif)
+    assert load_rgb(data, at_least=(300, 200)).size == (250, 375)
+
+
+# A part of a picture, resized.
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_what_is_shown_is_chosen_by_the_turned_pictures_full_size(
+    kind: str, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    asked = set()
+
+    def frame(shape: tuple[int, int]) -> Frame:
+        asked.add(shape)
+        return Frame((9, 7), (0.5, 1.0))
+
+    data = encoded(drawn(801, 401), kind, exif=exif)
+    assert load_resized(data, frame).size == (7, 9)
+    assert asked == {(801, 401) if orientation > 4 else (401, 801)}
+
+
+def test_the_middle_of_a_picture_is_shown() -> None:
+    stripes = Image.new("RGB", (80, 40), RED)
+    stripes.paste(GREEN, (20, 10, 60, 30))
+    for kind in ("PNG", "JPEG"):
+        shown = load_resized(
+            encoded(stripes, kind, **({"subsampling": 0, "quality": 95} if kind == "JPEG" else {})),
+            lambda _: Frame((10, 40), (0.5, 0.5)),
+        )
+        assert shown.size == (40, 10)
+        inner = shown.crop((1, 1, 39, 9))
+        assert difference(inner, Image.new("RGB", inner.size, GREEN)) < 3
+    whole = load_resized(encoded(stripes), lambda _: Frame((40, 80)))
+    assert whole.tobytes() == stripes.tobytes()
+
+
+def test_the_whole_must_be_as_large_as_its_part_wants() -> None:
+    assert Frame((300, 200)).at_least == (300, 200)
+    assert Frame((300, 200), (0.5, 1.0)).at_least == (600, 200)
+    assert Frame((200, 200), (1.0, 1600 / 1607)).at_least == (200, 200)
+
+
+def test_what_is_no_picture_cannot_be_resized(tmp_path: Path) -> None:
+    for data in (b"<html>", STILL["jpg"][:600], STILL["png"][:2000]):
+        with pytest.raises(BadImage):
+            load_resized(data, lambda _: Frame((8, 8)))
+    with pytest.raises(FileNotFoundError):
+        load_resized(tmp_path / "none", lambda _: Frame((8, 8)))
+
+
 def test_a_file_is_read_as_its_bytes_are(tmp_path: Path) -> None:
     path = tmp_path / "picture"
     path.write_bytes(STILL["png"])
@@ -381,6 +452,8 @@ def check_either_or(data: bytes) -> None:
     for at_least in (None, (8, 8)):
         with contextlib.suppress(BadImage):
             assert load_rgb(data, at_least, max_pixels=1_000_000).mode == "RGB"
+    with contextlib.suppress(BadImage):
+        assert load_resized(data, lambda _: Frame((8, 9), (0.3, 1.0))).size == (9, 8)
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"", *(data[:16] for data in STILL.values())]))

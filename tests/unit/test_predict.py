@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, get_args
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from structlog.testing import capture_logs
 
-from imagetag.dataset import load_pixels
+from imagetag.dataset import Resize, Size, load_pixels
 from imagetag.errors import InputError, UsageError
 from imagetag.images import BadImage
 from imagetag.predict import Prediction, open_writer, predict_images, score
@@ -25,6 +25,16 @@ from imagetag.storage import LocalStorage, open_storage
 from jobs.predict import _output, output_kind
 
 SIZE = (24, 32)
+
+
+class Fitted(TypedDict):
+    """How pictures are fitted into the model's input."""
+
+    size: Size
+    resize: Resize
+
+
+FITTED = Fitted(size=SIZE, resize="letterbox")
 
 
 def picture(number: int) -> bytes:
@@ -41,7 +51,6 @@ class Watched:
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model
-        self.input_shape = model.input_shape
         self.shapes: set[tuple[int, ...]] = set()
 
     def predict_on_batch(self, pixels: Any) -> Any:
@@ -55,10 +64,10 @@ def real_model() -> keras.Model:
     layers = keras.layers
     return keras.Sequential(
         [
-            keras.Input((*SIZE, 3)),
+            keras.Input((None, None, 3)),
             layers.Rescaling(1 / 64, -2),
             layers.Conv2D(4, 5, 3),
-            layers.Flatten(),
+            layers.GlobalMaxPooling2D(),
             layers.Dense(1, "sigmoid"),
         ]
     )
@@ -69,8 +78,8 @@ def model(real_model: keras.Model) -> Watched:
     return Watched(real_model)
 
 
-def alone(model: Watched, data: bytes) -> float:
-    return float(model.model.predict(load_pixels(data, SIZE)[None], verbose=0)[0, 0])
+def alone(model: Watched, data: bytes, fitted: Fitted = FITTED) -> float:
+    return float(model.model.predict(load_pixels(data, **fitted)[None], verbose=0)[0, 0])
 
 
 # ---- score
@@ -80,11 +89,32 @@ def alone(model: Watched, data: bytes) -> float:
 def test_probabilities_are_those_of_the_model_on_each_picture_alone(
     batch_size: int, model: Watched
 ) -> None:
-    scored = list(score(model, range(10), picture, batch_size))
+    scored = list(score(model, range(10), picture, **FITTED, batch_size=batch_size))
     assert [number for number, _ in scored] == list(range(10))
     expected = [alone(model, picture(number)) for number in range(10)]
     assert max(expected) - min(expected) > 0.1, "a model that tells nothing apart proves nothing"
     assert [probability for _, probability in scored] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [(24, 32), (40, 17)])
+@pytest.mark.parametrize("resize", get_args(Resize))
+def test_pictures_are_fitted_as_they_were_in_training(
+    resize: Resize, size: Size, model: Watched, tmp_path: Path
+) -> None:
+    fitted = Fitted(size=size, resize=resize)
+    expected = [alone(model, picture(number), fitted) for number in range(6)]
+    for other in {*get_args(Resize)} - {resize}:
+        others = [
+            alone(model, picture(number), Fitted(size=size, resize=other)) for number in range(6)
+        ]
+        assert others != pytest.approx(expected, abs=1e-3)
+    scored = list(score(model, range(6), picture, **fitted, batch_size=4))
+    assert [probability for _, probability in scored] == pytest.approx(expected, abs=1e-5)
+    for number in range(6):
+        write(tmp_path, f"{number}.png", picture(number))
+    found = predict_images(model, LocalStorage(tmp_path), **fitted, threshold=0.5, batch_size=4)
+    assert [row.probability for row in found] == pytest.approx(expected, abs=1e-5)
+    assert model.shapes == {(4, *size, 3)}
 
 
 def test_what_cannot_be_read_is_an_error_in_its_place(model: Watched) -> None:
@@ -93,7 +123,7 @@ def test_what_cannot_be_read_is_an_error_in_its_place(model: Watched) -> None:
             raise BadImage("missing", "gone")
         return b"no picture" if number % 4 == 2 else picture(number)
 
-    scored = list(score(model, range(11), read, 3))
+    scored = list(score(model, range(11), read, **FITTED, batch_size=3))
     assert [number for number, _ in scored] == list(range(11))
     for number, result in scored:
         if number % 4 in (1, 2):
@@ -104,13 +134,13 @@ def test_what_cannot_be_read_is_an_error_in_its_place(model: Watched) -> None:
 
 
 def test_the_model_is_called_with_one_shape_only(model: Watched) -> None:
-    list(score(model, range(10), picture, 4))
-    list(score(model, range(3), picture, 4))
+    list(score(model, range(10), picture, **FITTED, batch_size=4))
+    list(score(model, range(3), picture, **FITTED, batch_size=4))
     assert model.shapes == {(4, *SIZE, 3)}
 
 
 def test_nothing_is_scored_of_nothing(model: Watched) -> None:
-    assert list(score(model, [], picture, 4)) == []
+    assert list(score(model, [], picture, **FITTED, batch_size=4)) == []
     assert model.shapes == set()
 
 
@@ -121,7 +151,7 @@ def test_pictures_are_read_at_once(model: Watched) -> None:
         together.wait()  # passes only four of them together
         return picture(number)
 
-    assert len(list(score(model, range(8), read, 2))) == 8
+    assert len(list(score(model, range(8), read, **FITTED, batch_size=2))) == 8
 
 
 def test_items_without_end_are_taken_a_few_batches_ahead(model: Watched) -> None:
@@ -131,7 +161,7 @@ def test_items_without_end_are_taken_a_few_batches_ahead(model: Watched) -> None
         while True:
             yield next(taken)
 
-    scored = score(model, items(), picture, 4)
+    scored = score(model, items(), picture, **FITTED, batch_size=4)
     assert [number for number, _ in itertools.islice(scored, 10)] == list(range(10))
     scored.close()  # type: ignore[attr-defined]
     assert next(taken) < 100
@@ -148,7 +178,7 @@ def write(folder: Path, name: str, data: bytes) -> None:
 
 def predict(model: Watched, folder: Path, threshold: float = 0.5) -> list[Prediction]:
     source = open_storage(str(folder))
-    return list(predict_images(model, source, threshold=threshold, batch_size=4))
+    return list(predict_images(model, source, **FITTED, threshold=threshold, batch_size=4))
 
 
 def test_pictures_of_all_folders_are_scored_and_other_files_counted(
@@ -193,7 +223,8 @@ def test_a_file_that_cannot_be_read_is_a_row_with_its_error(model: Watched, tmp_
                 (tmp_path / key).unlink()  # as another process may, after the listing
             return super().read(key)
 
-    found = list(predict_images(model, Losing(tmp_path), threshold=0.5, batch_size=2))
+    source = Losing(tmp_path)
+    found = list(predict_images(model, source, **FITTED, threshold=0.5, batch_size=2))
 
     assert [prediction.file[:1] for prediction in found] == ["1", "2", "3", "4", "5"]
     reasons = [prediction.error and prediction.error.split(":")[0] for prediction in found]

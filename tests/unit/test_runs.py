@@ -76,6 +76,20 @@ def test_a_run_is_found_by_its_name_and_the_newest_as_latest(storage: Storage) -
     assert load_run(storage, TAG, "latest") == second
 
 
+def test_a_run_says_how_pictures_are_fitted_and_an_older_one_letterboxes() -> None:
+    for resize in ("letterbox", "crop", "stretch"):
+        assert make_run(settings={"resize": resize}).resize == resize
+    assert make_run(settings={"epochs": 2}).resize == "letterbox"
+
+
+@pytest.mark.parametrize("unknown", ["squeeze", "", None, 3, ["crop"], {}, "a\nb" * 999])
+def test_a_run_that_fits_pictures_in_an_unknown_way_is_refused(unknown: Any) -> None:
+    text = complaint(lambda: make_run(settings={"resize": unknown}).resize)
+    assert text.startswith("the run 'first' of 'fate/stay_night' fits pictures by ")
+    assert text.endswith("none of letterbox, crop, stretch: train it again")
+    assert len(text) < 400
+
+
 def test_what_is_missing_is_said_with_what_to_run(storage: Storage) -> None:
     for run, what in (("latest", "no trained model of"), ("third", "no complete run 'third' of")):
         text = complaint(lambda run=run: load_run(storage, TAG, run))  # type: ignore[misc]
@@ -167,7 +181,7 @@ def test_a_model_with_layers_of_our_own_loads_in_a_process_that_did_not_build_it
 ) -> None:
     run = make_run()
     path = tmp_path / "model.keras"
-    build_model("alexnet", (72, 72), weights=None, freeze=False).save(path)
+    build_model("alexnet", (72, 72), weights=None).save(path)
     storage.upload(path, LAYOUT.run(run.run, "model.keras"))
     store(storage, run)
     code = (

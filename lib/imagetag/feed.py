@@ -1,0 +1,237 @@
+"""The Keras generators: from images on the local disk to one worker's batches of every epoch.
+
+A `Source` gives an image's input and whether it could be read; `Feed` puts a plan's batches
+together from it, in parallel and ahead of the model. Each image is decoded and resized once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from imagetag import images
+from imagetag.dataset import Resize, Sample, Size, load_pixels
+from imagetag.log import get_logger
+from imagetag.plan import NOISE, Epoch, Plan
+
+_AHEAD_BYTES = 256 << 20  # the most that batches that wait for the model may take
+
+
+class Source(Protocol):
+    """Gives the model's inputs by index; safe to ask from many threads."""
+
+    shape: tuple[int, ...]
+    dtype: type[np.uint8] | type[np.float32]
+
+    def read(self, index: int, into: npt.NDArray[Any]) -> bool:
+        """Write an input of `shape`, and tell whether there is one."""
+
+
+class DecodedImages:
+    """The pixels of a worker's images at the input size, kept once they are decoded.
+
+    They are kept in memory, or on disk if they would take too much of it; what is beyond the disk's
+    share too is decoded anew each time. An image that cannot be decoded is logged, once.
+
+    Args:
+        samples: by index in the plan; None where the image is missing, or another worker's.
+        size: (height, width) in pixels.
+        resize: how an image is fitted into it.
+        memory: bytes that may be kept in memory.
+        disk: bytes that may be kept in all, where memory is too small.
+        folder: for what is kept on disk; nothing of it stays there.
+
+    """
+
+    dtype: type[np.uint8] | type[np.float32] = np.uint8
+
+    def __init__(
+        self,
+        samples: Sequence[Sample | None],
+        size: Size,
+        resize: Resize,
+        *,
+        memory: int,
+        disk: int,
+        folder: Path,
+    ) -> None:
+        self.shape: tuple[int, ...] = (*size, 3)
+        self._samples, self._size, self._resize = samples, size, resize
+        mine = [index for index, sample in enumerate(samples) if sample is not None]
+        each = size[0] * size[1] * 3
+        kept = len(mine)
+        shape = (kept, *self.shape)
+        self._pixels: npt.NDArray[np.uint8]
+        if kept * each <= min(memory, disk) or not mine:
+            self._pixels = np.zeros(shape, np.uint8)  # takes no memory before it is filled
+        else:
+            kept = min(kept, disk // each)
+            shape = (max(kept, 1), *self.shape)
+            with tempfile.NamedTemporaryFile(dir=folder, prefix="decoded-") as file:
+                # Where the disk is too small, this says so; a page that is missing later kills.
+                os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+                # It has no name any more, and goes with this process however that ends.
+                self._pixels = np.memmap(file, np.uint8, "w+", shape=shape)
+            if kept < len(mine):
+                get_logger().warning(
+                    "images beyond --cache-bytes are decoded anew each epoch; raise it, or use "
+                    "imagetag pack",
+                    kept=kept,
+                    images=len(mine),
+                )
+        self._places = dict(zip(mine[:kept], range(kept), strict=True))
+        self._readable: dict[int, bool] = {}
+        self._lock = threading.Lock()
+
+    def read(self, index: int, into: npt.NDArray[Any]) -> bool:
+        """Write an image's pixels, `(height, width, 3)` uint8, and tell whether it has some."""
+        readable = self._readable.get(index)
+        place = self._places.get(index)
+        if readable and place is not None:
+            into[...] = self._pixels[place]
+        elif readable is not False:
+            readable = self._decode(index, into)
+            if readable and place is not None:
+                self._pixels[place] = into
+            # Only now: what is marked readable is there.
+            self._readable[index] = readable
+        return readable
+
+    def _decode(self, index: int, into: npt.NDArray[Any]) -> bool:
+        sample = self._samples[index]
+        if sample is None:
+            return False
+        try:
+            into[...] = load_pixels(sample.path, self._size, self._resize)
+        except (images.BadImage, FileNotFoundError) as error:
+            with self._lock:
+                if self._readable.get(index, True):
+                    get_logger().warning("left out", file=str(sample.path), detail=str(error))
+                    self._readable[index] = False
+            return False
+        return True
+
+
+class Arrays:
+    """Inputs that are computed already, such as a frozen backbone's features."""
+
+    dtype: type[np.uint8] | type[np.float32] = np.float32
+
+    def __init__(self, values: npt.NDArray[np.float32], readable: npt.NDArray[np.bool_]) -> None:
+        self.shape = values.shape[1:]
+        self._values, self._readable = values, readable
+
+    def read(self, index: int, into: npt.NDArray[Any]) -> bool:
+        """Write an input, and tell whether there is one."""
+        into[...] = self._values[index]
+        return bool(self._readable[index])
+
+
+Batch = tuple[Any, Any, Any, Any]
+"""Inputs `(batch, ...)`, targets `(batch,)`, weights `(batch,)`, noise `(batch, NOISE)`, of which
+all but uint8 inputs are float32. A weight is 1, or 0 if the image only fills up the batch."""
+
+
+class Feed:
+    """The batches of one worker, in the plan's order.
+
+    Args:
+        source: of the inputs.
+        targets: 0 or 1 of each image, `(images,)`.
+        plan: of all workers.
+        worker: which, and how many there are.
+        replicas: of this worker; each gets an equal part of the worker's part of a batch.
+
+    Attributes:
+        places: the columns of the plan that are this worker's.
+        each: images of a batch that a replica gets.
+        steps: of an epoch.
+
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        targets: npt.NDArray[np.int64],
+        plan: Plan,
+        *,
+        worker: tuple[int, int] = (0, 1),
+        replicas: int = 1,
+    ) -> None:
+        self._source, self._targets, self._plan = source, targets.astype(np.float32), plan
+        index, count = worker
+        mine = plan.batch // count
+        self.places = slice(index * mine, (index + 1) * mine)
+        self._replicas, self.each = replicas, mine // replicas
+        self._epochs: dict[int, Epoch] = {}
+        self._lock = threading.Lock()
+        self.steps = plan.steps
+
+    def from_step(self, epoch: int, step: int) -> tf.data.Dataset:
+        """Return a generator of batches without end, from a step of an epoch on.
+
+        Each element is a replica's part: with two replicas, a step takes two of them.
+        """
+        first = (epoch * self.steps + step) * self._replicas
+        return self._dataset(tf.data.Dataset.range(first, np.iinfo(np.int64).max))
+
+    def one_pass(self) -> tf.data.Dataset:
+        """Return a generator of the batches of the first epoch, and no more."""
+        return self._dataset(tf.data.Dataset.range(self.steps * self._replicas))
+
+    def batch(self, number: int) -> Batch:
+        """Return the `number`-th replica's part of a batch, counted over all epochs."""
+        step, replica = divmod(number, self._replicas)
+        epoch, row = divmod(step, self.steps)
+        plan = self._epoch(epoch)
+        first = self.places.start + replica * self.each
+        places = slice(first, first + self.each)
+        indices, weights = plan.images[row, places], plan.counted[row, places].astype(np.float32)
+        inputs = np.zeros((self.each, *self._source.shape), self._source.dtype)
+        for place, index in enumerate(indices):
+            if not self._source.read(int(index), inputs[place]):
+                weights[place] = 0
+        return inputs, self._targets[indices], weights, plan.noise[row, places]
+
+    def _epoch(self, number: int) -> Epoch:
+        with self._lock:
+            if number not in self._epochs:
+                # The next epoch's first batches are made while the last ones of this one are.
+                self._epochs = {key: self._epochs[key] for key in self._epochs if key > number - 2}
+                self._epochs[number] = self._plan.epoch(number)
+            return self._epochs[number]
+
+    def _dataset(self, numbers: tf.data.Dataset) -> tf.data.Dataset:
+        kinds = [self._source.dtype, np.float32, np.float32, np.float32]
+        shapes = [self._source.shape, (), (), (NOISE,)]
+
+        def load(number: Any) -> tuple[Any, ...]:
+            values = tf.numpy_function(self.batch, [number], kinds, stateful=False)
+            return tuple(
+                tf.ensure_shape(value, (self.each, *shape))
+                for value, shape in zip(values, shapes, strict=True)
+            )
+
+        each = self.each * int(np.prod(self._source.shape)) * np.dtype(self._source.dtype).itemsize
+        ahead = int(min(max(_AHEAD_BYTES // max(each, 1), 2), 16))
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return (
+            numbers.map(load, num_parallel_calls=min(ahead, _threads()), deterministic=True)
+            .prefetch(ahead)
+            .with_options(options)
+        )
+
+
+def _threads() -> int:
+    """Return how many processors this process may use, and one: Python itself takes a part."""
+    return len(os.sched_getaffinity(0)) + 1

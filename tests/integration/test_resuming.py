@@ -1,0 +1,354 @@
+"""Training on several devices, and after any interruption, ends with the same model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import jobs.explore
+from imagetag.layout import Layout
+from imagetag.runs import Run, load_run
+from imagetag.storage import LocalStorage, open_storage
+from tests.integration.test_training import PICTURES, TAG, store
+
+pytestmark = pytest.mark.timeout(600)
+
+LAYOUT = Layout(TAG)
+# No batch normalization, which is sensitive to rounding, and no dropout, of which each replica has
+# its own.
+EXACT = (
+    *("--model", "vgg16", "--weights", "none", "--image-size", "32x32", "--dropout", 0),
+    *(
+        "--optimizer",
+        "sgd",
+        "--learning-rate",
+        0.002,
+        "--epochs",
+        2,
+        "--patience",
+        9,
+        "--no-export",
+    ),
+)
+SMALL = (
+    *("--model", "alexnet-small", "--image-size", "72x72", "--epochs", 6, "--patience", 9),
+    *("--checkpoint-seconds", 0, "--no-export"),
+)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage with a dataset, for runs of different names."""
+    folder = tmp_path_factory.mktemp("storage")
+    store(folder, PICTURES)
+    assert jobs.explore.main(["--storage", str(folder), "--tags", TAG]) == 0
+    return folder
+
+
+# ---- processes
+
+
+@dataclass
+class Worker:
+    """A training process, and what it has logged so far, in a file."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def lines(self) -> list[dict[str, Any]]:
+        # TensorFlow writes a line of its own when a connection breaks.
+        text = self.log.read_text(errors="replace").splitlines()
+        return [json.loads(line) for line in text if line.startswith("{") and line.endswith("}")]
+
+    def wait_for(self, event: str, number: int = 1, **fields: Any) -> None:
+        for _ in range(3000):
+            found = [line for line in self.lines() if fields.items() <= line.items()]
+            if [line["event"] for line in found].count(event) >= number:
+                return
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+        raise AssertionError(f"no {event} {fields} in {self.log.read_text()}")
+
+    def wait(self, seconds: float = 240) -> int:
+        return self.process.wait(seconds)
+
+    @property
+    def complaint(self) -> str:
+        return str(self.lines()[-1]["event"])
+
+
+def ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    found = [int(each.getsockname()[1]) for each in sockets]
+    for each in sockets:
+        each.close()
+    return found
+
+
+Start = Callable[..., list[Worker]]
+
+
+@contextmanager
+def starting(storage: Path, tmp_path: Path) -> Iterator[Start]:
+    """Start a training, as one process or as some workers; each has a cache of its own."""
+    started: list[Worker] = []
+
+    def start(run: str, *options: Any, workers: int = 1, only: int | None = None) -> list[Worker]:
+        addresses = ",".join(f"127.0.0.1:{port}" for port in ports(workers))
+        found = []
+        for index in range(workers):
+            if only not in (None, index):
+                continue
+            command = [
+                *(sys.executable, "-m", "jobs.train", "--storage", storage, "--tags", TAG),
+                *("--run", run, "--cache-folder", tmp_path / f"cache-{index}"),
+                *options,
+            ]
+            if workers > 1:
+                command += ["--workers", workers, "--worker-addresses", addresses]
+            log = tmp_path / f"{run}-{len(started)}.log"
+            with log.open("wb") as stream:
+                process = subprocess.Popen(
+                    [str(word) for word in command],
+                    stderr=stream,
+                    env=os.environ | {"JOB_COMPLETION_INDEX": str(index)},
+                )
+            found.append(Worker(process, log))
+            started.append(found[-1])
+        return found
+
+    try:
+        yield start
+    finally:
+        for worker in started:
+            worker.process.kill()
+            worker.process.wait()
+
+
+@pytest.fixture
+def start(storage: Path, tmp_path: Path) -> Iterator[Start]:
+    with starting(storage, tmp_path) as start:
+        yield start
+
+
+def finish(workers: list[Worker]) -> None:
+    for worker in workers:
+        assert worker.wait() == 0, worker.log.read_text()
+
+
+def run_of(storage: Path, name: str) -> Run:
+    return load_run(LocalStorage(storage), TAG, name)
+
+
+def weights_of(storage: Path, name: str) -> list[Any]:
+    path = storage / LAYOUT.run(name, "model.keras")
+    weights: list[Any] = keras.models.load_model(path, compile=False).get_weights()
+    return weights
+
+
+def assert_same(storage: Path, name: str, other: str) -> None:
+    """Two runs are the same to the last bit."""
+    assert run_of(storage, name).history == run_of(storage, other).history
+    for ours, theirs in zip(weights_of(storage, name), weights_of(storage, other), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+# ---- one batch, however many share it
+
+
+def test_replicas_and_workers_train_as_one_process_does(storage: Path, start: Start) -> None:
+    finish(start("one", *EXACT, "--batch-size", 16))
+    finish(start("micro", *EXACT, "--batch-size", 16, "--micro-batch", 4))
+    finish(start("two", *EXACT, "--batch-size", 8, "--strategy", "mirrored", "--cpu-devices", 2))
+    finish(start("four", *EXACT, "--batch-size", 4, "--cpu-devices", 2, workers=2))
+    one = run_of(storage, "one")
+    assert abs(one.history[0]["loss"] - one.history[1]["loss"]) > 1e-4, "it learned nothing"
+    for name, replicas, workers in (("micro", 1, 1), ("two", 2, 1), ("four", 4, 2)):
+        run = run_of(storage, name)
+        assert (run.global_batch, run.replicas, run.workers) == (16, replicas, workers)
+        assert run.images == one.images
+        for row, other in zip(one.history, run.history, strict=True):
+            assert other == pytest.approx(row, rel=1e-5, abs=1e-6)
+        for ours, theirs in zip(weights_of(storage, name), weights_of(storage, "one"), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
+def test_features_are_computed_once_by_all_workers_as_by_one(storage: Path, start: Start) -> None:
+    frozen = (
+        *("--model", "mobilenet", "--weights", "none", "--freeze-backbone", "yes"),
+        *("--image-size", "32x32", "--no-augment", "--dropout", 0, "--fine-tune-blocks", 0),
+        *("--epochs", 3, "--no-export"),
+    )
+    finish(start("features-one", *frozen, "--batch-size", 16))
+    finish(start("features-two", *frozen, "--batch-size", 8, workers=2))
+    one, two = run_of(storage, "features-one"), run_of(storage, "features-two")
+    for row, other in zip(one.history, two.history, strict=True):
+        assert other == pytest.approx(row, rel=1e-4, abs=1e-5)
+
+
+def test_each_worker_fetches_its_own_share(storage: Path, start: Start, tmp_path: Path) -> None:
+    finish(start("shares", *SMALL, "--epochs", 1, "--batch-size", 8, workers=2))
+    shares = [
+        {path.stem for path in (tmp_path / f"cache-{index}" / "images").rglob("*.*")}
+        for index in (0, 1)
+    ]
+    wanted = {item.row.md5 for item in PICTURES if item.row.split == "train"}
+    assert shares[0] | shares[1] == wanted
+    assert abs(len(shares[0]) - len(shares[1])) <= 8  # of the last batch, the first has more
+    # Only what fills up the validation's one batch may be on both.
+    assert len(shares[0] & shares[1]) <= 2
+
+
+# ---- killed and started again
+
+
+@pytest.fixture(scope="module")
+def calm(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("calm")
+    with starting(storage, folder) as start:
+        finish(start("calm", *SMALL))
+    return "calm"
+
+
+def test_a_run_goes_on_on_another_machine_as_if_undisturbed(
+    storage: Path, calm: str, start: Start, tmp_path: Path
+) -> None:
+    for signum, epochs in ((signal.SIGKILL, 2), (signal.SIGTERM, 1), (signal.SIGKILL, 1)):
+        [worker] = start("torn", *SMALL)
+        worker.wait_for("epoch", epochs)
+        time.sleep(0.05)  # into the next
+        worker.process.send_signal(signum)
+        assert worker.wait() == (143 if signum == signal.SIGTERM else -signal.SIGKILL)
+        assert not (storage / LAYOUT.run("torn", "metrics.json")).exists()
+        assert len(list((storage / LAYOUT.run("torn", "checkpoint/x")).parent.glob("*.npz"))) <= 2
+        shutil.rmtree(tmp_path / "cache-0")  # another machine
+    [worker] = start("torn", *SMALL)
+    finish([worker])
+    [resumed] = [line for line in worker.lines() if line["event"] == "resumed"]
+    assert resumed["epoch"] >= 3
+    assert_same(storage, calm, "torn")
+    assert list((storage / LAYOUT.run("torn", "checkpoint/x")).parent.glob("*")) == []
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    storage: Path, calm: str, start: Start, tmp_path: Path
+) -> None:
+    [worker] = start("damaged", *SMALL)
+    worker.wait_for("epoch", 3)
+    worker.process.kill()
+    worker.wait()
+    shutil.rmtree(tmp_path / "cache-0")
+    folder = (storage / LAYOUT.run("damaged", "checkpoint/x")).parent
+    newest = max(folder.glob("*.npz"))
+    newest.write_bytes(newest.read_bytes()[:-400])
+    [worker] = start("damaged", *SMALL)
+    finish([worker])
+    left_out = [line for line in worker.lines() if line["event"] == "checkpoint left out"]
+    assert [line["name"] for line in left_out] == [newest.name]
+    assert_same(storage, calm, "damaged")
+
+
+def test_in_the_second_phase_too(storage: Path, start: Start, tmp_path: Path) -> None:
+    phases = (
+        *("--model", "mobilenet", "--weights", "none", "--freeze-backbone", "yes"),
+        *("--image-size", "32x32", "--epochs", 1, "--fine-tune-epochs", 3, "--patience", 9),
+        *("--fine-tune-rate", 0.001, "--checkpoint-seconds", 0, "--no-export"),
+    )
+    finish(start("phases-calm", *phases))
+    assert len(run_of(storage, "phases-calm").history) == 4
+    [worker] = start("phases-torn", *phases)
+    worker.wait_for("epoch", 3)
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.wait() == 143
+    [worker] = start("phases-torn", *phases)
+    finish([worker])
+    [resumed] = [line for line in worker.lines() if line["event"] == "resumed"]
+    assert resumed["phase"] == 2
+    assert_same(storage, "phases-calm", "phases-torn")
+
+
+def test_when_a_worker_dies_all_leave_and_go_on_together(storage: Path, start: Start) -> None:
+    options = (*SMALL, "--batch-size", 8)
+    finish(start("workers-calm", *options, workers=2))
+    dead, left = start("workers-torn", *options, workers=2)[::-1]
+    left.wait_for("epoch", 2)
+    time.sleep(0.1)
+    dead.process.kill()
+    began = time.monotonic()
+    assert left.wait(60) == 75
+    assert time.monotonic() - began < 60
+    assert "start all of them again" in left.complaint
+
+    chief, told = start("workers-torn", *options, workers=2)
+    chief.wait_for("epoch", 1)
+    told.process.send_signal(signal.SIGTERM)
+    assert told.wait() == 143
+    assert chief.wait(60) == 75
+
+    workers = start("workers-torn", *options, workers=2)
+    finish(workers)
+    places = [
+        [(line["epoch"], line["step"], line["digest"]) for line in worker.lines()
+         if line["event"] == "resumed"]
+        for worker in workers
+    ]  # fmt: skip
+    assert places[0] == places[1]
+    assert len(places[0]) == 1
+    assert_same(storage, "workers-calm", "workers-torn")
+
+    # One that was started again when all was done has nothing to wait for.
+    [late] = start("workers-torn", *options, workers=2, only=1)
+    assert late.wait() == 0
+
+
+def test_a_worker_that_never_comes_is_waited_for_no_longer_than_asked(start: Start) -> None:
+    for index in (0, 1):
+        options = (*SMALL, "--rendezvous-timeout", 3)
+        [alone] = start("alone", *options, workers=2, only=index)
+        assert alone.wait(60) == 75
+        assert "--rendezvous-timeout" in alone.complaint
+
+
+def test_another_global_batch_does_not_go_on_from_a_checkpoint(start: Start) -> None:
+    [worker] = start("batch", *SMALL)
+    worker.wait_for("epoch")
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.wait() == 143
+    [worker] = start("batch", *SMALL, "--strategy", "mirrored", "--cpu-devices", 2)
+    assert worker.wait() == 2
+    assert "global batch" in worker.complaint
+
+
+def test_checkpoints_survive_in_a_bucket(s3_bucket: str, storage: Path, calm: str, start: Start,
+                                         tmp_path: Path) -> None:  # fmt: skip
+    """The same on a real S3 server, to which checkpoints go in the background."""
+    bucket = open_storage(s3_bucket)
+    for entry in LocalStorage(storage).list(LAYOUT.root):
+        if "/models/" not in entry.key:
+            bucket.upload(storage / entry.key, entry.key)
+    options = ("--storage", s3_bucket, *SMALL)  # the last one counts
+    [worker] = start("bucket", *options)
+    worker.wait_for("epoch", 2)
+    worker.process.kill()
+    worker.wait()
+    shutil.rmtree(tmp_path / "cache-0")
+    [worker] = start("bucket", *options)
+    finish([worker])
+    assert "resumed" in [line["event"] for line in worker.lines()]
+    assert load_run(bucket, TAG, "bucket").history == run_of(storage, calm).history
