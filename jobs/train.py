@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from imagetag.errors import EXIT_TRANSIENT, TransientError, UsageError
+from imagetag.errors import (
+    EXIT_DONE,
+    EXIT_TRANSIENT,
+    ImagetagError,
+    InputError,
+    UsageError,
+    one_line,
+)
 from imagetag.job import for_each_tag, leave, run_job
 from imagetag.log import get_logger
 from imagetag.quiet import quiet_imports
@@ -81,6 +89,11 @@ class TrainSettings(TagSettings):
         "letterbox",
         description="how images are fitted into it: with grey bars, cut on both sides, or without "
         "keeping their aspect",
+    )
+    packed: str = Field(
+        "no",
+        description="stream images from what imagetag pack has stored: latest, or a pack's name; "
+        "for sets larger than this machine's disk",
     )
     batch_size: int = Field(16, ge=1, description="images a step on each replica (each GPU)")
     micro_batch: int | None = Field(
@@ -260,17 +273,18 @@ def work(settings: TrainSettings) -> None:
         resume=settings.resume == "auto",
         **settings.model_dump(include=set(Means.__dataclass_fields__) - {"jit", "resume"}),
     )
-    try:
-        for_each_tag(
-            settings,
-            lambda tag: train_tag(storage, tag, training, cluster, means, run=settings.run),
-        )
-    except TransientError as error:
-        if not several:
-            raise
-        # Not by the ordinary way out: there TensorFlow would wait for the worker that is gone.
-        get_logger().error(str(error), exit_code=EXIT_TRANSIENT)
-        leave(EXIT_TRANSIENT)
+
+    def train(tag: str) -> None:
+        try:
+            train_tag(storage, tag, training, cluster, means, run=settings.run)
+        except ImagetagError as error:
+            if not several or (isinstance(error, InputError) and not error.alone):
+                raise  # on all workers alike: the next tag may fare better
+            # At once, as the others wait for this one.
+            get_logger().error(one_line(error, None), exit_code=error.exit_code)
+            leave(error.exit_code)
+
+    for_each_tag(settings, train)
 
 
 @contextlib.contextmanager
@@ -296,7 +310,11 @@ def _deadline(seconds: float) -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns its exit code."""
-    return run_job("train", str(__doc__), TrainSettings, work, argv)
+    code = run_job("train", str(__doc__), TrainSettings, work, argv)
+    if code != EXIT_DONE and "TF_CONFIG" in os.environ:
+        # Not by the ordinary way out: there TensorFlow would wait for the other workers.
+        leave(code)
+    return code
 
 
 if __name__ == "__main__":

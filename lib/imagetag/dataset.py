@@ -90,13 +90,13 @@ def load_pixels(
         BadImage: if it cannot be decoded.
 
     """
-    picture = images.load_resized(source, lambda shape: _frame(shape, size, resize))
+    picture = images.load_resized(source, lambda shape: frame_of(shape, size, resize))
     canvas = Image.new("RGB", (size[1], size[0]), (GREY, GREY, GREY))
     canvas.paste(picture, ((size[1] - picture.width) // 2, (size[0] - picture.height) // 2))
     return np.asarray(canvas)
 
 
-def _frame(shape: Size, size: Size, resize: Resize) -> Frame:
+def frame_of(shape: Size, size: Size, resize: Resize) -> Frame:
     """Say what to show of a picture of a (height, width), and how large."""
     (height, width), (rows, columns) = shape, size
     if resize == "letterbox":

@@ -14,9 +14,15 @@ EXIT_TERMINATED = 143
 
 
 class ImagetagError(Exception):
-    """Base of the errors that are reported as one line."""
+    """Base of the errors that are reported as one line.
+
+    Attributes:
+        alone: this worker of several met it, and the others may not have.
+
+    """
 
     exit_code = EXIT_USAGE
+    alone = False
 
 
 class UsageError(ImagetagError):

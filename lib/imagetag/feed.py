@@ -6,11 +6,12 @@ together from it, in parallel and ahead of the model. Each image is decoded and 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,10 +21,11 @@ import tensorflow as tf
 
 from imagetag import images
 from imagetag.dataset import Resize, Sample, Size, load_pixels
+from imagetag.errors import ImagetagError
 from imagetag.log import get_logger
 from imagetag.plan import NOISE, Epoch, Plan
 
-_AHEAD_BYTES = 256 << 20  # the most that batches that wait for the model may take
+_AHEAD_BYTES = 256 << 20  # of batches that wait for the model, and of those in the making
 
 
 class Source(Protocol):
@@ -90,21 +92,20 @@ class DecodedImages:
                 )
         self._places = dict(zip(mine[:kept], range(kept), strict=True))
         self._readable: dict[int, bool] = {}
-        self._lock = threading.Lock()
+        self._locks = [threading.Lock() for _ in range(1024)]
 
     def read(self, index: int, into: npt.NDArray[Any]) -> bool:
         """Write an image's pixels, `(height, width, 3)` uint8, and tell whether it has some."""
-        readable = self._readable.get(index)
         place = self._places.get(index)
-        if readable and place is not None:
-            into[...] = self._pixels[place]
-        elif readable is not False:
-            readable = self._decode(index, into)
+        with self._locks[index % len(self._locks)]:  # two batches may want it at once
+            readable = self._readable.get(index)
             if readable and place is not None:
-                self._pixels[place] = into
-            # Only now: what is marked readable is there.
-            self._readable[index] = readable
-        return readable
+                into[...] = self._pixels[place]
+            elif readable is not False:
+                readable = self._readable[index] = self._decode(index, into)
+                if readable and place is not None:
+                    self._pixels[place] = into
+            return readable
 
     def _decode(self, index: int, into: npt.NDArray[Any]) -> bool:
         sample = self._samples[index]
@@ -113,10 +114,7 @@ class DecodedImages:
         try:
             into[...] = load_pixels(sample.path, self._size, self._resize)
         except (images.BadImage, FileNotFoundError) as error:
-            with self._lock:
-                if self._readable.get(index, True):
-                    get_logger().warning("left out", file=str(sample.path), detail=str(error))
-                    self._readable[index] = False
+            get_logger().warning("left out", file=str(sample.path), detail=str(error))
             return False
         return True
 
@@ -141,7 +139,39 @@ Batch = tuple[Any, Any, Any, Any]
 all but uint8 inputs are float32. A weight is 1, or 0 if the image only fills up the batch."""
 
 
-class Feed:
+class Explaining:
+    """Keeps what goes wrong in a generator: TensorFlow makes an unreadable text of it.
+
+    Attributes:
+        failure: what stopped the generator, None if nothing has.
+
+    """
+
+    failure: Exception | None = None
+
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note what is raised inside."""
+        try:
+            yield
+        except Exception as error:
+            self.failure = error
+            raise
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raise what was noted, in place of what TensorFlow makes of it."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if self.failure is None:
+                raise
+            if isinstance(self.failure, ImagetagError):
+                self.failure.alone = True
+            raise self.failure from error
+
+
+class Feed(Explaining):
     """The batches of one worker, in the plan's order.
 
     Args:
@@ -190,6 +220,10 @@ class Feed:
 
     def batch(self, number: int) -> Batch:
         """Return the `number`-th replica's part of a batch, counted over all epochs."""
+        with self.noting():
+            return self._batch(number)
+
+    def _batch(self, number: int) -> Batch:
         step, replica = divmod(number, self._replicas)
         epoch, row = divmod(step, self.steps)
         plan = self._epoch(epoch)

@@ -13,9 +13,10 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import keras
 import numpy as np
@@ -74,13 +75,44 @@ class Recipe:
     checkpoint_seconds: float = 300.0
 
 
+class Batches(Protocol):
+    """A worker's generator of batches: `feed.Feed`, or `packed.PackedFeed`."""
+
+    steps: int
+
+    def from_step(self, epoch: int, step: int) -> tf.data.Dataset:
+        """Return batches without end, from a step of an epoch on."""
+
+    def one_pass(self) -> tf.data.Dataset:
+        """Return the batches of one epoch."""
+
+    def explained(self) -> AbstractContextManager[None]:
+        """Raise what went wrong in a generator, in place of what TensorFlow makes of it."""
+
+
+class Part(Protocol):
+    """What is trained or validated on; `batch` images a step, over all workers."""
+
+    @property
+    def batch(self) -> int:
+        """Images a step, over all workers."""
+
+    def feed(self, cluster: Cluster) -> Batches:
+        """Return this worker's batches."""
+
+
 @dataclass(frozen=True)
-class Part:
-    """What is trained or validated on: inputs and targets by index, and the batches of them."""
+class Images:
+    """A part of which any input can be had by its index."""
 
     source: Source
     targets: npt.NDArray[np.int64]
     plan: Plan
+
+    @property
+    def batch(self) -> int:
+        """Images a step, over all workers."""
+        return self.plan.batch
 
     def feed(self, cluster: Cluster, source: Source | None = None) -> Feed:
         """Return this worker's batches, of other inputs if they are given."""
@@ -176,12 +208,10 @@ class Fitting:
             micro_batch=self.recipe.micro_batch,
             jit=self.recipe.jit,
         )
-        train, validation = self.train.feed(self.cluster), self.validation.feed(self.cluster)
-        if phase.on_features:
-            train, validation = (
-                part.feed(self.cluster, self._features(part))
-                for part in (self.train, self.validation)
-            )
+        train, validation = (
+            self._on_features(part) if phase.on_features else part.feed(self.cluster)
+            for part in (self.train, self.validation)
+        )
         schedule = Schedule(
             self.recipe.schedule,
             phase.rate,
@@ -199,20 +229,33 @@ class Fitting:
         batches = iter(self._distributed(lambda: train.from_step(len(state.history), state.step)))
         unseen = self._distributed(validation.one_pass)
         self._sums = Sums(state.stats)
+        with train.explained(), validation.explained():
+            self._run_epochs(stepper, batches, unseen, schedule, train.steps, stop)
+
+    def _run_epochs(
+        self,
+        stepper: Stepper,
+        batches: Iterator[Any],
+        unseen: Any,
+        schedule: Schedule,
+        steps: int,
+        stop: _Stop,
+    ) -> None:
+        phase, state = self.phases[self.state.phase], self.state
         while state.epoch < phase.epochs and state.waited < self.recipe.patience:
             started = time.monotonic()
-            self._run_epoch(stepper, batches, schedule, train.steps, stop)
+            self._run_epoch(stepper, batches, schedule, steps, stop)
             sums = Sums()
             for batch in unseen:
                 sums.add(stepper.test(batch))
                 self._leave_if(stop)
-            self._end_epoch(phase, schedule, sums, train.steps, time.monotonic() - started)
+            self._end_epoch(phase, schedule, sums, steps, time.monotonic() - started)
 
     def _run_epoch(
         self, stepper: Stepper, batches: Iterator[Any], schedule: Schedule, steps: int, stop: _Stop
     ) -> None:
         state = self.state
-        images = self.train.plan.batch
+        images = self.train.batch
         with Progress("train", total=steps * images) as progress:
             progress.advance(state.step * images)
             while state.step < steps:
@@ -265,12 +308,13 @@ class Fitting:
             getattr(self._optimizer, "inner_optimizer", self._optimizer).learning_rate = rate
             self._rate = rate
 
-    def _features(self, part: Part) -> Inputs:
-        """Return the features of this worker's images: what the frozen backbone makes of them."""
+    def _on_features(self, part: Part) -> Feed:
+        """Return batches of the features of this worker's images, from the frozen backbone."""
+        assert isinstance(part, Images)  # noqa: S101 - a phase on streamed images is not on features
         model, strategy = features_of(self.model), self.cluster.strategy
         # The same images at the same places as in training, once each.
         plan = Plan(part.targets, part.plan.batch, part.plan.seed, shuffle=False)
-        feed = Part(part.source, part.targets, plan).feed(self.cluster)
+        feed = Images(part.source, part.targets, plan).feed(self.cluster)
         images = plan.epoch(0).images[:, feed.places].reshape(-1, feed.each)
         values = np.zeros((len(part.targets), model.output.shape[-1]), np.float32)
         readable = np.zeros(len(part.targets), np.bool_)
@@ -280,7 +324,7 @@ class Fitting:
 
         run = tf.function(lambda batch: strategy.run(compute, (batch[0], batch[2])))
         number = 0
-        with Progress("features", total=images.size) as progress:
+        with feed.explained(), Progress("features", total=images.size) as progress:
             for batch in self._distributed(feed.one_pass):
                 for features, weights in zip(
                     *map(strategy.experimental_local_results, run(batch)), strict=True
@@ -291,7 +335,7 @@ class Fitting:
                     np.logical_or.at(readable, images[number], weights.numpy() > 0)
                     progress.advance(len(images[number]))
                     number += 1
-        return Inputs(values, readable)
+        return part.feed(self.cluster, Inputs(values, readable))
 
     def _distributed(self, make: Any) -> Any:
         return self.cluster.strategy.distribute_datasets_from_function(lambda _context: make())

@@ -8,6 +8,10 @@
     <tag>/explore/                                      plots, report, recommended input size
     <tag>/models/<run>/                                 model, metrics, report
     <tag>/models/LATEST                                 the name of the newest complete run
+    <tag>/packed/<name>/<part>-<n>-of-<n>.tfrecord      resized images of the train split
+    <tag>/packed/<name>/<part>-<n>-of-<n>.json          what such a shard holds
+    <tag>/packed/<name>/index.json                      all shards, and completion marker
+    <tag>/packed/LATEST                                 the name of the newest complete pack
     .shared/<2 digits>/<digest>.json                    which image a post has, for other tags
 
 `<tag>` is percent-encoded where a key or a path would break.
@@ -28,6 +32,7 @@ Label = Literal["positive", "negative"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 LABELS: tuple[Label, ...] = get_args(Label)
 PartKind = Literal["part", "failed", "curated"]
+PartName = Literal["train", "validation"]  # of the train split
 
 # What S3 calls safe, less the star and the slash: also good in file names and in a shell's path.
 _SAFE = frozenset((string.ascii_letters + string.digits + "!-_.'()").encode())
@@ -151,6 +156,31 @@ class Layout:
         """The pointer to the newest complete run."""
         return self.root + "models/LATEST"
 
+    def packed(self, name: str, file: str = "") -> str:
+        """Return the key of a file of a pack; by default its folder.
+
+        Raises:
+            UsageError: if `name` cannot be a pack's name.
+
+        """
+        return f"{self.root}packed/{checked_run(name, option='--packed')}/{file}"
+
+    def shard(
+        self,
+        name: str,
+        part: PartName,
+        index: int,
+        count: int,
+        ext: Literal["tfrecord", "json"] = "tfrecord",
+    ) -> str:
+        """Return the key of a part's `index`-th of `count` shards, from 0, or of its note."""
+        return self.packed(name, f"{part}-{index:05}-of-{count:05}.{ext}")
+
+    @property
+    def latest_packed(self) -> str:
+        """The pointer to the newest complete pack."""
+        return self.root + "packed/LATEST"
+
 
 def shared(digest: str) -> str:
     """Return the key of the note that tells which stored image a post has.
@@ -160,8 +190,8 @@ def shared(digest: str) -> str:
     return f".shared/{digest[:2]}/{digest}.json"
 
 
-def checked_run(name: str) -> str:
-    """Return a run's name.
+def checked_run(name: str, option: str = "--run") -> str:
+    """Return a run's name, or a pack's.
 
     Raises:
         UsageError: if it is not letters, digits, dots, dashes and underscores, 100 at most.
@@ -169,8 +199,8 @@ def checked_run(name: str) -> str:
     """
     if not _RUN_NAME.fullmatch(name) or name.lower() == "latest":
         raise UsageError(
-            f"--run {name[:100]!r}: use letters, digits, '.', '-' and '_', beginning with a letter "
-            "or digit, 100 at most, and not 'latest'"
+            f"{option} {name[:100]!r}: use letters, digits, '.', '-' and '_', beginning with a "
+            "letter or digit, 100 at most, and not 'latest'"
         )
     return name
 

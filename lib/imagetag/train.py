@@ -26,11 +26,12 @@ from imagetag.errors import InputError, TransientError, UsageError
 from imagetag.exploration import input_size
 from imagetag.export import is_exported, store_export
 from imagetag.feed import DecodedImages
-from imagetag.fit import Fitting, OptimizerName, Part, Phase, Recipe, digest_of
+from imagetag.fit import Batches, Fitting, Images, OptimizerName, Part, Phase, Recipe, digest_of
 from imagetag.layout import LABELS, Label, Layout, PartName, checked_run
 from imagetag.log import get_logger
 from imagetag.manifest import Dataset, Row, load_dataset, read_rows
 from imagetag.models import build_model, can_be_pretrained, with_resizing
+from imagetag.packed import Packed, PackedFeed, load_packed
 from imagetag.plan import Plan
 from imagetag.runs import Run, load_model, load_run, versions
 from imagetag.schedule import ScheduleName
@@ -58,6 +59,7 @@ class Training(BaseModel):
     fine_tune_rate: float | None = None
     image_size: str = "auto"
     resize: Resize = "letterbox"
+    packed: str = "no"
     batch_size: int = 16
     epochs: int = 50
     patience: int = 5
@@ -191,7 +193,14 @@ def find_target(storage: Storage, tag: str, training: Training, run: str | None)
     """
     dataset = load_dataset(storage, tag)
     training = _settled(training)
-    size = input_size(storage, tag, training.image_size)
+    if training.packed == "no":
+        size = input_size(storage, tag, training.image_size)
+    else:
+        packed = load_packed(storage, tag, training.packed)
+        training = training.model_copy(update={"packed": packed.name})
+        auto = training.image_size == "auto"
+        size = packed.image_size if auto else input_size(storage, tag, training.image_size)
+        packed.check_fits(dataset, size, training.resize, training.validation_fraction)
     name = checked_run(run) if run else _run_name(training, size, dataset)
     return Target(storage, name, training, size, dataset)
 
@@ -207,7 +216,6 @@ class _Making:
         target, training, means = self.target, self.target.training, self.means
         keras.utils.clear_session()  # of the tag before
         keras.utils.set_random_seed(training.seed)
-        rows = _parts(target, self.storage)
         weights = _weights(training.weights, means.cache_folder / "weights")
         batch = self._global_batch()
         with self.cluster.strategy.scope(), precision(training.mixed_precision):
@@ -221,7 +229,8 @@ class _Making:
         phases = _phases(training)
         means.cache_folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="imagetag-train-") as scratch:
-            parts, counts = self._inputs(rows, batch)
+            inputs = self._fetched if training.packed == "no" else self._packed
+            parts, counts = inputs(batch)
             get_logger().info(
                 "training",
                 run=target.run,
@@ -240,7 +249,7 @@ class _Making:
                 parts["validation"],
                 self.cluster,
                 checkpoints,
-                _digest([self._identity(), batch, digest_of(model) if weights else ""]),
+                _digest([*self._identity(batch), digest_of(model) if weights else ""]),
             )
             if not means.resume and self.cluster.is_chief:
                 checkpoints.clear()
@@ -263,11 +272,25 @@ class _Making:
             raise UsageError(f"--micro-batch {micro} must divide --batch-size {each}")
         return each * int(self.cluster.strategy.num_replicas_in_sync)
 
-    def _inputs(
-        self, rows: dict[PartName, list[Row]], batch: int
-    ) -> tuple[dict[PartName, Part], dict[PartName, dict[Label, int]]]:
+    def _packed(self, batch: int) -> tuple[dict[PartName, Part], dict[PartName, dict[Label, int]]]:
+        """Let this worker's shards be streamed, and count what is in all of them."""
+        target = self.target
+        tag, training = target.dataset.tag, target.training
+        packed = load_packed(self.storage, tag, training.packed)
+        names: tuple[PartName, ...] = ("train", "validation")
+        counts = {part: packed.images(part) for part in names}
+        _check_counts(tag, counts)
+        folder = self.means.cache_folder
+        parts: dict[PartName, Part] = {
+            part: _Streamed(self.storage, packed, part, batch, training.seed, folder)
+            for part in names
+        }
+        return parts, counts
+
+    def _fetched(self, batch: int) -> tuple[dict[PartName, Part], dict[PartName, dict[Label, int]]]:
         """Fetch this worker's share of the images, and count all that are there."""
         target, means = self.target, self.means
+        rows = _parts(target, self.storage)
         each = batch // self.cluster.workers
         places = slice(self.cluster.worker * each, (self.cluster.worker + 1) * each)
         targets = {part: np.array([_target(row) for row in rows[part]]) for part in rows}
@@ -295,7 +318,7 @@ class _Making:
         }
         # Both parts share the cache, each by its number of images.
         total = sum(map(len, mine.values()))
-        parts = {}
+        parts: dict[PartName, Part] = {}
         for part, plan in plans.items():
             share = len(mine[part]) / total
             source = DecodedImages(
@@ -306,7 +329,7 @@ class _Making:
                 disk=int(means.cache_bytes * share),
                 folder=means.cache_folder,
             )
-            parts[part] = Part(source, targets[part], plan)
+            parts[part] = Images(source, targets[part], plan)
         return parts, counts
 
     def _checkpoints(self) -> Checkpoints:
@@ -338,10 +361,13 @@ class _Making:
             checkpoint_seconds=means.checkpoint_seconds,
         )
 
-    def _identity(self) -> list[object]:
+    def _identity(self, batch: int) -> list[object]:
+        """Return what a checkpoint must have in common with a training that goes on from it."""
         target = self.target
         settings = target.training.model_dump(exclude={"image_size"})
-        return [settings, target.size, target.dataset.fingerprint]
+        # Streamed batches depend on how many workers share the shards.
+        workers = 0 if target.training.packed == "no" else self.cluster.workers
+        return [settings, target.size, target.dataset.fingerprint, batch, workers]
 
     def _result(
         self,
@@ -416,6 +442,33 @@ class _Making:
         )
 
 
+@dataclass(frozen=True)
+class _Streamed:
+    """A part of a pack, of which each worker streams its shards."""
+
+    storage: Storage
+    packed: Packed
+    part: PartName
+    batch: int
+    seed: int
+    folder: Path
+
+    def feed(self, cluster: Cluster) -> Batches:
+        """Return this worker's batches."""
+        return PackedFeed(
+            self.storage,
+            self.packed.parts[self.part],
+            self.packed.image_size,
+            self.packed.resize,
+            batch=self.batch,
+            seed=self.seed,
+            shuffle=self.part == "train",
+            worker=(cluster.worker, cluster.workers),
+            replicas=cluster.replicas,
+            folder=self.folder,
+        )
+
+
 def _complete(storage: Storage, run: Run, means: Means) -> None:
     """Add to a complete run what it was made without, or what a kill came before."""
     if means.export and not is_exported(storage, run.tag, run.run):
@@ -434,7 +487,8 @@ def _phases(training: Training) -> list[Phase]:
     rate = training.learning_rate or 0.0
     if training.freeze_backbone == "no":
         return [Phase("all", "all", training.epochs, rate)]
-    phases = [Phase("head", 0, training.epochs, rate, on_features=not training.augment)]
+    still = not training.augment and training.packed == "no"
+    phases = [Phase("head", 0, training.epochs, rate, on_features=still)]
     if training.fine_tune_blocks:
         phases.append(
             Phase(

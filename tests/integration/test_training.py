@@ -39,7 +39,7 @@ from imagetag.dataset import load_pixels
 from imagetag.distribute import Cluster
 from imagetag.exploration import load_exploration
 from imagetag.feed import Arrays as Inputs
-from imagetag.fit import Fitting, Part, Phase, Recipe
+from imagetag.fit import Fitting, Images, Phase, Recipe
 from imagetag.layout import Label, Layout
 from imagetag.manifest import Dataset, Row, summarize, write_part
 from imagetag.metrics import Evaluation
@@ -645,11 +645,11 @@ def constant_model(size: tuple[int, int] = (1, 1)) -> keras.Model:
 def fit(
     model: keras.Model, labels: list[int], validation: list[int], folder: Path, **changes: Any
 ) -> list[dict[str, float]]:
-    def part(targets: list[int], shuffle: bool) -> Part:
+    def part(targets: list[int], shuffle: bool) -> Images:
         column = np.array(targets)
         there = np.ones(len(targets), np.bool_)
         source = Inputs(np.zeros((len(targets), 1, 1, 3), np.float32), there)
-        return Part(source, column, Plan(column, 8, 1, shuffle=shuffle))
+        return Images(source, column, Plan(column, 8, 1, shuffle=shuffle))
 
     storage = LocalStorage(folder)
     recipe = Recipe(**{"objective": Objective(), "patience": 20, **changes})

@@ -1,4 +1,4 @@
-"""From storage to batches: each image once, in its shape, with its label, and decoded once."""
+"""From storage to pixels: a local copy, and one way from a file to the input."""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ import hashlib
 import io
 import secrets
 import threading
-from collections import Counter
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import boto3
-import keras
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps, JpegImagePlugin
 from structlog.testing import capture_logs
 
-from imagetag import dataset
-from imagetag.dataset import Sample, Size, batches, load_pixels, sync
+from imagetag.dataset import Resize, Size, load_pixels, sync
 from imagetag.images import BadImage
 from imagetag.layout import Layout
 from imagetag.manifest import Row
@@ -29,6 +24,9 @@ from imagetag.storage import LocalStorage, Storage, open_storage
 TAG = "re:zero"
 GREY = (128, 128, 128)
 SIZE = (8, 10)
+MODES = get_args(Resize)
+SIZES = [(32, 32), (24, 40), (67, 72)]
+SHAPES = [(1, 1), (1, 5000), (5000, 1), (3, 7), (31, 97), (40, 24), (640, 480), (333, 1000)]
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -50,12 +48,8 @@ def scene(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def plain(number: int) -> bytes:
-    """A picture of one colour, by which `number_of` knows it again."""
+    """A picture of one colour, another for each number."""
     return encoded(Image.new("RGB", (SIZE[1], SIZE[0]), (number % 256, number // 256, 77)))
-
-
-def number_of(pixels: Any) -> int:
-    return int(pixels[0, 0, 0]) + 256 * int(pixels[0, 0, 1])
 
 
 def make_row(data: bytes, number: int, **changes: Any) -> Row:
@@ -80,17 +74,17 @@ def make_row(data: bytes, number: int, **changes: Any) -> Row:
 # ---- one way from a file to pixels
 
 
-@pytest.mark.parametrize("size", [(32, 32), (24, 40), (67, 72)])
-@pytest.mark.parametrize(
-    ("width", "height"),
-    [(1, 1), (1, 5000), (5000, 1), (3, 7), (31, 97), (40, 24), (640, 480), (333, 1000)],
-)
-def test_any_shape_is_letterboxed_with_its_aspect_kept(width: int, height: int, size: Size) -> None:
-    pixels = load_pixels(encoded(Image.new("RGB", (width, height), (250, 240, 10))), size)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("width", "height"), [*SHAPES, (900, 21), (601, 9)])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_any_shape_is_letterboxed_with_its_aspect_kept(
+    kind: str, width: int, height: int, size: Size
+) -> None:
+    pixels = load_pixels(encoded(Image.new("RGB", (width, height), (255, 255, 255)), kind), size)
 
     assert pixels.shape == (*size, 3)
     assert pixels.dtype == np.uint8
-    rows, columns = np.nonzero((pixels == (250, 240, 10)).all(axis=2))
+    rows, columns = np.nonzero((pixels == (255, 255, 255)).all(axis=2))
     top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
     # It fills one side, and the other as its aspect wants, to half a pixel.
     scale = min(size[0] / height, size[1] / width)
@@ -105,13 +99,99 @@ def test_any_shape_is_letterboxed_with_its_aspect_kept(width: int, height: int, 
     assert len(rows) == (bottom - top) * (right - left)
 
 
-def inside(pixels: Any, picture: Image.Image) -> tuple[Any, Any]:
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("width", "height"), SHAPES)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("resize", ["crop", "stretch"])
+def test_any_shape_fills_all_if_it_is_cropped_or_stretched(
+    resize: Resize, kind: str, width: int, height: int, size: Size
+) -> None:
+    data = encoded(Image.new("RGB", (width, height), (255, 255, 255)), kind)
+    pixels = load_pixels(data, size, resize)
+    assert pixels.shape == (*size, 3)
+    assert pixels.dtype == np.uint8
+    assert (pixels == 255).all()
+
+
+def test_no_mode_is_letterbox() -> None:
+    data = encoded(scene(90, 70))
+    np.testing.assert_array_equal(load_pixels(data, SIZE), load_pixels(data, SIZE, "letterbox"))
+
+
+def gradients(width: int, height: int) -> Image.Image:
+    """A picture whose red tells how far right a pixel is, and whose green how far down."""
+    across = np.linspace(0, 255, width)[None, :].repeat(height, axis=0)
+    down = np.linspace(0, 255, height)[:, None].repeat(width, axis=1)
+    values = np.stack([across, down, np.full_like(down, 128)], axis=2)
+    return Image.fromarray(values.round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (20, 64), (64, 20)])
+@pytest.mark.parametrize(("width", "height"), [(256, 96), (257, 99), (255, 1100)])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_crop_shows_the_middle_with_its_aspect_kept(
+    kind: str, width: int, height: int, size: Size
+) -> None:
+    options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    data = encoded(gradients(width, height), kind, **options)
+    pixels = load_pixels(data, size, "crop").astype(float)
+    scale = max(size[0] / height, size[1] / width)
+    for axis, (side, whole) in enumerate([(size[0], height), (size[1], width)]):
+        place = whole / 2 + (np.arange(side) + 0.5 - side / 2) / scale
+        expected = (place - 0.5) / (whole - 1) * 255
+        found = pixels[..., 1 - axis].mean(axis=1 - axis)
+        levels_a_pixel = 255 / (whole - 1) / scale
+        # A JPEG decoded smaller ends in a pixel that is not all picture.
+        pixels_off = 1.0 if kind == "JPEG" else 0.15
+        assert np.abs(found - expected)[1:-1].max() < max(1.2, pixels_off * levels_a_pixel)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 5000), (5000, 1), (3, 7), (97, 61)])
+def test_a_crop_is_that_of_pillow(width: int, height: int, size: Size) -> None:
+    picture = scene(width, height)
+    expected = ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.BILINEAR)
+    difference = load_pixels(encoded(picture), size, "crop") - np.asarray(expected).astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(48, 64), (64, 20)])
+@pytest.mark.parametrize(("width", "height"), [(500, 400), (900, 1500), (1500, 70)])
+def test_a_large_crop_is_that_of_pillow(width: int, height: int, size: Size) -> None:
+    picture = scene(width, height)
+    expected = ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.BILINEAR)
+    difference = np.abs(load_pixels(encoded(picture), size, "crop") - np.asarray(expected, int))
+    assert difference.mean() < 0.5
+    assert difference.max() < 24  # at a sharp edge
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 5000), (5000, 1), (97, 61), (900, 1500)])
+def test_a_stretch_is_the_resize_of_pillow(width: int, height: int, size: Size) -> None:
+    picture = scene(width, height)
+    expected = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    np.testing.assert_array_equal(load_pixels(encoded(picture), size, "stretch"), expected)
+
+
+@pytest.mark.parametrize("resize", MODES)
+def test_a_line_of_millions_of_pixels_is_fitted_without_drawing_what_is_cut(resize: Resize) -> None:
+    # All of it at a size that fills the input would be a picture of 10^11 pixels.
+    for width, height in [(1, 20_000_003), (20_000_003, 1)]:
+        data = encoded(Image.new("L", (width, height), 255), compress_level=1)
+        pixels = load_pixels(data, (64, 72), resize)
+        assert pixels.shape == (64, 72, 3)
+        assert (pixels >= 250).all() == (resize != "letterbox")
+
+
+def inside(
+    pixels: Any, picture: Image.Image, by: Image.Resampling = Image.Resampling.BILINEAR
+) -> tuple[Any, Any]:
     """The picture's part of the pixels, and what Pillow's antialiased resize makes of it."""
     height, width = pixels.shape[:2]
     scale = min(height / picture.height, width / picture.width)
     box = round(picture.width * scale), round(picture.height * scale)
     left, top = (width - box[0]) // 2, (height - box[1]) // 2
-    expected = np.asarray(picture.resize(box, Image.Resampling.BILINEAR)).astype(int)
+    expected = np.asarray(picture.resize(box, by)).astype(int)
     return pixels[top : top + box[1], left : left + box[0]].astype(int), expected
 
 
@@ -131,9 +211,93 @@ def test_a_jpeg_decoded_at_a_part_of_its_size_looks_as_in_full(
     width: int, height: int, size: Size
 ) -> None:
     data = encoded(scene(width, height), "JPEG", quality=92)
-    ours, expected = inside(load_pixels(data, size), Image.open(io.BytesIO(data)).convert("RGB"))
+    # Where the decoder does it all, its means of blocks are what is seen.
+    exact = (width, height, size) == (160, 120, (100, 20))
+    by = Image.Resampling.BOX if exact else Image.Resampling.BILINEAR
+    full = Image.open(io.BytesIO(data)).convert("RGB")
+    ours, expected = inside(load_pixels(data, size), full, by)
     assert np.abs(ours - expected).mean() < 1.5
     assert np.quantile(np.abs(ours - expected), 0.99) < 16
+
+
+def oriented(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif.tobytes()
+
+
+@pytest.fixture
+def decoded_sizes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Note the (width, height), as stored, at which JPEGs are decoded."""
+    sizes: list[tuple[int, int]] = []
+    load = JpegImagePlugin.JpegImageFile.load
+
+    def noting(image: JpegImagePlugin.JpegImageFile) -> Any:
+        if not sizes or sizes[-1] != image.size:
+            sizes.append(image.size)
+        return load(image)
+
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", noting)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("stored", "orientation", "size", "resize", "decoded_at"),
+    [
+        ((1000, 1500), 1, (300, 200), "letterbox", (250, 375)),
+        ((1000, 1500), 3, (300, 200), "letterbox", (250, 375)),
+        ((1500, 1000), 6, (300, 200), "letterbox", (375, 250)),
+        ((1500, 1000), 5, (300, 200), "crop", (375, 250)),
+        ((1500, 1000), 8, (300, 200), "stretch", (375, 250)),
+        ((1600, 1200), 1, (200, 200), "letterbox", (200, 150)),
+        ((1600, 1200), 1, (200, 200), "crop", (400, 300)),
+        ((1600, 1200), 1, (200, 200), "stretch", (400, 300)),
+        ((1600, 1200), 1, (150, 200), "stretch", (200, 150)),
+        ((1600, 1200), 7, (150, 200), "stretch", (400, 300)),
+        ((1607, 1600), 1, (200, 200), "crop", (201, 200)),
+        ((1600, 1607), 1, (200, 200), "crop", (200, 201)),
+        ((1599, 1200), 1, (150, 200), "stretch", (400, 300)),
+        ((400, 600), 1, (300, 200), "letterbox", (200, 300)),
+        ((399, 600), 1, (300, 200), "stretch", (399, 600)),
+        ((30, 20), 1, (300, 200), "letterbox", (30, 20)),
+        ((1, 5000), 1, (100, 100), "letterbox", (1, 5000)),
+        ((1, 5000), 1, (100, 100), "crop", (1, 5000)),
+        ((8, 5000), 1, (100, 100), "letterbox", (1, 625)),
+    ],
+)
+def test_a_jpeg_is_decoded_as_small_as_what_is_shown_of_it_allows(
+    stored: tuple[int, int],
+    orientation: int,
+    size: Size,
+    resize: Resize,
+    decoded_at: tuple[int, int],
+    decoded_sizes: list[tuple[int, int]],
+) -> None:
+    data = encoded(Image.new("RGB", stored, (250, 240, 10)), "JPEG", exif=oriented(orientation))
+    assert load_pixels(data, size, resize).shape == (*size, 3)
+    assert decoded_sizes == [decoded_at]
+
+
+def test_a_jpeg_of_broken_exif_is_decoded_as_an_upright_one(
+    decoded_sizes: list[tuple[int, int]],
+) -> None:
+    data = encoded(Image.new("RGB", (1000, 1500)), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
+    load_pixels(data, (300, 200))
+    assert decoded_sizes == [(250, 375)]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("resize", MODES)
+def test_a_picture_that_exif_turns_is_fitted_after_that(
+    resize: Resize, kind: str, orientation: int
+) -> None:
+    data = encoded(gradients(700, 500), kind, exif=oriented(orientation))
+    turned = ImageOps.exif_transpose(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert turned.size == ((500, 700) if orientation > 4 else (700, 500))
+    for size in [(50, 64), (64, 20)]:
+        expected = load_pixels(encoded(turned), size, resize).astype(int)
+        assert np.abs(load_pixels(data, size, resize) - expected).mean() < 1
 
 
 def test_a_path_and_its_bytes_give_the_same(tmp_path: Path) -> None:
@@ -247,154 +411,3 @@ def test_downloads_are_under_way_at_once_and_no_more_than_asked(tmp_path: Path) 
     samples = sync(storage, TAG, rows_of(images), tmp_path / "cache", concurrency=4)
     assert len(samples) == 12
     assert most == 4
-
-
-# ---- the Keras generators
-
-
-@pytest.fixture
-def make_samples(tmp_path: Path) -> Callable[[int], list[Sample]]:
-    """Make samples of plain pictures; every third is positive."""
-
-    def make(count: int) -> list[Sample]:
-        samples = []
-        for number in range(count):
-            data = plain(number)
-            path = tmp_path / f"{number}.png"
-            path.write_bytes(data)
-            samples.append(Sample(make_row(data, number), path))
-        return samples
-
-    return make
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Count how often each file is decoded."""
-    counts: Counter[str] = Counter()
-
-    def counting(source: bytes | Path, size: Size) -> Any:
-        counts[Path(str(source)).name] += 1
-        return load_pixels(source, size)
-
-    monkeypatch.setattr(dataset, "load_pixels", counting)
-    return counts
-
-
-def generator(samples: Sequence[Sample], **changes: Any) -> Any:
-    options: dict[str, Any] = {"batch_size": 4, "shuffle_seed": None, "cache": ""}
-    return batches(samples, SIZE, **{**options, **changes})
-
-
-def epoch(batched: Any) -> list[int]:
-    """The numbers of one epoch's images, in order; each has its label and its own pixels."""
-    numbers = []
-    for pixels, targets in batched.as_numpy_iterator():
-        for image, target in zip(pixels, targets, strict=True):
-            number = number_of(image)
-            assert target == [float(number % 3 == 0)]
-            assert (image == image[0, 0]).all()
-            numbers.append(number)
-    return numbers
-
-
-def test_batches_have_their_shapes_and_a_smaller_last_one(
-    make_samples: Callable[[int], list[Sample]],
-) -> None:
-    found = list(generator(make_samples(10)).as_numpy_iterator())
-    assert [pixels.shape for pixels, _ in found] == [(4, 8, 10, 3), (4, 8, 10, 3), (2, 8, 10, 3)]
-    assert [targets.shape for _, targets in found] == [(4, 1), (4, 1), (2, 1)]
-    assert {(pixels.dtype.name, targets.dtype.name) for pixels, targets in found} == {
-        ("uint8", "float32")
-    }
-
-
-def test_without_a_seed_the_order_is_kept(make_samples: Callable[[int], list[Sample]]) -> None:
-    samples = make_samples(11)
-    Random(1).shuffle(samples)
-    batched = generator(samples)
-    expected = [sample.row.post_id for sample in samples]
-    assert epoch(batched) == expected
-    assert epoch(batched) == expected
-
-
-@pytest.mark.parametrize("waiting", [1024, 5])
-def test_each_epoch_has_every_image_once_in_another_order(
-    waiting: int, make_samples: Callable[[int], list[Sample]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dataset, "_SHUFFLE_IMAGES", waiting)
-    batched = generator(make_samples(30), shuffle_seed=3)
-    epochs = [epoch(batched) for _ in range(4)]
-    for numbers in epochs:
-        assert sorted(numbers) == list(range(30))
-    assert len({tuple(numbers) for numbers in [*epochs, range(30)]}) == 5
-
-
-def test_the_same_seed_gives_the_same_orders_and_another_gives_others(
-    make_samples: Callable[[int], list[Sample]],
-) -> None:
-    def orders(seed: int) -> list[list[int]]:
-        keras.utils.set_random_seed(9)
-        batched = generator(samples, shuffle_seed=seed)
-        return [epoch(batched) for _ in range(3)]
-
-    samples = make_samples(30)
-    assert orders(5) == orders(5)
-    assert orders(5)[0] != orders(6)[0]
-
-
-def test_few_large_images_wait_to_be_drawn_from(
-    make_samples: Callable[[int], list[Sample]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    samples, image_bytes = make_samples(40), SIZE[0] * SIZE[1] * 3
-    monkeypatch.setattr(dataset, "_SHUFFLE_BYTES", image_bytes)
-    fed = epoch(generator(samples, shuffle_seed=3))
-    monkeypatch.setattr(dataset, "_SHUFFLE_BYTES", 4 * image_bytes)
-    drawn = epoch(generator(samples, shuffle_seed=3))
-    assert drawn != fed
-    # With four that wait, none comes more than three places before its turn.
-    assert max(fed.index(number) - drawn.index(number) for number in fed) == 3
-
-
-@pytest.mark.parametrize("seed", [None, 3])
-def test_a_cache_in_a_file_and_one_in_memory_give_the_same_decoded_once(
-    seed: int | None,
-    make_samples: Callable[[int], list[Sample]],
-    decoded: Counter[str],
-    tmp_path: Path,
-) -> None:
-    samples = make_samples(21)
-    results = []
-    for cache in ("", str(tmp_path / "cache")):
-        keras.utils.set_random_seed(9)
-        decoded.clear()
-        batched = generator(samples, shuffle_seed=seed, cache=cache)
-        results.append([epoch(batched) for _ in range(3)])
-        assert decoded == {sample.path.name: 1 for sample in samples}
-    assert results[0] == results[1]
-
-
-def test_what_cannot_be_decoded_is_left_out_with_a_warning_once(
-    make_samples: Callable[[int], list[Sample]],
-) -> None:
-    samples = make_samples(12)
-    samples[2].path.write_bytes(b"no picture")
-    samples[7].path.write_bytes(samples[7].path.read_bytes()[:50])
-    samples[9].path.unlink()
-    batched = generator(samples)
-    with capture_logs() as logs:
-        assert epoch(batched) == epoch(batched) == [0, 1, 3, 4, 5, 6, 8, 10, 11]
-    assert sorted((line["log_level"], line["event"], line["file"]) for line in logs) == [
-        ("warning", "left out", str(samples[number].path)) for number in (2, 7, 9)
-    ]
-
-
-@pytest.mark.parametrize("count", range(1, 12))
-def test_no_replica_gets_nothing_of_a_batch(
-    count: int, make_samples: Callable[[int], list[Sample]]
-) -> None:
-    batched = generator(make_samples(count), batch_size=8, replicas=4)
-    assert all(len(pixels) % 4 == 0 for pixels, _ in batched.as_numpy_iterator())
-    numbers = epoch(batched)
-    assert set(numbers) == set(range(count))
-    assert len(numbers) - count < 4

@@ -25,7 +25,10 @@ SIDES = {
     ),
     "data": "augment curate dataset exploration explore metrics",
     "drawing": "plots report",
-    "model": "distribute evaluate export models predict quiet runs train",
+    "model": (
+        "card distribute evaluate export models pack packed predict quiet rendezvous runs "
+        "tensorboard train"
+    ),
 }
 MAY_IMPORT = {
     "shared": {"shared"},

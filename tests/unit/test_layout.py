@@ -70,6 +70,11 @@ def test_nothing_of_a_tag_lies_outside_its_folder(tag: str) -> None:
         layout.explore("report.html"),
         layout.run("r1", "model.keras"),
         layout.part("part", MD5),
+        layout.packed("p1"),
+        layout.packed("p1", "index.json"),
+        layout.shard("p1", "train", 0, 1),
+        layout.shard("p1", "train", 0, 1, "json"),
+        layout.latest_packed,
     ]
     keys += [layout.images(split, label) for split in SPLITS for label in LABELS]
     for key in keys:
@@ -101,6 +106,12 @@ def test_the_layout_is_the_one_that_is_documented() -> None:
     assert layout.explore("report.html") == "fate%2Fstay_night/explore/report.html"
     assert layout.run("r1", "model.keras") == "fate%2Fstay_night/models/r1/model.keras"
     assert layout.latest == "fate%2Fstay_night/models/LATEST"
+    packed = "fate%2Fstay_night/packed"
+    assert layout.packed("p1", "index.json") == f"{packed}/p1/index.json"
+    assert layout.shard("p1", "train", 3, 12) == f"{packed}/p1/train-00003-of-00012.tfrecord"
+    note = layout.shard("p1", "validation", 0, 1, "json")
+    assert note == f"{packed}/p1/validation-00000-of-00001.json"
+    assert layout.latest_packed == f"{packed}/LATEST"
 
 
 def test_the_label_folders_of_x_and_not_x_never_meet() -> None:
@@ -208,3 +219,5 @@ def test_any_other_name_of_a_run_is_refused(name: str) -> None:
         checked_run(name)
     with pytest.raises(UsageError, match="--run"):
         Layout("asuka").run(name, "model.keras")
+    with pytest.raises(UsageError, match="--packed"):
+        Layout("asuka").packed(name)

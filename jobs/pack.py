@@ -1,0 +1,63 @@
+"""The pack job: each tag's train split as shards of resized images, to stream in training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from imagetag.job import for_each_tag, run_job, share_memory_among_threads
+from imagetag.quiet import quiet_imports
+from imagetag.settings import TagSettings
+from imagetag.storage import open_storage
+
+
+class PackSettings(TagSettings):
+    """Options of `imagetag pack`."""
+
+    image_size: str = Field(
+        "auto", description="input size, HEIGHTxWIDTH in pixels; auto is what explore recommended"
+    )
+    resize: Literal["letterbox", "crop", "stretch"] = Field(
+        "letterbox",
+        description="how images are fitted into it: with grey bars, cut on both sides, or without "
+        "keeping their aspect",
+    )
+    validation_fraction: float = Field(
+        0.2, gt=0, lt=1, description="share of the train split that is held out for validation"
+    )
+    jpeg_quality: int = Field(95, ge=1, le=100, description="of the packed images")
+    shard_bytes: int = Field(
+        64 << 20,
+        ge=1024,
+        description="about how large a shard is; each worker of a training needs one at least",
+    )
+    seed: int = Field(1, ge=0, lt=2**31, description="of the order of the images")
+    concurrency: int = Field(16, ge=1, le=256, description="images read and resized at once")
+
+
+def work(settings: PackSettings) -> None:
+    """Pack each tag of this shard."""
+    settings.my_tags()  # wrong tags are known before TensorFlow has started
+    share_memory_among_threads()
+    storage = open_storage(settings.storage, settings.concurrency)
+
+    with quiet_imports():  # TensorFlow: not for --help
+        from imagetag.pack import Packing, pack_tag
+
+    packing = Packing(**settings.model_dump(include=set(Packing.model_fields)))
+    for_each_tag(
+        settings,
+        lambda tag: pack_tag(storage, tag, packing, concurrency=settings.concurrency),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    return run_job("pack", str(__doc__), PackSettings, work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
