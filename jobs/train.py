@@ -80,7 +80,7 @@ class TrainSettings(TagSettings):
     )
     fine_tune_epochs: int = Field(20, ge=1, description="epochs of that at the most")
     fine_tune_rate: float | None = Field(
-        None, gt=0, description="its learning rate; by default a hundredth of the head's"
+        None, gt=0, description="its learning rate; by default 3 % of the head's"
     )
     image_size: str = Field(
         "auto", description="input size, HEIGHTxWIDTH in pixels; auto is what explore recommended"

@@ -142,7 +142,10 @@ def apply_affine(images: Any, transforms: Any) -> Any:
     count = ops.shape(images)[0] if count is None else count
     x = ops.arange(width, dtype="float32")[None, None, :]
     y = ops.arange(height, dtype="float32")[None, :, None]
-    xx, xy, offset_x, yx, yy, offset_y = (transforms[:, i, None, None] for i in range(6))
+    # Not `transforms[:, i, None, None]`: TensorFlow's graph optimizer loses those axes.
+    xx, xy, offset_x, yx, yy, offset_y = (
+        ops.reshape(transforms[:, i], (-1, 1, 1)) for i in range(6)
+    )
     from_x = ops.clip(xx * x + xy * y + offset_x, 0.0, width - 1.0)
     from_y = ops.clip(yx * x + yy * y + offset_y, 0.0, height - 1.0)
     left, top = ops.cast(from_x, "int32"), ops.cast(from_y, "int32")

@@ -160,6 +160,11 @@ class Checkpoints:
                 get_logger().warning("checkpoint left out", name=name, reason=one_line(error, 200))
         return None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is still on its way."""
+        return self._upload is not None and not self._upload.done()
+
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint to the local disk, and to storage in the background.
 

@@ -264,8 +264,7 @@ class Fitting:
                 self._sums.add(stepper.train(next(batches)))
                 state.step += 1
                 progress.advance(images)
-                late = time.monotonic() - self._saved > self.recipe.checkpoint_seconds
-                if late and self.cluster.is_chief and not stop.asked:
+                if self.cluster.is_chief and not stop.asked and self._is_time():
                     self._save()
                 self._leave_if(stop)
 
@@ -339,6 +338,11 @@ class Fitting:
 
     def _distributed(self, make: Any) -> Any:
         return self.cluster.strategy.distribute_datasets_from_function(lambda _context: make())
+
+    def _is_time(self) -> bool:
+        """Tell whether a checkpoint is due; where storage is slow, they are fewer."""
+        passed = time.monotonic() - self._saved
+        return passed > self.recipe.checkpoint_seconds and not self.checkpoints.busy
 
     def _leave_if(self, stop: _Stop) -> None:
         if stop.asked:

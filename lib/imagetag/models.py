@@ -122,7 +122,8 @@ def build_model(
 ) -> keras.Model:
     """Build a classifier of one tag.
 
-    The batch normalization of a backbone with weights stays in inference mode, also in training.
+    A backbone with weights runs as at inference, also in training: it normalizes by what it has
+    learned, not by the batch, and drops nothing.
 
     Args:
         name: one of `model_names()`.
@@ -145,7 +146,7 @@ def build_model(
     backbone = _pretrained(builder, name, size, weights)
     inputs = keras.Input((*size, 3))
     x = _preprocess(builder, inputs)
-    x = backbone(x) if weights is None else backbone(x, training=False)
+    x = backbone(x) if weights is None else _AtInference(backbone)(x)
     x = layers.GlobalAveragePooling2D(name="features", dtype="float32")(x)
     x = layers.Dropout(0.2 if dropout is None else dropout)(x)
     return keras.Model(inputs, _probability(x), name=name)
@@ -180,18 +181,22 @@ def set_trainable(model: keras.Model, blocks: int | Literal["all"]) -> None:
     would spoil it.
     """
     backbone = backbone_of(model)
-    if backbone is None or blocks == "all":
-        model.trainable = True
+    if backbone is None:
         return
-    backbone.trainable = True
-    free = {id(layer) for block in _blocks(backbone)[:blocks] for layer in block}
+    free: set[int] = set()
+    if blocks != "all":
+        free = {id(layer) for block in _blocks(backbone)[:blocks] for layer in block}
+    # One by one: to set what is set already on a whole model does not reach its layers.
     for layer in backbone.layers:
-        layer.trainable = id(layer) in free and not isinstance(layer, layers.BatchNormalization)
+        layer.trainable = blocks == "all" or (
+            id(layer) in free and not isinstance(layer, layers.BatchNormalization)
+        )
 
 
 def backbone_of(model: keras.Model) -> keras.Model | None:
     """Return the part of a model that keras.applications gave, None for AlexNet."""
-    return next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
+    parts = (getattr(layer, "backbone", layer) for layer in model.layers)
+    return next((part for part in parts if isinstance(part, keras.Model)), None)
 
 
 def _blocks(backbone: keras.Model) -> list[list[keras.layers.Layer]]:
@@ -226,12 +231,29 @@ def with_resizing(model: keras.Model, size: Size, resize: Resize) -> keras.Model
         antialias=True,
         dtype="float32",
     )(inputs)
-    return keras.Model(inputs, model(fitted), name=model.name)
+    # A Resizing layer says to what follows that this is training, unless that is told otherwise.
+    return keras.Model(inputs, model(fitted, training=False), name=model.name)
 
 
 def can_be_pretrained(name: str) -> bool:
     """Tell whether there are ImageNet weights of this model."""
     return name not in ALEXNETS
+
+
+class _AtInference(layers.Layer):
+    """Runs a backbone as it is at inference, also in training.
+
+    To call it with `training=False` is not enough: a model that is called with True passes that on.
+    It is in no saved model.
+    """
+
+    def __init__(self, backbone: keras.Model) -> None:
+        super().__init__(name=backbone.name)
+        self.backbone = backbone
+
+    def call(self, inputs: Any) -> Any:
+        """Return what the backbone does."""
+        return self.backbone(inputs, training=False)
 
 
 def _probability(x: Any) -> Any:

@@ -495,7 +495,7 @@ def _phases(training: Training) -> list[Phase]:
                 "fine-tune",
                 training.fine_tune_blocks,
                 training.fine_tune_epochs,
-                training.fine_tune_rate or rate / 100,
+                training.fine_tune_rate or rate * 0.03,
             )
         )
     return phases

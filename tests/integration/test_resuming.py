@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import jobs.explore
+import jobs.pack
 from imagetag.layout import Layout
 from imagetag.runs import Run, load_run
 from imagetag.storage import LocalStorage, open_storage
@@ -282,6 +283,20 @@ def test_in_the_second_phase_too(storage: Path, start: Start, tmp_path: Path) ->
     [resumed] = [line for line in worker.lines() if line["event"] == "resumed"]
     assert resumed["phase"] == 2
     assert_same(storage, "phases-calm", "phases-torn")
+
+
+def test_two_workers_that_stream_shards_go_on_too(storage: Path, start: Start) -> None:
+    pack = ["--storage", str(storage), "--tags", TAG, "--shard-bytes", "20000"]
+    assert jobs.pack.main([*pack, "--image-size", "72x72"]) == 0
+    options = (*SMALL, "--packed", "latest", "--batch-size", 8)
+    finish(start("stream-calm", *options, workers=2))
+    workers = start("stream-torn", *options, workers=2)
+    workers[0].wait_for("epoch", 2)
+    time.sleep(0.1)
+    workers[0].process.kill()
+    assert workers[1].wait(60) == 75
+    finish(start("stream-torn", *options, workers=2))
+    assert_same(storage, "stream-calm", "stream-torn")
 
 
 def test_when_a_worker_dies_all_leave_and_go_on_together(storage: Path, start: Start) -> None:

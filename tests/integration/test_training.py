@@ -31,6 +31,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import jobs.evaluate
 import jobs.explore
+import jobs.pack
 import jobs.predict
 import jobs.train
 from imagetag import train
@@ -549,6 +550,129 @@ def test_a_mirrored_training_is_about_as_good(
     model = keras.models.load_model(models(fresh, "two", "model.keras"))
     expected = model.predict_on_batch(load_pixels(picture, (72, 72))[None])
     assert answer == pytest.approx(expected[0].tolist(), abs=0.02)
+
+
+@pytest.mark.parametrize("resize", ["crop", "stretch"])
+def test_what_is_predicted_is_framed_as_in_training(
+    resize: Any, fresh: Path, cache: Path, pictures: Path, run: Runner
+) -> None:
+    for item in PICTURES:
+        if item.row.split == "test":
+            LocalStorage(fresh).write(key_of(item.row), item.data)
+    options = ("--resize", resize, "--image-size", "72x120", "--epochs", 2)
+    assert run("train", *on(fresh, cache), *QUICK, *options).code == 0
+    model = keras.models.load_model(models(fresh, metrics(fresh).run, "model.keras"))
+    picture = pictures / "nested" / "c.jpg"
+
+    def says(mode: Any) -> float:
+        pixels = load_pixels(picture, (72, 120), mode)[None].astype("float32")
+        return float(model.predict_on_batch(pixels)[0, 0])
+
+    ended = run("predict", "--storage", fresh, "--tag", TAG, "--input", pictures / "nested")
+    [row] = [row for row in csv.DictReader(io.StringIO(ended.stdout)) if row["file"] == "c.jpg"]
+    assert float(row["probability"]) == pytest.approx(says(resize), rel=1e-3, abs=1e-6)
+    other = says("letterbox")
+    assert abs(other - says(resize)) > 0.05 * max(other, 1 - other) * min(other, 1 - other)
+    (answer,) = served(saved_model(fresh, metrics(fresh).run), [picture])
+    assert answer == pytest.approx([says(resize)], abs=0.02)
+    assert run("evaluate", *on(fresh, cache)).code == 0
+
+
+def test_the_saved_model_takes_images_of_any_size(
+    trained: tuple[Path, Ended], pictures: Path
+) -> None:
+    storage, _ = trained
+    found = metrics(storage)
+    model = keras.models.load_model(models(storage, found.run, "model.keras"), safe_mode=True)
+    with Image.open(pictures / "nested" / "c.jpg") as image:
+        whole = np.asarray(image.convert("RGB"), "float32")[None]
+    assert whole.shape[1:3] != found.image_size
+    fitted = load_pixels(pictures / "nested" / "c.jpg", found.image_size)[None].astype("float32")
+    assert model.predict_on_batch(whole)[0, 0] == pytest.approx(
+        float(model.predict_on_batch(fitted)[0, 0]), abs=0.03
+    )
+
+
+@pytest.mark.parametrize("how", [("--mixed-precision", "yes"), ("--jit", "yes")])
+def test_how_it_is_computed_is_not_in_the_model(
+    how: tuple[str, str], fresh: Path, cache: Path, tmp_path: Path, run: Runner
+) -> None:
+    options = (*QUICK, "--no-export", "--run", "some")
+    assert run("train", *on(fresh, cache), *options, *how).code == 0
+    model = load_model(LocalStorage(fresh), metrics(fresh), tmp_path)
+    assert {layer.dtype_policy.name for layer in model.layers[-1].layers} == {"float32"}
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+    precision = metrics(fresh).settings["mixed_precision"]
+    assert precision == ("mixed_bfloat16" if "precision" in how[0] else "float32")
+    assert math.isfinite(metrics(fresh).validation["loss"])
+
+
+def test_all_that_shapes_a_training_at_once(fresh: Path, cache: Path, run: Runner) -> None:
+    ended = run(
+        *("train", *on(fresh, cache), *QUICK, "--epochs", 3, "--no-export", "--run", "all"),
+        *("--optimizer", "adamw", "--weight-decay", 0.01, "--schedule", "cosine"),
+        *("--warmup-epochs", 1, "--label-smoothing", 0.1, "--clip-norm", 1),
+        *("--class-weights", "none", "--micro-batch", 8),
+        *("--cache-memory", 0, "--cache-bytes", 300_000),
+    )
+    assert ended.code == 0
+    lines = [line for line in ended.lines if "beyond --cache-bytes" in line["event"]]
+    assert {(line["level"], line["kept"] < line["images"]) for line in lines} == {("warning", True)}
+    assert list(cache.glob("decoded-*")) == []
+    rates = [row["learning_rate"] for row in metrics(fresh).history]
+    assert rates[0] > rates[1] > rates[2] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--micro-batch", 5], "--micro-batch 5 must divide --batch-size 16"),
+        (["--freeze-backbone", "yes"], "alexnet-small has no backbone to freeze"),
+        (["--strategy", "multi-worker"], "--strategy multi-worker: give --workers"),
+        (["--workers", 2], "--worker-addresses has 0 and --workers is 2"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_one_line(
+    options: list[Any], complaint: str, fresh: Path, cache: Path, run: Runner
+) -> None:
+    ended = run("train", *on(fresh, cache), *QUICK, *options)
+    assert ended.code == 2
+    assert complaint in ended.complaint
+
+
+# ---- streamed from a pack
+
+
+def test_a_training_from_a_pack(fresh: Path, cache: Path, run: Runner) -> None:
+    ended = run("train", *on(fresh, cache), *QUICK, "--packed", "latest")
+    assert ended.code == 3
+    assert "run imagetag pack --tags red/disc first" in ended.complaint
+    assert run("pack", *on(fresh), "--image-size", "72x72", "--shard-bytes", 20_000).code == 0
+    shutil.rmtree(fresh / LAYOUT.root / "train")  # it needs none of the images themselves
+    ended = run("train", *on(fresh, cache), *QUICK, "--packed", "latest", "--no-export")
+    assert ended.code == 0
+    found = metrics(fresh)
+    assert found.image_size == (72, 72)
+    assert found.images == {
+        "train": {
+            label: sum(row.label == label for row in ROWS if row.md5 in md5s(validation=False))
+            for label in ("positive", "negative")
+        },
+        "validation": {
+            label: sum(row.label == label for row in ROWS if row.md5 in md5s(validation=True))
+            for label in ("positive", "negative")
+        },
+    }
+    again = run("train", *on(fresh, cache), *QUICK, "--packed", "latest", "--no-export")
+    assert again.events[-1] == "already trained"
+    other = run("train", *on(fresh, cache), *QUICK, "--packed", "latest", "--resize", "crop")
+    assert other.code == 2
+    assert "--resize letterbox and not crop" in other.complaint
+    [shard, *_] = (fresh / LAYOUT.root / "packed").rglob("train-*.tfrecord")
+    shard.write_bytes(shard.read_bytes()[:-5])
+    broken = run("train", *on(fresh, cache), *QUICK, "--packed", "latest", "--seed", 3)
+    assert broken.code == 3
+    assert "is damaged" in broken.complaint
 
 
 # ---- the SavedModel

@@ -458,8 +458,10 @@ def test_a_defect_ends_the_stream_rather_than_the_image(
 
     one = feed_of(make_samples(4), tmp_path)
     monkeypatch.setattr(feed, "load_pixels", broken)
-    with pytest.raises(tf.errors.OpError, match="not yours"):
+    with pytest.raises(PermissionError, match="not yours"), one.explained():
         taken(one.from_step(0, 0), 1)
+    with pytest.raises(ZeroDivisionError), one.explained():  # what is not of the generator
+        raise ZeroDivisionError
 
 
 # ---- inputs that are computed already
