@@ -23,11 +23,11 @@ SIDES = {
         "boards browser collect demo hosts http known negatives pace robots scrape selection "
         "sharing transport"
     ),
-    "data": "augment curate dataset exploration explore metrics",
+    "data": "augment curate dataset exploration explore metrics plan",
     "drawing": "plots report",
     "model": (
-        "card distribute evaluate export models pack packed predict quiet rendezvous runs "
-        "tensorboard train"
+        "card checkpoint distribute evaluate export feed fit losses models pack packed predict "
+        "quiet rendezvous runs schedule step tensorboard train"
     ),
 }
 MAY_IMPORT = {
@@ -43,6 +43,9 @@ HEAVY = {
     *("jinja2", "keras", "matplotlib", "pandas", "scipy", "seaborn", "sklearn"),
     "tensorflow",
 }
+
+# These run on any backend of Keras.
+ANY_BACKEND = ("augment", "losses", "models", "plan", "schedule")
 
 # Needed for one option alone, each an extra of its own; whoever asks for it is told if it lacks.
 EXTRAS = {"pyarrow", "selenium"}
@@ -179,6 +182,15 @@ def test_what_runs_with_scraping_reaches_nothing_heavy(name: str) -> None:
     ways = reach(name, late=True)
     heavy = [" -> ".join(ways[package]) for package in ways.keys() & HEAVY]
     assert not heavy
+
+
+@pytest.mark.parametrize("name", ANY_BACKEND)
+def test_what_runs_on_any_backend_reaches_none_of_them(name: str) -> None:
+    ways = reach(f"imagetag.{name}", late=True)
+    assert not [
+        " -> ".join(ways[backend]) for backend in ways.keys() & {"jax", "tensorflow", "torch"}
+    ]
+    assert "tensorflow" in reach("imagetag.feed", late=False)
 
 
 @pytest.mark.parametrize("name", sorted(name for name in MODULES if name.startswith("jobs")))
