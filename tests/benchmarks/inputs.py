@@ -86,7 +86,7 @@ def _bare(samples: list[Sample], ratio: int) -> Iterable[Any]:
     def decode(path: Any) -> Any:
         return tf.io.decode_jpeg(tf.io.read_file(path), channels=3, ratio=ratio)
 
-    return paths.map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(16)
+    yield from paths.map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(16)
 
 
 def _ours(batches: Iterator[Any], steps: int, augment: Callable[..., Any]) -> Iterable[Any]:

@@ -793,7 +793,7 @@ def fit(
 def test_both_labels_count_alike_however_many_there_are(tmp_path: Path) -> None:
     counts: dict[Label, int] = {"positive": 6, "negative": 18}
     weights = train._class_weights(counts)
-    assert weights == (pytest.approx(24 / 36), pytest.approx(24 / 12))
+    assert weights == pytest.approx((24 / 36, 24 / 12))
     model = constant_model()
     labels = [1] * 6 + [0] * 18
     fit(model, labels, labels, tmp_path, objective=Objective(class_weights=weights))
