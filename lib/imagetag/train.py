@@ -305,11 +305,12 @@ class _Making:
             sample.row.md5: sample
             for sample in sync(self.storage, tag, wanted, folder, means.concurrency)
         }
-        there = [
-            [rows[part][index].label for index in plan.images_at(places, counted=True)
-             if rows[part][index].md5 in samples].count(label)
-            for part, plan in plans.items() for label in LABELS
-        ]  # fmt: skip
+
+        def held(part: PartName) -> dict[Label, int]:
+            own = (rows[part][index] for index in plans[part].images_at(places, counted=True))
+            return _counts([row for row in own if row.md5 in samples])
+
+        there = [count for part in plans for count in held(part).values()]
         sums = iter(np.sum(self.cluster.gather(there), axis=0).tolist())
         counts = {part: {label: next(sums) for label in LABELS} for part in plans}
         _check_counts(tag, counts)
