@@ -19,6 +19,8 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.startswith(("IMAGETAG_", "AWS_")) or name == "JOB_COMPLETION_INDEX":
             del os.environ[name]
+    # As jobs have it; importing JAX, as Keras does where it can, would set it lower.
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
 
