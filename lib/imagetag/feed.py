@@ -11,7 +11,7 @@ import math
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -256,16 +256,21 @@ class Feed(Explaining):
             )
 
         each = self.each * int(np.prod(self._source.shape)) * np.dtype(self._source.dtype).itemsize
-        ahead = int(min(max(_AHEAD_BYTES // max(each, 1), 2), 16))
-        options = tf.data.Options()
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        return (
-            numbers.map(load, num_parallel_calls=min(ahead, _threads()), deterministic=True)
-            .prefetch(ahead)
-            .with_options(options)
-        )
+        return load_ahead(numbers, load, each)
 
 
-def _threads() -> int:
-    """Return how many processors this process may use, and one: Python itself takes a part."""
-    return len(os.sched_getaffinity(0)) + 1
+def load_ahead(dataset: tf.data.Dataset, load: Callable[..., Any], batch_bytes: int) -> Any:
+    """Return a dataset of what `load` makes of each element, made in parallel and in order.
+
+    As many are made ahead as fit into a bound, of `batch_bytes` each. What comes out is one
+    worker's already: TensorFlow must not share it among workers once more.
+    """
+    ahead = int(min(max(_AHEAD_BYTES // max(batch_bytes, 1), 2), 16))
+    threads = len(os.sched_getaffinity(0)) + 1  # Python itself takes a part of one
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return (
+        dataset.map(load, num_parallel_calls=min(ahead, threads), deterministic=True)
+        .prefetch(ahead)
+        .with_options(options)
+    )

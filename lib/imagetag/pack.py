@@ -192,11 +192,11 @@ def _images(
 
 
 def _image(row: Row, size: Size, resize: Resize) -> _Image:
-    height, width = _storedframe_of((row.height, row.width), size, resize).size
+    height, width = _stored_frame((row.height, row.width), size, resize).size
     return _Image(bytes.fromhex(row.md5), row.ext, row.label, row.bytes, height * width)
 
 
-def _storedframe_of(shape: Size, size: Size, resize: Resize) -> Frame:
+def _stored_frame(shape: Size, size: Size, resize: Resize) -> Frame:
     """Say what to store of a picture of a (height, width): fitted, or as it is if that is less.
 
     Either is fitted again when it is read, and that changes nothing of what is fitted already.
@@ -216,7 +216,7 @@ def encode_jpeg(data: bytes, size: Size, resize: Resize, quality: int) -> bytes:
         BadImage: if the file cannot be decoded.
 
     """
-    picture = load_resized(data, lambda shape: _storedframe_of(shape, size, resize))
+    picture = load_resized(data, lambda shape: _stored_frame(shape, size, resize))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()

@@ -37,7 +37,7 @@ from pydantic import (
 
 from imagetag.dataset import Resize, Size, load_pixels
 from imagetag.errors import InputError, TransientError, UsageError, one_line
-from imagetag.feed import Explaining
+from imagetag.feed import Explaining, load_ahead
 from imagetag.images import BadImage
 from imagetag.layout import LABELS, Label, Layout, PartName, checked_run
 from imagetag.log import get_logger
@@ -48,7 +48,6 @@ from imagetag.storage import ObjectNotFound, Storage
 SHUFFLE_IMAGES = 4096
 
 _SHUFFLE_BYTES = 256 << 20  # the most that encoded images that wait to be drawn may take
-_AHEAD_BYTES = 256 << 20  # the most that batches that wait for the model may take
 _MAX_INDEX = 64 << 20  # bytes; enough for 100,000 shards
 _CHUNK = 1 << 20
 _HEADER = struct.Struct("<QI")  # of a TFRecord: the length of its data, and a checksum of that
@@ -316,18 +315,10 @@ class PackedFeed(Explaining):
             return tf.ensure_shape(pixels, (self.each, *self._size, 3)), *others
 
         bytes_each = self.each * self._size[0] * self._size[1] * 3
-        ahead = min(max(_AHEAD_BYTES // bytes_each, 2), 16)
-        threads = len(os.sched_getaffinity(0)) + 1
-        options = tf.data.Options()
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        return (
-            tf.data.Dataset.from_generator(
-                lambda: self._noting_failures(self._parts(first, end)), output_signature=signature
-            )
-            .map(load, num_parallel_calls=min(ahead, threads), deterministic=True)
-            .prefetch(ahead)
-            .with_options(options)
+        parts = tf.data.Dataset.from_generator(
+            lambda: self._noting_failures(self._parts(first, end)), output_signature=signature
         )
+        return load_ahead(parts, load, bytes_each)
 
     def _decode(self, jpegs: npt.NDArray[np.object_]) -> npt.NDArray[np.uint8]:
         inputs = np.empty((self.each, *self._size, 3), np.uint8)
