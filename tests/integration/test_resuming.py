@@ -236,7 +236,8 @@ def test_a_run_goes_on_on_another_machine_as_if_undisturbed(
         worker.process.send_signal(signum)
         assert worker.wait() == (143 if signum == signal.SIGTERM else -signal.SIGKILL)
         assert not (storage / LAYOUT.run("torn", "metrics.json")).exists()
-        assert len(list((storage / LAYOUT.run("torn", "checkpoint/x")).parent.glob("*.npz"))) <= 2
+        # Two are kept; a kill may come between the third and the removal of the first.
+        assert len(list((storage / LAYOUT.run("torn", "checkpoint/x")).parent.glob("*.npz"))) <= 3
         shutil.rmtree(tmp_path / "cache-0")  # another machine
     [worker] = start("torn", *SMALL)
     finish([worker])
