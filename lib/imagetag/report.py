@@ -137,7 +137,7 @@ def exploration_page(
 ) -> str:
     """Return the page of an exploration."""
     return (
-        _environment()
+        environment()
         .get_template("explore.html")
         .render(exploration=exploration, dataset=dataset, figures=figures)
     )
@@ -163,7 +163,7 @@ def evaluation_page(
     picked = pick_galleries(predictions, threshold)
     cards = _Cards(thumbnails)
     return (
-        _environment()
+        environment()
         .get_template("evaluate.html")
         .render(
             evaluation=evaluation,
@@ -276,7 +276,7 @@ class _Cards:
             _Card(
                 row=scored.row,
                 probability=scored.probability,
-                link=_web_link(scored.row.page_url),
+                link=web_link(scored.row.page_url),
                 image=self._image(scored.row.md5),
                 veiled=scored.row.rating in _VEILED,
             )
@@ -287,7 +287,7 @@ class _Cards:
         data = self._thumbnails.get(md5)
         if data is None or len(data) * 4 // 3 > self._left:
             return None
-        uri = _data_uri(data, "image/jpeg")
+        uri = data_uri(data, "image/jpeg")
         self._left -= len(uri)
         return uri
 
@@ -305,7 +305,7 @@ def _best_first(heap: list[tuple[float, str, Scored]]) -> list[Scored]:
     return [scored for *_, scored in sorted(heap, key=lambda entry: entry[:2], reverse=True)]
 
 
-def _web_link(url: str) -> str | None:
+def web_link(url: str) -> str | None:
     """Return a URL that may be made a link: manifests are from outside, and so may be scripts."""
     try:
         parts = urlsplit(url)
@@ -315,7 +315,7 @@ def _web_link(url: str) -> str | None:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("imagetag"),
         autoescape=True,
@@ -330,12 +330,12 @@ def _environment() -> Environment:
         size=_bytes,
         shown=_shown,
         when=_when,
-        png=lambda data: _data_uri(data, "image/png"),
+        png=lambda data: data_uri(data, "image/png"),
     )
     return environment
 
 
-def _data_uri(data: bytes, media_type: str) -> str:
+def data_uri(data: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
