@@ -110,19 +110,23 @@ def _run(job: str, *options: str) -> None:
 
 
 def _summarize(storage: Path, tag: str, predictions: Path) -> None:
-    from imagetag.metrics import Evaluation  # scikit-learn: not for --help
+    from imagetag.evaluation import Evaluation  # scikit-learn: not for --help
 
     layout = Layout(tag)
     files = open_storage(str(storage))
     run = files.read(layout.latest).decode().strip()
     evaluation = Evaluation.model_validate_json(files.read(layout.run(run, "evaluation.json")))
-    metrics = evaluation.metrics
+    metrics, chosen = evaluation.metrics, evaluation.metrics.chosen
+    promise = evaluation.decision.promise
     with predictions.open(newline="") as stream:
         decisions = [row["decision"] for row in csv.DictReader(stream)]
-    precision = "none" if metrics.precision is None else f"{metrics.precision:.3f}"
+    precision = "none" if chosen.precision.value is None else f"{chosen.precision.value:.3f}"
+    assert promise is not None  # noqa: S101 - no threshold was given
+    promised = "at least" if promise.met else "cannot be promised to be"
     _say(
-        f"{tag}: test accuracy {metrics.accuracy:.3f}, precision {precision}, recall "
-        f"{metrics.recall:.3f} on {metrics.positives + metrics.negatives} pictures; found in "
+        f"{tag}: precision {promised} {promise.min_precision:g}; on "
+        f"{metrics.positives + metrics.negatives} test pictures precision {precision}, recall "
+        f"{chosen.recall.value:.3f}, accuracy {chosen.accuracy.value:.3f}; found in "
         f"{decisions.count('true')} of {len(decisions)} new ones\n"
         f"  spread       {storage / layout.explore('report.html')}\n"
         f"  evaluation   {storage / layout.run(run, 'report.html')}\n"

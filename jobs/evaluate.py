@@ -1,13 +1,15 @@
-"""The evaluate job: how good a tag's trained classifier is on its test split."""
+"""The evaluate job: how good a tag's trained classifier is, and from where on to believe it."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
+from imagetag.errors import InputError
 from imagetag.job import for_each_tag, run_job
 from imagetag.quiet import quiet_imports
 from imagetag.settings import TagSettings, cache_folder_field
@@ -18,8 +20,39 @@ class EvaluateSettings(TagSettings):
     """Options of `imagetag evaluate`."""
 
     run: str = Field("latest", description="which run's model: its name, or latest")
-    threshold: float = Field(
-        0.5, gt=0, lt=1, description="from which probability on a picture is called the tag"
+    min_precision: float = Field(
+        0.95,
+        gt=0,
+        lt=1,
+        description="the precision to promise: the threshold with the most recall for which it is "
+        "sure, judged by the validation images",
+    )
+    confidence: float = Field(0.95, gt=0, lt=1, description="how sure that must be")
+    require_promise: bool = Field(
+        False, description="end with exit code 3 where it cannot be promised; all is stored anyhow"
+    )
+    threshold: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="the probability from which on a picture is called the tag; nothing is "
+        "promised then",
+    )
+    calibration: Literal["auto", "none", "temperature", "isotonic"] = Field(
+        "auto",
+        description="how the model's probabilities are set right; auto takes what is best on "
+        "validation images",
+    )
+    prevalence: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of pictures that have the tag where the model will be used: tells the "
+        "precision to expect there",
+    )
+    suspects: bool = Field(
+        True,
+        description="look for labels that are probably wrong, which reads the train images too",
     )
     batch_size: int = Field(32, ge=1, description="images the model takes at once")
     cache_folder: Path = cache_folder_field()
@@ -33,19 +66,29 @@ def work(settings: EvaluateSettings) -> None:
 
     with quiet_imports():  # TensorFlow: not for --help
         from imagetag.evaluate import evaluate_tag
+        from imagetag.evaluation import Request
 
-    for_each_tag(
-        settings,
-        lambda tag: evaluate_tag(
+    request = Request(**settings.model_dump(include=set(Request.model_fields)))
+
+    def evaluate(tag: str) -> None:
+        evaluation = evaluate_tag(
             storage,
             tag,
             settings.run,
-            threshold=settings.threshold,
+            request,
             batch_size=settings.batch_size,
             cache_folder=settings.cache_folder,
             concurrency=settings.concurrency,
-        ),
-    )
+        )
+        promise = evaluation.decision.promise
+        if settings.require_promise and not (promise and promise.met):
+            why = promise.advice if promise else "--threshold was given"
+            raise InputError(
+                f"--min-precision {settings.min_precision:g} cannot be promised of the run "
+                f"{evaluation.run!r} of {tag!r}: {why}"
+            )
+
+    for_each_tag(settings, evaluate)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -34,6 +34,11 @@ class PackSettings(TagSettings):
         ge=1024,
         description="about how large a shard is; each worker of a training needs one at least",
     )
+    exclude_suspects: str = Field(
+        "no",
+        description="leave out negatives that look like the tag, as imagetag train does of the "
+        "same option: latest, or a run's name",
+    )
     seed: int = Field(1, ge=0, lt=2**31, description="of the order of the images")
     concurrency: int = Field(16, ge=1, le=256, description="images read and resized at once")
 

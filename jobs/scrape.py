@@ -21,7 +21,19 @@ from imagetag.job import for_each_tag, run_job, share_memory_among_threads
 from imagetag.log import get_logger
 from imagetag.scrape import Scraper
 from imagetag.selection import Negatives, Selection
-from imagetag.settings import CommaList, TagSettings, checked_tag
+from imagetag.settings import (
+    CommaList,
+    Contact,
+    TagSettings,
+    allow_private_hosts_field,
+    board_key_field,
+    board_user_field,
+    checked_tag,
+    concurrency_field,
+    contact_field,
+    ignore_robots_field,
+    max_rate_field,
+)
 from imagetag.storage import open_storage
 
 
@@ -33,12 +45,8 @@ class ScrapeSettings(TagSettings):
         description="a board by its name; ENGINE+URL; folder+PATH, a folder with a sub-folder a "
         "tag; or links+FILE, a list of URLs with tags (CSV, TSV, JSON lines, Parquet)",
     )
-    board_user: str = Field("", description="user name or id for the board's API")
-    board_key: SecretStr = Field(
-        SecretStr(""),
-        description="API key of that user; better in its variable than on the command line",
-        json_schema_extra={"default": "none"},
-    )
+    board_user: str = board_user_field()
+    board_key: SecretStr = board_key_field()
     limit: int = Field(500, ge=1, description="images of the tag")
     negatives: Negatives = Field(
         "random",
@@ -74,32 +82,19 @@ class ScrapeSettings(TagSettings):
         description="how many times as long as the shorter side the longer may be",
     )
     max_bytes: int = Field(50_000_000, ge=1000, description="largest file to download, in bytes")
-    max_rate: float = Field(
-        5.0,
-        gt=0,
-        le=1_000_000,
-        description="requests a second for the whole job, divided by --shard-count",
-    )
-    concurrency: int = Field(16, ge=1, le=256, description="downloads under way at once")
+    max_rate: float = max_rate_field()
+    concurrency: int = concurrency_field()
     per_host: int | None = Field(
         None, ge=1, description="requests under way at once to one host; by default --concurrency"
     )
-    contact: str = Field(
-        "", description="an address or URL in the user agent, for the board's owner"
-    )
-    ignore_robots: bool = Field(
-        False,
-        description="do not ask robots.txt and X-Robots-Tag: with the owner's leave, or for your "
-        "own board",
-    )
+    contact: Contact = contact_field()
+    ignore_robots: bool = ignore_robots_field()
     browser: Literal["never", "auto"] = Field(
         "never",
         description="auto: open pages that need JavaScript in headless Chromium, and go on with "
         "its cookies",
     )
-    allow_private_hosts: bool = Field(
-        False, description="connect to loopback and private addresses too: for your own board"
-    )
+    allow_private_hosts: bool = allow_private_hosts_field()
     perceptual_hash: bool = Field(
         True, description="hash each picture for curate while it is in memory"
     )
@@ -109,13 +104,6 @@ class ScrapeSettings(TagSettings):
     retry_failed: bool = Field(
         False, description="only try again the posts of complete datasets that failed"
     )
-
-    @field_validator("contact")
-    @classmethod
-    def _fits_a_header(cls, value: str) -> str:
-        if not (value.isascii() and value.isprintable()):
-            raise ValueError("take ASCII, as it goes into a header")
-        return value
 
     @field_validator("rating")
     @classmethod

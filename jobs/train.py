@@ -95,6 +95,11 @@ class TrainSettings(TagSettings):
         description="stream images from what imagetag pack has stored: latest, or a pack's name; "
         "for sets larger than this machine's disk",
     )
+    exclude_suspects: str = Field(
+        "no",
+        description="do not train on negatives that look like the tag, as imagetag evaluate found "
+        "them: latest, or the name of the run whose model it was",
+    )
     batch_size: int = Field(16, ge=1, description="images a step on each replica (each GPU)")
     micro_batch: int | None = Field(
         None,
@@ -255,7 +260,7 @@ def work(settings: TrainSettings) -> None:
         if all(target.completed() for target in targets):
             get_logger().info("already trained, all of them", tags=len(tags))
             return  # the other workers may have gone long ago
-        same = [training.model_dump(), [target.run for target in targets], settings.resume]
+        same = [training.model_dump(), [target.digest for target in targets], settings.resume]
         identity = hashlib.sha256(json.dumps(same).encode()).hexdigest()
         timeout = settings.rendezvous_timeout
         meet(addresses, settings.worker_index, identity=identity, timeout=timeout)

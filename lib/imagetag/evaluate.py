@@ -1,113 +1,397 @@
-"""Evaluate a trained model on the test split, which nothing before it has looked at."""
+"""Evaluate a trained model: choose its threshold on validation pictures, test it on the test split.
+
+Nothing before it has looked at the test split, and it decides nothing here.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
+from scipy import special
 
 from imagetag import __version__, images
-from imagetag.dataset import Sample, sync
+from imagetag.breakdown import breakdown
+from imagetag.calibration import calibrate, reliability
+from imagetag.contract import Promise, promise_precision
+from imagetag.dataset import Sample, load_pixels, sync
+from imagetag.decision import Decision, load_decision, logit_of
 from imagetag.errors import InputError
-from imagetag.layout import Layout
-from imagetag.log import get_logger
-from imagetag.manifest import load_dataset, read_rows
-from imagetag.metrics import Evaluation, Scored, binary_metrics
-from imagetag.predict import score
-from imagetag.report import evaluation_page, pick_galleries, thumbnail
+from imagetag.evaluation import (
+    Evaluation,
+    Request,
+    Scored,
+    Shown,
+    one_of_each_group,
+    predictions_table,
+    shown,
+    shown_row,
+    train_command,
+)
+from imagetag.evaluation_page import Pictures, evaluation_page, pick_galleries
+from imagetag.gradcam import GradCam, on_picture, overlay
+from imagetag.layout import LABELS, Label, Layout
+from imagetag.log import Progress, get_logger
+from imagetag.manifest import Dataset, Row, load_dataset, read_rows
+from imagetag.metrics import Answers, at_prevalence, binary_metrics
+from imagetag.report import jpeg, shrunk
 from imagetag.runs import Run, load_model, load_run
+from imagetag.scoring import Score, Scorer
+from imagetag.split import in_validation
 from imagetag.storage import ObjectNotFound, Storage
+from imagetag.suspects import Example, Part, Suspects, find_suspects, store_suspects
+
+_PREVALENCES = (0.1, 0.01, 0.001)
+_SEED = 0  # of resamples and folds
+_SUSPECTS_SHOWN = 24
+_WIDEST = 1024  # features a picture that are kept
 
 
 def evaluate_tag(
     storage: Storage,
     tag: str,
     run_name: str,
+    request: Request,
     *,
-    threshold: float,
     batch_size: int,
     cache_folder: Path,
     concurrency: int = 16,
 ) -> Evaluation:
-    """Score a tag's test split with a run's model; store the numbers, the scores and a page.
+    """Choose the threshold of a run's model, test it, and store the numbers and a page.
 
-    Beside the model: `test_predictions.csv`, `report.html`, and last `evaluation.json`.
+    Beside the model: `decision.json`, which predict goes by, `suspects.json`,
+    `validation_predictions.csv`, `test_predictions.csv`, `report.html`, and last `evaluation.json`.
 
     Args:
         storage: has the dataset and the model.
         tag: which.
         run_name: of the run, or `latest`.
-        threshold: a picture of at least this probability is called positive.
+        request: what is wanted.
         batch_size: pictures the model takes at once.
         cache_folder: local copies of images.
         concurrency: downloads under way at once.
 
     Raises:
-        InputError: if there is no dataset or model, or a label has no test image.
+        InputError: if there is no dataset or model, or a label has no image to choose the threshold
+            on or to test.
 
     """
-    log = get_logger()
     run = load_run(storage, tag, run_name)
     resize = run.resize  # which may be none that this version knows
     dataset = load_dataset(storage, tag)
-    done = _stored(storage, run)
-    if (
-        done is not None
-        and done.dataset.fingerprint == dataset.fingerprint
-        and done.metrics.threshold == threshold
-        and done.settings.get("trained") == run.created
-    ):
-        log.info("already evaluated", run=run.run)
+    done = _stored(storage, run, dataset, request)
+    if done is not None:
+        get_logger().info("already evaluated", run=run.run)
         return done
     if run.fingerprint != dataset.fingerprint:
         # Harmless for the test split, as a group never moves between splits: only worth knowing.
-        log.warning("images were added since this run was trained", run=run.run)
-    rows = [row for row in read_rows(storage, dataset) if row.split == "test"]
-    for label in ("positive", "negative"):
-        if not any(row.label == label for row in rows):
-            raise InputError(
-                f"the test split of {tag!r} has no {label} image: scrape more with a higher --limit"
-            )
+        get_logger().warning("images were added since this run was trained", run=run.run)
+    parts = _parts(storage, run, dataset, request)
+    rows = [row for part in parts.values() for row in part]
     samples = sync(storage, tag, rows, cache_folder / "images", concurrency)
     keras.utils.clear_session()  # of the tag before
     with tempfile.TemporaryDirectory(prefix="imagetag-evaluate-") as scratch:
         model = load_model(storage, run, Path(scratch))
-    probabilities = score(
-        model,
-        samples,
-        lambda sample: sample.path,
-        size=run.image_size,
-        resize=resize,
-        batch_size=batch_size,
+    scorer = Scorer(model, run.image_size, resize, batch_size, features=request.suspects)
+    scores = _scores(scorer, samples)
+    left_out = len(rows) - len(scores)
+    scored = {
+        part: [(row, scores[row.md5]) for row in found if row.md5 in scores]
+        for part, found in parts.items()
+    }
+    decision = _decide(run, dataset, request, scored["validation"])
+    suspects = _suspects(scored) if request.suspects else None
+    return _Results(storage, run, dataset, request, decision, suspects, samples, model).store(
+        {part: _decided(decision, scored[part]) for part in ("validation", "test")}, left_out
     )
-    scored = []
-    for sample, probability in probabilities:
-        if isinstance(probability, images.BadImage):
-            log.warning("left out", file=str(sample.path), detail=str(probability))
-        else:
-            scored.append(Scored(sample.row, probability))
-    metrics = binary_metrics(
-        [item.row.label == "positive" for item in scored],
-        [item.probability for item in scored],
-        threshold,
-    )
-    evaluation = Evaluation(
-        tag=tag,
+
+
+@dataclass(frozen=True)
+class _Results:
+    """What is found out about a run, on its way into storage."""
+
+    storage: Storage
+    run: Run
+    dataset: Dataset
+    request: Request
+    decision: Decision
+    suspects: Suspects | None
+    samples: Sequence[Sample]
+    model: keras.Model
+
+    def store(self, scored: Mapping[str, Sequence[Scored]], left_out: int) -> Evaluation:
+        run, test = self.run, scored["test"]
+        answers = Answers(
+            labels=np.array([item.positive for item in test]),
+            scores=np.array([item.logit for item in test]),
+            probabilities=np.array([item.probability for item in test]),
+            called=np.array([item.called for item in test]),
+            groups=[item.row.group for item in test],
+        )
+        metrics = binary_metrics(answers, self.decision.threshold, seed=_SEED)
+        galleries = pick_galleries(test)
+        suspects = self._suspects_shown()
+        asked = self.request.prevalence
+        prevalences = sorted({*_PREVALENCES, *([] if asked is None else [asked])}, reverse=True)
+        evaluation = Evaluation(
+            tag=run.tag,
+            run=run.run,
+            request=self.request,
+            settings=_settings(run),
+            command=train_command(run.tag, run.settings, run.image_size),
+            dataset=self.dataset,
+            decision=self.decision,
+            validation=_labels([item.row for item in scored["validation"]]),
+            metrics=metrics,
+            prevalences=tuple(
+                at_prevalence(metrics.chosen.confusion, prevalence) for prevalence in prevalences
+            ),
+            reliability={
+                "raw": reliability(answers.labels, special.expit(answers.scores)),
+                "calibrated": reliability(answers.labels, answers.probabilities),
+            },
+            slices=tuple(breakdown([item.row for item in test], [item.called for item in test])),
+            galleries={
+                "false_positives": shown(galleries.false_positives),
+                "false_negatives": shown(galleries.false_negatives),
+                "hits": shown(galleries.hits),
+                "suspects": suspects,
+            },
+            suspects=None if self.suspects is None else len(self.suspects.of_label("negative")),
+            left_out=left_out,
+            history=run.history,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            software=f"imagetag {__version__}",
+        )
+        looked_at = {item.row.md5 for item in galleries.all()}
+        pictures = self._pictures(looked_at | {item.md5 for item in suspects}, looked_at)
+        self._write(evaluation, scored, evaluation_page(evaluation, test, pictures))
+        return evaluation
+
+    def _suspects_shown(self) -> list[Shown]:
+        if self.suspects is None:
+            return []
+        rows = {sample.row.md5: sample.row for sample in self.samples}
+        found = [item for item in self.suspects.of_label("negative") if item.md5 in rows]
+        return [shown_row(rows[item.md5], item.probability) for item in found[:_SUSPECTS_SHOWN]]
+
+    def _pictures(self, wanted: set[str], looked_at: set[str]) -> Pictures:
+        """Return thumbnails of some pictures, and of some what the model looked at."""
+        paths = {sample.row.md5: sample.path for sample in self.samples}
+        size, resize = self.run.image_size, self.run.resize
+        overlays = {}
+        small = {
+            md5: shrunk(images.load_rgb(paths[md5], at_least=(256, 256))) for md5 in sorted(wanted)
+        }
+        thumbnails = {md5: jpeg(picture) for md5, picture in small.items()}
+        try:
+            camera = GradCam(self.model)
+        except InputError as error:
+            get_logger().warning("no heatmaps", reason=str(error))
+            return Pictures(thumbnails, {})
+        for md5 in sorted(looked_at):
+            pixels = load_pixels(paths[md5], size, resize)[np.newaxis]
+            picture = small[md5]
+            heat = on_picture(camera.heatmaps(pixels)[0], (picture.height, picture.width), resize)
+            overlays[md5] = jpeg(overlay(np.asarray(picture), heat))
+        return Pictures(thumbnails, overlays)
+
+    def _write(
+        self, evaluation: Evaluation, scored: Mapping[str, Sequence[Scored]], page: str
+    ) -> None:
+        storage, run, metrics = self.storage, self.run, evaluation.metrics
+        layout = Layout(run.tag)
+        for part, found in scored.items():
+            table = predictions_table(found)
+            storage.write(layout.run(run.run, f"{part}_predictions.csv"), table)
+        if self.suspects is not None:
+            store_suspects(storage, run.tag, run.run, self.suspects)
+        decision = self.decision.model_dump_json(indent=2).encode() + b"\n"
+        storage.write(layout.run(run.run, "decision.json"), decision)
+        storage.write(layout.run(run.run, "report.html"), page.encode())
+        marker = evaluation.model_dump_json(indent=2).encode() + b"\n"
+        storage.write(layout.run(run.run, "evaluation.json"), marker)
+        chosen = metrics.chosen
+        get_logger().info(
+            "evaluated",
+            run=run.run,
+            images=metrics.positives + metrics.negatives,
+            threshold=round(chosen.threshold, 4),
+            precision=_rounded(chosen.precision.value),
+            recall=_rounded(chosen.recall.value),
+            accuracy=_rounded(chosen.accuracy.value),
+            average_precision=_rounded(metrics.average_precision.value),
+            suspects=evaluation.suspects,
+            report=f"{storage.url}/{layout.run(run.run, 'report.html')}",
+        )
+
+
+def _stored(storage: Storage, run: Run, dataset: Dataset, request: Request) -> Evaluation | None:
+    """Return the evaluation if it is there, of this model, this dataset and this request."""
+    try:
+        key = Layout(run.tag).run(run.run, "evaluation.json")
+        done = Evaluation.model_validate_json(storage.read(key))
+        decision = load_decision(storage, run.tag, run.run, run.created)
+    except (ObjectNotFound, ValidationError, InputError):
+        return None
+    wanted = (request, dataset.fingerprint, run.created)
+    theirs = (done.request, done.dataset.fingerprint, done.decision.trained)
+    return done if theirs == wanted and decision == done.decision else None
+
+
+def _parts(storage: Storage, run: Run, dataset: Dataset, request: Request) -> dict[Part, list[Row]]:
+    """Return the rows to look at: the validation part as the run had it, and the test split.
+
+    Those it was trained on are needed to find suspect labels alone.
+    """
+    fraction = float(run.settings.get("validation_fraction", 0.2))
+    parts: dict[Part, list[Row]] = {"train": [], "validation": [], "test": []}
+    for row in read_rows(storage, dataset):
+        if row.split == "test":
+            parts["test"].append(row)
+        elif in_validation(row.group, fraction):
+            parts["validation"].append(row)
+        elif request.suspects:
+            parts["train"].append(row)
+    for part, purpose in (("validation", "to choose the threshold on"), ("test", "to test")):
+        for label, count in _labels(parts[part]).items():
+            if not count:
+                raise InputError(
+                    f"the tag {run.tag!r} has no {label} image {purpose}: scrape more with a "
+                    "higher --limit"
+                )
+    return parts
+
+
+def _scores(scorer: Scorer, samples: Sequence[Sample]) -> dict[str, Score]:
+    """Return what the model says of each picture that can be decoded, by md5."""
+    scores: dict[str, Score] = {}
+    with Progress("score") as progress:
+        for sample, score in scorer.score(samples, lambda sample: sample.path):
+            progress.advance()
+            if isinstance(score, images.BadImage):
+                get_logger().warning("left out", file=str(sample.path), detail=str(score))
+            else:
+                scores[sample.row.md5] = Score(score.logit, _narrowed(score.features))
+    return scores
+
+
+def _narrowed(features: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    """Return features as they are, or at random projected to 1,024 if they are many.
+
+    Distances stay about the same (Johnson and Lindenstrauss), and 100,000 pictures fit in memory.
+    """
+    if features is None or features.size <= _WIDEST:
+        return features
+    return (features @ _projection(features.size)).astype(np.float32)
+
+
+@cache
+def _projection(channels: int) -> NDArray[np.float32]:
+    random = np.random.default_rng(_SEED)
+    drawn = random.standard_normal((channels, _WIDEST), np.float32)
+    return drawn / np.float32(np.sqrt(_WIDEST))
+
+
+def _decide(
+    run: Run, dataset: Dataset, request: Request, validation: Sequence[tuple[Row, Score]]
+) -> Decision:
+    """Choose calibration and threshold on the validation pictures."""
+    items = [Scored(row, score.logit, 0.0, False) for row, score in validation]
+    _check_finite(run, items)
+    groups = [item.row.group for item in items]
+    labels, logits = [item.positive for item in items], [item.logit for item in items]
+    for label, found in (("positive", any(labels)), ("negative", not all(labels))):
+        if not found:
+            raise InputError(
+                f"of the tag {run.tag!r} no {label} image to choose the threshold on can be read: "
+                "scrape more with a higher --limit"
+            )
+    calibration = calibrate(labels, logits, groups, method=request.calibration)
+    promise = None
+    if request.threshold is not None:
+        cut = logit_of(calibration, request.threshold)
+    else:
+        single = one_of_each_group(items)
+        promise = promise_precision(
+            [item.positive for item in single],
+            [item.logit for item in single],
+            min_precision=request.min_precision,
+            confidence=request.confidence,
+        )
+        cut = promise.threshold
+        _tell(promise)
+    return Decision(
+        tag=run.tag,
         run=run.run,
-        settings=_settings(run),
-        dataset=dataset,
-        metrics=metrics,
+        trained=run.created,
+        fingerprint=dataset.fingerprint,
+        calibration=calibration,
+        promise=promise,
+        logit_threshold=cut,
+        threshold=request.threshold or float(calibration.probabilities(cut)),
+        raw_threshold=float(special.expit(cut)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        software=f"imagetag {__version__}",
     )
-    _store(storage, evaluation, run, scored, samples)
-    return evaluation
+
+
+def _tell(promise: Promise) -> None:
+    """Say in the log what can be promised, and what it would take."""
+    fields = {
+        "min_precision": promise.min_precision,
+        "confidence": promise.confidence,
+        "bound": round(promise.bound, 4),
+        "validation_called": promise.called,
+        "validation_right": promise.right,
+        "validation_positives": promise.positives,
+    }
+    if promise.met:
+        get_logger().info("precision promised", **fields)
+    else:
+        get_logger().warning("precision cannot be promised", **fields, advice=promise.advice)
+
+
+def _check_finite(run: Run, items: Sequence[Scored]) -> None:
+    broken = sum(not math.isfinite(item.logit) for item in items)
+    if broken:
+        raise InputError(
+            f"the run {run.run!r} of {run.tag!r} gives no number for {broken} of {len(items)} "
+            "pictures: its training diverged; train again with a lower learning rate"
+        )
+
+
+def _decided(decision: Decision, scored: Sequence[tuple[Row, Score]]) -> list[Scored]:
+    return [
+        Scored(row, score.logit, decision.probability(score.logit), decision.positive(score.logit))
+        for row, score in scored
+    ]
+
+
+def _suspects(scored: Mapping[Part, Sequence[tuple[Row, Score]]]) -> Suspects:
+    examples = [
+        Example(row, score.features, score.logit, part)
+        for part, found in scored.items()
+        for row, score in found
+        if score.features is not None
+    ]
+    return find_suspects(examples, seed=_SEED)
+
+
+def _labels(rows: Sequence[Row]) -> dict[Label, int]:
+    return {label: sum(row.label == label for row in rows) for label in LABELS}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _settings(run: Run) -> dict[str, object]:
@@ -127,48 +411,3 @@ def _settings(run: Run) -> dict[str, object]:
         "trained": run.created,
         **run.versions,
     }
-
-
-def _stored(storage: Storage, run: Run) -> Evaluation | None:
-    try:
-        key = Layout(run.tag).run(run.run, "evaluation.json")
-        return Evaluation.model_validate_json(storage.read(key))
-    except (ObjectNotFound, ValidationError):
-        return None
-
-
-def _store(
-    storage: Storage,
-    evaluation: Evaluation,
-    run: Run,
-    scored: Sequence[Scored],
-    samples: Sequence[Sample],
-) -> None:
-    layout = Layout(run.tag)
-    paths = {sample.row.md5: sample.path for sample in samples}
-    metrics = evaluation.metrics
-    thumbnails = {
-        row.md5: thumbnail(images.load_rgb(paths[row.md5], at_least=(256, 256)))
-        for row in pick_galleries(scored, metrics.threshold).rows()
-    }
-    page = evaluation_page(evaluation, scored, thumbnails, run.history)
-    table = io.StringIO()
-    writer = csv.writer(table)
-    writer.writerow(["md5", "page_url", "label", "probability"])
-    for item in sorted(scored, key=lambda item: -item.probability):
-        probability = f"{item.probability:.6f}"
-        writer.writerow([item.row.md5, item.row.page_url, item.row.label, probability])
-    storage.write(layout.run(run.run, "test_predictions.csv"), table.getvalue().encode())
-    storage.write(layout.run(run.run, "report.html"), page.encode())
-    marker = evaluation.model_dump_json(indent=2).encode() + b"\n"
-    storage.write(layout.run(run.run, "evaluation.json"), marker)
-    get_logger().info(
-        "evaluated",
-        run=run.run,
-        images=metrics.positives + metrics.negatives,
-        accuracy=round(metrics.accuracy, 4),
-        precision=metrics.precision and round(metrics.precision, 4),
-        recall=round(metrics.recall, 4),
-        threshold=metrics.threshold,
-        report=f"{storage.url}/{layout.run(run.run, 'report.html')}",
-    )

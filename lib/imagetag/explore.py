@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from imagetag.errors import InputError
 from imagetag.exploration import Exploration, Measures, Options, explored, load_exploration
+from imagetag.explore_page import exploration_figures, exploration_page
 from imagetag.layout import Layout
 from imagetag.log import get_logger
 from imagetag.manifest import load_dataset, read_rows
-from imagetag.report import exploration_figures, exploration_page
 from imagetag.storage import Storage
 
 

@@ -7,12 +7,14 @@
     <tag>/dataset.json                                  summary and completion marker
     <tag>/explore/                                      plots, report, recommended input size
     <tag>/models/<run>/                                 model, metrics, report
+    <tag>/models/<run>/suspects.json                    labels that are probably wrong
     <tag>/models/LATEST                                 the name of the newest complete run
     <tag>/packed/<name>/<part>-<n>-of-<n>.tfrecord      resized images of the train split
     <tag>/packed/<name>/<part>-<n>-of-<n>.json          what such a shard holds
     <tag>/packed/<name>/index.json                      all shards, and completion marker
     <tag>/packed/LATEST                                 the name of the newest complete pack
     .shared/<2 digits>/<digest>.json                    which image a post has, for other tags
+    .reports/leaderboard.{html,json}                    the runs of all tags, compared
 
 `<tag>` is percent-encoded where a key or a path would break.
 """
@@ -50,6 +52,15 @@ class ImageKey:
     label: Label
     md5: str
     ext: str
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """What the key of a run's file says; `name` is of the file, with its folder in the run's."""
+
+    tag: str
+    run: str
+    name: str
 
 
 def encode(tag: str) -> str:
@@ -142,6 +153,11 @@ class Layout:
         """Return the key of a file of `explore`."""
         return f"{self.root}explore/{name}"
 
+    @property
+    def models(self) -> str:
+        """The folder of the training runs."""
+        return self.root + "models/"
+
     def run(self, run: str, name: str) -> str:
         """Return the key of a file of a training run.
 
@@ -149,12 +165,12 @@ class Layout:
             UsageError: if `run` cannot be a run's name.
 
         """
-        return f"{self.root}models/{checked_run(run)}/{name}"
+        return f"{self.models}{checked_run(run)}/{name}"
 
     @property
     def latest(self) -> str:
         """The pointer to the newest complete run."""
-        return self.root + "models/LATEST"
+        return self.models + "LATEST"
 
     def packed(self, name: str, file: str = "") -> str:
         """Return the key of a file of a pack; by default its folder.
@@ -190,6 +206,14 @@ def shared(digest: str) -> str:
     return f".shared/{digest[:2]}/{digest}.json"
 
 
+def report(name: str) -> str:
+    """Return the key of a file about many tags, such as `leaderboard.html`.
+
+    No tag's folder begins with a dot.
+    """
+    return f".reports/{name}"
+
+
 def checked_run(name: str, option: str = "--run") -> str:
     """Return a run's name, or a pack's.
 
@@ -222,3 +246,19 @@ def parse_image(key: str) -> ImageKey:
         if match and parts[2] == layout.label_folder(label):
             return ImageKey(layout.tag, split, label, match["md5"], match["ext"])
     raise ValueError(f"{key!r} is not the key of an image")
+
+
+def parse_run(key: str) -> RunKey:
+    """Return what the key of a file of a training run says.
+
+    Raises:
+        ValueError: if it is not the key of one.
+
+    """
+    parts = key.split("/", 3)
+    if len(parts) != 4 or parts[1] != "models" or not parts[3]:
+        raise ValueError(f"{key!r} is not the key of a run's file")
+    try:
+        return RunKey(decode(parts[0]), checked_run(parts[2]), parts[3])
+    except UsageError as error:
+        raise ValueError(str(error)) from error

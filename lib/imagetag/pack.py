@@ -8,9 +8,8 @@ import io
 import json
 import math
 import tempfile
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice, pairwise
@@ -22,8 +21,10 @@ import tensorflow as tf
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from imagetag import __version__
+from imagetag.ahead import map_ahead
 from imagetag.dataset import Resize, Size, frame_of
 from imagetag.errors import InputError, UsageError
+from imagetag.exclusion import Exclusion, find_exclusion
 from imagetag.exploration import input_size
 from imagetag.images import BadImage, Frame, load_resized
 from imagetag.layout import LABELS, Label, Layout, PartName
@@ -51,6 +52,7 @@ class Packing(BaseModel):
     validation_fraction: float = 0.2
     jpeg_quality: int = 95
     shard_bytes: int = 64 << 20
+    exclude_suspects: str = "no"
     seed: int = 1
 
 
@@ -67,13 +69,15 @@ def pack_tag(storage: Storage, tag: str, packing: Packing, *, concurrency: int =
         concurrency: images read and resized at once; twice as many are in memory at the most.
 
     Raises:
-        InputError: if there is no dataset, no recommended size, or a part of it has no image that
-            can be read.
+        InputError: if there is no dataset, no recommended size, no list of suspects, or a part of
+            it has no image that can be read.
         UsageError: if the size cannot be packed.
 
     """
     dataset = load_dataset(storage, tag)
     size = input_size(storage, tag, packing.image_size)
+    excluded = find_exclusion(storage, tag, packing.exclude_suspects)
+    packing = packing.model_copy(update={"exclude_suspects": excluded.name})
     if max(size) > _MAX_SIDE:
         raise UsageError(
             f"--image-size {packing.image_size!r}: packed images have {_MAX_SIDE} pixels a side "
@@ -90,7 +94,7 @@ def pack_tag(storage: Storage, tag: str, packing: Packing, *, concurrency: int =
         get_logger().info("already packed", name=name)
         return done
 
-    images = _images(storage, dataset, packing, size)
+    images = _images(storage, dataset, packing, size, excluded)
     parts = _Packer(storage, layout, name, packing, size, stored, concurrency).pack(images)
     packed = Packed(
         tag=tag,
@@ -126,9 +130,12 @@ def pack_tag(storage: Storage, tag: str, packing: Packing, *, concurrency: int =
 
 def _name(packing: Packing, size: Size, dataset: Dataset) -> str:
     """Return a name that stands for the settings and the data: what is the same has the same."""
+    settings = packing.model_dump(exclude={"image_size"})
+    if packing.exclude_suspects == "no":
+        del settings["exclude_suspects"]  # packs from before there was a choice
     identity = [
         1,  # the version of this format
-        packing.model_dump(exclude={"image_size"}),
+        settings,
         size,
         dataset.fingerprint,
         grouping_of(dataset),
@@ -167,19 +174,27 @@ class _Image(NamedTuple):
 
 
 def _images(
-    storage: Storage, dataset: Dataset, packing: Packing, size: Size
+    storage: Storage, dataset: Dataset, packing: Packing, size: Size, excluded: Exclusion
 ) -> dict[PartName, list[_Image]]:
     """Return the images of each part, in a random order that the seed decides.
+
+    Suspects are left out of what is trained on alone, as `imagetag train` does.
 
     Raises:
         InputError: if a part has none.
 
     """
     images: dict[PartName, list[_Image]] = {part: [] for part in _PARTS}
+    left_out = 0
     for row in read_rows(storage, dataset):
-        if row.split == "train":
-            held_out = in_validation(row.group, packing.validation_fraction)
+        if row.split != "train":
+            continue
+        held_out = in_validation(row.group, packing.validation_fraction)
+        if not held_out and excluded.covers(row):
+            left_out += 1
+        else:
             images["validation" if held_out else "train"].append(_image(row, size, packing.resize))
+    excluded.tell(left_out)
     prefix = f"{packing.seed} ".encode()
     for part, found in images.items():
         if not found:
@@ -246,8 +261,11 @@ class _Packer:
             get_logger().info("going on", shards=len(plan), missing=len(missing))
         total = sum(len(plan[place]) for place in missing)
         # One row of images over all shards: no thread waits for a shard's end.
-        jpegs = _map_ahead(
-            self._jpeg, (image for place in missing for image in plan[place]), self.concurrency
+        jpegs = map_ahead(
+            self._jpeg,
+            (image for place in missing for image in plan[place]),
+            threads=self.concurrency,
+            ahead=2 * self.concurrency,
         )
         with (
             contextlib.closing(jpegs),
@@ -255,8 +273,7 @@ class _Packer:
             Progress("pack", total=total) as progress,
         ):
             for place in missing:
-                share = plan[place]
-                results = zip(share, islice(jpegs, len(share)), strict=True)
+                results = islice(jpegs, len(plan[place]))
                 shards[place] = self._write(place, results, Path(scratch), progress)
         return {
             part: tuple(shard for place, shard in shards.items() if shard and place[0] == part)
@@ -340,21 +357,3 @@ def _shares(images: Sequence[_Image], count: int) -> Iterator[Sequence[_Image]]:
     """Yield `count` runs of images, as long as each other but for one."""
     ends = [number * len(images) // count for number in range(count + 1)]
     return (images[start:end] for start, end in pairwise(ends))
-
-
-def _map_ahead(
-    function: Callable[[_Image], bytes | BadImage], images: Iterable[_Image], concurrency: int
-) -> Generator[bytes | BadImage]:
-    """Yield a function's results in order, with a bounded number of them under way."""
-    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="pack")
-    waiting: deque[Future[bytes | BadImage]] = deque()
-    try:
-        for image in images:
-            waiting.append(pool.submit(function, image))
-            if len(waiting) >= 2 * concurrency:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        # After an error nobody waits for those under way.
-        pool.shutdown(wait=False, cancel_futures=True)

@@ -83,7 +83,8 @@ class Packed(_Record):
     """A complete pack, stored as its `index.json`: the marker, written last.
 
     `image_size` is (height, width) in pixels; `fingerprint` is the dataset's, and `grouping` a
-    digest of what curation says of groups, which decide what is held out for validation.
+    digest of what curation says of groups, which decide what is held out for validation;
+    `exclude_suspects` names the suspects that are not in it, as `exclusion.Exclusion` does.
     """
 
     version: Literal[1] = 1
@@ -96,6 +97,7 @@ class Packed(_Record):
     validation_fraction: float
     jpeg_quality: int
     shard_bytes: int
+    exclude_suspects: str = "no"
     seed: int
     parts: dict[PartName, tuple[Shard, ...]]
     software: str
@@ -107,13 +109,19 @@ class Packed(_Record):
         return {label: sum(shard.labels.get(label, 0) for shard in shards) for label in LABELS}
 
     def check_fits(
-        self, dataset: Dataset, size: Size, resize: Resize, validation_fraction: float
+        self,
+        dataset: Dataset,
+        size: Size,
+        resize: Resize,
+        validation_fraction: float,
+        exclude_suspects: str = "no",
     ) -> None:
         """Make sure that the pack is of a dataset as it is now, and as a training wants it.
 
         Raises:
             InputError: if the dataset, or its groups, have changed since.
-            UsageError: if the pack is of another size, resize mode or validation fraction.
+            UsageError: if the pack is of another size, resize mode or validation fraction, or has
+                other suspects left out.
 
         """
         if (self.fingerprint, self.grouping) != (dataset.fingerprint, grouping_of(dataset)):
@@ -125,11 +133,13 @@ class Packed(_Record):
             "--image-size": "{}x{}".format(*size),
             "--resize": resize,
             "--validation-fraction": validation_fraction,
+            "--exclude-suspects": exclude_suspects,
         }
         known = {
             "--image-size": "{}x{}".format(*self.image_size),
             "--resize": self.resize,
             "--validation-fraction": self.validation_fraction,
+            "--exclude-suspects": self.exclude_suspects,
         }
         differ = [
             f"{option} {known[option]} and not {value}"

@@ -32,6 +32,7 @@ from matplotlib.ticker import (
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from imagetag.calibration import Bin
 from imagetag.layout import Label, Split
 
 # Blue and orange stay apart for every kind of colour blindness, and both can be read on white and
@@ -245,11 +246,13 @@ def confusion_matrix(tp: int, fp: int, fn: int, tn: int, theme: Theme = LIGHT) -
 
 
 def precision_recall(
-    labels: BoolArray, probabilities: FloatArray, threshold: float, theme: Theme = LIGHT
+    labels: BoolArray, scores: FloatArray, called: BoolArray, theme: Theme = LIGHT
 ) -> bytes:
-    """Draw precision over recall, with the threshold in use; both arrays are (images,)."""
-    precision, recall, _ = precision_recall_curve(labels, probabilities)
-    called = probabilities >= threshold
+    """Draw precision over recall at every threshold of the scores, and where those called are.
+
+    All arrays are (images,).
+    """
+    precision, recall, _ = precision_recall_curve(labels, scores)
     hits = int(np.count_nonzero(called & labels))
     with _figure(theme, height=4.0) as figure:
         axes = figure.subplots()
@@ -259,26 +262,23 @@ def precision_recall(
         _reference(axes, [0, 1], [share, share], "calling every picture positive", theme)
         if called.any():
             point = hits / int(labels.sum()), hits / int(called.sum())
-            _mark(axes, point, f"threshold {threshold:.3g}", theme)
+            _mark(axes, point, "the threshold in use", theme)
         axes.set(xlabel="recall", ylabel="precision")
         _unit_square(axes)
         axes.legend(loc="lower left")
         return _png(figure)
 
 
-def roc(
-    labels: BoolArray, probabilities: FloatArray, threshold: float, theme: Theme = LIGHT
-) -> bytes:
-    """Draw the ROC curve, with the threshold in use; both arrays are (images,)."""
-    false_rate, true_rate, _ = roc_curve(labels, probabilities, drop_intermediate=True)
-    called = probabilities >= threshold
+def roc(labels: BoolArray, scores: FloatArray, called: BoolArray, theme: Theme = LIGHT) -> bytes:
+    """Draw the ROC curve of the scores, and where those called are; all arrays are (images,)."""
+    false_rate, true_rate, _ = roc_curve(labels, scores, drop_intermediate=True)
     with _figure(theme, height=4.0) as figure:
         axes = figure.subplots()
         axes.plot(false_rate, true_rate, color=ACCENT, linewidth=2)
         axes.fill_between(false_rate, true_rate, color=ACCENT, alpha=0.12, linewidth=0)
         _reference(axes, [0, 1], [0, 1], "guessing", theme)
         point = float(np.mean(called[~labels])), float(np.mean(called[labels]))
-        _mark(axes, point, f"threshold {threshold:.3g}", theme)
+        _mark(axes, point, "the threshold in use", theme)
         axes.set(
             xlabel="negatives called positive (false positive rate)",
             ylabel="positives found (recall)",
@@ -316,6 +316,44 @@ def probability_histogram(
         _note(axes, f"dashed: threshold {threshold:.3g}", theme)
         axes.set(xlabel="probability of the tag", ylabel="pictures (log scale)", xlim=(-0.01, 1.01))
         _legend_above(axes)
+        return _png(figure)
+
+
+def reliability(raw: Sequence[Bin], calibrated: Sequence[Bin], theme: Theme = LIGHT) -> bytes:
+    """Draw the share of pictures with the tag over the probability they are given.
+
+    Args:
+        raw: bins of the model's own probabilities.
+        calibrated: bins of the calibrated ones.
+        theme: the colours.
+
+    """
+    with _figure(theme, height=4.0) as figure:
+        axes = figure.subplots()
+        _reference(axes, [0, 1], [0, 1], "as they should be", theme)
+        x, y = [item.probability for item in raw], [item.share for item in raw]
+        axes.plot(x, y, "o:", color=theme.muted, markersize=4, linewidth=1.2, label="raw")
+        x = [item.probability for item in calibrated]
+        y = [item.share for item in calibrated]
+        reach = [
+            [item.share - item.low for item in calibrated],
+            [item.high - item.share for item in calibrated],
+        ]
+        axes.errorbar(
+            x,
+            y,
+            yerr=reach,
+            fmt="o-",
+            color=ACCENT,
+            markersize=5.5,
+            linewidth=1.8,
+            elinewidth=1.1,
+            label="calibrated, with 95 % intervals",
+        )
+        axes.set(xlabel="probability given", ylabel="share that has the tag")
+        _unit_square(axes)
+        axes.set(xlim=(-0.015, 1.015), ylim=(-0.015, 1.015))
+        axes.legend(loc="upper left")
         return _png(figure)
 
 

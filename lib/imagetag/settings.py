@@ -14,7 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -110,6 +117,68 @@ def cache_folder_field() -> Any:
         Path(tempfile.gettempdir()) / "imagetag-cache",
         description="local copies of images and weights, shared by all runs",
         json_schema_extra={"default": "imagetag-cache in the temporary folder"},
+    )
+
+
+# What the jobs that fetch pictures from others' servers share.
+
+
+def _fits_a_header(value: str) -> str:
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError("take ASCII, as it goes into a header")
+    return value
+
+
+Contact = Annotated[str, AfterValidator(_fits_a_header)]
+
+
+def contact_field() -> Any:
+    """Return the field of the option `--contact`, whose type is `Contact`."""
+    return Field("", description="an address or URL in the user agent, for the board's owner")
+
+
+def board_user_field() -> Any:
+    """Return the field of the option `--board-user`."""
+    return Field("", description="user name or id for the board's API")
+
+
+def board_key_field() -> Any:
+    """Return the field of the option `--board-key`."""
+    return Field(
+        SecretStr(""),
+        description="API key of that user; better in its variable than on the command line",
+        json_schema_extra={"default": "none"},
+    )
+
+
+def max_rate_field() -> Any:
+    """Return the field of the option `--max-rate`."""
+    return Field(
+        5.0,
+        gt=0,
+        le=1_000_000,
+        description="requests a second for the whole job, divided by --shard-count",
+    )
+
+
+def concurrency_field() -> Any:
+    """Return the field of the option `--concurrency`."""
+    return Field(16, ge=1, le=256, description="downloads under way at once")
+
+
+def ignore_robots_field() -> Any:
+    """Return the field of the option `--ignore-robots`."""
+    return Field(
+        False,
+        description="do not ask robots.txt and X-Robots-Tag: with the owner's leave, or for your "
+        "own board",
+    )
+
+
+def allow_private_hosts_field() -> Any:
+    """Return the field of the option `--allow-private-hosts`."""
+    return Field(
+        False, description="connect to loopback and private addresses too: for your own board"
     )
 
 

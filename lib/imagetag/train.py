@@ -7,11 +7,11 @@ import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -23,6 +23,7 @@ from imagetag.checkpoint import Checkpoints, State
 from imagetag.dataset import Resize, Sample, Size, sync
 from imagetag.distribute import Cluster, device_names, precision
 from imagetag.errors import InputError, TransientError, UsageError
+from imagetag.exclusion import Exclusion, find_exclusion
 from imagetag.exploration import input_size
 from imagetag.export import is_exported, store_export
 from imagetag.feed import DecodedImages
@@ -60,6 +61,7 @@ class Training(BaseModel):
     image_size: str = "auto"
     resize: Resize = "letterbox"
     packed: str = "no"
+    exclude_suspects: str = "no"
     batch_size: int = 16
     epochs: int = 50
     patience: int = 5
@@ -134,6 +136,8 @@ def train_tag(
 
     """
     target = find_target(storage, tag, training, run)
+    # With another list of suspects one would wait for a step that others do not take.
+    cluster.agree("a training", target.digest)
     done = target.completed()
     if len({row[0] for row in cluster.gather([int(done is not None)])}) > 1:
         raise TransientError("the workers do not agree whether the run is complete: start again")
@@ -149,13 +153,23 @@ def train_tag(
 
 @dataclass(frozen=True)
 class Target:
-    """A run that is to be made: its name, settled settings, size in pixels, and data."""
+    """A run that is to be made: its name, settled settings, size in pixels, and data.
+
+    `excluded` are the pictures that it is not trained on.
+    """
 
     storage: Storage
     run: str
     training: Training
     size: Size
     dataset: Dataset
+    excluded: Exclusion = field(default_factory=Exclusion)
+
+    @property
+    def digest(self) -> str:
+        """A digest that stands for the run, its settings and its data."""
+        identity = [_deciding(self.training), self.size, self.dataset.fingerprint]
+        return _digest([self.dataset.tag, self.run, *identity])
 
     def completed(self) -> Run | None:
         """Return the run if it is complete already.
@@ -171,11 +185,8 @@ class Target:
             if not isinstance(error.__cause__, ObjectNotFound):
                 get_logger().warning("training again", run=self.run, reason=str(error))
             return None
-        # `image_size` may be `auto` in one and the same in pixels in the other.
-        wanted = self.training.model_dump(exclude={"image_size"})
-        known = {key: value for key, value in run.settings.items() if key != "image_size"}
-        theirs = (known, run.image_size, run.fingerprint)
-        if theirs != (wanted, self.size, self.dataset.fingerprint):
+        theirs = (_deciding(run.settings), run.image_size, run.fingerprint)
+        if theirs != (_deciding(self.training), self.size, self.dataset.fingerprint):
             raise UsageError(
                 f"--run {self.run!r} of {tag!r} is complete, with other settings or other images; "
                 "choose another name"
@@ -187,12 +198,13 @@ def find_target(storage: Storage, tag: str, training: Training, run: str | None)
     """Settle what is to be trained, from what is in storage.
 
     Raises:
-        InputError: if there is no dataset, or no recommended size.
+        InputError: if there is no dataset, no recommended size, or no list of suspects.
         UsageError: if a setting is wrong.
 
     """
     dataset = load_dataset(storage, tag)
-    training = _settled(training)
+    excluded = find_exclusion(storage, tag, training.exclude_suspects)
+    training = _settled(training).model_copy(update={"exclude_suspects": excluded.name})
     if training.packed == "no":
         size = input_size(storage, tag, training.image_size)
     else:
@@ -200,9 +212,11 @@ def find_target(storage: Storage, tag: str, training: Training, run: str | None)
         training = training.model_copy(update={"packed": packed.name})
         auto = training.image_size == "auto"
         size = packed.image_size if auto else input_size(storage, tag, training.image_size)
-        packed.check_fits(dataset, size, training.resize, training.validation_fraction)
+        packed.check_fits(
+            dataset, size, training.resize, training.validation_fraction, excluded.name
+        )
     name = checked_run(run) if run else _run_name(training, size, dataset)
-    return Target(storage, name, training, size, dataset)
+    return Target(storage, name, training, size, dataset, excluded)
 
 
 @dataclass
@@ -365,7 +379,7 @@ class _Making:
     def _identity(self, batch: int) -> list[object]:
         """Return what a checkpoint must have in common with a training that goes on from it."""
         target = self.target
-        settings = target.training.model_dump(exclude={"image_size"})
+        settings = _deciding(target.training)
         # Streamed batches depend on how many workers share the shards.
         workers = 0 if target.training.packed == "no" else self.cluster.workers
         return [settings, target.size, target.dataset.fingerprint, batch, workers]
@@ -523,12 +537,25 @@ def _settled(training: Training) -> Training:
     )
 
 
+def _deciding(training: Training | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings by which two trainings are told apart.
+
+    `image_size` may be `auto` in one and the same in pixels in the other. Runs from before suspects
+    could be excluded do not say that they were not.
+    """
+    found = training.model_dump() if isinstance(training, Training) else dict(training)
+    found.pop("image_size", None)
+    if found.get("exclude_suspects") == "no":
+        del found["exclude_suspects"]
+    return found
+
+
 def _digest(values: object) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=list).encode()).hexdigest()
 
 
 def _run_name(training: Training, size: Size, dataset: Dataset) -> str:
-    identity = [training.model_dump(exclude={"image_size"}), size, dataset.fingerprint]
+    identity = [_deciding(training), size, dataset.fingerprint]
     return f"{training.model}-{_digest(identity)[:8]}"
 
 
@@ -537,12 +564,19 @@ def _target(row: Row) -> int:
 
 
 def _parts(target: Target, storage: Storage) -> dict[PartName, list[Row]]:
-    """Return the rows of the train split in the order of their md5, a part of it held out."""
+    """Return the rows of the train split in the order of their md5, a part of it held out.
+
+    Suspects are left out of what is trained on alone: a validation part without what the model
+    takes for the tag would make it look better than it is.
+    """
     rows = (row for row in read_rows(storage, target.dataset) if row.split == "train")
     parts: dict[PartName, list[Row]] = {"train": [], "validation": []}
     for row in sorted(rows, key=lambda row: row.md5):
         held_out = in_validation(row.group, target.training.validation_fraction)
         parts["validation" if held_out else "train"].append(row)
+    kept = [row for row in parts["train"] if not target.excluded.covers(row)]
+    target.excluded.tell(len(parts["train"]) - len(kept))
+    parts["train"] = kept
     _check_counts(target.dataset.tag, {part: _counts(found) for part, found in parts.items()})
     return parts
 

@@ -18,16 +18,16 @@ ROOT = Path(__file__).parents[2]
 
 # Every module of the library has a side; one of a package is on its package's side.
 SIDES = {
-    "shared": "errors images job layout log manifest settings similar split storage whole",
+    "shared": "ahead errors images job layout log manifest settings similar split storage whole",
     "scrape": (
         "boards browser collect demo hosts http known negatives pace robots scrape selection "
         "sharing transport"
     ),
-    "data": "augment curate dataset exploration explore metrics plan",
-    "drawing": "plots report",
+    "data": "augment breakdown curate dataset exploration explore metrics plan",
+    "drawing": "explore_page plots report",
     "model": (
-        "card checkpoint distribute evaluate export feed fit losses models pack packed predict "
-        "quiet rendezvous runs schedule step tensorboard train"
+        "card checkpoint distribute evaluate exclusion export feed fit losses models pack packed "
+        "predict quiet rendezvous runs schedule scoring step suspects tensorboard train"
     ),
 }
 MAY_IMPORT = {
@@ -40,7 +40,7 @@ MAY_IMPORT = {
 # These run where only requirements/scrape.txt is installed.
 SMALL_JOBS = {"jobs", "jobs.board", "jobs.cli", "jobs.curate", "jobs.scrape"}
 HEAVY = {
-    *("jinja2", "keras", "matplotlib", "pandas", "scipy", "seaborn", "sklearn"),
+    *("cleanlab", "jinja2", "keras", "matplotlib", "pandas", "scipy", "seaborn", "sklearn"),
     "tensorflow",
 }
 

@@ -1,110 +1,261 @@
-"""Metrics agree with scikit-learn, and say so where there is nothing to say."""
+"""Metrics agree with scikit-learn, their intervals hold, and what cannot be said is not."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
+from scipy.stats import binomtest
 from sklearn import metrics as reference
 
+from imagetag import metrics
 from imagetag.errors import InputError
-from imagetag.metrics import BinaryMetrics, Confusion, binary_metrics, wilson_interval
+from imagetag.metrics import (
+    Answers,
+    BinaryMetrics,
+    Confusion,
+    Estimate,
+    at_prevalence,
+    binary_metrics,
+    exact_interval,
+)
 
-PROBABILITY = st.floats(0, 1).map(lambda value: round(value, 3))
-SCORED = st.lists(st.tuples(st.booleans(), PROBABILITY), min_size=2, max_size=60).filter(
+LOGIT = st.floats(-6, 6).map(lambda value: round(value, 1))
+SCORED = st.lists(st.tuples(st.booleans(), LOGIT), min_size=2, max_size=60).filter(
     lambda pairs: len({label for label, _ in pairs}) == 2
 )
 
 
-@settings(deadline=None, max_examples=50)  # a busy machine is no defect
-@given(SCORED, PROBABILITY)
-def test_metrics_agree_with_the_reference(
-    pairs: list[tuple[bool, float]], threshold: float
-) -> None:
-    labels, chances = (list(column) for column in zip(*pairs, strict=True))
-    called = [chance >= threshold for chance in chances]
-    found = binary_metrics(labels, chances, threshold)
+def answers(
+    labels: Sequence[object],
+    logits: Sequence[float],
+    cut: float = 0.0,
+    groups: Sequence[str] | None = None,
+) -> Answers:
+    scores = np.asarray(logits, np.float64)
+    return Answers(
+        labels=np.asarray(labels).astype(bool),
+        scores=scores,
+        probabilities=expit(scores / 2),
+        called=scores >= cut,
+        groups=groups or [str(number) for number in range(len(labels))],
+    )
 
-    counts = found.confusion
+
+@pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_RESAMPLES", 50)
+
+
+@pytest.mark.usefixtures("few_resamples")
+@settings(deadline=None, max_examples=50)  # a busy machine is no defect
+@given(SCORED, LOGIT)
+def test_metrics_agree_with_the_reference(pairs: list[tuple[bool, float]], cut: float) -> None:
+    labels, logits = (list(column) for column in zip(*pairs, strict=True))
+    given_answers = answers(labels, logits, cut)
+    called = given_answers.called
+    found = binary_metrics(given_answers, 0.7)
+    at, counts = found.chosen, found.chosen.confusion
+
+    assert at.threshold == 0.7
     assert [[counts.tn, counts.fp], [counts.fn, counts.tp]] == reference.confusion_matrix(
         labels, called, labels=[False, True]
     ).tolist()
     assert found.positives == sum(labels)
     assert found.negatives == len(labels) - sum(labels)
-    assert found.accuracy == pytest.approx(reference.accuracy_score(labels, called))
-    assert found.recall == pytest.approx(reference.recall_score(labels, called))
-    assert found.f1 == pytest.approx(reference.f1_score(labels, called))
-    assert found.specificity == pytest.approx(reference.recall_score(labels, called, pos_label=0))
-    assert found.average_precision == reference.average_precision_score(labels, chances)
-    assert found.roc_auc == reference.roc_auc_score(labels, chances)
-    if any(called):
-        assert found.precision == pytest.approx(reference.precision_score(labels, called))
-        assert found.report["positive"]["precision"] == pytest.approx(found.precision)
+    assert at.accuracy.value == pytest.approx(reference.accuracy_score(labels, called))
+    assert at.recall.value == pytest.approx(reference.recall_score(labels, called))
+    assert at.f1.value == pytest.approx(reference.f1_score(labels, called))
+    assert at.specificity.value == pytest.approx(
+        reference.recall_score(labels, called, pos_label=0)
+    )
+    assert found.average_precision.value == reference.average_precision_score(labels, logits)
+    assert found.roc_auc.value == reference.roc_auc_score(labels, logits)
+    assert found.brier.value == pytest.approx(
+        reference.brier_score_loss(labels, given_answers.probabilities)
+    )
+    if called.any():
+        assert at.precision.value == pytest.approx(reference.precision_score(labels, called))
+        assert at.report["positive"]["precision"] == pytest.approx(at.precision.value)
     else:
-        assert found.precision is None
+        assert at.precision == Estimate(value=None, low=None, high=None)
+    assert found.half.threshold == 0.5
+    assert found.half.confusion.tp == sum(
+        label and logit >= 0 for label, logit in zip(labels, logits, strict=True)
+    )
+    estimates = [
+        *(getattr(part, name) for part in (found.chosen, found.half) for name in _SHARES),
+        found.average_precision,
+        found.roc_auc,
+        found.brier,
+    ]
+    for estimate in estimates:
+        if estimate.value is not None:
+            assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1 + 1e-12
     assert BinaryMetrics.model_validate_json(found.model_dump_json()) == found
+
+
+_SHARES = ("precision", "recall", "specificity", "accuracy", "f1")
+
+
+@pytest.mark.usefixtures("few_resamples")
+def test_every_resample_is_measured_as_the_reference_does() -> None:
+    random = np.random.default_rng(0)
+    labels, logits = random.random(80) < 0.4, random.normal(size=80).round(1)
+    given_answers = answers(labels, logits.tolist(), cut=0.5, groups=[str(n // 2) for n in range(80)])
+    [weights] = list(metrics._resamples(given_answers.groups, 0))
+    assert weights.shape == (50, 80)
+    assert np.all(weights.sum(axis=1) == 80)
+    assert np.array_equal(weights[:, ::2], weights[:, 1::2])  # a group as a whole
+    found = metrics._weighed(weights, given_answers, given_answers.probabilities >= 0.5)
+    for number, times in enumerate(weights.astype(int)):
+        drawn = np.repeat(np.arange(80), times)
+        truth, scores, called = labels[drawn], logits[drawn], given_answers.called[drawn]
+        expected = {
+            "chosen precision": reference.precision_score(truth, called),
+            "chosen recall": reference.recall_score(truth, called),
+            "chosen specificity": reference.recall_score(truth, called, pos_label=0),
+            "chosen accuracy": reference.accuracy_score(truth, called),
+            "chosen f1": reference.f1_score(truth, called),
+            "half recall": reference.recall_score(truth, scores >= 0),
+            "average precision": reference.average_precision_score(truth, scores),
+            "roc auc": reference.roc_auc_score(truth, scores),
+            "brier": reference.brier_score_loss(truth, expit(scores / 2)),
+        }
+        for name, value in expected.items():
+            assert found[name][number] == pytest.approx(value), name
+
+
+def test_intervals_hold_what_they_say() -> None:
+    """Nineteen of twenty intervals hold the value of the world the pictures are drawn from."""
+    random = np.random.default_rng(0)
+    world = random.normal(size=400_000) + 2 * (labels := np.arange(400_000) % 2 == 1)
+    truth = {
+        "auc": reference.roc_auc_score(labels, world),
+        "recall": float(np.mean(world[labels] >= 1)),
+        "precision": float(np.mean(labels[world >= 1])),
+    }
+    held = dict.fromkeys(truth, 0)
+    for _ in range(60):
+        drawn = random.integers(400_000, size=150)
+        found = binary_metrics(answers(labels[drawn], world[drawn].tolist(), cut=1), 0.5)
+        estimates = {
+            "auc": found.roc_auc,
+            "recall": found.chosen.recall,
+            "precision": found.chosen.precision,
+        }
+        for name, estimate in estimates.items():
+            assert estimate.low is not None
+            assert estimate.high is not None
+            held[name] += estimate.low <= truth[name] <= estimate.high
+    assert all(count >= 50 for count in held.values()), held  # 57 on average
+
+
+def test_pictures_of_a_group_are_no_independent_proof() -> None:
+    random = np.random.default_rng(0)
+    labels, logits = random.random(100) < 0.5, random.normal(size=100)
+    alone = binary_metrics(answers(labels, logits.tolist()), 0.5).roc_auc
+    times = np.repeat(np.arange(100), 5)
+    groups = times.astype(str).tolist()
+    together = binary_metrics(answers(labels[times], logits[times].tolist(), 0, groups), 0.5)
+    widths = [
+        estimate.high - estimate.low  # type: ignore[operator]
+        for estimate in (alone, together.roc_auc)
+    ]
+    assert widths[1] == pytest.approx(widths[0], rel=0.15)
+
+
+def test_the_same_seed_gives_the_same_intervals() -> None:
+    given_answers = answers([1, 0, 1, 0, 1], [2.0, 1.0, 0.5, -1.0, -2.0])
+    assert binary_metrics(given_answers, 0.5) == binary_metrics(given_answers, 0.5)
 
 
 def test_by_example() -> None:
     labels = [1] * 63 + [0] * 82
-    chances = [0.9] * 59 + [0.1] * 4 + [0.9] * 2 + [0.1] * 80
-    found = binary_metrics(labels, chances, 0.5)
-    assert found.confusion == Confusion(tp=59, fp=2, fn=4, tn=80)
-    assert found.precision == pytest.approx(59 / 61)
-    assert found.recall == pytest.approx(59 / 63)
-    assert found.report["positive"]["support"] == 63
-    assert "positive" in found.report_text
+    logits = [2.0] * 59 + [-2.0] * 4 + [2.0] * 2 + [-2.0] * 80
+    found = binary_metrics(answers(labels, logits), 0.5)
+    assert found.chosen.confusion == Confusion(tp=59, fp=2, fn=4, tn=80)
+    assert found.chosen.precision.value == pytest.approx(59 / 61)
+    assert found.chosen.recall.value == pytest.approx(59 / 63)
+    assert found.chosen.report["positive"]["support"] == 63
+    assert "positive" in found.chosen.report_text
 
 
-def test_a_probability_at_the_threshold_is_called_positive() -> None:
-    assert binary_metrics([1, 0], [0.5, 0.4], 0.5).confusion.tp == 1
+def test_where_all_are_right_there_is_still_doubt() -> None:
+    found = binary_metrics(answers([1] * 20 + [0] * 20, [2.0] * 20 + [-2.0] * 20), 0.5)
+    assert found.chosen.precision.value == 1
+    assert found.chosen.precision.interval == exact_interval(20, 20)
+    assert exact_interval(20, 20)[0] == pytest.approx(0.8316, abs=1e-4)
 
 
-def test_float32_probabilities_of_a_model_are_taken() -> None:
-    chances = np.array([0.9, 0.2], dtype=np.float32)
-    assert binary_metrics(np.array([1, 0]), chances, 0.5).accuracy == 1
-
-
-@pytest.mark.filterwarnings("error")
 def test_nothing_called_positive_has_no_precision() -> None:
-    found = binary_metrics([1, 0, 0], [0.1, 0.2, 0.3], 0.5)
-    assert found.precision is None
-    assert found.precision_interval is None
-    assert found.recall == 0
-    assert found.report["positive"]["precision"] is None
-    assert '"precision":null' in found.model_dump_json()
-    assert "NaN" not in found.model_dump_json()
+    found = binary_metrics(answers([1, 0, 1, 0], [0.1, 0.2, 0.3, 0.1], cut=1), 0.9)
+    assert found.chosen.precision.value is None
+    assert found.chosen.precision.interval is None
+    assert found.chosen.recall.value == 0
+    assert found.chosen.report["positive"]["precision"] is None
 
 
 @pytest.mark.parametrize("labels", [[1, 1, 1], [0, 0, 0]])
 def test_one_label_is_an_input_error(labels: list[int]) -> None:
-    with pytest.raises(InputError, match="need both labels"):
-        binary_metrics(labels, [0.1, 0.5, 0.9], 0.5)
+    with pytest.raises(InputError, match="only (positive|negative) pictures"):
+        binary_metrics(answers(labels, [0.1, 0.5, 0.9]), 0.5)
 
 
 def test_no_pictures_are_an_input_error() -> None:
     with pytest.raises(InputError, match="no pictures"):
-        binary_metrics([], [], 0.5)
+        binary_metrics(answers([], []), 0.5)
 
 
 def test_a_diverged_model_is_an_input_error() -> None:
-    with pytest.raises(InputError, match="no number for 1 of 2"):
-        binary_metrics([1, 0], [float("nan"), 0.5], 0.5)
+    with pytest.raises(InputError, match="no number for 1 of 3 pictures"):
+        binary_metrics(answers([1, 0, 1], [0.1, float("nan"), 0.2]), 0.5)
 
 
-def test_other_numbers_of_labels_and_probabilities_are_a_defect() -> None:
-    with pytest.raises(ValueError, match="probabilities"):
-        binary_metrics([1, 0], [0.5], 0.5)
+def test_other_numbers_of_labels_and_groups_are_a_defect() -> None:
+    with pytest.raises(ValueError, match="labels"):
+        binary_metrics(answers([1, 0], [0.5, 0.2], groups=["a"]), 0.5)
 
 
-@settings(deadline=None)
-@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_an_interval_holds_its_share(counts: tuple[int, int]) -> None:
-    low, high = wilson_interval(*counts)
-    assert 0 <= low <= counts[0] / counts[1] <= high <= 1
+def test_five_pictures_are_measured_too() -> None:
+    found = binary_metrics(answers([1, 0, 1, 0, 1], [2.0, 1.0, 0.5, -1.0, -2.0]), 0.5)
+    assert found.chosen.precision.value == pytest.approx(2 / 3)
+    assert found.chosen.precision.interval is not None
 
 
-def test_an_interval_narrows_with_more_pictures() -> None:
-    assert wilson_interval(9, 10) == pytest.approx((0.596, 0.982), abs=0.001)
-    assert wilson_interval(900, 1000) == pytest.approx((0.880, 0.917), abs=0.001)
+# ---- prevalence
+
+
+def test_precision_at_another_prevalence_is_bayes_rule() -> None:
+    counts = Confusion(tp=90, fn=10, fp=5, tn=95)
+    assert at_prevalence(counts, 0.5).precision.value == pytest.approx(90 / 95)
+    found = at_prevalence(counts, 0.01).precision
+    assert found.value == pytest.approx(0.01 * 0.9 / (0.01 * 0.9 + 0.99 * 0.05))
+    assert found.low is not None
+    assert found.high is not None
+    assert 0 < found.low < found.value < found.high < 1
+
+
+def test_no_false_alarm_among_few_is_no_perfection_where_the_tag_is_rare() -> None:
+    found = at_prevalence(Confusion(tp=90, fn=10, fp=0, tn=100), 0.001).precision
+    assert found.value == 1
+    assert found.low is not None
+    assert found.low < 0.05
+
+
+def test_nothing_called_positive_has_no_precision_anywhere() -> None:
+    assert at_prevalence(Confusion(tp=0, fn=10, fp=0, tn=10), 0.1).precision.value is None
+
+
+# ---- the exact interval
+
+
+@given(st.integers(1, 400).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+def test_the_exact_interval_is_clopper_pearsons(counts: tuple[int, int]) -> None:
+    successes, total = counts
+    known = binomtest(successes, total).proportion_ci(0.95, "exact")
+    assert exact_interval(successes, total) == pytest.approx((known.low, known.high))

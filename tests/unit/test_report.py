@@ -16,13 +16,12 @@ from PIL import Image
 
 from imagetag import plots
 from imagetag.exploration import Exploration, Measures, Options, Spread, recommend_size
+from imagetag.explore_page import exploration_figures, exploration_page
 from imagetag.manifest import Dataset, Row, summarize
 from imagetag.metrics import Evaluation, Scored, binary_metrics
 from imagetag.report import (
     MAX_PAGE_BYTES,
     evaluation_page,
-    exploration_figures,
-    exploration_page,
     pick_galleries,
     thumbnail,
 )

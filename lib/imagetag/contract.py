@@ -1,0 +1,229 @@
+"""The threshold from which on a promised precision holds, chosen on validation data.
+
+To try many thresholds until one looks good breaks a promise: among many, one looks good by chance.
+So the pictures are ranked by score, the numbers of pictures that may be called positive are fixed
+beforehand (`looks`), and each is tested at a level so strict that all of them together fail no more
+often than promised. With the precision at its least allowed value, the number of true positives
+among the first k is a binomial random walk in k, and the probability that it ever passes a test is
+computed exactly; that is the worst case where precision falls with the threshold.
+
+Sources: C. J. Clopper and E. S. Pearson, The use of confidence or fiducial limits illustrated in
+the case of the binomial, Biometrika 26 (1934); P. Armitage, C. K. McPherson and B. C. Rowe,
+Repeated significance tests on accumulating data, JRSS A 132 (1969); A. N. Angelopoulos et al.,
+Learn then test, arXiv:2110.01052 (2021).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict
+from scipy import signal, stats
+
+_RATIO = 1.02  # between two looks: finer would gain little recall, and each costs certainty
+_MANY = 1000  # times as many pictures are as good as any number
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Promise(BaseModel):
+    """A threshold, and what precision can be promised of it.
+
+    With the probability `confidence`, a threshold is chosen whose precision is `min_precision` or
+    more, or none is found (`met` is False). `called` pictures of the validation set are at or above
+    the threshold, and `right` of them have the tag. `bound` is the lower Clopper-Pearson bound of
+    their precision at the confidence `level`, which is stricter than `confidence` to allow for the
+    search; where the promise is not met it is the best there is. `needed` is about how many
+    validation positives the promise would take if the model does as well on them, None where
+    it is met, or where no number would help.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    min_precision: float
+    confidence: float
+    level: float
+    threshold: float
+    met: bool
+    bound: float
+    called: int
+    right: int
+    positives: int
+    negatives: int
+    needed: int | None = None
+
+    @property
+    def advice(self) -> str:
+        """What it would take to keep a promise that cannot be made, in a sentence."""
+        if self.needed is None:
+            return (
+                "at no threshold do enough validation pictures have the tag: train a better model, "
+                "look at suspect labels, or promise less with --min-precision"
+            )
+        return (
+            f"about {self.needed:,} validation positives would do, and there are "
+            f"{self.positives:,}: scrape {self.needed / max(1, self.positives):.1f} times as many "
+            "with --limit, or promise less with --min-precision"
+        )
+
+
+def lower_bound(right: ArrayLike, called: ArrayLike, confidence: float) -> Any:
+    """Return the one-sided lower Clopper-Pearson bound of a precision, 0 where nothing is right.
+
+    Args:
+        right: how many of the called pictures have the tag; any shape.
+        called: how many were called positive; the same shape.
+        confidence: with which probability the precision is above the bound, in (0, 1).
+
+    """
+    good, total = np.asarray(right, np.float64), np.asarray(called, np.float64)
+    bound = stats.beta.ppf(1 - confidence, np.maximum(good, 1), total - good + 1)
+    return np.where(good > 0, bound, 0.0)[()]
+
+
+def looks(pictures: int) -> Ints:
+    """Return the numbers of called pictures at which a promise is tried: 1, 2, ... `pictures`.
+
+    They grow by 2 % where that is more than one picture.
+    """
+    found = [1]
+    while found[-1] < pictures:
+        found.append(min(pictures, max(found[-1] + 1, round(found[-1] * _RATIO))))
+    return np.array(found[: max(0, pictures)], np.int64)
+
+
+def search_level(numbers: Ints, min_precision: float, confidence: float) -> float:
+    """Return the confidence at which each look must be tested, so that all hold together.
+
+    Args:
+        numbers: of pictures called positive at each look, growing, (looks,).
+        min_precision: in (0, 1).
+        confidence: in (0, 1), that no look passes while the precision is `min_precision`.
+
+    """
+    low, high = 0.0, 1 - confidence  # between them is the answer
+    for _ in range(20):
+        middle = (low + high) / 2
+        if _passes(numbers, min_precision, middle) <= 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return 1 - low
+
+
+def promise_precision(
+    labels: ArrayLike, scores: ArrayLike, *, min_precision: float, confidence: float
+) -> Promise:
+    """Choose the threshold with the most recall of which the promised precision can be said.
+
+    Where none can, it is the one with the highest bound. Pictures are taken as independent of each
+    other, and as drawn like those that the threshold will be used on, both labels in the same
+    proportion.
+
+    Args:
+        labels: (pictures,), 1 or True where the tag is in the picture.
+        scores: (pictures,), higher where the tag is more probable.
+        min_precision: the precision to promise, in (0, 1).
+        confidence: how often the promise must hold, in (0, 1).
+
+    Raises:
+        ValueError: if the shapes differ, there are no pictures, or a score is not a number.
+
+    """
+    truth, values = np.asarray(labels).astype(bool), np.asarray(scores, np.float64)
+    if truth.shape != values.shape or truth.ndim != 1 or not truth.size:
+        raise ValueError(f"labels are {truth.shape} and scores {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("a score is not a number")
+    order = np.argsort(-values, kind="stable")
+    truth, values = truth[order], values[order]
+    positives = int(truth.sum())
+    numbers = looks(truth.size)
+    # With more called than this, not even all positives among them would do.
+    numbers = _whole_ties(numbers[numbers <= max(1.0, positives / min_precision)], values)
+    level = search_level(numbers, min_precision, confidence)
+    right = np.cumsum(truth)[numbers - 1]
+    bounds = np.asarray(lower_bound(right, numbers, level))
+    passing = np.flatnonzero(bounds >= min_precision)
+    chosen = int(passing[np.argmax(right[passing])] if passing.size else np.argmax(bounds))
+    called = _without_tail(truth[: numbers[chosen]], values)
+    return Promise(
+        min_precision=min_precision,
+        confidence=confidence,
+        level=level,
+        threshold=_between(values, called),
+        met=bool(passing.size),
+        bound=float(lower_bound(right[chosen], called, level)),
+        called=called,
+        right=int(right[chosen]),
+        positives=positives,
+        negatives=int(truth.size) - positives,
+        needed=None if passing.size else _needed(right, numbers, positives, min_precision, level),
+    )
+
+
+def _passes(numbers: Ints, precision: float, alpha: float) -> float:
+    """Return how probable it is that any look passes a test of level `alpha`."""
+    # How many must be right at each look: the least with P(X >= that) <= alpha.
+    least = stats.binom.isf(alpha, numbers, precision).astype(np.int64) + 1
+    least += stats.binom.sf(least - 1, numbers, precision) > alpha
+    passed = 0.0
+    alive, before = np.ones(1), 0  # probability of each number of right ones, none passed so far
+    for number, limit in zip(numbers.tolist(), least.tolist(), strict=True):
+        step = number - before
+        added = stats.binom.pmf(np.arange(step + 1), step, precision)
+        alive = signal.convolve(alive, added).clip(0)
+        passed += float(alive[limit:].sum())
+        alive, before = alive[:limit], number
+    return passed
+
+
+def _whole_ties(numbers: Ints, values: Floats) -> Ints:
+    """Move each look behind the last picture of the same score: a threshold cannot part them."""
+    ends = np.searchsorted(-values, -values[numbers - 1], side="right")
+    return np.unique(ends).astype(np.int64)
+
+
+def _without_tail(called: Bools, values: Floats) -> int:
+    """Return how many of the called are left without those behind the last that has the tag.
+
+    The precision falls with the threshold, so what holds at one holds at any higher one.
+    """
+    if not called.any():
+        return called.size
+    last = np.flatnonzero(called)[-1:] + 1
+    return int(_whole_ties(last, values)[0])
+
+
+def _between(values: Floats, called: int) -> float:
+    """Return a threshold that the first `called` of falling values reach, and no other."""
+    last = float(values[called - 1])
+    if called == values.size:
+        return last
+    middle = last / 2 + float(values[called]) / 2
+    return middle if middle > values[called] else last
+
+
+def _needed(
+    right: Ints, numbers: Ints, positives: int, precision: float, level: float
+) -> int | None:
+    """Return how many positives would do if all looks stay as good with more pictures."""
+    # A few that are all right are no proof of perfection: half a picture of doubt each way.
+    good = (right + 0.5) / (numbers + 1)
+
+    def enough(times: float) -> bool:
+        bounds = lower_bound(times * numbers * good, times * numbers, level)
+        return bool(np.any(bounds >= precision))
+
+    if not enough(_MANY):
+        return None
+    low, high = 1.0, float(_MANY)
+    while high / low > 1.005:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return math.ceil(high * positives)

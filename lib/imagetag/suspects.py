@@ -1,0 +1,401 @@
+"""Labels that are probably wrong: boards forget tags, and a forgotten tag makes a negative.
+
+What a picture shows is judged by others: a logistic regression on the features of a run's model
+never sees the label it judges, nor those of its group. Confident learning (the cleanlab library)
+then says which labels are not plausible.
+
+Source: C. G. Northcutt, L. Jiang and I. L. Chuang, Confident learning: estimating uncertainty in
+dataset labels, Journal of Artificial Intelligence Research 70 (2021).
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy import special
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+
+from imagetag.errors import InputError, one_line
+from imagetag.layout import LABELS, Label, Layout, Split
+from imagetag.log import get_logger
+from imagetag.manifest import Md5, Row, summarize
+from imagetag.storage import ObjectNotFound, Storage
+
+Part = Literal["train", "validation", "test"]
+_PARTS: tuple[Part, ...] = ("train", "validation", "test")
+
+LEAST_AUC = 0.8
+"""Where features tell the labels apart worse than this, they judge none.
+
+On clean labels of overlapping Gaussians a fifth of the negatives was suspected at an area of 0.7,
+a tenth at 0.85, and a fiftieth at 0.97.
+"""
+_FOLDS = 5
+# Inverse strengths of regularization, times the number of features of unit variance: so what is
+# best hardly depends on how many there are.
+_STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
+_COMPONENTS = 256  # of the features, that a head is fitted on
+_SAMPLE = 8192  # pictures by which they are found
+_CHUNK = 4096  # pictures at once
+_OUTLIER = 10.0  # standard deviations: what lies beyond is moved there
+_MAX_ITERATIONS = 500
+_MAX_BYTES = 256 << 20  # of `suspects.json`, which has some 300 a suspect
+_MAX_URL, _MAX_BOARD = 1000, 100  # characters
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+_Array = NDArray[np.float32]
+_Floats = NDArray[np.float64]
+_Ints = NDArray[np.int64]
+_Bools = NDArray[np.bool_]
+_Splits = Sequence[tuple[_Ints, _Ints]]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture with what a run's model makes of it.
+
+    Args:
+        row: of the manifest.
+        features: what the model's head builds on, `(channels,)`.
+        logit: of the tag, as the model itself says.
+        part: which the run has put it into.
+
+    """
+
+    row: Row
+    features: NDArray[np.float32]
+    logit: float
+    part: Part
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Suspect(_Record):
+    """A picture whose label is probably wrong.
+
+    `probability` is that of the tag, by a head that has seen neither this label nor its group's;
+    `said` is that of the run's own model, which has been trained on the label if `part` is train,
+    None where it is no number. `rank` counts from 1 among the suspects of the same label, the most
+    suspect first. `page_url` is where to check it; empty if it was too long to be kept.
+    """
+
+    md5: Md5
+    part: Part
+    label: Label
+    post_id: int
+    board: str
+    page_url: str
+    probability: Share
+    said: Share | None
+    rank: int = Field(ge=1)
+
+    @property
+    def split(self) -> Split:
+        """The split of the dataset that it is in."""
+        return "test" if self.part == "test" else "train"
+
+
+class Suspects(_Record):
+    """The labels that are probably wrong, of those that were looked at.
+
+    Negatives among them look like the tag, and positives (doubtful ones) do not. `looked_at` counts
+    pictures by part and label, `unjudged` those of them on which nothing could be said. `auc` is
+    the area under the ROC curve of the probabilities of train and validation, None if there are
+    none; `reason` says why nothing was judged. `fingerprint` is that of the pictures looked at: the
+    dataset's, if all of them could be read.
+    """
+
+    version: Literal[1] = 1
+    method: str
+    seed: int
+    looked_at: dict[Part, dict[Label, Count]]
+    unjudged: Count
+    auc: Share | None
+    reason: str | None
+    fingerprint: str
+    found: tuple[Suspect, ...]
+
+    def of_label(self, label: Label) -> list[Suspect]:
+        """Return the suspects of one label, the most suspect first."""
+        return [suspect for suspect in self.found if suspect.label == label]
+
+
+class StoredSuspects(Suspects):
+    """The suspects that were found with a run's model, as `suspects.json` of the run has them."""
+
+    tag: str
+    run: str
+
+
+def find_suspects(examples: Sequence[Example], *, seed: int) -> Suspects:
+    """Find labels that are probably wrong.
+
+    Pictures of train and validation are judged by one another, in folds that no group straddles;
+    those of the test split by a head that is fitted on all of train and validation. No label of
+    the test split has a say in what is found elsewhere. Nothing depends on the order of examples.
+
+    Args:
+        examples: all pictures that could be read. A model that was trained from scratch, or whose
+            backbone was, has seen the labels of the training part: fewer are found there.
+        seed: of the folds.
+
+    """
+    ordered = sorted(examples, key=lambda example: example.row.md5)
+    usable = [example for example in ordered if np.isfinite(example.features).all()]
+    known = [example for example in usable if example.part != "test"]
+    held = [example for example in usable if example.part == "test"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they would be no lines of the log
+        judgement = _judge(known, held, seed)
+    found: list[Suspect] = []
+    for part, probabilities in ((known, judgement.known), (held, judgement.held)):
+        found += _suspected(part, probabilities)
+    suspects = Suspects(
+        method=judgement.method,
+        seed=seed,
+        looked_at={part: _counts(ordered, part) for part in _PARTS},
+        unjudged=len(ordered) - judgement.judged,
+        auc=judgement.auc,
+        reason=judgement.reason,
+        fingerprint=summarize(example.row for example in ordered)[2],
+        found=tuple(_ranked(found)),
+    )
+    if judgement.reason:
+        get_logger().warning("no label is judged", reason=judgement.reason)
+    else:
+        get_logger().info(
+            "labels judged",
+            images=judgement.judged,
+            **{f"suspect_{label}s": len(suspects.of_label(label)) for label in LABELS},
+        )
+    return suspects
+
+
+def store_suspects(storage: Storage, tag: str, run: str, suspects: Suspects) -> None:
+    """Store what was found with a run's model, beside it."""
+    stored = StoredSuspects(**dict(suspects), tag=tag, run=run)
+    data = stored.model_dump_json(indent=1).encode() + b"\n"
+    storage.write(Layout(tag).run(run, "suspects.json"), data)
+
+
+def load_suspects(storage: Storage, tag: str, run: str) -> StoredSuspects:
+    """Return what was found with a run's model.
+
+    Raises:
+        InputError: if nothing is stored, or it cannot be read.
+        UsageError: if `run` cannot be a run's name.
+
+    """
+    layout = Layout(tag)
+    key = layout.run(run, "suspects.json")
+    command = f"imagetag evaluate --tags {shlex.quote(tag)} --run {run}"
+    try:
+        with storage.open(key) as stream:
+            data = stream.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise ValueError(f"it is larger than {_MAX_BYTES:,} bytes")
+        found = StoredSuspects.model_validate_json(data)
+        if (found.tag, found.run) != (tag, run):
+            raise ValueError(f"it is of the run {found.run[:100]!r} of {found.tag[:100]!r}")
+    except ObjectNotFound as error:
+        raise InputError(
+            f"no suspect labels of the run {run!r} of the tag {tag!r} in {storage.url}: "
+            f"run {command} first"
+        ) from error
+    except ValueError as error:  # pydantic's among them
+        marker = layout.run(run, "evaluation.json")
+        raise InputError(
+            f"{storage.url}/{key} cannot be read ({_complaint(error)}); delete "
+            f"{storage.url}/{marker} and run {command} again"
+        ) from error
+    return found
+
+
+def _complaint(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return one_line(error)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"])) or "the JSON"
+    return one_line(f"{where[:100]}: {first['msg']}")
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    """Probabilities of the tag, `(images,)`, NaN where nothing can be said; and how it went."""
+
+    known: _Floats
+    held: _Floats
+    method: str = "none"
+    auc: float | None = None
+    reason: str | None = None
+
+    @property
+    def judged(self) -> int:
+        return int(np.isfinite(self.known).sum() + np.isfinite(self.held).sum())
+
+
+def _judge(known: Sequence[Example], held: Sequence[Example], seed: int) -> _Judgement:
+    nothing = _Judgement(np.full(len(known), np.nan), np.full(len(held), np.nan))
+    targets = _targets(known)
+    groups = np.array([example.row.group for example in known], object)
+    least = min(len(set(groups[targets == value])) for value in (0, 1))
+    if least < 2:
+        return _with_reason(nothing, f"one of the labels has {least} groups, and 2 are needed")
+    folds = min(_FOLDS, least)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    splits = list(splitter.split(np.zeros((len(known), 1)), targets, groups))
+    inputs, others = _inputs(known, held, seed)
+    # Variances add up to the number of features, but for what the components leave out.
+    scale = max(1.0, float(inputs.var(axis=0).sum()))
+    strengths = [strength / scale for strength in _STRENGTHS]
+    tried = [(value, _cross_validated(inputs, targets, splits, value)) for value in strengths]
+    strength, probabilities = min(tried, key=lambda pair: _loss(targets, pair[1]))
+    judged = np.isfinite(probabilities)
+    if len(set(targets[judged].tolist())) < 2:
+        return _with_reason(nothing, "one label alone is left in each fold: too few groups")
+    auc = float(roc_auc_score(targets[judged], probabilities[judged]))
+    method = (
+        f"cleanlab {_cleanlab_version()}, confident learning; logistic regression on features, "
+        f"{folds} folds by group"
+    )
+    if auc < LEAST_AUC:
+        reason = (
+            f"the features tell the labels apart with an area under the ROC curve of {auc:.3f}, "
+            f"and {LEAST_AUC} is the least that can judge any"
+        )
+        return _Judgement(nothing.known, nothing.held, method, auc, reason)
+    if len(held):
+        nothing.held[:] = _head(inputs, targets, strength).predict_proba(others)[:, 1]
+    return _Judgement(probabilities, nothing.held, method, auc)
+
+
+def _with_reason(judgement: _Judgement, reason: str) -> _Judgement:
+    return _Judgement(judgement.known, judgement.held, reason=reason)
+
+
+def _targets(examples: Sequence[Example]) -> _Ints:
+    return np.array([example.row.label == "positive" for example in examples], np.int64)
+
+
+def _inputs(known: Sequence[Example], held: Sequence[Example], seed: int) -> tuple[_Array, _Array]:
+    """Return features of unit variance, or their foremost components, `(images, inputs)` each.
+
+    The scale and the components are those of some of the known pictures, whatever their labels.
+    """
+    random = np.random.default_rng(seed)
+    places = np.sort(random.permutation(len(known))[:_SAMPLE])
+    sample = np.stack([known[place].features for place in places]).astype(np.float64)
+    mean, scale = sample.mean(axis=0), sample.std(axis=0)
+    scale[scale == 0] = 1.0
+
+    def scaled(features: NDArray[np.generic]) -> _Array:
+        within: NDArray[np.generic] = np.clip((features - mean) / scale, -_OUTLIER, _OUTLIER)
+        return within.astype(np.float32)
+
+    components = None
+    if sample.shape[1] > _COMPONENTS:
+        count = min(_COMPONENTS, len(sample))
+        components = PCA(count, svd_solver="covariance_eigh").fit(scaled(sample))
+
+    def transformed(examples: Sequence[Example]) -> Iterator[_Array]:
+        for start in range(0, len(examples), _CHUNK):
+            part = examples[start : start + _CHUNK]
+            found = scaled(np.stack([example.features for example in part]))
+            yield found if components is None else components.transform(found)
+
+    width = sample.shape[1] if components is None else components.n_components_
+    empty = np.zeros((0, width), np.float32)
+    first, second = (np.concatenate([empty, *transformed(part)]) for part in (known, held))
+    return first, second
+
+
+def _head(inputs: _Array, targets: _Ints, strength: float) -> LogisticRegression:
+    return LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS).fit(inputs, targets)
+
+
+def _cross_validated(inputs: _Array, targets: _Ints, splits: _Splits, strength: float) -> _Floats:
+    """Return each picture's probability by a head fitted without its fold; NaN if there is none."""
+    probabilities = np.full(len(targets), np.nan)
+    for others, fold in splits:
+        if len(fold) and len(set(targets[others].tolist())) == 2:
+            head = _head(inputs[others], targets[others], strength)
+            probabilities[fold] = head.predict_proba(inputs[fold])[:, 1]
+    return probabilities
+
+
+def _loss(targets: _Ints, probabilities: _Floats) -> float:
+    judged = np.isfinite(probabilities)
+    if not judged.any():
+        return math.inf
+    return float(log_loss(targets[judged], probabilities[judged], labels=[0, 1]))
+
+
+def _suspected(examples: Sequence[Example], probabilities: _Floats) -> list[Suspect]:
+    """Return the suspects among some pictures, as yet of rank 1."""
+    judged = np.flatnonzero(np.isfinite(probabilities))
+    targets = _targets(examples)[judged]
+    found = judged[_implausible(targets, probabilities[judged])]
+    return [_suspect(examples[place], float(probabilities[place])) for place in found]
+
+
+def _implausible(targets: _Ints, probabilities: _Floats) -> _Bools:
+    """Tell which labels confident learning takes for wrong, `(images,)`."""
+    if len(set(targets.tolist())) < 2:
+        return np.zeros(len(targets), np.bool_)
+    from cleanlab.filter import find_label_issues  # takes a while
+
+    both = np.stack([1 - probabilities, probabilities], axis=1)
+    # Where labels overlap, its other filters suspect more that are right. One process: it would
+    # fork this one, and TensorFlow does not bear that.
+    found: _Bools = find_label_issues(targets, both, filter_by="confident_learning", n_jobs=1)
+    return found
+
+
+def _cleanlab_version() -> str:
+    from cleanlab.version import __version__
+
+    return str(__version__)
+
+
+def _suspect(example: Example, probability: float) -> Suspect:
+    row = example.row
+    said = float(special.expit(example.logit))
+    return Suspect(
+        md5=row.md5,
+        part=example.part,
+        label=row.label,
+        post_id=row.post_id,
+        board=row.board[:_MAX_BOARD],
+        page_url=row.page_url if len(row.page_url) <= _MAX_URL else "",
+        probability=round(probability, 6),
+        said=round(said, 6) if math.isfinite(said) else None,
+        rank=1,
+    )
+
+
+def _ranked(suspects: Sequence[Suspect]) -> Iterator[Suspect]:
+    """Yield negatives and then positives, those first whose label is the least probable."""
+    for label, sign in (("negative", -1), ("positive", 1)):
+        mine = [suspect for suspect in suspects if suspect.label == label]
+        mine.sort(key=lambda suspect: (sign * suspect.probability, suspect.md5))
+        for rank, suspect in enumerate(mine, 1):
+            yield suspect.model_copy(update={"rank": rank})
+
+
+def _counts(examples: Sequence[Example], part: Part) -> dict[Label, int]:
+    labels = [example.row.label for example in examples if example.part == part]
+    return {label: labels.count(label) for label in LABELS}

@@ -1,0 +1,211 @@
+"""The predict job in tests: a tiny model in storage, pictures, and runs of the job."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from PIL import Image
+
+from imagetag.calibration import Calibration
+from imagetag.dataset import Resize, Size, load_pixels
+from imagetag.decision import Decision, logit_of, sigmoid
+from imagetag.layout import Layout
+from imagetag.models import with_resizing
+from imagetag.runs import Run
+from imagetag.storage import open_storage
+from jobs import predict as predict_job
+
+TAG = "red/disc"
+SIZE: Size = (24, 32)
+TEMPERATURE = 2.0
+THRESHOLD = 0.7  # calibrated
+
+
+def make_model(size: Size = SIZE, resize: Resize = "letterbox", seed: int = 4) -> keras.Model:
+    """A model as `runs.load_model` returns it: small, and of another mind about each picture."""
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    inputs = keras.Input((*size, 3))
+    x = layers.Rescaling(1 / 64, -2)(inputs)
+    x = layers.Conv2D(4, 5, 3)(x)
+    x = layers.GlobalMaxPooling2D(name="features")(x)
+    logit = layers.Dense(1, name="logit")(x)
+    core = keras.Model(inputs, layers.Activation("sigmoid", name="probability")(logit))
+    return with_resizing(core, size, resize)
+
+
+def alone(
+    model: keras.Model, data: bytes | Path, size: Size = SIZE, resize: Resize = "letterbox"
+) -> float:
+    """What the whole model says of one picture: a probability, not calibrated."""
+    pixels = load_pixels(data, size, resize)[None].astype("float32")
+    return float(model.predict_on_batch(pixels)[0, 0])
+
+
+def store_run(
+    storage: str,
+    model: keras.Model,
+    run: str = "tiny",
+    *,
+    tag: str = TAG,
+    size: Size = SIZE,
+    created: str = "2026-01-01T00:00:00+00:00",
+) -> None:
+    """Store a model as train does."""
+    layout, target = Layout(tag), open_storage(storage)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.keras"
+        model.save(path)
+        target.upload(path, layout.run(run, "model.keras"))
+    marker = Run(
+        tag=tag,
+        run=run,
+        model="hand-made",
+        settings={"resize": "letterbox"},
+        image_size=size,
+        images={
+            part: {"positive": 1, "negative": 1}  # type: ignore[misc]
+            for part in ("train", "validation")
+        },
+        fingerprint="f",
+        seed=1,
+        best_epoch=1,
+        history=[],
+        validation={},
+        parameters=model.count_params(),
+        seconds=1.0,
+        devices=["CPU"],
+        versions={},
+        created=created,
+    )
+    target.write(layout.run(run, "metrics.json"), marker.model_dump_json().encode())
+    target.write(layout.latest, run.encode() + b"\n")
+
+
+def decide(
+    storage: str,
+    run: str = "tiny",
+    *,
+    tag: str = TAG,
+    temperature: float = TEMPERATURE,
+    threshold: float = THRESHOLD,
+) -> Decision:
+    """Store a decision as evaluate does."""
+    calibration = Calibration(method="temperature", temperature=temperature)
+    logit = logit_of(calibration, threshold)
+    decision = Decision(
+        tag=tag,
+        run=run,
+        trained="2026-01-01T00:00:00+00:00",
+        fingerprint="f",
+        calibration=calibration,
+        promise=None,
+        logit_threshold=logit,
+        threshold=threshold,
+        raw_threshold=sigmoid(logit),
+        created="2026-01-02T00:00:00+00:00",
+    )
+    key = Layout(tag).run(run, "decision.json")
+    open_storage(storage).write(key, decision.model_dump_json().encode())
+    return decision
+
+
+def noise(number: int) -> bytes:
+    """A small picture of some size and format."""
+    random = np.random.default_rng(number)
+    width, height = map(int, random.integers(10, 80, 2))
+    # Some darker than others, so that the model is of different minds.
+    top = int(random.integers(40, 256))
+    image = Image.fromarray(random.integers(0, top, (height, width, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    image.save(buffer, ["PNG", "JPEG", "WEBP"][number % 3])
+    return buffer.getvalue()
+
+
+def ending(number: int) -> str:
+    return ["png", "jpg", "webp"][number % 3]
+
+
+def write(folder: Path, name: str, data: bytes) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+# ---- running the job
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    stdout: str
+    lines: list[dict[str, Any]]
+
+    @property
+    def events(self) -> list[str]:
+        return [line["event"] for line in self.lines]
+
+    @property
+    def complaint(self) -> str:
+        """Its only error, which is its last line."""
+        assert [line["level"] == "error" for line in self.lines].count(True) == 1
+        assert self.lines[-1]["exit_code"] == self.code
+        assert "\n" not in self.lines[-1]["event"]
+        return str(self.lines[-1]["event"])
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        return list(csv.DictReader(io.StringIO(self.stdout, newline="")))
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def arguments(storage: object, options: Sequence[object]) -> list[str]:
+    return ["--storage", str(storage), "--tag", TAG, *map(str, options), "--log-format", "json"]
+
+
+def run(storage: object, *options: object) -> Ended:
+    """Run the job in this process."""
+    stdout, stderr = io.StringIO(newline=""), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        code = predict_job.main(arguments(storage, options))
+    lines = [line for line in stderr.getvalue().splitlines() if line.startswith("{")]
+    return Ended(code, stdout.getvalue(), [json.loads(line) for line in lines])
+
+
+def start(
+    storage: object, *options: object, before: str = "", **how: Any
+) -> subprocess.Popen[str]:
+    """Start the job as a process of its own; `before` is Python that it runs first."""
+    script = f"import sys\n{before}\nfrom jobs.predict import main\nsys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments(storage, options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **how,
+    )
+
+
+def end(job: subprocess.Popen[str], timeout: float = 120) -> Ended:
+    try:
+        stdout, stderr = job.communicate(timeout=timeout)
+    finally:
+        job.kill()
+    return Ended(job.returncode, stdout, [json.loads(line) for line in stderr.splitlines()])

@@ -1,0 +1,259 @@
+"""A promised precision holds as often as promised, however the threshold was searched."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn.metrics import precision_score, recall_score
+
+from imagetag import contract
+from imagetag.contract import Promise, looks, lower_bound, promise_precision, search_level
+
+Pictures = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+
+@pytest.fixture(autouse=True)
+def levels_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of simulations have a few levels."""
+    known: dict[object, float] = {}
+
+    def remembered(numbers: NDArray[np.int64], precision: float, confidence: float) -> float:
+        key = (*numbers.tolist(), precision, confidence)
+        if key not in known:
+            known[key] = search_level(numbers, precision, confidence)
+        return known[key]
+
+    monkeypatch.setattr(contract, "search_level", remembered)
+
+
+# ---- the bound
+
+
+def test_the_bound_is_clopper_pearsons() -> None:
+    # By the rule itself: with the bound as precision, so many right ones have a chance of 5 %.
+    for right, called in ((1, 1), (5, 9), (59, 59), (95, 100), (999, 1000)):
+        bound = lower_bound(right, called, 0.95)
+        assert stats.binom.sf(right - 1, called, bound) == pytest.approx(0.05)
+    assert lower_bound(59, 59, 0.95) > 0.95 > lower_bound(58, 58, 0.95)
+
+
+def test_nothing_right_proves_nothing() -> None:
+    assert lower_bound(0, 10, 0.95) == 0
+    assert lower_bound([0, 3], [3, 3], 0.9).tolist() == [0, pytest.approx(0.1 ** (1 / 3))]
+
+
+# ---- the search
+
+
+def test_looks_are_fixed_beforehand_and_grow_by_two_percent() -> None:
+    assert looks(0).tolist() == []
+    assert looks(1).tolist() == [1]
+    found = looks(5000)
+    assert found[:60].tolist() == list(range(1, 61))
+    assert found[-1] == 5000
+    assert np.all(found[1:] > found[:-1])
+    assert np.all(found[100:] <= np.ceil(found[99:-1] * 1.02))
+
+
+def test_the_level_of_a_single_look_is_the_confidence_itself() -> None:
+    # 59 of 59 are right with a chance of 4.85 % where the precision is 0.95.
+    level = search_level(np.array([59]), 0.95, 0.95)
+    assert lower_bound(59, 59, level) >= 0.95
+    assert lower_bound(58, 59, level) < 0.95
+
+
+@pytest.mark.parametrize(("precision", "confidence"), [(0.95, 0.95), (0.9, 0.8), (0.7, 0.9)])
+def test_a_walk_at_the_least_precision_passes_as_seldom_as_promised(
+    precision: float, confidence: float
+) -> None:
+    numbers = looks(300)
+    level = search_level(numbers, precision, confidence)
+    random = np.random.default_rng(0)
+    right = np.cumsum(random.random((6_000, 300)) < precision, axis=1)[:, numbers - 1]
+    passed = np.any(lower_bound(right, numbers, level) >= precision, axis=1).mean()
+    # Tested at the confidence itself, some look would pass far more often.
+    naive = np.any(lower_bound(right, numbers, confidence) >= precision, axis=1).mean()
+    assert 0.6 * (1 - confidence) < passed < 1.05 * (1 - confidence) + 0.003
+    assert naive > 1.5 * (1 - confidence)
+
+
+# ---- the promise
+
+
+def gaussian(distance: float, spread: float) -> tuple[object, object]:
+    """Positives spread around `distance`, negatives more or less widely around zero."""
+
+    def draw(random: np.random.Generator, count: int) -> Pictures:
+        labels = np.repeat([1, 0], count // 2)
+        noise = random.normal(size=count)
+        return labels, noise * np.where(labels == 1, 1, spread) + distance * labels
+
+    def precision(threshold: float) -> float:
+        right, wrong = stats.norm.sf(threshold - distance), stats.norm.sf(threshold / spread)
+        return float(right / (right + wrong))
+
+    return draw, precision
+
+
+def plateau(share: float, level: float) -> tuple[object, object]:
+    """The upper part of all scores has one precision wherever it is cut, the rest a low one.
+
+    As where some labels are wrong: this is what misleads a search the most.
+    """
+    rest = (0.5 - share * level) / (1 - share)
+
+    def draw(random: np.random.Generator, count: int) -> Pictures:
+        scores = random.random(count)
+        chance = np.where(scores > 1 - share, level, rest)
+        return (random.random(count) < chance).astype(int), scores
+
+    def precision(threshold: float) -> float:
+        above = 1 - threshold
+        low = max(0.0, above - share)
+        return float((min(above, share) * level + low * rest) / above)
+
+    return draw, precision
+
+
+WORLDS = {
+    "good": gaussian(3.5, 1.0),
+    "fair": gaussian(2.5, 1.0),
+    "heavy tails": gaussian(3.0, 1.3),
+    "wrong labels": plateau(0.45, 0.9495),
+    "more wrong labels": plateau(0.3, 0.9495),
+}
+
+
+def simulate(world: str, pictures: int, confidence: float, seeds: int) -> tuple[float, float]:
+    """Return how often a promise was made, and how often one that does not hold."""
+    draw, precision = WORLDS[world]
+    made = broken = 0
+    for seed in range(seeds):
+        labels, scores = draw(np.random.default_rng(seed), pictures)  # type: ignore[operator]
+        found = promise_precision(labels, scores, min_precision=0.95, confidence=confidence)
+        made += found.met
+        broken += found.met and precision(found.threshold) < 0.95  # type: ignore[operator]
+    return made / seeds, broken / seeds
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(("pictures", "confidence"), [(200, 0.95), (800, 0.95), (800, 0.8)])
+def test_a_promise_holds_as_often_as_promised(world: str, pictures: int, confidence: float) -> None:
+    seeds = 250
+    made, broken = simulate(world, pictures, confidence, seeds)
+    # Three standard errors of what 250 seeds can tell.
+    allowed = (1 - confidence) + 3 * math.sqrt(confidence * (1 - confidence) / seeds)
+    assert broken <= allowed
+    if world == "good":
+        assert made > 0.85  # a contract that is never signed would hold too
+
+
+def test_a_promise_can_be_made_where_it_is_deserved() -> None:
+    labels = np.repeat([1, 0], 200)
+    scores = np.where(labels == 1, 2.0, -2.0) + np.random.default_rng(0).normal(size=400) * 0.1
+    found = promise_precision(labels, scores, min_precision=0.95, confidence=0.95)
+    assert found.met
+    assert found.needed is None
+    assert (found.called, found.right, found.positives, found.negatives) == (200, 200, 200, 200)
+    assert found.bound >= 0.95
+    assert found.level > found.confidence
+    assert scores[labels == 0].max() < found.threshold <= scores[labels == 1].min()
+
+
+def test_of_what_can_be_promised_the_most_recall_is_taken() -> None:
+    # 150 right ones, then one wrong and ten more right ones, then only wrong ones: the last of
+    # those called is right, wherever the looks are.
+    labels = np.array([1] * 150 + [0] + [1] * 10 + [0] * 161)
+    scores = -np.arange(labels.size, dtype=float)
+    found = promise_precision(labels, scores, min_precision=0.95, confidence=0.95)
+    assert found.met
+    assert found.called == 161
+    assert found.right == 160
+
+
+def test_what_cannot_be_promised_says_what_it_would_take() -> None:
+    labels = np.repeat([1, 0], 30)
+    scores = np.where(labels == 1, 1.0, -1.0) + np.linspace(0, 0.1, 60)
+    found = promise_precision(labels, scores, min_precision=0.95, confidence=0.95)
+    assert not found.met
+    assert found.called == found.right == 30  # what proves the most
+    assert found.bound < 0.95
+    assert found.needed is not None
+    assert 60 < found.needed < 200
+    assert f"{found.needed:,}" in found.advice
+    # With so many of the same, it can be.
+    times = math.ceil(found.needed / 30)
+    many = promise_precision(
+        np.tile(labels, times),
+        np.concatenate([scores + step * 1e-4 for step in range(times)]),
+        min_precision=0.95,
+        confidence=0.95,
+    )
+    assert many.met
+
+
+def test_where_no_number_of_pictures_would_do_it_says_so() -> None:
+    labels = np.tile([1, 0], 100)
+    found = promise_precision(labels, np.arange(200.0), min_precision=0.95, confidence=0.95)
+    assert not found.met
+    assert found.needed is None
+    assert "--min-precision" in found.advice
+
+
+def test_pictures_of_one_score_are_called_together() -> None:
+    labels = np.array([1] * 100 + [0] * 100)
+    scores = np.array([1.0] * 99 + [0.0] * 101)
+    found = promise_precision(labels, scores, min_precision=0.9, confidence=0.9)
+    assert found.called == 99
+    assert 0.0 < found.threshold <= 1.0
+    same = promise_precision(labels, np.zeros(200), min_precision=0.9, confidence=0.9)
+    assert (same.called, same.threshold, same.met) == (200, 0.0, False)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.booleans(), st.floats(-5, 5, width=16)), min_size=1, max_size=60),
+    st.sampled_from([0.5, 0.8, 0.95]),
+)
+def test_its_counts_are_those_of_its_threshold(
+    pairs: list[tuple[bool, float]], precision: float
+) -> None:
+    labels, scores = (list(column) for column in zip(*pairs, strict=True))
+    found = promise_precision(labels, scores, min_precision=precision, confidence=0.8)
+    called = [score >= found.threshold for score in scores]
+    assert found.called == sum(called) > 0
+    assert found.right / found.called == pytest.approx(precision_score(labels, called))
+    if any(labels):
+        assert found.right / sum(labels) == pytest.approx(recall_score(labels, called))
+    assert found.met == (found.bound >= precision)
+    assert Promise.model_validate_json(found.model_dump_json()) == found
+
+
+def test_more_confidence_or_more_precision_never_calls_more() -> None:
+    labels, scores = WORLDS["fair"][0](np.random.default_rng(3), 800)  # type: ignore[operator]
+    called = [
+        [
+            promise_precision(labels, scores, min_precision=precision, confidence=confidence).called
+            for confidence in (0.5, 0.8, 0.95, 0.99)
+        ]
+        for precision in (0.7, 0.8, 0.9)
+    ]
+    assert np.all(np.diff(called, axis=0) <= 0)
+    assert np.all(np.diff(called, axis=1) <= 0)
+
+
+def test_large_sets_are_quick_and_what_is_no_number_is_refused() -> None:
+    random = np.random.default_rng(0)
+    labels = np.repeat([1, 0], 50_000)
+    scores = random.normal(size=100_000) + 3 * labels
+    assert promise_precision(labels, scores, min_precision=0.95, confidence=0.95).met
+    with pytest.raises(ValueError, match="not a number"):
+        promise_precision([1, 0], [np.nan, 0], min_precision=0.9, confidence=0.9)
+    with pytest.raises(ValueError, match="labels are"):
+        promise_precision([], [], min_precision=0.9, confidence=0.9)
