@@ -22,7 +22,7 @@ from imagetag.job import run_job, share_memory_among_threads
 from imagetag.log import Progress, get_logger
 from imagetag.outputs import CsvWriter, Kind, kind_of, shard_name
 from imagetag.parts import Parts, Tally
-from imagetag.pictures import Picture, Source, StoredPictures
+from imagetag.pictures import Picture, Source, StoredPictures, place_of
 from imagetag.quiet import quiet_imports
 from imagetag.settings import (
     Contact,
@@ -152,7 +152,7 @@ class _Predicting:
             tally.count(row)
         if self._copies is not None:
             self._copies.wait()
-        self._tell(tally)
+        self._tell(tally, "-")
 
     def to_file(self, output: Storage, name: str, kind: Kind, copied_to: Storage | None) -> None:
         """Write rows in parts, or go on with those that are there, and join them."""
@@ -165,7 +165,10 @@ class _Predicting:
         )
         if about := parts.done(self._source, self._is_mine):
             get_logger().info(
-                "already predicted", images=about.rows, positives=about.positives, output=name
+                "already predicted",
+                images=about.rows,
+                positives=about.positives,
+                output=f"{output.url}/{name}",
             )
             return
         try:
@@ -175,7 +178,7 @@ class _Predicting:
             parts.save_at_last()
             raise
         parts.finish(kind)
-        self._tell(parts.tally, reused=parts.reused)
+        self._tell(parts.tally, f"{output.url}/{name}", reused=parts.reused)
 
     def _rows(self, pictures: Iterator[Picture]) -> Iterator[tuple[Picture, Any]]:
         from imagetag.predict import RAW_THRESHOLD, judge_of, predict
@@ -224,13 +227,12 @@ class _Predicting:
             "threshold": self._settings.threshold,
             "input": dict(self._source.identity),
             "shard": [self._settings.shard_index, self._settings.shard_count],
-            "copy_to": copied_to and copied_to.url,
+            "copy_to": copied_to and place_of(copied_to),
             "kind": kind,
         }
 
-    def _tell(self, tally: Tally, **more: int) -> None:
-        log = get_logger()
-        log.info(
+    def _tell(self, tally: Tally, output: str, **more: int) -> None:
+        get_logger().info(
             "predicted",
             tag=self._run.tag,
             run=self._run.run,
@@ -238,7 +240,7 @@ class _Predicting:
             positives=tally.positives,
             errors=tally.errors.total(),
             reasons=dict(tally.errors),
-            output=self._settings.output,
+            output=output,
             **more,
         )
 

@@ -41,8 +41,10 @@ def make_model(size: Size = SIZE, resize: Resize = "letterbox", seed: int = 4) -
     x = layers.Rescaling(1 / 64, -2)(inputs)
     x = layers.Conv2D(4, 5, 3)(x)
     x = layers.GlobalMaxPooling2D(name="features")(x)
-    logit = layers.Dense(1, name="logit")(x)
-    core = keras.Model(inputs, layers.Activation("sigmoid", name="probability")(logit))
+    head = layers.Dense(1, name="logit")
+    core = keras.Model(inputs, layers.Activation("sigmoid", name="probability")(head(x)))
+    kernel, bias = head.get_weights()
+    head.set_weights([10 * kernel, bias + 2])
     return with_resizing(core, size, resize)
 
 
@@ -189,9 +191,7 @@ def run(storage: object, *options: object) -> Ended:
     return Ended(code, stdout.getvalue(), [json.loads(line) for line in lines])
 
 
-def start(
-    storage: object, *options: object, before: str = "", **how: Any
-) -> subprocess.Popen[str]:
+def start(storage: object, *options: object, before: str = "", **how: Any) -> subprocess.Popen[str]:
     """Start the job as a process of its own; `before` is Python that it runs first."""
     script = f"import sys\n{before}\nfrom jobs.predict import main\nsys.exit(main(sys.argv[1:]))"
     return subprocess.Popen(

@@ -98,10 +98,12 @@ def calibrate(
     truth, values = np.asarray(labels).astype(bool), np.asarray(logits, np.float64)
     names = np.asarray(groups)
     losses = _losses(truth, values, names)
-    if method == "auto":
-        # The simplest of those that are equally good.
-        method = min(losses, key=lambda name: losses[name]) if losses else "temperature"
-    return _fit(truth, values, method).model_copy(update={"log_loss": losses})
+    chosen: Method
+    if method != "auto":
+        chosen = method
+    else:
+        chosen = min(losses, key=lambda name: losses[name]) if losses else "temperature"
+    return _fit(truth, values, chosen).model_copy(update={"log_loss": losses})
 
 
 def reliability(labels: ArrayLike, probabilities: ArrayLike) -> Reliability:

@@ -15,8 +15,8 @@ from PIL import Image
 from imagetag.errors import UsageError
 from imagetag.images import FORMATS, BadImage
 from imagetag.log import get_logger
-from imagetag.pictures import Picture, Source, StoredPictures
-from imagetag.storage import AccessDenied, LocalStorage, ObjectNotFound, Storage, open_storage
+from imagetag.pictures import Picture, Source, StoredPictures, place_of
+from imagetag.storage import AccessDenied, ObjectNotFound, Storage, open_storage
 
 _CHUNK = 1 << 20  # bytes
 _MAX_STEM = 200  # bytes of a name before a sum is added to it
@@ -141,11 +141,7 @@ def _ending(path: Path) -> str:
 
 
 def _refuse_inside(source: Storage, target: Storage) -> None:
-    places = []
-    for storage in (source, target):
-        local = isinstance(storage, LocalStorage)
-        places.append(str(Path(storage.url).resolve()) if local else storage.url)
-    if f"{places[1]}/".startswith(f"{places[0]}/"):
+    if f"{place_of(target)}/".startswith(f"{place_of(source).rstrip('/')}/"):
         raise UsageError(
             f"--copy-to {target.url} is inside --input {source.url}: the copies would be "
             "predicted too; name a folder outside"

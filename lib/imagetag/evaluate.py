@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from scipy import special
 
-from imagetag import __version__, images
-from imagetag.breakdown import breakdown
-from imagetag.calibration import calibrate, reliability
+from imagetag import images
+from imagetag.calibration import calibrate
 from imagetag.contract import Promise, promise_precision
 from imagetag.dataset import Sample, load_pixels, sync
 from imagetag.decision import Decision, load_decision, logit_of
@@ -30,19 +29,17 @@ from imagetag.evaluation import (
     Evaluation,
     Request,
     Scored,
-    Shown,
+    evaluated,
     one_of_each_group,
     predictions_table,
-    shown,
     shown_row,
     train_command,
 )
-from imagetag.evaluation_page import Pictures, evaluation_page, pick_galleries
+from imagetag.evaluation_page import Pictures, evaluation_page
 from imagetag.gradcam import GradCam, on_picture, overlay
 from imagetag.layout import LABELS, Label, Layout
 from imagetag.log import Progress, get_logger
 from imagetag.manifest import Dataset, Row, load_dataset, read_rows
-from imagetag.metrics import Answers, at_prevalence, binary_metrics
 from imagetag.report import jpeg, shrunk
 from imagetag.runs import Run, load_model, load_run
 from imagetag.scoring import Score, Scorer
@@ -50,9 +47,7 @@ from imagetag.split import in_validation
 from imagetag.storage import ObjectNotFound, Storage
 from imagetag.suspects import Example, Part, Suspects, find_suspects, store_suspects
 
-_PREVALENCES = (0.1, 0.01, 0.001)
-_SEED = 0  # of resamples and folds
-_SUSPECTS_SHOWN = 24
+_SEED = 0  # of folds and projections
 _WIDEST = 1024  # features a picture that are kept
 
 
@@ -129,20 +124,12 @@ class _Results:
     model: keras.Model
 
     def store(self, scored: Mapping[str, Sequence[Scored]], left_out: int) -> Evaluation:
-        run, test = self.run, scored["test"]
-        answers = Answers(
-            labels=np.array([item.positive for item in test]),
-            scores=np.array([item.logit for item in test]),
-            probabilities=np.array([item.probability for item in test]),
-            called=np.array([item.called for item in test]),
-            groups=[item.row.group for item in test],
-        )
-        metrics = binary_metrics(answers, self.decision.threshold, seed=_SEED)
-        galleries = pick_galleries(test)
-        suspects = self._suspects_shown()
-        asked = self.request.prevalence
-        prevalences = sorted({*_PREVALENCES, *([] if asked is None else [asked])}, reverse=True)
-        evaluation = Evaluation(
+        run, rows = self.run, {sample.row.md5: sample.row for sample in self.samples}
+        suspects = None
+        if self.suspects is not None:
+            found = self.suspects.of_label("negative")
+            suspects = [shown_row(rows[item.md5], item.probability) for item in found]
+        evaluation = evaluated(
             tag=run.tag,
             run=run.run,
             request=self.request,
@@ -150,45 +137,21 @@ class _Results:
             command=train_command(run.tag, run.settings, run.image_size),
             dataset=self.dataset,
             decision=self.decision,
-            validation=_labels([item.row for item in scored["validation"]]),
-            metrics=metrics,
-            prevalences=tuple(
-                at_prevalence(metrics.chosen.confusion, prevalence) for prevalence in prevalences
-            ),
-            reliability={
-                "raw": reliability(answers.labels, special.expit(answers.scores)),
-                "calibrated": reliability(answers.labels, answers.probabilities),
-            },
-            slices=tuple(breakdown([item.row for item in test], [item.called for item in test])),
-            galleries={
-                "false_positives": shown(galleries.false_positives),
-                "false_negatives": shown(galleries.false_negatives),
-                "hits": shown(galleries.hits),
-                "suspects": suspects,
-            },
-            suspects=None if self.suspects is None else len(self.suspects.of_label("negative")),
+            validation=scored["validation"],
+            test=scored["test"],
+            suspects=suspects,
             left_out=left_out,
             history=run.history,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            software=f"imagetag {__version__}",
         )
-        looked_at = {item.row.md5 for item in galleries.all()}
-        pictures = self._pictures(looked_at | {item.md5 for item in suspects}, looked_at)
-        self._write(evaluation, scored, evaluation_page(evaluation, test, pictures))
+        page = evaluation_page(evaluation, scored["test"], self._pictures(evaluation))
+        self._write(evaluation, scored, page)
         return evaluation
 
-    def _suspects_shown(self) -> list[Shown]:
-        if self.suspects is None:
-            return []
-        rows = {sample.row.md5: sample.row for sample in self.samples}
-        found = [item for item in self.suspects.of_label("negative") if item.md5 in rows]
-        return [shown_row(rows[item.md5], item.probability) for item in found[:_SUSPECTS_SHOWN]]
-
-    def _pictures(self, wanted: set[str], looked_at: set[str]) -> Pictures:
-        """Return thumbnails of some pictures, and of some what the model looked at."""
+    def _pictures(self, evaluation: Evaluation) -> Pictures:
+        """Return thumbnails of what the page shows, and what the model looked at in them."""
         paths = {sample.row.md5: sample.path for sample in self.samples}
         size, resize = self.run.image_size, self.run.resize
-        overlays = {}
+        wanted = {item.md5 for items in evaluation.galleries.values() for item in items}
         small = {
             md5: shrunk(images.load_rgb(paths[md5], at_least=(256, 256))) for md5 in sorted(wanted)
         }
@@ -198,7 +161,8 @@ class _Results:
         except InputError as error:
             get_logger().warning("no heatmaps", reason=str(error))
             return Pictures(thumbnails, {})
-        for md5 in sorted(looked_at):
+        overlays = {}
+        for md5 in small:
             pixels = load_pixels(paths[md5], size, resize)[np.newaxis]
             picture = small[md5]
             heat = on_picture(camera.heatmaps(pixels)[0], (picture.height, picture.width), resize)
@@ -262,7 +226,11 @@ def _parts(storage: Storage, run: Run, dataset: Dataset, request: Request) -> di
             parts["validation"].append(row)
         elif request.suspects:
             parts["train"].append(row)
-    for part, purpose in (("validation", "to choose the threshold on"), ("test", "to test")):
+    needed: tuple[tuple[Part, str], ...] = (
+        ("validation", "to choose the threshold on"),
+        ("test", "to test"),
+    )
+    for part, purpose in needed:
         for label, count in _labels(parts[part]).items():
             if not count:
                 raise InputError(

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import csv
+import heapq
 import io
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+from scipy import special
 
-from imagetag.breakdown import Slice
-from imagetag.calibration import Reliability
+from imagetag import __version__
+from imagetag.breakdown import Slice, breakdown
+from imagetag.calibration import Reliability, reliability
 from imagetag.decision import Decision
-from imagetag.layout import Label
+from imagetag.layout import LABELS, Label
 from imagetag.manifest import Dataset, Rating, Row
-from imagetag.metrics import AtPrevalence, BinaryMetrics
+from imagetag.metrics import Answers, AtPrevalence, BinaryMetrics, at_prevalence, binary_metrics
 from imagetag.settings import option_name
+
+_MISTAKES = 24  # pictures a gallery; more are counted, not shown
+_HITS = 12
+_SUSPECTS = 24
+_PREVALENCES = (0.1, 0.01, 0.001)
+_SEED = 0  # of resamples
+
+
+GalleryName = Literal["false_positives", "false_negatives", "hits", "suspects"]
 
 
 class _Record(BaseModel):
@@ -83,12 +97,120 @@ class Evaluation(_Record):
     prevalences: tuple[AtPrevalence, ...]
     reliability: dict[Literal["raw", "calibrated"], Reliability]
     slices: tuple[Slice, ...]
-    galleries: dict[Literal["false_positives", "false_negatives", "hits", "suspects"], list[Shown]]
+    galleries: dict[GalleryName, list[Shown]]
     suspects: int | None
     left_out: int = Field(0, description="pictures that are missing or cannot be decoded")
     history: list[dict[str, float]]
     created: str
     software: str
+
+
+@dataclass(frozen=True)
+class Galleries:
+    """Pictures worth looking at, the most telling first."""
+
+    false_positives: list[Scored]
+    false_negatives: list[Scored]
+    hits: list[Scored]
+
+    def all(self) -> Iterable[Scored]:
+        """Yield every picture of them."""
+        yield from (*self.false_positives, *self.false_negatives, *self.hits)
+
+
+def evaluated(
+    *,
+    tag: str,
+    run: str,
+    request: Request,
+    settings: Mapping[str, Any],
+    command: str,
+    dataset: Dataset,
+    decision: Decision,
+    validation: Sequence[Scored],
+    test: Sequence[Scored],
+    suspects: Sequence[Shown] | None,
+    left_out: int = 0,
+    history: Sequence[dict[str, float]] = (),
+) -> Evaluation:
+    """Measure a model's answers on the test split.
+
+    Args:
+        tag: what it recognises.
+        run: the run's name.
+        request: what was asked for.
+        settings: what it was trained with.
+        command: repeats the training.
+        dataset: what it was trained and tested on.
+        decision: by which the answers were made.
+        validation: the pictures that the decision was chosen on.
+        test: those of the test split.
+        suspects: negatives that look like the tag, the most suspect first; None if not looked for.
+        left_out: pictures that are missing or cannot be decoded.
+        history: a row an epoch.
+
+    Raises:
+        InputError: if the test pictures are of one label.
+
+    """
+    answers = Answers(
+        labels=np.array([item.positive for item in test], bool),
+        scores=np.array([item.logit for item in test], np.float64),
+        probabilities=np.array([item.probability for item in test], np.float64),
+        called=np.array([item.called for item in test], bool),
+        groups=[item.row.group for item in test],
+    )
+    metrics = binary_metrics(answers, decision.threshold, seed=_SEED)
+    asked = () if request.prevalence is None else (request.prevalence,)
+    prevalences = sorted({*_PREVALENCES, *asked}, reverse=True)
+    galleries = pick_galleries(test)
+    return Evaluation(
+        tag=tag,
+        run=run,
+        request=request,
+        settings=dict(settings),
+        command=command,
+        dataset=dataset,
+        decision=decision,
+        validation={label: sum(item.row.label == label for item in validation) for label in LABELS},
+        metrics=metrics,
+        prevalences=tuple(at_prevalence(metrics.chosen.confusion, rate) for rate in prevalences),
+        reliability={
+            "raw": reliability(answers.labels, special.expit(answers.scores)),
+            "calibrated": reliability(answers.labels, answers.probabilities),
+        },
+        slices=tuple(breakdown([item.row for item in test], [item.called for item in test])),
+        galleries={
+            "false_positives": shown(galleries.false_positives),
+            "false_negatives": shown(galleries.false_negatives),
+            "hits": shown(galleries.hits),
+            "suspects": list(suspects or ())[:_SUSPECTS],
+        },
+        suspects=None if suspects is None else len(suspects),
+        left_out=left_out,
+        history=list(history),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        software=f"imagetag {__version__}",
+    )
+
+
+def pick_galleries(predictions: Iterable[Scored]) -> Galleries:
+    """Pick what a page shows of some predictions: 24 mistakes of each kind and 12 hits at most.
+
+    False positives come with the most confident first, false negatives with the least probable
+    first, hits with the hardest first. Streams: only what is picked is held.
+    """
+    false_positives: list[tuple[float, str, Scored]] = []
+    false_negatives: list[tuple[float, str, Scored]] = []
+    hits: list[tuple[float, str, Scored]] = []
+    for scored in predictions:
+        if scored.called and scored.positive:
+            _keep(hits, _HITS, -scored.logit, scored)
+        elif scored.called:
+            _keep(false_positives, _MISTAKES, scored.logit, scored)
+        elif scored.positive:
+            _keep(false_negatives, _MISTAKES, -scored.logit, scored)
+    return Galleries(*(_best_first(heap) for heap in (false_positives, false_negatives, hits)))
 
 
 def predictions_table(scored: Iterable[Scored]) -> bytes:
@@ -134,7 +256,7 @@ def shown_row(row: Row, probability: float) -> Shown:
 
 
 def train_command(tag: str, settings: Mapping[str, Any], image_size: tuple[int, int]) -> str:
-    """Return the command that trains the same model again, for a shell.
+    """Return the command that trains the same model again, for a shell, an option a line.
 
     Args:
         tag: of what.
@@ -145,11 +267,24 @@ def train_command(tag: str, settings: Mapping[str, Any], image_size: tuple[int, 
     values = dict(settings) | {"image_size": f"{image_size[0]}x{image_size[1]}"}
     if "mixed_precision" in values:  # which of them, the machine decides
         values["mixed_precision"] = "no" if values["mixed_precision"] == "float32" else "yes"
-    words = ["imagetag", "train", "--tags", shlex.quote(tag)]
+    lines = [f"imagetag train --tags {shlex.quote(tag)}"]
     for name, value in values.items():
         option = option_name(name)
         if isinstance(value, bool):
-            words.append(option if value else option.replace("--", "--no-", 1))
+            lines.append(option if value else option.replace("--", "--no-", 1))
         elif value is not None:
-            words += [option, shlex.quote(str(value))]
-    return " ".join(words)
+            lines.append(f"{option} {shlex.quote(str(value))}")
+    return " \\\n  ".join(lines)
+
+
+def _keep(heap: list[tuple[float, str, Scored]], limit: int, weight: float, scored: Scored) -> None:
+    # Heaps compare the md5 next: the same predictions give the same page in any order.
+    entry = (weight, scored.row.md5, scored)
+    if len(heap) < limit:
+        heapq.heappush(heap, entry)
+    else:
+        heapq.heappushpop(heap, entry)
+
+
+def _best_first(heap: list[tuple[float, str, Scored]]) -> list[Scored]:
+    return [scored for *_, scored in sorted(heap, key=lambda entry: entry[:2], reverse=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,33 +10,13 @@ import numpy as np
 
 from imagetag import plots
 from imagetag.breakdown import worst
-from imagetag.evaluation import Evaluation, Scored, Shown
-from imagetag.manifest import Row
+from imagetag.evaluation import Evaluation, GalleryName, Scored, Shown
 from imagetag.report import Figure, data_uri, environment, script, web_link
 
-_MISTAKES = 24  # pictures a gallery; more are counted, not shown
-_HITS = 12
 # What all pictures of a page may take as base64: plots and text need the rest.
 _PICTURE_BUDGET = 3_000_000
 _VEILED = frozenset({"questionable", "explicit"})
 _STEPS = 400  # of the slider, at the most
-
-
-@dataclass(frozen=True)
-class Galleries:
-    """Pictures worth looking at, the most telling first."""
-
-    false_positives: list[Scored]
-    false_negatives: list[Scored]
-    hits: list[Scored]
-
-    def all(self) -> Iterable[Scored]:
-        """Yield every picture of them."""
-        yield from (*self.false_positives, *self.false_negatives, *self.hits)
-
-    def rows(self) -> Iterable[Row]:
-        """Yield the rows whose thumbnails the page shows."""
-        return (item.row for item in self.all())
 
 
 @dataclass(frozen=True)
@@ -49,25 +28,6 @@ class Pictures:
 
     thumbnails: Mapping[str, bytes] = field(default_factory=dict)
     overlays: Mapping[str, bytes] = field(default_factory=dict)
-
-
-def pick_galleries(predictions: Iterable[Scored]) -> Galleries:
-    """Pick what a page shows of some predictions: 24 mistakes of each kind and 12 hits at most.
-
-    False positives come with the most confident first, false negatives with the least probable
-    first, hits with the hardest first. Streams: only what is picked is held.
-    """
-    false_positives: list[tuple[float, str, Scored]] = []
-    false_negatives: list[tuple[float, str, Scored]] = []
-    hits: list[tuple[float, str, Scored]] = []
-    for scored in predictions:
-        if scored.called and scored.positive:
-            _keep(hits, _HITS, -scored.logit, scored)
-        elif scored.called:
-            _keep(false_positives, _MISTAKES, scored.logit, scored)
-        elif scored.positive:
-            _keep(false_negatives, _MISTAKES, -scored.logit, scored)
-    return Galleries(*(_best_first(heap) for heap in (false_positives, false_negatives, hits)))
 
 
 def evaluation_page(
@@ -259,7 +219,7 @@ class _Cards:
             for picture in gallery
         ]
 
-    def lay_over(self, galleries: Mapping[str, Sequence[_Card]]) -> None:
+    def lay_over(self, galleries: Mapping[GalleryName, Sequence[_Card]]) -> None:
         """Add what the model looked at, where there is room once all thumbnails have theirs."""
         for cards in galleries.values():
             for card in cards:
@@ -273,16 +233,3 @@ class _Cards:
         uri = data_uri(data, "image/jpeg")
         self._left -= len(uri)
         return uri
-
-
-def _keep(heap: list[tuple[float, str, Scored]], limit: int, weight: float, scored: Scored) -> None:
-    # Heaps compare the md5 next: the same predictions give the same page in any order.
-    entry = (weight, scored.row.md5, scored)
-    if len(heap) < limit:
-        heapq.heappush(heap, entry)
-    else:
-        heapq.heappushpop(heap, entry)
-
-
-def _best_first(heap: list[tuple[float, str, Scored]]) -> list[Scored]:
-    return [scored for *_, scored in sorted(heap, key=lambda entry: entry[:2], reverse=True)]

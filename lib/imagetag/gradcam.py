@@ -48,8 +48,10 @@ class GradCam:
     def __init__(self, model: keras.Model) -> None:
         # Pictures come at its size: what resizes them on the way is not needed.
         core = next(filter(_has_logit, [*model.layers[::-1], model]), None)
-        parts = None if core is None else _cut(core.inputs, core.get_layer("logit").output)
-        if core is None or parts is None or None in core.inputs[0].shape[1:]:
+        parts = None
+        if core is not None and len(core.inputs) == 1 and None not in core.inputs[0].shape[1:]:
+            parts = _cut(core.inputs[0], core.get_layer("logit").output)
+        if core is None or parts is None:
             raise InputError(
                 f"the model {model.name!r} has no convolutional feature map before its logit, so "
                 "there is no telling where it looks: train it again with a larger --image-size, or "
@@ -173,27 +175,26 @@ def _has_logit(model: Any) -> bool:
     return any(layer.name == "logit" for layer in getattr(model, "layers", ()))
 
 
-def _cut(inputs: list[Any], output: Any) -> tuple[_Half, _Half] | None:
-    """Cut a graph in two at the last feature map that all of its output is made of.
+def _cut(start: Any, end: Any) -> tuple[_Half, _Half] | None:
+    """Cut a graph in two at the last feature map that all of its end is made of.
 
     Pooling behind it only makes it coarser, and one cell has no place. Each half is models to be
     called one after the other; None if there is no such map, or no convolution before it.
     """
-    tensor = output
+    tensor = end
     while True:
         maker, sources, index = _origin(tensor)
-        parts = None
+        parts: tuple[_Half, _Half] | None = None
         if getattr(maker, "outputs", None) and len(sources) == 1:  # a model of layers again
-            inner = _cut(maker.inputs, maker.outputs[index])
+            inner = _cut(maker.inputs[0], maker.outputs[index])
             if inner is not None:
-                below, above = inner
-                parts = [*_between(inputs, sources[0]), *below], above
+                parts = [*_between(start, sources[0]), *inner[0]], inner[1]
         elif _cells(tensor) > 1 and not _is_pooling(maker, sources, tensor):
-            below = _between(inputs, tensor)
-            if any(len(weight.shape) == 4 for half in below for weight in half.weights):
+            below = _between(start, tensor)
+            if any(len(weight.shape) == 4 for model in below for weight in model.weights):
                 parts = below, []
         if parts is not None:
-            return parts[0], [*parts[1], *_between(tensor, output)]
+            return parts[0], [*parts[1], *_between(tensor, end)]
         if len(sources) != 1:
             return None
         tensor = sources[0]
@@ -201,9 +202,7 @@ def _cut(inputs: list[Any], output: Any) -> tuple[_Half, _Half] | None:
 
 def _between(start: Any, end: Any) -> _Half:
     """Return the model from a tensor to another; none if they are the same."""
-    if end is start or (isinstance(start, list) and len(start) == 1 and end is start[0]):
-        return []
-    return [keras.Model(start, end)]
+    return [] if start is end else [keras.Model(start, end)]
 
 
 def _origin(tensor: Any) -> tuple[Any, list[Any], int]:

@@ -26,7 +26,7 @@ from imagetag.errors import InputError
 from imagetag.layout import Layout
 from imagetag.log import Progress, get_logger
 from imagetag.results import Estimate
-from imagetag.standings import Board, Entry, ModelTally, Summary, find_runs, load_board
+from imagetag.standings import Board, Entry, ModelTally, Summary, find_runs, load_board, signed
 from imagetag.storage import LocalStorage, Storage
 
 MAX_PAGE_BYTES = 5_000_000
@@ -241,11 +241,16 @@ def verdict(board: Board) -> tuple[str, str]:
     if board.winner:
         return "clear", f"{board.winner} is best; {len(first)} of its runs cannot be told apart"
     if len(models) > 1:
-        names = ", ".join(models[:3]) + (f" and {len(models) - 3} others" if models[3:] else "")
-        return "noise", f"{names} cannot be told apart"
+        return "noise", f"{_listed(models)} cannot be told apart"
     if len(first) == 1:
         return "clear", f"{first[0].training.run} is the best run of {models[0]}"
     return "noise", f"{len(first)} runs of {models[0]} cannot be told apart"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names in words, four at the most."""
+    shown = list(names) if len(names) <= 4 else [*names[:3], f"{len(names) - 3} others"]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]])
 
 
 @dataclass(frozen=True)
@@ -385,9 +390,7 @@ def environment() -> Environment:
 
 
 def _decimal(value: float | None) -> str:
-    if value is None:
-        return "\N{EN DASH}"
-    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+    return "\N{EN DASH}" if value is None else signed(value)
 
 
 def _between(span: Span | Estimate | None) -> str:

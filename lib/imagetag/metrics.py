@@ -252,7 +252,7 @@ def _resamples(groups: Sequence[str], seed: int) -> Iterator[Floats]:
 def _weighed(weights: Floats, answers: Answers, halves: Bools) -> dict[str, Floats]:
     """Return each metric of each resample, (resamples,); what is not defined is not a number."""
     truth = answers.labels
-    found = {}
+    found: dict[str, Floats] = {}
     with np.errstate(divide="ignore", invalid="ignore"):
         total, positives = weights.sum(axis=1), weights @ truth
         negatives = total - positives

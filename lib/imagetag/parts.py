@@ -7,6 +7,7 @@ output is of; the same request for the same input has then nothing to do.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tempfile
@@ -27,7 +28,7 @@ from imagetag.errors import TransientError, one_line
 from imagetag.log import get_logger
 from imagetag.outputs import Kind, Prediction, write_file
 from imagetag.pictures import Picture, Source
-from imagetag.storage import ObjectNotFound, Storage
+from imagetag.storage import LocalStorage, ObjectNotFound, Storage
 
 # Rows are stored after so many seconds, or so many rows. The longer a run has taken, the longer it
 # may be, so that it has some thousands of parts at the most, and a kill costs 1 % of its work.
@@ -307,6 +308,9 @@ class Parts:
         self._target.write(self._about_key, about.model_dump_json(indent=2).encode() + b"\n")
         for key in [entry.key for entry in self._target.list(self._folder)]:
             self._target.delete(key)
+        if isinstance(self._target, LocalStorage):
+            with contextlib.suppress(OSError):
+                Path(self._target.url, self._folder).rmdir()
         return about
 
     def _all(self) -> Iterator[Prediction]:

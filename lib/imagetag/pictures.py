@@ -97,7 +97,7 @@ class StoredPictures(Source):
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self.identity = {"files": storage.url}
+        self.identity = {"files": place_of(storage)}
         # A local file is opened by whoever decodes it, and never in memory whole.
         self._folder = Path(storage.url) if isinstance(storage, LocalStorage) else None
         self.local = self._folder is not None
@@ -156,6 +156,11 @@ class StoredPictures(Source):
 
     def forget(self, picture: Picture) -> None:
         """Do nothing: it is the user's."""
+
+
+def place_of(storage: Storage) -> str:
+    """Return the URL of a storage, or its whole path: what it is from wherever one looks."""
+    return str(Path(storage.url).resolve()) if isinstance(storage, LocalStorage) else storage.url
 
 
 def _plain_file(path: Path) -> Path:

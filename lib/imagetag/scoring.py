@@ -70,7 +70,7 @@ class Scorer:
         core = model.layers[-1]
         names = ("logit", "features") if features else ("logit",)
         try:
-            part = keras.Model(core.inputs, {name: core.get_layer(name).output for name in names})
+            part = keras.Model(core.input, {name: core.get_layer(name).output for name in names})
         except (AttributeError, ValueError) as error:
             raise InputError(
                 f"the model {model.name!r} has no part with the layers {', '.join(names)}: it is "
@@ -109,6 +109,8 @@ class Scorer:
                 return load_pixels(read(item), self._size, self._resize)
             except BadImage as error:
                 return error
+            except FileNotFoundError:
+                return BadImage("missing", "its file is gone")
 
         ahead = self._threads + 2 * self._batch_size
         decoded = map_ahead(decode, items, threads=self._threads, ahead=ahead)

@@ -284,12 +284,18 @@ class Summary:
         if loss.low is None or loss.high is None:
             return text
         tags = len(ranking[0].values.keys() & second.values)
-        if loss.high is not None and loss.high < 0:
-            loss, ahead, other = Span(-loss.value, -loss.high, -loss.low), other, ahead
-        span = f"{loss.value:.3f} on average ({loss.low:.3f} to {loss.high:.3f})"
-        if loss.low is not None and loss.low > 0:
-            return f"{text} Over {tags} tags {ahead} is ahead of {other} by {span}."
-        return f"{text} Over {tags} tags {ahead} is ahead of {other} by {span}, which may be noise."
+        low, value, high = loss.low, loss.value, loss.high
+        if value < 0:  # the first by rank is not the first by the mean
+            low, value, high, ahead, other = -high, -value, -low, other, ahead
+        return (
+            f"{text} Over {tags} tags {ahead} is ahead of {other} by {value:.3f} on average "
+            f"({signed(low)} to {signed(high)}){'.' if low > 0 else ', which may be noise.'}"
+        )
+
+
+def signed(value: float) -> str:
+    """Return a number with three decimals, and with a real minus sign."""
+    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _run_keys(storage: Storage, folder: str) -> Iterator[tuple[RunKey, int]]:

@@ -16,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from imagetag.breakdown import ALPHA, Slice, breakdown, fisher, worst
+from imagetag.breakdown import ALPHA, Measure, Slice, breakdown, fisher, worst
 from imagetag.manifest import Row
 from imagetag.metrics import Confusion, exact_interval
+
+Group = tuple[int, str, bool, dict[str, Any]]
 
 
 def make_row(number: int, **changes: Any) -> Row:
@@ -40,9 +42,10 @@ def make_row(number: int, **changes: Any) -> Row:
     return Row(**{**values, **changes})
 
 
-def make_rows(*counts: tuple[int, str, bool, dict[str, Any]]) -> tuple[list[Row], list[bool]]:
+def make_rows(*counts: Group) -> tuple[list[Row], list[bool]]:
     """Return so many rows of a label, decision and what else they have; and the decisions."""
-    rows, called = [], []
+    rows: list[Row] = []
+    called: list[bool] = []
     for count, label, decision, changes in counts:
         for _ in range(count):
             rows.append(make_row(len(rows), label=label, **changes))
@@ -50,7 +53,7 @@ def make_rows(*counts: tuple[int, str, bool, dict[str, Any]]) -> tuple[list[Row]
     return rows, called
 
 
-def mixed(tp: int, fp: int, fn: int, tn: int, **changes: Any) -> list[tuple[int, str, bool, Any]]:
+def mixed(tp: int, fp: int, fn: int, tn: int, **changes: Any) -> list[Group]:
     return [
         (tp, "positive", True, changes),
         (fp, "negative", True, changes),
@@ -164,7 +167,7 @@ def test_each_kind_but_the_tags_is_a_partition() -> None:
 
 
 def test_companions_are_the_most_frequent_tags_but_rare_ones() -> None:
-    groups = [(12, "positive", True, {"tags": ("robot", "solo", "solo")})]
+    groups: list[Group] = [(12, "positive", True, {"tags": ("robot", "solo", "solo")})]
     groups += [(9, "negative", False, {"tags": ("rare",)})]
     groups += [(10, "negative", False, {"tags": ("ten",)})]
     groups += [(15, "negative", False, {"tags": ("tree", "ten_more")})]
@@ -218,7 +221,9 @@ def test_numbers_are_those_counted_by_hand() -> None:
 def test_what_is_not_defined_has_no_value() -> None:
     rows, called = make_rows(*mixed(0, 0, 0, 10, tags=("tree",)), *mixed(5, 1, 1, 5))
     tree = named(breakdown(rows, called), "tree")
-    assert tree.precision.value is tree.recall.value is tree.recall.interval is None
+    assert tree.precision.value is None
+    assert tree.recall.value is None
+    assert tree.recall.interval is None
     assert tree.false_positive_rate.value == 0
     assert tree.accuracy.value == 1
     assert not tree.differences
@@ -283,7 +288,7 @@ def test_p_values_are_corrected_by_holm() -> None:
     slices = breakdown(rows, called)
     hat = named(slices, "hat")
     found = {difference.measure: difference for difference in hat.differences}
-    tables = {
+    tables: dict[Measure, list[list[int]]] = {
         "precision": [[10, 12], [80, 8]],
         "recall": [[10, 10], [80, 9]],
         "false_positive_rate": [[12, 22], [8, 80]],
@@ -325,12 +330,12 @@ def test_a_companion_on_which_it_fails_is_found_and_comes_first() -> None:
     rows, called = [], []
     for number in range(1200):
         label = "positive" if random.random() < 0.5 else "negative"
-        tags = {str(tag) for tag in random.choice(others, 4)}
+        chosen = {str(tag) for tag in random.choice(others, 4)}
         right = 0.95
         if number % 12 == 0:  # a hundred pictures of red hair: it takes half of them for the tag
-            tags.add("red_hair")
+            chosen.add("red_hair")
             right = 0.95 if label == "positive" else 0.5
-        rows.append(make_row(number, label=label, tags=tuple(sorted(tags))))
+        rows.append(make_row(number, label=label, tags=tuple(sorted(chosen))))
         called.append((label == "positive") == (random.random() < right))
     slices = breakdown(rows, called)
     flagged = [part.name for part in slices if part.worse]

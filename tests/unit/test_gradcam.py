@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args
 
 import keras
@@ -17,7 +18,7 @@ from PIL import Image
 from imagetag.dataset import Resize, Size, load_pixels
 from imagetag.errors import InputError
 from imagetag.gradcam import GradCam, on_picture, overlay
-from imagetag.models import backbone_of, build_model, with_resizing
+from imagetag.models import alexnet, backbone_of, build_model, with_resizing
 
 Pixels = NDArray[np.uint8]
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -79,7 +80,7 @@ def shown_map(model: keras.Model, maps: Any, weights: Any) -> NDArray[np.float32
         ..., 0
     ]
     most = large.max(axis=(1, 2), keepdims=True)
-    return np.divide(large, most, out=np.zeros_like(large), where=most > 0)
+    return np.where(most > 0, large / np.maximum(most, 1e-30), 0).astype(np.float32)
 
 
 # ---- where the evidence is
@@ -157,7 +158,7 @@ def test_a_hidden_layer_turns_the_gradient_round() -> None:
 # ---- the models there are
 
 
-@pytest.mark.parametrize("name", ["mobilenet", "mobilenetv3small", "convnexttiny"])
+@pytest.mark.parametrize("name", ["mobilenet", "mobilenetv3small"])
 @pytest.mark.parametrize("size", [(64, 96)])
 def test_it_is_the_class_activation_map_where_the_head_is_linear(name: str, size: Size) -> None:
     model = with_resizing(build_model(name, size, weights=None), size, "letterbox")
@@ -165,16 +166,16 @@ def test_it_is_the_class_activation_map_where_the_head_is_linear(name: str, size
     kernel = np.random.default_rng(1).normal(0.2, 1, core.get_layer("logit").kernel.shape)
     core.get_layer("logit").set_weights([kernel, np.zeros(1)])
     pixels = noise(2, size)
-    maps = keras.Model(core.inputs, core.get_layer("features").input)(pixels.astype("float32"))
+    maps = keras.Model(core.inputs[0], core.get_layer("features").input)(pixels.astype("float32"))
     expected = shown_map(model, maps.numpy(), np.tile(kernel.T, (2, 1)))
     assert expected.any()
-    np.testing.assert_allclose(GradCam(model).heatmaps(pixels), expected, atol=2e-3)
+    np.testing.assert_allclose(GradCam(model).heatmaps(pixels), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["alexnet", "alexnet-small"])
-def test_of_alexnet_it_is_the_map_before_the_last_pooling(name: str) -> None:
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_of_alexnet_it_is_the_map_before_the_last_pooling(batch_norm: bool) -> None:
     size = (131, 99)
-    model = with_resizing(build_model(name, size, weights=None), size, "letterbox")
+    model = with_resizing(alexnet(size, width=0.1, batch_norm=batch_norm), size, "letterbox")
     core = core_of(model)
     pixels = noise(2, size)
     last = [layer for layer in core.layers if isinstance(layer, layers.ReLU)][-1]
@@ -211,36 +212,30 @@ def test_of_vgg_it_is_the_map_of_the_last_convolution() -> None:
     assert maps.shape[1:3] == (4, 6)
     expected = shown_map(model, maps.numpy(), weights)
     assert expected.any()
-    np.testing.assert_allclose(GradCam(model).heatmaps(pixels), expected, atol=2e-3)
+    np.testing.assert_allclose(GradCam(model).heatmaps(pixels), expected, atol=1e-4)
 
 
 def test_a_model_that_computes_in_float16_sees_the_same() -> None:
-    size = (64, 96)
-    single = build_model("mobilenet", size, weights=None)
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        half = build_model("mobilenet", size, weights=None)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    kernel = np.random.default_rng(1).normal(0, 1e-5, (1024, 1))
-    single.get_layer("logit").set_weights([kernel, np.zeros(1)])
-    half.set_weights(single.get_weights())
-    pixels = noise(2, size)
-    expected = GradCam(with_resizing(single, size, "crop")).heatmaps(pixels)
-    assert (expected.max(axis=(1, 2)) == 1).all()
-    found = GradCam(with_resizing(half, size, "crop")).heatmaps(pixels)
-    np.testing.assert_allclose(found, expected, atol=0.05)
+    # A cell's share of the gradient is 1e-3 / 65536: less than float16 has.
+    def body(x: Any) -> Any:
+        return layers.GlobalAveragePooling2D(dtype="float32")(sees_red(dtype="mixed_float16")(x))
+
+    model = model_of(body, (256, 256))
+    core_of(model).get_layer("logit").set_weights([np.array([[1e-3], [0]]), np.zeros(1)])
+    heatmap = GradCam(model).heatmaps(on_blue(40, 80, (256, 256))[np.newaxis])[0]
+    assert heatmap[40:48, 80:88].min() == 1
+    assert heatmap.sum() == 64
 
 
-def test_one_that_was_saved_and_loaded_sees_the_same(tmp_path: Any) -> None:
-    size = (64, 80)
-    model = with_resizing(build_model("mobilenet", size, weights=None), size, "letterbox")
+def test_one_that_was_saved_and_loaded_sees_the_same(tmp_path: Path) -> None:
+    model = red_model(nested=True)
     model.save(tmp_path / "model.keras")
-    pixels = noise(2, size)
-    expected = GradCam(model).heatmaps(pixels)
     keras.utils.clear_session()
     loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
-    np.testing.assert_allclose(GradCam(loaded).heatmaps(pixels), expected, atol=1e-5)
+    pixels = on_blue(8, 16)[np.newaxis]
+    found, expected = (GradCam(each).heatmaps(pixels) for each in (loaded, model))
+    assert expected.any()
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_the_model_says_the_same_as_before() -> None:
@@ -255,13 +250,20 @@ def test_the_model_says_the_same_as_before() -> None:
 
 
 def test_one_cell_has_no_place_so_the_map_before_it_is_taken() -> None:
-    # 32 pixels are one cell in the end.
-    model = build_model("mobilenet", (32, 64), weights=None)
-    assert model.get_layer("features").input.shape[1:3] == (1, 2)
-    GradCam(with_resizing(model, (32, 64), "crop"))
-    small = with_resizing(build_model("mobilenet", (32, 32), weights=None), (32, 32), "crop")
-    heatmaps = GradCam(small).heatmaps(noise(2, (32, 32)))
-    assert len(np.unique(heatmaps)) > 2
+    def body(x: Any) -> Any:
+        last = layers.Conv2D(1, (24, 32))
+        x = last(sees_red()(x))
+        assert x.shape == (None, 1, 1, 1)
+        kernel = np.zeros((24, 32, 2, 1))
+        kernel[:, :, 0] = 1  # of red
+        last.set_weights([kernel, np.zeros(1)])
+        return layers.GlobalAveragePooling2D()(x)
+
+    model = model_of(body)
+    core_of(model).get_layer("logit").set_weights([np.ones((1, 1)), np.zeros(1)])
+    heatmap = GradCam(model).heatmaps(on_blue(8, 16)[np.newaxis])[0]
+    assert heatmap[8:16, 16:24].min() == 1
+    assert heatmap.sum() == 64
 
 
 @pytest.mark.parametrize(
