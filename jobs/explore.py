@@ -1,4 +1,4 @@
-"""The explore job: the spread of image dimensions, and the input size to train at."""
+"""The explore job: what is in a dataset, what may mislead a model, and the size to train at."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ class ExploreSettings(TagSettings):
     percentile: float = Field(
         50, gt=0, lt=100, description="which percentile of widths and heights the input follows"
     )
+    samples: int = Field(
+        24, ge=0, le=60, description="pictures of each label in each split to show on the page"
+    )
 
 
 def work(settings: ExploreSettings) -> None:
@@ -31,7 +34,11 @@ def work(settings: ExploreSettings) -> None:
     for_each_tag(
         settings,
         lambda tag: explore_tag(
-            storage, tag, max_pixels=settings.max_pixels, percentile=settings.percentile
+            storage,
+            tag,
+            max_pixels=settings.max_pixels,
+            percentile=settings.percentile,
+            samples=settings.samples,
         ),
     )
 

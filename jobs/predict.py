@@ -22,7 +22,6 @@ from imagetag.job import run_job, share_memory_among_threads
 from imagetag.log import Progress, get_logger
 from imagetag.outputs import CsvWriter, Kind, kind_of, shard_name
 from imagetag.parts import Parts, Tally
-from imagetag.pictures import Picture, Source, StoredPictures, place_of
 from imagetag.quiet import quiet_imports
 from imagetag.settings import (
     Contact,
@@ -37,6 +36,7 @@ from imagetag.settings import (
     ignore_robots_field,
     max_rate_field,
 )
+from imagetag.sources import Picture, Source, StoredPictures, place_of
 from imagetag.storage import Storage, open_storage
 
 if TYPE_CHECKING:

@@ -78,8 +78,8 @@ def store_run(
         settings={"resize": "letterbox"},
         image_size=size,
         images={
-            part: {"positive": 1, "negative": 1}  # type: ignore[misc]
-            for part in ("train", "validation")
+            "train": {"positive": 1, "negative": 1},
+            "validation": {"positive": 1, "negative": 1},
         },
         fingerprint="f",
         seed=1,

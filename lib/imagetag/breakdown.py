@@ -145,7 +145,7 @@ def breakdown(
         for _, _, inside in parts
         for measure, (whole, hit) in shares.items()
     ]
-    corrected = iter(_holm(tests))
+    corrected = iter(holm(tests))
     slices = []
     for kind, name, inside in parts:
         differences: list[Difference] = []
@@ -222,7 +222,7 @@ def _log_choose(total: int, drawn: Ints | int, logs: Floats) -> Any:
     return logs[total] - logs[drawn] - logs[total - drawn]
 
 
-def _holm(tests: Sequence[tuple[float, float]]) -> list[float]:
+def holm(tests: Sequence[tuple[float, float]]) -> list[float]:
     """Return the p-values of tests, corrected; 1 where none could be significant.
 
     Args:

@@ -24,6 +24,7 @@ Metric = Literal["average-precision", "precision", "recall", "f1", "accuracy", "
 RESAMPLES = 2000
 _CHUNK = 4_000_000  # weights that are held at once
 _TAIL = 0.025  # on each side of a 95 % interval
+_LEAST_GROUPS = 10  # fewer say too little of what others would
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -107,12 +108,12 @@ def compare(
         ]
     )
     sign = -1.0 if metric == "brier" else 1.0
-    losses, best = _losses(sign * values, sign * drawn)
+    losses, best = _losses(sign * values, sign * drawn, enough=count >= _LEAST_GROUPS)
     return [
         Standing(
             value=None
             if np.isnan(values[number])
-            else _alone(values[number], drawn[:, number], _trials(metric, exam, run)),
+            else _alone(float(values[number]), drawn[:, number], _trials(metric, exam, run)),
             behind=losses[number],
             apart=number != best and _above_zero(losses[number]),
         )
@@ -120,20 +121,21 @@ def compare(
     ]
 
 
-def _losses(values: Floats, drawn: Floats) -> tuple[list[Span | None], int | None]:
+def _losses(values: Floats, drawn: Floats, *, enough: bool) -> tuple[list[Span | None], int | None]:
     """Return by how much each run is behind the best, and which that is; greater is better.
 
     Args:
         values: (runs,); not a number where it is not defined.
         drawn: the same of each resample, (resamples, runs).
+        enough: whether there are pictures enough for intervals.
 
     """
     defined = ~np.isnan(values)
     if not defined.any():
         return [None] * values.size, None
     best = int(np.nanargmax(values))
-    # One that is not defined in many resamples would hide the differences between all others.
-    steady = defined & (np.isnan(drawn).mean(axis=0) <= _TAIL)
+    # Those that are not defined in many resamples would hide the differences between all others.
+    steady = defined & (np.isnan(drawn).mean(axis=0) <= _TAIL / values.size)
     limit = _limit(values[steady], drawn[:, steady])
     found: list[Span | None] = []
     for number in range(values.size):
@@ -143,7 +145,7 @@ def _losses(values: Floats, drawn: Floats) -> tuple[list[Span | None], int | Non
             found.append(None)
         elif number == best:
             found.append(Span(0.0, 0.0, 0.0))
-        elif not (steady[number] and steady[best]) or not np.isfinite(width):
+        elif not (enough and steady[number] and steady[best]) or not np.isfinite(width):
             found.append(Span(loss, None, None))
         else:
             found.append(Span(loss, max(-1.0, loss - width), min(1.0, loss + width)))

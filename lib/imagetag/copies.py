@@ -15,7 +15,7 @@ from PIL import Image
 from imagetag.errors import UsageError
 from imagetag.images import FORMATS, BadImage
 from imagetag.log import get_logger
-from imagetag.pictures import Picture, Source, StoredPictures, place_of
+from imagetag.sources import Picture, Source, StoredPictures, place_of
 from imagetag.storage import AccessDenied, ObjectNotFound, Storage, open_storage
 
 _CHUNK = 1 << 20  # bytes

@@ -1,30 +1,35 @@
-"""What is found in a dataset: the spread of its images, and the input size to train at."""
+"""What is found in a dataset: all that the page of `explore` tells, and the input size."""
 
 from __future__ import annotations
 
-import math
+import hashlib
+import json
 import re
-from array import array
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from itertools import product
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from imagetag import __version__
+from imagetag.companions import Companions
 from imagetag.errors import InputError, UsageError
+from imagetag.families import Families
 from imagetag.images import Size
 from imagetag.layout import LABELS, SPLITS, Label, Layout, Split
-from imagetag.manifest import Row
+from imagetag.manifest import Dataset
+from imagetag.pictures import Picture
+from imagetag.shortcuts import Shortcuts, check_shortcuts
+from imagetag.sizes import STEP, Candidate, InputSize, compare_sizes, recommend_size
 from imagetag.storage import ObjectNotFound, Storage
+from imagetag.survey import Survey
 
-# Backbones halve their input five times: a multiple of 32 loses no pixels at the edges.
-_STEP = 32
-_MAX_BYTES = 1 << 20  # of `explore.json`, which has a few thousand
+_MAX_BYTES = 8 << 20  # of `explore.json`; the largest has half a megabyte
+# Of what the dataset's marker says; it is from outside, and a page has no room for all of it.
+_LONGEST = 200  # characters of a text
+_MOST = 30  # reasons, and settings
 
 FloatArray = NDArray[np.float64]
 
@@ -33,19 +38,12 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class InputSize(_Record):
-    """The input size to train at, in pixels, and why."""
-
-    height: int = Field(ge=_STEP, multiple_of=_STEP)
-    width: int = Field(ge=_STEP, multiple_of=_STEP)
-    reason: str
-
-
 class Options(_Record):
-    """What a recommendation was asked for with."""
+    """What was asked for: the bounds of the recommendation, and pictures of a split and label."""
 
     max_pixels: int
     percentile: float
+    samples: int
 
 
 class Spread(_Record):
@@ -60,94 +58,160 @@ class Spread(_Record):
     max: float
 
 
-class Exploration(_Record):
-    """What was found in a dataset, stored as `explore.json`.
+class Sheet(_Record):
+    """Some pictures of one label in one split, drawn evenly by their md5."""
 
-    `images` counts both splits. All else is of the train split alone, as the test split must not
-    influence any choice: `width` and `height` are in pixels, `aspect_ratio` is width / height,
-    `bytes` is of files; `formats` and `ratings` count by label.
+    split: Split
+    label: Label
+    images: int
+    shown: tuple[Picture, ...]
+
+
+class Curated(_Record):
+    """What `imagetag curate` found, in numbers: see `manifest.Curation`."""
+
+    dropped: int
+    groups: int
+    conflicting: int
+    unreadable: int
+    threshold: int
+    digest: str
+
+
+class DatasetFacts(_Record):
+    """What the dataset's marker says, in brief; `curation` is None if it was not curated."""
+
+    board: str
+    bytes: int
+    request: dict[str, Any]
+    failures: dict[str, int]
+    skipped: dict[str, int]
+    created: str
+    software: str
+    fingerprint: str
+    curation: Curated | None
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> DatasetFacts:
+        """Return what a page has room for; it is the same as long as the dataset is."""
+        curation = dataset.curation
+        return cls(
+            board=dataset.board[:_LONGEST],
+            bytes=dataset.bytes,
+            request={name: _brief(value) for name, value in _first(dataset.request).items()},
+            failures=_first(dataset.failures),
+            skipped=_first(dataset.skipped),
+            created=dataset.created[:_LONGEST],
+            software=dataset.software[:_LONGEST],
+            fingerprint=dataset.fingerprint[:_LONGEST],
+            curation=curation
+            and Curated(
+                dropped=curation.dropped,
+                groups=curation.groups,
+                conflicting=curation.conflicting,
+                unreadable=curation.unreadable,
+                threshold=curation.threshold,
+                digest=hashlib.sha256("\n".join(sorted(curation.parts)).encode()).hexdigest(),
+            ),
+        )
+
+
+class Exploration(_Record):
+    """What was found in a dataset, stored as `explore.json`: every number of the page.
+
+    `images` counts both splits, and so do `families` and `sheets`, which no choice follows from. All
+    else is of the train split alone, as the test split must not influence any choice: `width` and
+    `height` are in pixels, `aspect_ratio` is width / height, `bytes` is of files; `formats` and
+    `ratings` count by label. `unreadable` counts the pictures that could not be shown, by reason.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     tag: str
     fingerprint: str
     options: Options
     images: dict[Split, dict[Label, int]]
     input_size: InputSize
+    sizes: tuple[Candidate, ...]
     width: Spread
     height: Spread
     aspect_ratio: Spread
     bytes: Spread
     formats: dict[str, dict[Label, int]]
     ratings: dict[str, dict[Label, int]]
+    shortcuts: Shortcuts
+    companions: Companions
+    families: Families
+    sheets: tuple[Sheet, ...]
+    unreadable: dict[str, int]
+    dataset: DatasetFacts
     software: str
     created: str
 
-
-def recommend_size(
-    widths: FloatArray, heights: FloatArray, *, max_pixels: int, percentile: float
-) -> InputSize:
-    """Return the input size that follows a percentile of the widths and of the heights.
-
-    It is scaled down, with its shape kept, to `max_pixels` (width x height), and each side is a
-    multiple of 32. It never has more than `max_pixels`, and never a longer side than the
-    percentile has, unless that is below 32.
-
-    Args:
-        widths: pixels, (images,).
-        heights: pixels, (images,).
-        max_pixels: 1024 or more.
-        percentile: above 0 and below 100.
-
-    Raises:
-        InputError: if there are no images.
-
-    """
-    if max_pixels < _STEP**2:
-        raise ValueError(f"max_pixels must be {_STEP**2} or more, and it is {max_pixels}")
-    if np.size(widths) == 0:
-        raise InputError("the train split has no pictures: scrape more images of the tag")
-    typical = float(np.percentile(widths, percentile)), float(np.percentile(heights, percentile))
-    scale = min(1.0, math.sqrt(max_pixels / (typical[0] * typical[1])))
-    wanted = typical[0] * scale, typical[1] * scale
-    width, height = _nearest_multiples(wanted, typical, max_pixels)
-    scaled = f"scaled down to {max_pixels:,} pixels with its shape kept, and rounded"
-    return InputSize(
-        width=width,
-        height=height,
-        reason=(
-            f"the {_ordinal(percentile)} percentile of the train pictures is {typical[0]:,.0f} "
-            f"wide and {typical[1]:,.0f} high; "
-            + (scaled if scale < 1 else f"that is within {max_pixels:,} pixels, and is rounded")
-            + f" to multiples of {_STEP}"
-        ),
-    )
+    @property
+    def pictures(self) -> list[Picture]:
+        """The pictures that the page shows or links to."""
+        return [
+            *(picture for sheet in self.sheets for picture in sheet.shown),
+            *(picture for group in self.families.largest for picture in group.shown),
+            *(
+                picture
+                for conflict in self.families.conflicts
+                for picture in (*conflict.positive, *conflict.negative)
+            ),
+        ]
 
 
-def explored(tag: str, fingerprint: str, options: Options, measures: Measures) -> Exploration:
-    """Return what there is to say of some measures, the recommended input size among it.
+class _Recommendation(_Record):
+    """What `train` reads of an exploration; version 1 had it too."""
+
+    version: Literal[1, 2]
+    input_size: InputSize
+
+
+def explored(dataset: Dataset, options: Options, survey: Survey, families: Families) -> Exploration:
+    """Return what there is to say of a dataset, the recommended input size among it.
 
     Raises:
         InputError: if the train split is empty.
 
     """
+
+    def recommend(pixels: int) -> InputSize:
+        return recommend_size(
+            survey.width, survey.height, max_pixels=pixels, percentile=options.percentile
+        )
+
+    size = recommend(options.max_pixels)
+    pixels = size.height * size.width
+    others = [recommend(max(STEP**2, pixels // 2)), recommend(2 * pixels)]
     return Exploration(
-        tag=tag,
-        fingerprint=fingerprint,
+        tag=dataset.tag,
+        fingerprint=dataset.fingerprint,
         options=options,
-        images=measures.images,
-        input_size=recommend_size(
-            measures.width,
-            measures.height,
-            max_pixels=options.max_pixels,
-            percentile=options.percentile,
+        images=survey.images,
+        input_size=size,
+        sizes=compare_sizes(survey.width, survey.height, size, others),
+        width=_spread(survey.width),
+        height=_spread(survey.height),
+        aspect_ratio=_spread(survey.width / survey.height),
+        bytes=_spread(survey.bytes),
+        formats=survey.formats,
+        ratings=survey.ratings,
+        shortcuts=check_shortcuts(survey.facts),
+        companions=survey.tags.companions(dataset.tag),
+        families=families,
+        sheets=tuple(
+            Sheet(
+                split=split,
+                label=label,
+                images=survey.images[split][label],
+                shown=survey.shown[split, label].items(),
+            )
+            for split in SPLITS
+            for label in LABELS
         ),
-        width=_spread(measures.width),
-        height=_spread(measures.height),
-        aspect_ratio=_spread(measures.width / measures.height),
-        bytes=_spread(measures.bytes),
-        formats=measures.formats,
-        ratings=measures.ratings,
+        unreadable={},
+        dataset=DatasetFacts.of(dataset),
         software=f"imagetag {__version__}",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -157,13 +221,43 @@ def load_exploration(storage: Storage, tag: str) -> Exploration:
     """Return what `explore` stored.
 
     Raises:
-        InputError: if the tag has not been explored, or the result cannot be read.
+        InputError: if the tag has not been explored, or the result cannot be read, as one of an
+            older version cannot.
 
     """
+    return _load(storage, tag, Exploration)
+
+
+def input_size(storage: Storage, tag: str, text: str) -> Size:
+    """Return the (height, width) in pixels that `--image-size` asks for.
+
+    Args:
+        storage: has what explore found, in whichever version.
+        tag: whose.
+        text: HEIGHTxWIDTH, or auto for what explore recommended.
+
+    Raises:
+        InputError: if it is auto and the tag has not been explored.
+        UsageError: if it is neither.
+
+    """
+    if text == "auto":
+        size = _load(storage, tag, _Recommendation).input_size
+        return size.height, size.width
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if match is None:
+        raise UsageError(f"--image-size {text!r}: write HEIGHTxWIDTH in pixels, such as 224x224")
+    return int(match[1]), int(match[2])
+
+
+Record = TypeVar("Record", bound=_Record)
+
+
+def _load(storage: Storage, tag: str, record: type[Record]) -> Record:
     key = Layout(tag).explore("explore.json")
     try:
         with storage.open(key) as stream:
-            return Exploration.model_validate_json(stream.read(_MAX_BYTES))
+            return record.model_validate_json(stream.read(_MAX_BYTES))
     except ObjectNotFound as error:
         raise InputError(
             f"the tag {tag!r} in {storage.url} is not explored: "
@@ -178,99 +272,19 @@ def load_exploration(storage: Storage, tag: str) -> Exploration:
         ) from error
 
 
-def input_size(storage: Storage, tag: str, text: str) -> Size:
-    """Return the (height, width) in pixels that `--image-size` asks for.
-
-    Args:
-        storage: has what explore found.
-        tag: whose.
-        text: HEIGHTxWIDTH, or auto for what explore recommended.
-
-    Raises:
-        InputError: if it is auto and the tag has not been explored.
-        UsageError: if it is neither.
-
-    """
-    if text == "auto":
-        size = load_exploration(storage, tag).input_size
-        return size.height, size.width
-    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if match is None:
-        raise UsageError(f"--image-size {text!r}: write HEIGHTxWIDTH in pixels, such as 224x224")
-    return int(match[1]), int(match[2])
-
-
-class Measures:
-    """The numbers of a manifest's rows, without the rows.
-
-    `width` and `height` in pixels, `bytes` and `positive` are arrays of the train split,
-    (images,); `formats` and `ratings` count it by label. `images` counts both splits.
-    """
-
-    def __init__(self, rows: Iterable[Row]) -> None:
-        width, height, size, positive = array("d"), array("d"), array("d"), array("b")
-        self.images: dict[Split, dict[Label, int]] = {
-            split: dict.fromkeys(LABELS, 0) for split in SPLITS
-        }
-        formats: Counter[tuple[str, Label]] = Counter()
-        ratings: Counter[tuple[str, Label]] = Counter()
-        for row in rows:
-            self.images[row.split][row.label] += 1
-            if row.split == "test":
-                continue
-            width.append(row.width)
-            height.append(row.height)
-            size.append(row.bytes)
-            positive.append(row.label == "positive")
-            formats[row.ext, row.label] += 1
-            ratings[row.rating, row.label] += 1
-        self.width, self.height = np.array(width), np.array(height)
-        self.bytes = np.array(size)
-        self.positive = np.array(positive, dtype=bool)
-        self.formats, self.ratings = _by_label(formats), _by_label(ratings)
-
-    @property
-    def count(self) -> int:
-        """How many images there are in both splits."""
-        return sum(count for labels in self.images.values() for count in labels.values())
-
-
 def _spread(values: FloatArray) -> Spread:
     numbers = np.percentile(values, (0, 5, 25, 50, 75, 95, 100))
     return Spread(**dict(zip(Spread.model_fields, map(float, numbers), strict=True)))
 
 
-def _by_label(counts: Counter[tuple[str, Label]]) -> dict[str, dict[Label, int]]:
-    """Return counts by name and label, the most frequent name first."""
-    names = {name for name, _ in counts}
-    table = {name: {label: counts[name, label] for label in LABELS} for name in names}
-    return dict(sorted(table.items(), key=lambda item: (-sum(item[1].values()), item[0])))
+def _first(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the first of some named values, with names that are not too long."""
+    return {name[:_LONGEST]: value for name, value in list(values.items())[:_MOST]}
 
 
-def _nearest_multiples(
-    wanted: tuple[float, float], limits: tuple[float, float], max_pixels: int
-) -> tuple[int, int]:
-    """Return the (width, height) in multiples of 32 that are nearest to what is wanted."""
-    # The shorter side may have grown to 32: the longer one must then make up for it.
-    sides = [
-        {_STEP * max(1, math.floor(side / _STEP)), _STEP * max(1, math.ceil(side / _STEP))}
-        | {max_pixels // _STEP // _STEP * _STEP}
-        for side in wanted
-    ]
-    allowed = [
-        (width, height)
-        for width, height in product(*sides)
-        if width * height <= max_pixels
-        and width <= max(_STEP, limits[0])
-        and height <= max(_STEP, limits[1])
-    ]
-    return min(
-        allowed,
-        key=lambda size: sum(abs(math.log(a / b)) for a, b in zip(size, wanted, strict=True)),
-    )
-
-
-def _ordinal(number: float) -> str:
-    if number % 1 or number % 100 in (11, 12, 13):
-        return f"{number:g}th"
-    return f"{number:g}" + {1: "st", 2: "nd", 3: "rd"}.get(int(number) % 10, "th")
+def _brief(value: Any) -> Any:
+    """Return a setting, or the beginning of its text where that is long."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    if len(text) <= _LONGEST:
+        return value
+    return (value if isinstance(value, str) else text)[:_LONGEST] + "..."

@@ -1,20 +1,40 @@
-"""Explore a dataset by its manifest, and store plots, a page and the input size to train at."""
+"""Explore a dataset: store plots, a page of what is in it, and the input size to train at."""
 
 from __future__ import annotations
 
 from imagetag.errors import InputError
-from imagetag.exploration import Exploration, Measures, Options, explored, load_exploration
-from imagetag.explore_page import exploration_figures, exploration_page
+from imagetag.exploration import (
+    DatasetFacts,
+    Exploration,
+    Options,
+    explored,
+    load_exploration,
+)
+from imagetag.explore_page import THUMBNAIL_BYTES, exploration_figures, exploration_page
+from imagetag.families import Twins, find_families
 from imagetag.layout import Layout
 from imagetag.log import get_logger
 from imagetag.manifest import load_dataset, read_rows
+from imagetag.pictures import read_thumbnails
 from imagetag.storage import Storage
+from imagetag.survey import Survey
 
 
-def explore_tag(storage: Storage, tag: str, *, max_pixels: int, percentile: float) -> Exploration:
-    """Explore a tag's dataset from its manifest, and store plots, a page and `explore.json`.
+def explore_tag(
+    storage: Storage, tag: str, *, max_pixels: int, percentile: float, samples: int
+) -> Exploration:
+    """Explore a tag's dataset, and store plots, a page and `explore.json`, which comes last.
 
-    What is already explored with the same options, and has not changed since, is left as it is.
+    Numbers are from the manifest; images are read only of the few pictures that the page shows. What
+    is already explored with the same options, and has not changed since, is left as it is. What
+    gives the label away without a look at the pictures is logged as a warning each time.
+
+    Args:
+        storage: has the dataset.
+        tag: which.
+        max_pixels: of the input size to recommend, width x height.
+        percentile: of widths and heights, that the input size follows.
+        samples: pictures of each label and split that the page shows.
 
     Raises:
         InputError: if there is no complete dataset, or its train split is empty.
@@ -22,21 +42,34 @@ def explore_tag(storage: Storage, tag: str, *, max_pixels: int, percentile: floa
     """
     layout = Layout(tag)
     dataset = load_dataset(storage, tag)
-    options = Options(max_pixels=max_pixels, percentile=percentile)
+    options = Options(max_pixels=max_pixels, percentile=percentile, samples=samples)
     known = _stored(storage, layout)
-    if known and (known.fingerprint, known.options) == (dataset.fingerprint, options):
+    same = (dataset.fingerprint, options, DatasetFacts.of(dataset))
+    if known and (known.fingerprint, known.options, known.dataset) == same:
         get_logger().info("already explored", **_size_fields(known))
+        _warn(known)
         return known
 
-    measures = Measures(read_rows(storage, dataset))
-    exploration = explored(tag, dataset.fingerprint, options, measures)
-    figures = exploration_figures(exploration, measures)
+    survey = Survey(read_rows(storage, dataset), samples)
+    families = find_families(
+        read_rows(storage, dataset), survey.grouping, Twins.of(storage, dataset)
+    )
+    exploration = explored(dataset, options, survey, families)
+    thumbnails, unreadable = read_thumbnails(storage, tag, exploration.pictures, THUMBNAIL_BYTES)
+    exploration = exploration.model_copy(update={"unreadable": unreadable})
+    figures = exploration_figures(exploration, survey)
     for name, figure in figures.items():
         storage.write(layout.explore(f"{name}.png"), figure.chart.light)
-    page = exploration_page(exploration, dataset, figures)
+    page = exploration_page(exploration, figures, thumbnails)
     storage.write(layout.explore("report.html"), page.encode())
     storage.write(layout.explore("explore.json"), exploration.model_dump_json(indent=2).encode())
-    get_logger().info("explored", images=measures.count, **_size_fields(exploration))
+    get_logger().info(
+        "explored",
+        images=survey.count,
+        **_size_fields(exploration),
+        report=f"{storage.url}/{layout.explore('report.html')}",
+    )
+    _warn(exploration)
     return exploration
 
 
@@ -45,6 +78,21 @@ def _stored(storage: Storage, layout: Layout) -> Exploration | None:
         return load_exploration(storage, layout.tag)
     except InputError:
         return None  # never made, or by another version: made now
+
+
+def _warn(exploration: Exploration) -> None:
+    shortcuts = exploration.shortcuts
+    if shortcuts.note:
+        get_logger().info("shortcuts were not sought", why=shortcuts.note)
+    for check in shortcuts.found:
+        get_logger().warning(
+            "shortcut: the label can be told without a look at the pictures",
+            by=check.name,
+            roc_auc=round(check.auc, 3),
+            at_least=round(check.low, 3),
+            how=check.how,
+            advice=check.advice,
+        )
 
 
 def _size_fields(exploration: Exploration) -> dict[str, int]:

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 import numpy as np
 
 from imagetag import plots
-from imagetag.exploration import Exploration, Measures
-from imagetag.manifest import Dataset
+from imagetag.exploration import Exploration
 from imagetag.report import Figure, environment
+from imagetag.survey import Survey
+
+THUMBNAIL_BYTES = 2_200_000  # of all thumbnails of a page, which base64 makes a third more of
 
 
-def exploration_figures(exploration: Exploration, measures: Measures) -> dict[str, Figure]:
+def exploration_figures(exploration: Exploration, survey: Survey) -> dict[str, Figure]:
     """Draw what the exploration page shows, by the name of its file."""
-    width, height, positive = measures.width, measures.height, measures.positive
+    width, height, positive = survey.width, survey.height, survey.positive
     percentile = exploration.options.percentile
     typical = float(np.percentile(width, percentile)), float(np.percentile(height, percentile))
     size, ratio = exploration.input_size, exploration.aspect_ratio
@@ -45,7 +47,7 @@ def exploration_figures(exploration: Exploration, measures: Measures) -> dict[st
             f"Histogram of file sizes. The median is {readable(exploration.bytes.median)}; the "
             f"largest file has {readable(exploration.bytes.max)}.",
             "Logarithmic scale, files as they are stored.",
-            plots.in_both_themes(lambda theme: plots.file_size(measures.bytes, positive, theme)),
+            plots.in_both_themes(lambda theme: plots.file_size(survey.bytes, positive, theme)),
         ),
         "class_balance": Figure(
             "Class balance",
@@ -58,11 +60,11 @@ def exploration_figures(exploration: Exploration, measures: Measures) -> dict[st
 
 
 def exploration_page(
-    exploration: Exploration, dataset: Dataset, figures: Mapping[str, Figure]
+    exploration: Exploration, figures: Mapping[str, Figure], thumbnails: Mapping[str, bytes]
 ) -> str:
     """Return the page of an exploration."""
     return (
         environment()
         .get_template("explore.html")
-        .render(exploration=exploration, dataset=dataset, figures=figures)
+        .render(exploration=exploration, dataset=exploration.dataset, figures=figures)
     )

@@ -19,8 +19,8 @@ from imagetag.errors import InputError, TransientError
 from imagetag.http import Client, HttpError
 from imagetag.images import BadImage
 from imagetag.manifest import Rating
-from imagetag.pictures import Cursor, Picture, Source
 from imagetag.settings import checked_tag
+from imagetag.sources import Cursor, Picture, Source
 
 _MAX_BYTES = 50_000_000  # of a file
 _MAX_SHOWN = 300  # characters of a row that is no URL

@@ -27,7 +27,7 @@ from imagetag import __version__
 from imagetag.errors import TransientError, one_line
 from imagetag.log import get_logger
 from imagetag.outputs import Kind, Prediction, write_file
-from imagetag.pictures import Picture, Source
+from imagetag.sources import Picture, Source
 from imagetag.storage import LocalStorage, ObjectNotFound, Storage
 
 # Rows are stored after so many seconds, or so many rows. The longer a run has taken, the longer it

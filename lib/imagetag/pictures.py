@@ -1,173 +1,137 @@
-"""Where pictures to predict come from: what a source is, and the one that is files in storage."""
+"""Some pictures of a dataset to look at: which, and their thumbnails."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import stat
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+import heapq
+import io
+from collections import Counter
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
 
-from imagetag.errors import InputError
-from imagetag.images import EXTENSIONS, BadImage
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+
+from imagetag import images
+from imagetag.images import BadImage
+from imagetag.layout import Label, Layout, Split
 from imagetag.log import get_logger
-from imagetag.storage import LocalStorage, ObjectInfo, ObjectNotFound, Storage
+from imagetag.manifest import Rating, Row
+from imagetag.storage import ObjectNotFound, Storage
 
-_MAX_BYTES = 200_000_000  # of a file: more is no picture, and would fill the memory
+_LONGEST_URL = 500  # characters; a longer one is not linked
+_LONGEST_NAME = 60  # characters of a board's name
+_MAX_FILE = 100 << 20  # bytes; larger ones are not looked at
+_AT_ONCE = 8  # files in memory
+# Pixels of the longer side and JPEG quality, the best first: the first that is small enough is it.
+_SIZES = ((256, 78), (192, 72), (144, 66), (112, 58), (80, 50))
 
-Cursor = Mapping[str, int]
+Item = TypeVar("Item")
 
 
-@dataclass(slots=True)
-class Picture:
-    """One of a source's pictures.
+class Picture(BaseModel):
+    """A picture that a page shows; `width` and `height` are in pixels, as the file has them."""
 
-    Attributes:
-        file: its key or URL; empty while it is not known, which reading it may change.
-        name: what it is known by, also where `file` is not known yet.
-        version: what changes when the picture does, as far as can be told without reading it.
-        page_url: of the page that shows it, empty where there is none.
-        cursor: where the source goes on behind it; None if it begins anew each time.
-        origin: the source's own.
-        saved: where its bytes are kept, if the source keeps them.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    md5: str
+    ext: str
+    board: str
+    post_id: int
+    page_url: str
+    split: Split
+    label: Label
+    rating: Rating
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, row: Row) -> Picture:
+        """Return the picture of a row, without what is too long to be shown."""
+        return cls(
+            md5=row.md5,
+            ext=row.ext,
+            board=row.board[:_LONGEST_NAME],
+            post_id=row.post_id,
+            page_url=row.page_url if len(row.page_url) <= _LONGEST_URL else "",
+            split=row.split,
+            label=row.label,
+            rating=row.rating,
+            width=row.width,
+            height=row.height,
+        )
+
+
+class Lowest(Generic[Item]):
+    """Keeps what stands for the lowest md5s: an even sample, and the same in any order."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._heap: list[tuple[int, Item]] = []
+
+    def add(self, md5: str, make: Callable[[], Item]) -> None:
+        """Make an item and keep it, if its md5 is among the lowest so far.
+
+        Each has another md5. What is kept is made here, so that no whole row of a manifest stays.
+        """
+        key = -int(md5, 16)
+        if len(self._heap) < self._most:
+            heapq.heappush(self._heap, (key, make()))
+        elif self._heap and key > self._heap[0][0]:
+            heapq.heapreplace(self._heap, (key, make()))
+
+    def items(self) -> tuple[Item, ...]:
+        """Return what is kept, by its md5."""
+        return tuple(item for _, item in sorted(self._heap, key=lambda entry: -entry[0]))
+
+
+def read_thumbnails(
+    storage: Storage, tag: str, pictures: Collection[Picture], budget: int
+) -> tuple[dict[str, bytes], dict[str, int]]:
+    """Read pictures and make small JPEGs of them, of `budget` bytes in all at the most.
+
+    Returns:
+        The JPEGs by md5, and how many pictures could not be had, by reason.
 
     """
-
-    file: str
-    name: str
-    version: str
-    page_url: str = ""
-    cursor: Cursor | None = None
-    origin: Any = None
-    saved: Path | None = None
-
-
-class Source(ABC):
-    """Pictures in an order. All but `pictures` is called from many threads.
-
-    Attributes:
-        identity: what tells one source from another; JSON can hold it.
-        local: whether the files are on this machine.
-
-    """
-
-    identity: Mapping[str, Any]
-    local: bool = False
-
-    @abstractmethod
-    def pictures(self, after: Cursor | None = None) -> Iterator[Picture]:
-        """Yield the pictures, behind a cursor that one of them had.
-
-        Raises:
-            InputError: if there is none at all.
-
-        """
-
-    @abstractmethod
-    def read(self, picture: Picture) -> bytes | Path:
-        """Return a picture's file.
-
-        Raises:
-            BadImage: if it cannot be had.
-
-        """
-
-    @abstractmethod
-    def save(self, picture: Picture, path: Path) -> None:
-        """Write a picture's file, that was read before, to a path.
-
-        Raises:
-            BadImage: if it cannot be had any more.
-
-        """
-
-    @abstractmethod
-    def forget(self, picture: Picture) -> None:
-        """Keep nothing of a picture's file."""
+    layout = Layout(tag)
+    wanted = {picture.md5: picture for picture in pictures}
+    each = budget // max(1, len(wanted))
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="thumbnail") as pool:
+        made = pool.map(lambda picture: _thumbnail(storage, layout, picture, each), wanted.values())
+        found = dict(zip(wanted, made, strict=True))
+    reasons = Counter(result for result in found.values() if isinstance(result, str))
+    if reasons:
+        get_logger().warning("pictures left out of the page", **dict(sorted(reasons.items())))
+    return (
+        {md5: result for md5, result in found.items() if isinstance(result, bytes)},
+        dict(sorted(reasons.items())),
+    )
 
 
-class StoredPictures(Source):
-    """The image files of a folder or a prefix, and of all below, in the order of their keys.
-
-    Files that do not end like an image are passed over and counted in the log.
-    """
-
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
-        self.identity = {"files": place_of(storage)}
-        # A local file is opened by whoever decodes it, and never in memory whole.
-        self._folder = Path(storage.url) if isinstance(storage, LocalStorage) else None
-        self.local = self._folder is not None
-
-    def pictures(self, after: Cursor | None = None) -> Iterator[Picture]:  # noqa: ARG002 - has none
-        """Yield the pictures, as the base class says."""
-        found = others = 0
-        for entry in self.storage.list():
-            if PurePosixPath(entry.key).suffix.lower().removeprefix(".") in EXTENSIONS:
-                found += 1
-                yield Picture(entry.key, entry.key, self._version(entry), origin=entry)
-            else:
-                others += 1
-        if others:
-            get_logger().info("files that are no images were passed over", files=others)
-        if not found:
-            endings = ", ".join(sorted(EXTENSIONS))
-            raise InputError(
-                f"--input {self.storage.url}: no image there (a file that ends in {endings})"
-            )
-
-    def _version(self, entry: ObjectInfo) -> str:
-        if self._folder is None:
-            return str(entry.size)
-        try:
-            return f"{entry.size} {os.stat(self._folder / entry.key).st_mtime_ns}"  # noqa: PTH116 - of each file
-        except OSError:
-            return str(entry.size)
-
-    def read(self, picture: Picture) -> bytes | Path:
-        """Return a file, as the base class says."""
-        entry: ObjectInfo = picture.origin
-        if entry.size > _MAX_BYTES:
-            raise BadImage("too_large", f"{entry.size} bytes")
-        if self._folder is not None:
-            return _plain_file(self._folder / entry.key)
-        try:
-            with self.storage.open(entry.key) as stream:
-                data = stream.read(_MAX_BYTES + 1)
-        except ObjectNotFound as error:
-            raise BadImage("missing", "gone since it was listed") from error
-        if len(data) > _MAX_BYTES:
-            raise BadImage("too_large", f"more than {_MAX_BYTES} bytes")
-        return data
-
-    def save(self, picture: Picture, path: Path) -> None:
-        """Copy a file, as the base class says."""
-        entry: ObjectInfo = picture.origin
-        try:
-            if self._folder is not None:
-                shutil.copyfile(_plain_file(self._folder / entry.key), path)
-            else:
-                self.storage.download(entry.key, path)
-        except (ObjectNotFound, FileNotFoundError) as error:
-            raise BadImage("missing", "gone since it was read") from error
-
-    def forget(self, picture: Picture) -> None:
-        """Do nothing: it is the user's."""
-
-
-def place_of(storage: Storage) -> str:
-    """Return the URL of a storage, or its whole path: what it is from wherever one looks."""
-    return str(Path(storage.url).resolve()) if isinstance(storage, LocalStorage) else storage.url
-
-
-def _plain_file(path: Path) -> Path:
-    """Return the path; a pipe or a device would be waited for."""
+def _thumbnail(storage: Storage, layout: Layout, picture: Picture, most: int) -> bytes | str:
+    """Return a JPEG of at most `most` bytes, or in a word why there is none."""
+    key = layout.image(picture.split, picture.label, picture.md5, picture.ext)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise BadImage("no_file", "it is no plain file")
-    except OSError as error:
-        raise BadImage("missing", "gone since it was listed") from error
-    return path
+        with storage.open(key) as stream:
+            data = stream.read(_MAX_FILE + 1)
+        if len(data) > _MAX_FILE:
+            return "too_large"
+        whole = images.load_rgb(data, at_least=(_SIZES[0][0], _SIZES[0][0]))
+    except ObjectNotFound:
+        return "missing"
+    except BadImage as error:
+        return error.reason
+    for side, quality in _SIZES:
+        small = _encoded(whole, side, quality)
+        if len(small) <= most:
+            return small
+    return "too_large"
+
+
+def _encoded(picture: Image.Image, side: int, quality: int) -> bytes:
+    small = picture.copy()
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()

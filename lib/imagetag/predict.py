@@ -15,8 +15,8 @@ from imagetag.decision import Decision, sigmoid
 from imagetag.errors import one_line
 from imagetag.images import BadImage
 from imagetag.outputs import Prediction
-from imagetag.pictures import Picture, Source
 from imagetag.scoring import Scorer
+from imagetag.sources import Picture, Source
 
 Item = TypeVar("Item")
 

@@ -296,6 +296,8 @@ def _table(lines: Iterator[str]) -> Table:
     order = np.argsort(names)
     if names.size == 0 or (names[order][1:] == names[order][:-1]).any():
         raise ValueError("it has no picture, or one twice")
+    if len(set(labels)) < 2:
+        raise ValueError("all its pictures are of one label")
     return Table(
         names,
         Exam(np.array(labels, np.bool_), np.array(groups, np.int64)),

@@ -132,8 +132,9 @@ def compare_sizes(
     pixels = recommended.height * recommended.width
     candidates = []
     for (height, width), kind in sorted(kinds.items(), key=lambda item: math.prod(item[0])):
-        bars, cut = letterbox_bars(widths, heights, (height, width)), crop_cut(
-            widths, heights, (height, width)
+        bars, cut = (
+            letterbox_bars(widths, heights, (height, width)),
+            crop_cut(widths, heights, (height, width)),
         )
         candidates.append(
             Candidate(

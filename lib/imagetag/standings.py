@@ -259,9 +259,14 @@ class Summary:
                 tally.behind += 1
 
     def ranking(self) -> list[ModelTally]:
-        """Return the models by their mean rank, the best first, 50 at the most."""
-        ordered = sorted(self.models.values(), key=lambda tally: (tally.mean_rank, tally.model))
-        ordered = ordered[:_MAX_MODELS]
+        """Return the models by their mean rank, the best first, 50 at the most.
+
+        Those on less than half of the tags come last: they may have had the easy ones.
+        """
+        ordered = sorted(
+            self.models.values(),
+            key=lambda tally: (2 * tally.tags < self.compared, tally.mean_rank, tally.model),
+        )[:_MAX_MODELS]
         pairs = len(ordered) * (len(ordered) - 1) / 2
         sign = -1 if self.metric == "brier" else 1
         for tally in ordered[1:]:

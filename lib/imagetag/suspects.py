@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy import special
-from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
@@ -45,9 +44,7 @@ _FOLDS = 5
 # Inverse strengths of regularization, times the number of features of unit variance: so what is
 # best hardly depends on how many there are.
 _STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
-_COMPONENTS = 256  # of the features, that a head is fitted on
-_SAMPLE = 8192  # pictures by which they are found
-_CHUNK = 4096  # pictures at once
+_SAMPLE = 10_000  # pictures on which the strength is chosen
 _OUTLIER = 10.0  # standard deviations: what lies beyond is moved there
 _MAX_ITERATIONS = 500
 _MAX_BYTES = 256 << 20  # of `suspects.json`, which has some 300 a suspect
@@ -258,12 +255,9 @@ def _judge(known: Sequence[Example], held: Sequence[Example], seed: int) -> _Jud
     folds = min(_FOLDS, least)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     splits = list(splitter.split(np.zeros((len(known), 1)), targets, groups))
-    inputs, others = _inputs(known, held, seed)
-    # Variances add up to the number of features, but for what the components leave out.
-    scale = max(1.0, float(inputs.var(axis=0).sum()))
-    strengths = [strength / scale for strength in _STRENGTHS]
-    tried = [(value, _cross_validated(inputs, targets, splits, value)) for value in strengths]
-    strength, probabilities = min(tried, key=lambda pair: _loss(targets, pair[1]))
+    inputs, others = _inputs(known, held)
+    strength = _best_strength(inputs, targets, splits, seed)
+    probabilities = _cross_validated(inputs, targets, splits, strength)
     judged = np.isfinite(probabilities)
     if len(set(targets[judged].tolist())) < 2:
         return _with_reason(nothing, "one label alone is left in each fold: too few groups")
@@ -291,36 +285,22 @@ def _targets(examples: Sequence[Example]) -> _Ints:
     return np.array([example.row.label == "positive" for example in examples], np.int64)
 
 
-def _inputs(known: Sequence[Example], held: Sequence[Example], seed: int) -> tuple[_Array, _Array]:
-    """Return features of unit variance, or their foremost components, `(images, inputs)` each.
-
-    The scale and the components are those of some of the known pictures, whatever their labels.
-    """
-    random = np.random.default_rng(seed)
-    places = np.sort(random.permutation(len(known))[:_SAMPLE])
-    sample = np.stack([known[place].features for place in places]).astype(np.float64)
-    mean, scale = sample.mean(axis=0), sample.std(axis=0)
+def _inputs(known: Sequence[Example], held: Sequence[Example]) -> tuple[_Array, _Array]:
+    """Return features of mean 0 and unit variance over the known pictures, `(images, channels)`."""
+    count = len(known)
+    total = sum(example.features.astype(np.float64) for example in known)
+    mean: _Floats = np.asarray(total) / count
+    squares = sum((example.features - mean) ** 2 for example in known)
+    scale: _Floats = np.sqrt(np.asarray(squares) / count)
     scale[scale == 0] = 1.0
 
-    def scaled(features: NDArray[np.generic]) -> _Array:
-        within: NDArray[np.generic] = np.clip((features - mean) / scale, -_OUTLIER, _OUTLIER)
-        return within.astype(np.float32)
+    def scaled(examples: Sequence[Example]) -> _Array:
+        inputs = np.empty((len(examples), mean.size), np.float32)
+        for place, example in enumerate(examples):
+            inputs[place] = np.clip((example.features - mean) / scale, -_OUTLIER, _OUTLIER)
+        return inputs
 
-    components = None
-    if sample.shape[1] > _COMPONENTS:
-        count = min(_COMPONENTS, len(sample))
-        components = PCA(count, svd_solver="covariance_eigh").fit(scaled(sample))
-
-    def transformed(examples: Sequence[Example]) -> Iterator[_Array]:
-        for start in range(0, len(examples), _CHUNK):
-            part = examples[start : start + _CHUNK]
-            found = scaled(np.stack([example.features for example in part]))
-            yield found if components is None else components.transform(found)
-
-    width = sample.shape[1] if components is None else components.n_components_
-    empty = np.zeros((0, width), np.float32)
-    first, second = (np.concatenate([empty, *transformed(part)]) for part in (known, held))
-    return first, second
+    return scaled(known), scaled(held)
 
 
 def _head(inputs: _Array, targets: _Ints, strength: float) -> LogisticRegression:
@@ -335,6 +315,19 @@ def _cross_validated(inputs: _Array, targets: _Ints, splits: _Splits, strength: 
             head = _head(inputs[others], targets[others], strength)
             probabilities[fold] = head.predict_proba(inputs[fold])[:, 1]
     return probabilities
+
+
+def _best_strength(inputs: _Array, targets: _Ints, splits: _Splits, seed: int) -> float:
+    """Return the strength of least loss on pictures that a head has not seen."""
+    chosen = np.zeros(len(targets), np.bool_)
+    chosen[np.random.default_rng(seed).permutation(len(targets))[:_SAMPLE]] = True
+    fewer = [(others[chosen[others]], fold[chosen[fold]]) for others, fold in splits]
+    live = max(1, int(inputs.any(axis=0).sum()))  # the others are constant
+
+    def loss(strength: float) -> float:
+        return _loss(targets, _cross_validated(inputs, targets, fewer, strength))
+
+    return min((strength / live for strength in _STRENGTHS), key=loss)
 
 
 def _loss(targets: _Ints, probabilities: _Floats) -> float:

@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from selenium import webdriver
+from selenium.webdriver.common.keys import Keys
 
+from imagetag.evaluation import shown
+from imagetag.evaluation_page import Pictures, evaluation_page
 from imagetag.explore import explore_tag
 from imagetag.layout import Layout
 from imagetag.manifest import Dataset, Row, summarize, write_part
-from imagetag.metrics import Evaluation, Scored, binary_metrics
-from imagetag.report import evaluation_page, pick_galleries, thumbnail
+from imagetag.report import thumbnail
 from imagetag.storage import LocalStorage, Storage
+from tests.evaluations import evaluation_of, promise, scored
 
 TAG = "asuka_langley_soryu"
 LONG_TAG = "W" * 200  # the longest a tag can be, and nowhere to break it
@@ -108,6 +111,56 @@ def test_explicit_pictures_are_blurred_until_asked_for(
     assert browser.execute_script(style) == "none"
 
 
+def test_the_slider_moves_the_counts(browser: webdriver.Chrome, folder: Path) -> None:
+    open_page(browser, folder / "evaluate.html", "light", 1280)
+    slider = browser.find_element("id", "threshold-slider")
+    chosen = slider_counts(browser)
+    assert shown_text(browser, "chosen") == "the threshold in use"
+    assert shown_text(browser, "value") == "0.8000"
+    tile = browser.find_element("css selector", ".tile.first .value").text
+    assert shown_text(browser, "precision") == tile.replace("\N{NO-BREAK SPACE}", " ")
+
+    slider.send_keys(Keys.END)  # every picture is called
+    every = slider_counts(browser)
+    assert (every["fn"], every["tn"]) == (0, 0)
+    assert shown_text(browser, "recall") == "100.0 %"
+    slider.send_keys(Keys.HOME)
+    none = slider_counts(browser)
+    assert (none["tp"], none["fp"], none["called"]) == (0, 0, 0)
+    assert shown_text(browser, "precision") == "\N{EN DASH}"
+    slider.send_keys(Keys.ARROW_RIGHT)
+    assert slider_counts(browser)["called"] == 1
+    assert "1 called" in str(slider.get_attribute("aria-valuetext"))
+    assert every["tp"] == none["fn"] == chosen["tp"] + chosen["fn"]
+    assert every["fp"] == none["tn"] == chosen["fp"] + chosen["tn"]
+
+    browser.find_element("id", "threshold-reset").send_keys(Keys.ENTER)
+    assert slider_counts(browser) == chosen
+    browser.find_element("id", "threshold-rate").send_keys(Keys.END)
+    rare = float(shown_text(browser, "precision").split()[0])
+    assert rare < float(tile.split("\N{NO-BREAK SPACE}")[0])
+    assert browser.get_log("browser") == []
+
+
+def slider_counts(browser: webdriver.Chrome) -> dict[str, int]:
+    return {name: int(shown_text(browser, name)) for name in ("called", "tp", "fp", "fn", "tn")}
+
+
+def shown_text(browser: webdriver.Chrome, name: str) -> str:
+    return str(browser.find_element("id", f"threshold-{name}").text)
+
+
+def test_what_the_model_looked_at_is_shown_when_asked_for(
+    browser: webdriver.Chrome, folder: Path
+) -> None:
+    open_page(browser, folder / "evaluate.html", "light", 1280)
+    style = "return getComputedStyle(document.querySelector('.frame .seen')).display"
+    assert browser.execute_script(style) == "none"
+    box = browser.find_element("id", "looked")
+    box.send_keys(Keys.SPACE)  # by keyboard
+    assert browser.execute_script(style) == "block"
+
+
 def open_page(browser: webdriver.Chrome, page: Path, scheme: str, width: int) -> None:
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
@@ -138,12 +191,13 @@ def requests(browser: webdriver.Chrome) -> list[str]:
 
 
 def clipped(browser: webdriver.Chrome) -> list[str]:
-    """Return the texts that are cut off, where that is not by design."""
+    """Return the texts that are cut off; not those of tables that can be scrolled by design."""
     found: list[str] = browser.execute_script(
         "const all = document.querySelectorAll("
         "  'h1,h2,h3,p,dt,dd,caption,figcaption,table,.value,.chance');"
         "return [...all]"
         ".filter(e => getComputedStyle(e).display !== 'inline')"
+        ".filter(e => !e.closest('.scroll[tabindex=\"0\"]'))"
         ".filter(e => Math.max(e.scrollWidth, e.offsetWidth) > e.parentElement.clientWidth + 1"
         "  || e.scrollWidth > e.clientWidth + 1)"
         ".map(e => e.textContent.trim())"
@@ -161,20 +215,22 @@ def write_pages(folder: Path, tag: str) -> None:
     page = storage.read(Layout(tag).explore("report.html"))
     (folder / "explore.html").write_bytes(page)
 
-    test = [Scored(row, make_probability(row, rng)) for row in rows if row.split == "test"]
-    labels = [scored.row.label == "positive" for scored in test]
-    metrics = binary_metrics(labels, [scored.probability for scored in test], 0.8)
-    thumbnails = {row.md5: thumbnail(draw(row)) for row in pick_galleries(test, 0.8).rows()}
-    evaluation = Evaluation(
+    test = [scored(row, make_probability(row, rng), 0.8) for row in rows if row.split == "test"]
+    evaluation = evaluation_of(
+        test,
+        dataset,
         tag=tag,
         run="vgg19-imagenet",
+        threshold=0.8,
         settings=SETTINGS,
-        dataset=dataset,
-        metrics=metrics,
-        created="2026-03-01T12:00:00+00:00",
-        software="imagetag 0.1.0",
+        promise=promise(40),
+        suspects=shown(item for item in test if not item.positive and item.probability > 0.5),
+        history=make_history(rng),
     )
-    html = evaluation_page(evaluation, test, thumbnails, make_history(rng))
+    wanted = {item.md5 for items in evaluation.galleries.values() for item in items}
+    thumbnails = {row.md5: thumbnail(draw(row)) for row in rows if row.md5 in wanted}
+    overlays = {md5: thumbnail(Image.new("RGB", (64, 64), "orange")) for md5 in thumbnails}
+    html = evaluation_page(evaluation, test, Pictures(thumbnails, overlays))
     (folder / "evaluate.html").write_text(html, encoding="utf-8")
 
 

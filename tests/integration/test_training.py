@@ -27,6 +27,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image, ImageDraw
+from scipy.special import logit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import jobs.evaluate
@@ -37,13 +38,14 @@ import jobs.train
 from imagetag import train
 from imagetag.checkpoint import Checkpoints
 from imagetag.dataset import load_pixels
+from imagetag.decision import load_decision
 from imagetag.distribute import Cluster
+from imagetag.evaluation import Evaluation
 from imagetag.exploration import load_exploration
 from imagetag.feed import Arrays as Inputs
 from imagetag.fit import Fitting, Images, Phase, Recipe
 from imagetag.layout import Label, Layout
 from imagetag.manifest import Dataset, Row, summarize, write_part
-from imagetag.metrics import Evaluation
 from imagetag.models import build_model
 from imagetag.plan import Plan
 from imagetag.runs import Run, load_model, load_run
@@ -947,15 +949,20 @@ def test_a_training_that_diverges_is_one_line(fresh: Path, cache: Path, run: Run
 def evaluated(
     trained: tuple[Path, Ended], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Ended, Run]:
-    """A storage with an evaluation made by a process; no train image was there."""
+    """A storage with an evaluation made by a process; no image it was trained on was there."""
     folder = tmp_path_factory.mktemp("evaluated")
     storage = shutil.copytree(trained[0], folder / "storage")
     shutil.rmtree(storage / LAYOUT.root / "train")
     for item in PICTURES:
-        if item.row.split == "test":
+        if item.row.split == "test" or in_validation(item.row.group, 0.2):
             LocalStorage(storage).write(key_of(item.row), item.data)
-    ended = process("evaluate", *on(storage, folder / "cache"), "--threshold", 0.4)
+    ended = process("evaluate", *on(storage, folder / "cache"), "--no-suspects")
     return storage, ended, metrics(storage)
+
+
+def rows_of(storage: Path, name: str) -> list[dict[str, str]]:
+    with models(storage, name, "test_predictions.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def evaluation(storage: Path, name: str) -> Evaluation:
@@ -971,24 +978,46 @@ def test_the_numbers_are_those_of_the_stored_predictions(
         table = list(csv.DictReader(stream))
     labels = np.array([row["label"] == "positive" for row in table])
     scores = np.array([float(row["probability"]) for row in table])
-    called = scores >= 0.4
     result = evaluation(storage, found.run)
-    numbers = result.metrics
-    assert (result.tag, result.run, numbers.threshold) == (TAG, found.run, 0.4)
-    assert numbers.accuracy == pytest.approx((called == labels).mean())
-    assert numbers.recall == pytest.approx(called[labels].mean())
-    assert numbers.precision == (pytest.approx(labels[called].mean()) if called.any() else None)
-    assert numbers.specificity == pytest.approx((~called)[~labels].mean())
+    decision = load_decision(LocalStorage(storage), TAG, found.run, found.created)
+    assert decision == result.decision
+    called = np.array([float(row["logit"]) for row in table]) >= decision.logit_threshold - 1e-6
+    assert called.tolist() == [row["decision"] == "true" for row in table]
+    numbers = result.metrics.chosen
+    assert (result.tag, result.run, numbers.threshold) == (TAG, found.run, decision.threshold)
+    assert numbers.accuracy.value == pytest.approx((called == labels).mean())
+    assert numbers.recall.value == pytest.approx(called[labels].mean())
+    assert numbers.precision.value == pytest.approx(labels[called].mean())
+    assert numbers.specificity.value == pytest.approx((~called)[~labels].mean())
     assert numbers.confusion.model_dump() == {
         "tp": (called & labels).sum(),
         "fp": (called & ~labels).sum(),
         "fn": (~called & labels).sum(),
         "tn": (~called & ~labels).sum(),
     }
-    assert numbers.roc_auc == pytest.approx(roc_auc_score(labels, scores), abs=1e-4)
-    precision = average_precision_score(labels, scores)
-    assert numbers.average_precision == pytest.approx(precision, abs=1e-4)
+    area, precision = roc_auc_score(labels, scores), average_precision_score(labels, scores)
+    assert result.metrics.roc_auc.value == pytest.approx(area, abs=1e-4)
+    assert result.metrics.average_precision.value == pytest.approx(precision, abs=1e-4)
     assert list(scores) == sorted(scores, reverse=True)
+
+
+def test_the_threshold_was_chosen_on_validation_pictures(
+    evaluated: tuple[Path, Ended, Run],
+) -> None:
+    storage, _, found = evaluated
+    with models(storage, found.run, "validation_predictions.csv").open(newline="") as stream:
+        table = {row["md5"]: row for row in csv.DictReader(stream)}
+    rows = [item.row for item in PICTURES if item.row.split == "train"]
+    assert table.keys() == {row.md5 for row in rows if in_validation(row.group, 0.2)}
+    result = evaluation(storage, found.run)
+    promise = result.decision.promise
+    assert promise is not None
+    labels = [row["label"] == "positive" for row in table.values()]
+    assert result.validation == {"positive": sum(labels), "negative": len(labels) - sum(labels)}
+    groups = {row["group"] for row in table.values()}
+    assert promise.positives + promise.negatives == len(groups)
+    assert not promise.met  # of so few pictures nothing can be promised
+    assert promise.needed is None or promise.needed > promise.positives
 
 
 def test_every_test_image_is_scored_and_no_other(
@@ -1001,10 +1030,13 @@ def test_every_test_image_is_scored_and_no_other(
     wanted = {item.row.md5: item for item in PICTURES if item.row.split == "test"}
     assert table.keys() == wanted.keys()
     model = load_model(LocalStorage(storage), found, tmp_path)
+    calibration = evaluation(storage, found.run).decision.calibration
     for md5, item in list(wanted.items())[:5]:
         pixels = load_pixels(item.data, found.image_size)[None]
-        expected = float(model.predict(pixels, verbose=0)[0, 0])
-        assert float(table[md5]["probability"]) == pytest.approx(expected, abs=1e-4)
+        raw = logit(float(model.predict(pixels, verbose=0)[0, 0]))
+        assert float(table[md5]["logit"]) == pytest.approx(raw, abs=1e-3)
+        expected = float(calibration.probabilities(raw))
+        assert float(table[md5]["probability"]) == pytest.approx(expected, abs=1e-3)
         assert (table[md5]["label"], table[md5]["page_url"]) == (item.row.label, item.row.page_url)
 
 
@@ -1023,18 +1055,27 @@ def test_evaluating_again_does_nothing_unless_asked_for_more(
     storage = shutil.copytree(original, tmp_path / "storage")
     marker = models(storage, found.run, "evaluation.json")
     before = marker.stat().st_mtime_ns
-    ended = run("evaluate", *on(storage, cache), "--threshold", 0.4)
+    ended = run("evaluate", *on(storage, cache), "--no-suspects")
     assert (ended.code, ended.events) == (0, ["already evaluated"])
     assert marker.stat().st_mtime_ns == before
+    # A promise that was not made is none the second time.
+    ended = run("evaluate", *on(storage, cache), "--no-suspects", "--require-promise")
+    assert (ended.code, ended.events[0]) == (3, "already evaluated")
+    assert "--min-precision 0.95 cannot be promised" in ended.complaint
 
-    assert run("evaluate", *on(storage, cache), "--threshold", 0.7).code == 0
-    assert evaluation(storage, found.run).metrics.threshold == 0.7
+    given = ("--no-suspects", "--threshold", 0.7)
+    assert run("evaluate", *on(storage, cache), *given).code == 0
+    result = evaluation(storage, found.run)
+    assert result.metrics.chosen.threshold == 0.7
+    assert result.decision.promise is None
+    decided = [(float(row["probability"]), row["decision"]) for row in rows_of(storage, found.run)]
+    assert all((chance >= 0.7) == (decision == "true") for chance, decision in decided)
 
     # The same name, trained anew: the old numbers are not this model's.
     path = models(storage, found.run, "metrics.json")
     renewed = found.model_copy(update={"created": "2027-01-01T00:00:00+00:00"})
     path.write_text(renewed.model_dump_json())
-    assert run("evaluate", *on(storage, cache), "--threshold", 0.7).events[-1] == "evaluated"
+    assert run("evaluate", *on(storage, cache), *given).events[-1] == "evaluated"
 
 
 def test_what_evaluation_lacks_is_said_with_what_to_do(
@@ -1052,7 +1093,13 @@ def test_what_evaluation_lacks_is_said_with_what_to_do(
     store(storage, [x for x in PICTURES if x.row.split == "train" or x.row.label == "positive"])
     ended = run("evaluate", *on(storage, cache))
     assert ended.code == 3
-    assert "has no negative image" in ended.complaint
+    assert "has no negative image to test" in ended.complaint
+
+    held_out = [x for x in PICTURES if x.row.split == "train" and in_validation(x.row.group, 0.2)]
+    store(storage, [x for x in PICTURES if x not in held_out or x.row.label == "positive"])
+    ended = run("evaluate", *on(storage, cache))
+    assert ended.code == 3
+    assert "has no negative image to choose the threshold on" in ended.complaint
 
     (storage / LAYOUT.dataset).unlink()
     ended = run("evaluate", *on(storage, cache))

@@ -18,13 +18,19 @@ ROOT = Path(__file__).parents[2]
 
 # Every module of the library has a side; one of a package is on its package's side.
 SIDES = {
-    "shared": "ahead errors images job layout log manifest settings similar split storage whole",
-    "scrape": (
-        "boards browser collect demo hosts http known negatives pace robots scrape selection "
-        "sharing transport"
+    "shared": (
+        "ahead copies errors images job layout log manifest outputs parts pictures settings similar "
+        "sources split storage whole"
     ),
-    "data": "augment breakdown curate dataset exploration explore metrics plan",
-    "drawing": "explore_page plots report",
+    "scrape": (
+        "boards browser collect demo fetched hosts http known negatives pace robots scrape "
+        "selection sharing transport"
+    ),
+    "data": (
+        "augment breakdown companions compare curate dataset exploration explore families metrics "
+        "pictures plan results shortcuts sizes standings survey"
+    ),
+    "drawing": "explore_page leaderboard plots report",
     "model": (
         "card checkpoint distribute evaluate exclusion export feed fit losses models pack packed "
         "predict quiet rendezvous runs schedule scoring step suspects tensorboard train"

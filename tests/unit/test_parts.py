@@ -16,7 +16,7 @@ from imagetag import parts as parts_module
 from imagetag.errors import InputError, TransientError
 from imagetag.outputs import Kind, Prediction
 from imagetag.parts import About, Parts
-from imagetag.pictures import Cursor, Picture, Source
+from imagetag.sources import Cursor, Picture, Source
 from imagetag.storage import LocalStorage, Storage, open_storage
 
 BATCH = 4

@@ -15,6 +15,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from imagetag import plots
+from imagetag.calibration import reliability
 from imagetag.plots import DARK, LIGHT, Theme
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -25,6 +26,8 @@ POSITIVE = RNG.random(COUNT) < 0.4
 WIDTHS = np.exp(RNG.normal(6.9, 0.4, COUNT)).round()
 HEIGHTS = np.exp(RNG.normal(7.1, 0.4, COUNT)).round()
 CHANCES = 1 / (1 + np.exp(-RNG.normal(np.where(POSITIVE, 2, -2), 2)))
+CALLED = CHANCES >= 0.8
+RAW, CALIBRATED = reliability(POSITIVE, CHANCES**2), reliability(POSITIVE, CHANCES)
 HISTORY = [
     {"loss": 1 / n, "accuracy": 1 - 0.4 / n, "val_loss": 1 / n + n / 50, "val_accuracy": 0.8}
     for n in range(1, 12)
@@ -43,8 +46,11 @@ DRAWINGS: dict[str, Draw] = {
     "file_size": lambda theme: plots.file_size(WIDTHS * HEIGHTS, POSITIVE, theme),
     "class_balance": lambda theme: plots.class_balance(IMAGES, theme),
     "confusion_matrix": lambda theme: plots.confusion_matrix(59, 2, 4, 80, theme),
-    "precision_recall": lambda theme: plots.precision_recall(POSITIVE, CHANCES, 0.8, theme),
-    "roc": lambda theme: plots.roc(POSITIVE, CHANCES, 0.8, theme),
+    "precision_recall": lambda theme: plots.precision_recall(
+        POSITIVE, CHANCES, CHANCES >= 0.8, theme
+    ),
+    "roc": lambda theme: plots.roc(POSITIVE, CHANCES, CALLED, theme),
+    "reliability": lambda theme: plots.reliability(RAW.bins, CALIBRATED.bins, theme),
     "probability_histogram": lambda theme: plots.probability_histogram(
         POSITIVE, CHANCES, 0.8, theme
     ),
@@ -146,8 +152,8 @@ def test_a_split_without_pictures_is_drawn() -> None:
 def test_matrices_and_curves_of_useless_models_are_drawn() -> None:
     labels, never = np.array([True, False] * 5), np.full(10, 0.2)
     assert plots.confusion_matrix(0, 0, 5, 5)
-    assert plots.precision_recall(labels, never, 0.5)
-    assert plots.roc(labels, never, 0.5)
+    assert plots.precision_recall(labels, never, never >= 0.5)
+    assert plots.roc(labels, never, never >= 0.5)
     assert plots.probability_histogram(labels, never, 0.5)
 
 

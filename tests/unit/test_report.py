@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import html
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
@@ -15,16 +17,14 @@ import pytest
 from PIL import Image
 
 from imagetag import plots
+from imagetag.contract import Promise
+from imagetag.evaluation import Scored, pick_galleries, shown
+from imagetag.evaluation_page import Pictures, evaluation_page
 from imagetag.exploration import Exploration, Measures, Options, Spread, recommend_size
 from imagetag.explore_page import exploration_figures, exploration_page
 from imagetag.manifest import Dataset, Row, summarize
-from imagetag.metrics import Evaluation, Scored, binary_metrics
-from imagetag.report import (
-    MAX_PAGE_BYTES,
-    evaluation_page,
-    pick_galleries,
-    thumbnail,
-)
+from imagetag.report import MAX_PAGE_BYTES, thumbnail
+from tests.evaluations import evaluation_of, promise, scored
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -37,6 +37,7 @@ HOSTILE = [
     "$\\frac{a}{b}$",
 ]
 VOID = {"meta", "link", "img", "source", "input", "br"}
+NO_TEXT = ("style", "title", "script", "option")
 
 
 class Page(HTMLParser):
@@ -60,7 +61,7 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if not self._open or self._open[-1] not in ("style", "title"):
+        if not self._open or self._open[-1] not in NO_TEXT:
             self.words.append(data)
 
     def all(self, tag: str) -> list[dict[str, str]]:
@@ -126,7 +127,7 @@ def make_predictions(tp: int, fp: int, fn: int, tn: int, **changes: Any) -> list
     groups.append(("negative", 0.1, tn))
     drawn = [(label, chance) for label, chance, count in groups for _ in range(count)]
     return [
-        Scored(make_row(number, split="test", label=label, **changes), chance - number / 10_000)
+        scored(make_row(number, split="test", label=label, **changes), chance - number / 100_000)
         for number, (label, chance) in enumerate(drawn)
     ]
 
@@ -134,23 +135,24 @@ def make_predictions(tp: int, fp: int, fn: int, tn: int, **changes: Any) -> list
 def evaluated(
     predictions: Sequence[Scored],
     tag: str = "robot",
-    thumbnails: Mapping[str, bytes] | None = None,
-    history: Sequence[Mapping[str, float]] = (),
+    pictures: Pictures | None = None,
+    *,
+    history: Sequence[dict[str, float]] = (),
     settings: Mapping[str, Any] | None = None,
+    promised: Promise | None = None,
+    suspects: Sequence[Scored] | None = (),
     **dataset: Any,
 ) -> str:
-    labels = [scored.row.label == "positive" for scored in predictions]
-    chances = [scored.probability for scored in predictions]
-    evaluation = Evaluation(
+    evaluation = evaluation_of(
+        predictions,
+        make_dataset([item.row for item in predictions], tag=tag, **dataset),
         tag=tag,
-        run="first",
-        settings=dict(settings or {"model": "alexnet", "seed": 0}),
-        dataset=make_dataset([scored.row for scored in predictions], tag=tag, **dataset),
-        metrics=binary_metrics(labels, chances, 0.5),
-        created="2026-01-02T00:00:00+00:00",
-        software="imagetag test",
+        settings=settings,
+        history=history,
+        promise=promised,
+        suspects=None if suspects is None else shown(suspects),
     )
-    return evaluation_page(evaluation, predictions, thumbnails or {}, history)
+    return evaluation_page(evaluation, predictions, pictures or Pictures())
 
 
 def explored(tag: str = "robot", **dataset: Any) -> str:
@@ -185,8 +187,8 @@ def jpeg(side: int = 64, noise: bool = False) -> bytes:
 
 def test_pages_ask_no_server_for_anything() -> None:
     predictions = make_predictions(20, 3, 4, 20)
-    thumbnails = {scored.row.md5: jpeg() for scored in predictions}
-    for text in (explored(), evaluated(predictions, thumbnails=thumbnails)):
+    pictures = Pictures(*({item.row.md5: jpeg() for item in predictions} for _ in range(2)))
+    for text in (explored(), evaluated(predictions, pictures=pictures)):
         page = Page(text)
         for tag, attributes in page.elements:
             for name in ("src", "srcset", "href", "action", "data", "poster", "background"):
@@ -196,9 +198,13 @@ def test_pages_ask_no_server_for_anything() -> None:
         style = text[text.index("<style>") : text.index("</style>")]
         assert "url(" not in style
         assert "@import" not in style
-        assert "<script" not in text
         policy = next(m for m in page.all("meta") if "http-equiv" in m)["content"]
         assert "default-src 'none'" in policy
+        scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+        assert len(scripts) == text.count("<script") <= 1
+        digests = [hashlib.sha256(found.encode()).digest() for found in scripts]
+        allowed = [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests]
+        assert re.findall(r"script-src ([^;]*)", policy) == allowed
         assert len(text.encode()) < MAX_PAGE_BYTES
 
 
@@ -238,7 +244,7 @@ def test_what_is_no_web_address_is_no_link(url: str) -> None:
 def test_a_hostile_web_address_stays_inside_its_attribute() -> None:
     url = 'https://board.example/"><script>alert(1)</script>'
     text = evaluated(make_predictions(2, 1, 1, 2, page_url=url))
-    assert "<script" not in text
+    assert text.count("<script") == 1  # ours
     assert {link["href"] for link in Page(text).links} == {url}
 
 
@@ -266,7 +272,7 @@ def test_hostile_settings_and_counts_are_text() -> None:
         explored(board=bad, software=bad, created=bad, **dirty),
         evaluated(predictions, settings={bad: bad, "nested": {bad: bad}}, board=bad, **dirty),
     ):
-        assert "<script" not in text
+        assert "<script>alert" not in text
         assert html.escape(bad) in text
         Page(text)
 
@@ -315,24 +321,24 @@ def test_perfect_and_useless_models_are_reported() -> None:
 
 def test_galleries_have_the_most_telling_first() -> None:
     predictions = make_predictions(40, 30, 35, 10)
-    picked = pick_galleries(predictions, 0.5)
-    wrong = [scored.probability for scored in picked.false_positives]
-    missed = [scored.probability for scored in picked.false_negatives]
-    right = [scored.probability for scored in picked.hits]
+    picked = pick_galleries(predictions)
+    wrong = [item.probability for item in picked.false_positives]
+    missed = [item.probability for item in picked.false_negatives]
+    right = [item.probability for item in picked.hits]
     assert (len(wrong), len(missed), len(right)) == (24, 24, 12)
     assert wrong == sorted(wrong, reverse=True)
     assert missed == sorted(missed)
-    assert right == sorted(right, reverse=True)
-    every = [s.probability for s in predictions]
-    assert right[0] == max(every)
+    assert right == sorted(right)
+    assert wrong[0] == max(s.probability for s in predictions if s.row.label == "negative")
+    assert right[0] == min(s.probability for s in predictions if s.called and s.positive)
     assert missed[0] == min(s.probability for s in predictions if s.row.label == "positive")
-    assert {scored.row.label for scored in picked.false_positives} == {"negative"}
-    assert len(list(picked.rows())) == 60
+    assert {item.row.label for item in picked.false_positives} == {"negative"}
+    assert len(list(picked.all())) == 60
 
 
 def test_galleries_do_not_depend_on_the_order() -> None:
-    predictions = [Scored(scored.row, 0.9) for scored in make_predictions(40, 30, 0, 0)]
-    assert pick_galleries(predictions, 0.5) == pick_galleries(predictions[::-1], 0.5)
+    predictions = [scored(item.row, 0.9) for item in make_predictions(40, 30, 0, 0)]
+    assert pick_galleries(predictions) == pick_galleries(predictions[::-1])
 
 
 @pytest.mark.usefixtures("quick")
@@ -340,7 +346,8 @@ def test_a_page_stays_small_whatever_the_thumbnails() -> None:
     predictions = make_predictions(40, 30, 30, 10)
     large = jpeg(400, noise=True)
     assert 60 * len(large) > MAX_PAGE_BYTES
-    text = evaluated(predictions, thumbnails={scored.row.md5: large for scored in predictions})
+    every = {item.row.md5: large for item in predictions}
+    text = evaluated(predictions, pictures=Pictures(every, every))
     assert len(text.encode()) < MAX_PAGE_BYTES - 1_500_000  # what the plots may take
     assert "no thumbnail" in text
     assert text.count("data:image/jpeg") > 5
@@ -390,3 +397,87 @@ def test_the_exploration_page_says_the_size_and_why() -> None:
     assert "Train at 288 high and 224 wide" in words
     assert "50th percentile of the train pictures" in words
     assert "7.0 MB" in words
+
+
+# ---- what an evaluation adds
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_promise_is_said_in_words_and_so_is_what_it_would_take() -> None:
+    predictions = make_predictions(3, 2, 1, 3)
+    words = Page(evaluated(predictions, promised=promise(200))).text
+    assert "Promised: at least 95.0 % of what it calls robot is, with 95.0 % confidence." in words
+    assert "200 of 200 called are right" in words
+    words = Page(evaluated(predictions, promised=promise(30))).text
+    assert "Not promised: that at least 95.0 % of what it calls robot is." in words
+    assert "validation positives would do, and there are 30" in words
+    assert "nothing is promised of it" in Page(evaluated(predictions)).text
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_slider_moves_over_every_threshold() -> None:
+    predictions = make_predictions(59, 2, 4, 80)
+    page = Page(evaluated(predictions))
+    [panel] = [found for _, found in page.elements if "data-steps" in found]
+    steps = json.loads(panel["data-steps"])
+    assert (steps["positives"], steps["negatives"]) == (63, 82)
+    assert len(steps["tp"]) == len(steps["fp"]) == len(steps["threshold"]) == 146
+    assert (steps["tp"][0], steps["fp"][0]) == (0, 0)
+    assert (steps["tp"][-1], steps["fp"][-1]) == (63, 82)
+    start = steps["start"]
+    assert (steps["tp"][start], steps["fp"][start], steps["threshold"][start]) == (59, 2, 0.5)
+    others = [value for number, value in enumerate(steps["threshold"]) if number != start]
+    assert others == sorted(others, reverse=True)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_slider_of_a_large_test_split_is_still_small() -> None:
+    predictions = make_predictions(900, 20, 40, 1000)
+    text = evaluated(predictions)
+    [panel] = [found for _, found in Page(text).elements if "data-steps" in found]
+    steps = json.loads(panel["data-steps"])
+    assert len(steps["tp"]) <= 402
+    assert steps["tp"][steps["start"]] == 900
+    assert steps["tp"][-1] == 940
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_the_model_looked_at_is_there_to_be_shown() -> None:
+    predictions = make_predictions(3, 2, 1, 3)
+    small = {item.row.md5: jpeg() for item in predictions}
+    text = evaluated(predictions, pictures=Pictures(small, small))
+    assert 'id="looked"' in text
+    assert text.count('class="seen"') == 6
+    assert 'id="looked"' not in evaluated(predictions, pictures=Pictures(small, {}))
+
+
+@pytest.mark.usefixtures("quick")
+def test_suspects_are_shown_with_links_and_counted() -> None:
+    predictions = make_predictions(3, 2, 1, 40)
+    suspects = [item for item in predictions if not item.positive][:30]
+    page = Page(evaluated(predictions, suspects=suspects))
+    assert "Shown are 24 of 30." in page.text
+    assert "Not looked for." in Page(evaluated(predictions, suspects=None)).text
+
+
+@pytest.mark.usefixtures("quick")
+def test_parts_that_fail_are_marked_and_the_worst_is_named() -> None:
+    predictions = [
+        *make_predictions(60, 2, 4, 80),
+        *(
+            scored(make_row(1000 + n, split="test", label="negative", tags=("armour",)), 0.9)
+            for n in range(30)
+        ),
+    ]
+    words = Page(evaluated(predictions)).text
+    assert "armour" in words
+    assert "worse false positive rate" in words
+    assert "It fails most on " in words
+    assert "It fails most on" not in Page(evaluated(make_predictions(60, 2, 4, 80))).text
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_precision_where_the_tag_is_rare_is_told() -> None:
+    words = Page(evaluated(make_predictions(59, 2, 4, 80))).text
+    expected = 0.01 * 59 / 63 / (0.01 * 59 / 63 + 0.99 * 2 / 82)
+    assert f"1 % {100 * expected:.1f} %" in words

@@ -69,7 +69,8 @@ def test_features_are_what_the_head_builds_on(model: keras.Model) -> None:
     for number, score in scorer.score(range(6), noise):
         assert isinstance(score, Score)
         assert score.features is not None
-        assert (score.features.shape, score.features.dtype) == ((4,), np.float32)
+        assert score.features.shape == (4,)
+        assert score.features.dtype == np.float32
         assert score.features.base is None, "it keeps the whole batch"
         pixels = load_pixels(noise(number), SIZE)[None].astype("float32")
         assert score.features == pytest.approx(np.asarray(features(pixels))[0], rel=1e-4)

@@ -1,0 +1,173 @@
+"""Where pictures to predict come from: what a source is, and the one that is files in storage."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from imagetag.errors import InputError
+from imagetag.images import EXTENSIONS, BadImage
+from imagetag.log import get_logger
+from imagetag.storage import LocalStorage, ObjectInfo, ObjectNotFound, Storage
+
+_MAX_BYTES = 200_000_000  # of a file: more is no picture, and would fill the memory
+
+Cursor = Mapping[str, int]
+
+
+@dataclass(slots=True)
+class Picture:
+    """One of a source's pictures.
+
+    Attributes:
+        file: its key or URL; empty while it is not known, which reading it may change.
+        name: what it is known by, also where `file` is not known yet.
+        version: what changes when the picture does, as far as can be told without reading it.
+        page_url: of the page that shows it, empty where there is none.
+        cursor: where the source goes on behind it; None if it begins anew each time.
+        origin: the source's own.
+        saved: where its bytes are kept, if the source keeps them.
+
+    """
+
+    file: str
+    name: str
+    version: str
+    page_url: str = ""
+    cursor: Cursor | None = None
+    origin: Any = None
+    saved: Path | None = None
+
+
+class Source(ABC):
+    """Pictures in an order. All but `pictures` is called from many threads.
+
+    Attributes:
+        identity: what tells one source from another; JSON can hold it.
+        local: whether the files are on this machine.
+
+    """
+
+    identity: Mapping[str, Any]
+    local: bool = False
+
+    @abstractmethod
+    def pictures(self, after: Cursor | None = None) -> Iterator[Picture]:
+        """Yield the pictures, behind a cursor that one of them had.
+
+        Raises:
+            InputError: if there is none at all.
+
+        """
+
+    @abstractmethod
+    def read(self, picture: Picture) -> bytes | Path:
+        """Return a picture's file.
+
+        Raises:
+            BadImage: if it cannot be had.
+
+        """
+
+    @abstractmethod
+    def save(self, picture: Picture, path: Path) -> None:
+        """Write a picture's file, that was read before, to a path.
+
+        Raises:
+            BadImage: if it cannot be had any more.
+
+        """
+
+    @abstractmethod
+    def forget(self, picture: Picture) -> None:
+        """Keep nothing of a picture's file."""
+
+
+class StoredPictures(Source):
+    """The image files of a folder or a prefix, and of all below, in the order of their keys.
+
+    Files that do not end like an image are passed over and counted in the log.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.identity = {"files": place_of(storage)}
+        # A local file is opened by whoever decodes it, and never in memory whole.
+        self._folder = Path(storage.url) if isinstance(storage, LocalStorage) else None
+        self.local = self._folder is not None
+
+    def pictures(self, after: Cursor | None = None) -> Iterator[Picture]:  # noqa: ARG002 - has none
+        """Yield the pictures, as the base class says."""
+        found = others = 0
+        for entry in self.storage.list():
+            if PurePosixPath(entry.key).suffix.lower().removeprefix(".") in EXTENSIONS:
+                found += 1
+                yield Picture(entry.key, entry.key, self._version(entry), origin=entry)
+            else:
+                others += 1
+        if others:
+            get_logger().info("files that are no images were passed over", files=others)
+        if not found:
+            endings = ", ".join(sorted(EXTENSIONS))
+            raise InputError(
+                f"--input {self.storage.url}: no image there (a file that ends in {endings})"
+            )
+
+    def _version(self, entry: ObjectInfo) -> str:
+        if self._folder is None:
+            return str(entry.size)
+        try:
+            return f"{entry.size} {os.stat(self._folder / entry.key).st_mtime_ns}"  # noqa: PTH116 - of each file
+        except OSError:
+            return str(entry.size)
+
+    def read(self, picture: Picture) -> bytes | Path:
+        """Return a file, as the base class says."""
+        entry: ObjectInfo = picture.origin
+        if entry.size > _MAX_BYTES:
+            raise BadImage("too_large", f"{entry.size} bytes")
+        if self._folder is not None:
+            return _plain_file(self._folder / entry.key)
+        try:
+            with self.storage.open(entry.key) as stream:
+                data = stream.read(_MAX_BYTES + 1)
+        except ObjectNotFound as error:
+            raise BadImage("missing", "gone since it was listed") from error
+        if len(data) > _MAX_BYTES:
+            raise BadImage("too_large", f"more than {_MAX_BYTES} bytes")
+        return data
+
+    def save(self, picture: Picture, path: Path) -> None:
+        """Copy a file, as the base class says."""
+        entry: ObjectInfo = picture.origin
+        try:
+            if self._folder is not None:
+                shutil.copyfile(_plain_file(self._folder / entry.key), path)
+            else:
+                self.storage.download(entry.key, path)
+        except (ObjectNotFound, FileNotFoundError) as error:
+            raise BadImage("missing", "gone since it was read") from error
+
+    def forget(self, picture: Picture) -> None:
+        """Do nothing: it is the user's."""
+
+
+def place_of(storage: Storage) -> str:
+    """Return the URL of a storage, or its whole path: what it is from wherever one looks."""
+    return str(Path(storage.url).resolve()) if isinstance(storage, LocalStorage) else storage.url
+
+
+def _plain_file(path: Path) -> Path:
+    """Return the path; a pipe or a device would be waited for."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise BadImage("no_file", "it is no plain file")
+    except OSError as error:
+        raise BadImage("missing", "gone since it was listed") from error
+    return path

@@ -1,0 +1,77 @@
+"""Evaluations of made-up predictions, for the tests of what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scipy.special import expit, logit
+
+from imagetag.calibration import Calibration
+from imagetag.contract import Promise, promise_precision
+from imagetag.decision import Decision
+from imagetag.evaluation import Evaluation, Request, Scored, Shown, evaluated
+from imagetag.manifest import Dataset, Row
+
+TRAINED = "2026-01-01T12:00:00+00:00"
+
+
+def scored(row: Row, probability: float, threshold: float = 0.5) -> Scored:
+    """Return a picture with an uncalibrated probability."""
+    return Scored(row, float(logit(probability)), probability, probability >= threshold)
+
+
+def promise(right: int = 200, wrong: int = 0, min_precision: float = 0.95) -> Promise:
+    """Return what is promised after so many right and wrong ones were called."""
+    labels = [1] * right + [0] * (wrong + right)
+    scores = [1.0] * (right + wrong) + [-1.0] * right
+    return promise_precision(labels, scores, min_precision=min_precision, confidence=0.95)
+
+
+def decide(
+    tag: str, run: str = "first", threshold: float = 0.5, promise: Promise | None = None
+) -> Decision:
+    """Return the decision at a threshold, without calibration."""
+    return Decision(
+        tag=tag,
+        run=run,
+        trained=TRAINED,
+        fingerprint="0" * 64,
+        calibration=Calibration(),
+        promise=promise,
+        logit_threshold=float(logit(threshold)),
+        threshold=threshold,
+        raw_threshold=float(expit(logit(threshold))),
+        created="2026-01-02T00:00:00+00:00",
+    )
+
+
+def evaluation_of(
+    predictions: Sequence[Scored],
+    dataset: Dataset,
+    *,
+    tag: str = "robot",
+    run: str = "first",
+    threshold: float = 0.5,
+    promise: Promise | None = None,
+    settings: Mapping[str, Any] | None = None,
+    suspects: Sequence[Shown] | None = (),
+    **changes: Any,
+) -> Evaluation:
+    """Return the evaluation of some predictions."""
+    evaluation = evaluated(
+        tag=tag,
+        run=run,
+        request=Request(),
+        settings=settings or {"model": "alexnet", "seed": 0},
+        command=f"imagetag train --tags {tag}",
+        dataset=dataset,
+        decision=decide(tag, run, threshold, promise),
+        validation=predictions,
+        test=predictions,
+        suspects=suspects,
+        **changes,
+    )
+    return evaluation.model_copy(
+        update={"created": "2026-01-02T00:00:00+00:00", "software": "imagetag test"}
+    )

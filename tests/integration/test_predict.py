@@ -1,0 +1,834 @@
+"""Predict as it is run: on folders, lists of URLs, boards; killed and gone on with; in shards."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import itertools
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import time
+import zlib
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from imagetag.decision import sigmoid
+from imagetag.demo.pages import Answer
+from imagetag.layout import Layout
+from imagetag.runs import load_model, load_run
+from imagetag.storage import LocalStorage, Storage, open_storage
+from tests.integration.scraping import Drawn, Moody, write_post
+from tests.predicting import (
+    TAG,
+    TEMPERATURE,
+    THRESHOLD,
+    Ended,
+    alone,
+    decide,
+    end,
+    ending,
+    make_model,
+    noise,
+    rows_of,
+    run,
+    start,
+    store_run,
+    write,
+)
+
+LAYOUT = Layout(TAG)
+COLUMNS = ["file", "page_url", "probability", "decision", "error"]
+# Parts of one batch each, so that there is something to go on from.
+SOON = "import imagetag.parts as p; p._LEAST_SECONDS = p._SHARE = 0.0"
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def stored(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage with an evaluated model; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("stored")
+    store_run(str(folder), model)
+    decide(str(folder))
+    return folder
+
+
+@pytest.fixture
+def fresh(stored: Path, tmp_path: Path) -> Path:
+    """A storage of the test's own."""
+    return shutil.copytree(stored, tmp_path / "storage")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty pictures in a tree of folders; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(30):
+        write(folder, name(number), noise(number))
+    return folder
+
+
+def name(number: int) -> str:
+    return f"{number // 10}/{number:02}.{ending(number)}"
+
+
+def expected(model: keras.Model, data: bytes, threshold: float = THRESHOLD) -> tuple[float, bool]:
+    """What is told of a picture: the calibrated probability, and whether it is positive."""
+    raw = min(max(alone(model, data), 1e-7), 1 - 1e-7)
+    probability = sigmoid(np.log(raw / (1 - raw)) / TEMPERATURE)
+    assert abs(probability - threshold) > 1e-4, "too close to call"
+    return probability, probability >= threshold
+
+
+def contents(storage: Storage) -> dict[str, bytes]:
+    return {entry.key: storage.read(entry.key) for entry in storage.list()}
+
+
+def md5(data: bytes) -> str:
+    return hashlib.md5(data).hexdigest()
+
+
+# ---- a folder
+
+
+def test_a_folder_as_a_user_predicts_it(stored: Path, folder: Path, model: keras.Model) -> None:
+    ended = end(start(stored, "--input", folder))
+    assert ended.code == 0
+    assert ended.stdout.splitlines()[0] == ",".join(COLUMNS)
+    assert [row["file"] for row in ended.rows] == [name(number) for number in range(30)]
+    decisions = []
+    for number, row in enumerate(ended.rows):
+        probability, decision = expected(model, noise(number))
+        assert float(row["probability"]) == pytest.approx(probability, abs=2e-5)
+        assert len(row["probability"]) == 8
+        assert row["decision"] == str(decision).lower()
+        assert (row["page_url"], row["error"]) == ("", "")
+        decisions.append(decision)
+    assert 3 < decisions.count(True) < 27
+    [last] = ended.lines
+    assert (last["event"], last["images"], last["errors"]) == ("predicted", 30, 0)
+    assert last["positives"] == decisions.count(True)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_every_format_tells_the_same(kind: str, stored: Path, folder: Path, tmp_path: Path) -> None:
+    plain = run(stored, "--input", folder).rows
+    output = tmp_path / "new" / f"out.{kind}"
+    ended = run(stored, "--input", folder, "--output", output, "--batch-size", 4)
+    assert (ended.code, ended.stdout) == (0, "")
+    found: list[dict[str, Any]]
+    if kind == "parquet":
+        found = pyarrow.parquet.read_table(output).to_pylist()
+    elif kind == "jsonl":
+        found = [json.loads(line) for line in output.read_text().splitlines()]
+    else:
+        found = rows_of(output)  # type: ignore[assignment]
+    assert [list(row) for row in found] == [COLUMNS] * 30
+    for row, same in zip(found, plain, strict=True):
+        assert row["file"] == same["file"]
+        assert float(row["probability"]) == pytest.approx(float(same["probability"]), abs=2e-6)
+        assert str(row["decision"]).lower() == same["decision"]
+    assert sorted(path.name for path in output.parent.iterdir() if path.is_file()) == [
+        output.name,
+        f"{output.name}.about.json",
+    ]
+
+
+def test_a_run_that_was_not_evaluated_is_warned_of(
+    fresh: Path, folder: Path, model: keras.Model
+) -> None:
+    (fresh / LAYOUT.run("tiny", "decision.json")).unlink()
+    ended = run(fresh, "--input", folder)
+    assert ended.code == 0
+    [warning] = [line for line in ended.lines if line["level"] == "warning"]
+    assert warning["event"].startswith("not evaluated: ")
+    assert "run imagetag evaluate" in warning["event"]
+    assert warning["threshold"] == 0.5
+    for number, row in enumerate(ended.rows):
+        assert float(row["probability"]) == pytest.approx(alone(model, noise(number)), abs=2e-5)
+        assert row["decision"] == str(float(row["probability"]) >= 0.5).lower()
+
+
+def test_a_threshold_that_is_given_wins(stored: Path, folder: Path) -> None:
+    usual = run(stored, "--input", folder).rows
+    ended = run(stored, "--input", folder, "--threshold", "0.3")
+    assert [row["probability"] for row in ended.rows] == [row["probability"] for row in usual]
+    for row in ended.rows:
+        assert row["decision"] == str(float(row["probability"]) >= 0.3).lower()
+    assert [row["decision"] for row in ended.rows] != [row["decision"] for row in usual]
+
+
+def test_positives_are_sorted_out(stored: Path, folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "positives"
+    write(target, name(0), b"somebody's")
+    ended = run(stored, "--input", folder, "--copy-to", target, "--output", tmp_path / "out.csv")
+    assert ended.code == 0
+    positives = {
+        row["file"] for row in rows_of(tmp_path / "out.csv") if row["decision"] == "true"
+    } - {name(0)}
+    assert len(positives) > 3
+    found = contents(LocalStorage(target))
+    assert found.pop(name(0)) == b"somebody's"
+    found.pop(f"0/00-{md5(noise(0))}.png", None)
+    assert found == {key: (folder / key).read_bytes() for key in positives}
+
+
+def test_what_was_predicted_is_not_predicted_again(
+    stored: Path, folder: Path, tmp_path: Path
+) -> None:
+    mine = shutil.copytree(folder, tmp_path / "mine")
+    options = ["--input", mine, "--output", tmp_path / "out.csv"]
+    assert run(stored, *options).events[-1] == "predicted"
+    before = (tmp_path / "out.csv").stat().st_mtime_ns
+    ended = run(stored, *options)
+    assert (ended.code, ended.events) == (0, ["already predicted"])
+    assert (ended.lines[0]["images"], ended.lines[0]["positives"] > 0) == (30, True)
+    assert (tmp_path / "out.csv").stat().st_mtime_ns == before
+    # Another threshold, a new picture, a changed one, a lost output.
+    assert run(stored, *options, "--threshold", 0.5).events[-1] == "predicted"
+    assert run(stored, *options).events[-1] == "predicted"
+    write(mine, "9/new.png", noise(50))
+    assert run(stored, *options).lines[-1]["images"] == 31
+    write(mine, "9/new.png", noise(51))
+    assert run(stored, *options).events[-1] == "predicted"
+    (tmp_path / "out.csv").unlink()
+    assert run(stored, *options).events[-1] == "predicted"
+    assert run(stored, *options).events == ["already predicted"]
+
+
+# ---- pictures of every kind, and what is none
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@functools.cache
+def bomb() -> bytes:
+    """A PNG of 20,000 x 20,000 pixels in some 50 kB."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    side = 20_000
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes((side // 8 + 1) * side))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [chunk(b"IHDR", head), chunk(b"IDAT", pixels), chunk(b"IEND", b"")]
+    )
+
+
+def scene() -> Image.Image:
+    """A picture that is not the same upside down or on its side."""
+    random = np.random.default_rng(8)
+    pixels = random.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    pixels[:20] //= 6
+    pixels[:, 40:, 1:] //= 5
+    return Image.fromarray(pixels)
+
+
+GOOD: dict[str, Callable[[], bytes]] = {
+    "1x1.png": lambda: encoded(Image.new("RGB", (1, 1), (200, 30, 60)), "PNG"),
+    "long.png": lambda: encoded(Image.new("RGB", (3000, 1), (200, 30, 60)), "PNG"),
+    "grey.png": lambda: encoded(scene().convert("L"), "PNG"),
+    "grey.jpg": lambda: encoded(scene().convert("L"), "JPEG"),
+    "bits.png": lambda: encoded(scene().convert("1"), "PNG"),
+    "palette.png": lambda: encoded(scene().quantize(32), "PNG"),
+    "palette.gif": lambda: encoded(scene().quantize(32), "GIF"),
+    "cmyk.jpg": lambda: encoded(scene().convert("CMYK"), "JPEG", quality=95),
+    "alpha.png": lambda: encoded(scene().convert("RGBA"), "PNG"),
+    "grey-alpha.png": lambda: encoded(scene().convert("LA"), "PNG"),
+    "16-bit.png": lambda: encoded(
+        Image.fromarray(np.asarray(scene().convert("L")).astype(np.uint16) * 257), "PNG"
+    ),
+    "animated.gif": lambda: encoded(
+        scene().quantize(32), "GIF", save_all=True, append_images=[Image.new("P", (64, 48))] * 3
+    ),
+    "animated.webp": lambda: encoded(
+        scene(),
+        "WEBP",
+        save_all=True,
+        lossless=True,
+        append_images=[Image.new("RGB", (64, 48))] * 3,
+    ),
+    "picture.bmp": lambda: encoded(scene(), "BMP"),
+}
+AS_GREY = ("grey.png", "grey-alpha.png", "16-bit.png")
+AS_SCENE = ("alpha.png", "animated.webp", "picture.bmp", "upright.png", "turned.png")
+BAD: dict[str, tuple[Callable[[], bytes], str]] = {
+    "bomb.png": (bomb, "too_many_pixels"),
+    "cut.jpg": (lambda: encoded(scene(), "JPEG")[:-900], "truncated"),
+    "cut.png": (lambda: encoded(scene(), "PNG")[:-900], "truncated"),
+    "empty.jpg": (lambda: b"", "not_an_image"),
+    "page.png": (lambda: b"<!doctype html><title>403</title>", "not_an_image"),
+    "program.webp": (lambda: b"\x7fELF" + bytes(1000), "not_an_image"),
+    "icon.png": (lambda: encoded(scene(), "ICO"), "not_an_image"),
+    "vector.jpg": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not_an_image"),
+}
+TURNED = {0x0112: 6}  # EXIF's orientation: to be turned by a quarter to the right
+
+
+def test_pictures_of_every_kind_and_what_is_none(
+    stored: Path, model: keras.Model, tmp_path: Path
+) -> None:
+    files = {key: make() for key, make in GOOD.items()}
+    files |= {key: make() for key, (make, _) in BAD.items()}
+    lying = scene().transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif.update(TURNED)
+    files["upright.png"] = encoded(scene(), "PNG")
+    files["turned.png"] = encoded(lying, "PNG", exif=exif)
+    files["upright.jpg"] = encoded(scene(), "JPEG", quality=98, subsampling=0)
+    files["turned.jpg"] = encoded(lying, "JPEG", quality=98, subsampling=0, exif=exif)
+    files["lying.jpg"] = encoded(lying, "JPEG", quality=98, subsampling=0)
+    for key, data in files.items():
+        write(tmp_path, key, data)
+
+    ended = run(stored, "--input", tmp_path)
+
+    assert ended.code == 0
+    found = {row["file"]: row for row in ended.rows}
+    assert list(found) == sorted(files, key=str.encode)
+    for key, (_, reason) in BAD.items():
+        row = found.pop(key)
+        assert (row["probability"], row["decision"]) == ("", "")
+        assert row["error"].startswith(f"{reason}: "), row
+    assert {row["error"] for row in found.values()} == {""}
+    told = {key: float(row["probability"]) for key, row in found.items()}
+
+    def says(image: Image.Image) -> float:
+        return expected(model, encoded(image.convert("RGB"), "PNG"))[0]
+
+    for key in AS_SCENE:
+        assert told[key] == pytest.approx(says(scene()), abs=2e-5), key
+    for key in AS_GREY:
+        assert told[key] == pytest.approx(says(scene().convert("L")), abs=2e-3), key
+    assert told["bits.png"] == pytest.approx(says(scene().convert("1")), abs=2e-5)
+    for key in ("palette.png", "palette.gif", "animated.gif"):
+        assert told[key] == pytest.approx(says(scene().quantize(32)), abs=2e-5), key
+    assert told["1x1.png"] == pytest.approx(says(Image.new("RGB", (9, 9), (200, 30, 60))), abs=2e-5)
+    # A JPEG is not turned without a trace, but lying it is another picture.
+    assert told["turned.jpg"] == pytest.approx(told["upright.jpg"], abs=0.01)
+    assert abs(told["lying.jpg"] - told["upright.jpg"]) > 0.05
+    last = ended.lines[-1]
+    assert (last["images"], last["errors"]) == (len(files), len(BAD))
+    assert last["reasons"] == {"too_many_pixels": 1, "truncated": 2, "not_an_image": 5}
+
+
+PEAK = """
+import atexit, json, resource
+def tell():
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"event": "peak", "level": "info", "used": used >> 10}), file=sys.stderr)
+atexit.register(tell)
+"""
+
+
+def test_a_bomb_is_refused_and_takes_no_memory(stored: Path, tmp_path: Path) -> None:
+    write(tmp_path, "plain/a.png", noise(0))
+    for number in range(40):
+        write(tmp_path, f"bombs/{number}.png", bomb())
+    write(tmp_path, "bombs/a.png", noise(0))
+    peaks = {}
+    for kind in ("plain", "bombs"):
+        ended = end(start(stored, "--input", tmp_path / kind, before=PEAK))
+        assert ended.code == 0
+        peaks[kind] = ended.lines[-1]["used"]  # megabytes
+    assert ended.lines[-2]["reasons"] == {"too_many_pixels": 40}
+    assert peaks["bombs"] < peaks["plain"] + 100
+
+
+# ---- what is lacking
+
+
+def complaint(ended: Ended, code: int) -> str:
+    assert ended.code == code, ended.lines
+    assert ended.stdout in ("", ",".join(COLUMNS) + "\r\n")
+    return ended.complaint
+
+
+def test_a_model_that_is_not_there_or_not_right_is_one_line(
+    fresh: Path, folder: Path, model: keras.Model, tmp_path: Path
+) -> None:
+    def says(*options: object) -> str:
+        return complaint(run(fresh, "--input", folder, *options), 3)
+
+    assert "no trained model of the tag 'owl'" in says("--tag", "owl")
+    assert "no complete run 'other'" in says("--run", "other")
+    storage = open_storage(str(fresh))
+
+    # Of another tag.
+    for file in ("metrics.json", "model.keras"):
+        storage.write(Layout("owl").run("tiny", file), storage.read(LAYOUT.run("tiny", file)))
+    assert "it is of the run 'tiny' of 'red/disc'" in says("--tag", "owl", "--run", "tiny")
+    storage.write(
+        LAYOUT.run("tiny", "decision.json"),
+        storage.read(LAYOUT.run("tiny", "decision.json")).replace(b'"tiny"', b'"other"'),
+    )
+    assert "decision.json is of the run 'other'" in says()
+    decide(str(fresh))
+
+    whole = storage.read(LAYOUT.run("tiny", "model.keras"))
+    for data in (whole[: len(whole) // 2], b"", b"no archive"):
+        storage.write(LAYOUT.run("tiny", "model.keras"), data)
+        assert "model.keras cannot be loaded" in says()
+    storage.delete(LAYOUT.run("tiny", "model.keras"))
+    assert "model.keras is missing" in says()
+
+    # Of another size than its run says, and of none of our makes.
+    store_run(str(fresh), model, size=(32, 24))
+    assert "takes pictures of 24 x 32 pixels" in says()
+    plain = keras.Sequential([keras.Input((*(24, 32), 3)), keras.layers.Flatten()])
+    store_run(str(fresh), plain)
+    assert "has no part with the layers logit" in says()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--input", "EMPTY"], 3, "no image there (a file that ends in bmp"),
+        (["--input", "EMPTY", "--output", "x.txt"], 2, "must end in .csv, .jsonl or .parquet"),
+        (["--input", "http://example.org/"], 2, "--input 'http://example.org/'"),
+        (["--input", "EMPTY/no.txt"], 2, "No such file"),
+        ([], 2, "take images from --input '' or from --board ''"),
+        (["--board", "nobooru", "--query", "fox"], 2, "--board 'nobooru': there are safebooru"),
+        (["--board", "safebooru", "--query", "fo*"], 2, "'fo*' is not one tag"),
+        (["--input", "EMPTY", "--threshold", "1.5"], 2, "--threshold (IMAGETAG_THRESHOLD)"),
+        (["--input", "EMPTY", "--shard-index", "1"], 2, "--shard-index 1"),
+        (["--input", "EMPTY", "--copy-to", "EMPTY/x"], 2, "is inside --input"),
+        (["--input", "EMPTY", "--contact", "Käthe"], 2, "--contact (IMAGETAG_CONTACT): take ASCII"),
+    ],
+)
+def test_what_is_asked_wrong_is_one_line(
+    options: list[str], code: int, said: str, stored: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    given = [option.replace("EMPTY", str(tmp_path / "empty")) for option in options]
+    ended = run(stored, *given)
+    assert said in complaint(ended, code)
+
+
+# ---- from others' servers
+
+
+def politely(*options: object) -> list[object]:
+    return ["--allow-private-hosts", "--max-rate", 1000, *options]
+
+
+def on_board(board: Moody, *options: object) -> list[object]:
+    return politely("--board", f"gelbooru02+{board.url}", *options)
+
+
+def image_of(drawn: Drawn, post_id: int) -> bytes:
+    return (drawn.folder / drawn.posts[post_id]["file"]).read_bytes()
+
+
+def any_rating(drawn: Drawn, *tags: str) -> list[int]:
+    found = (i for i, post in drawn.posts.items() if set(tags) <= set(post["tags"]))
+    return sorted(found, reverse=True)
+
+
+def middle(model: keras.Model, pictures: list[bytes]) -> float:
+    """A threshold that some pictures reach and others do not."""
+    found = sorted({round(expected(model, data, -1.0)[0], 3) for data in pictures})
+    gaps = [(high - low, (low + high) / 2) for low, high in itertools.pairwise(found)]
+    return round(max(gaps)[1], 4)
+
+
+def test_a_board_is_searched_newest_first(
+    stored: Path, board: Moody, drawn: Drawn, model: keras.Model, tmp_path: Path
+) -> None:
+    ids = any_rating(drawn, "fox")
+    threshold = middle(model, [image_of(drawn, post_id) for post_id in ids])
+    output, target = tmp_path / "out.csv", tmp_path / "positives"
+    options = ["--query", "fox", "--output", output, "--copy-to", target]
+    ended = end(start(stored, *on_board(board, *options, "--threshold", threshold)))
+    assert ended.code == 0, ended.lines
+    found = rows_of(output)
+    assert len(found) == len(ids) > 20
+    positives = {}
+    for post_id, row in zip(ids, found, strict=True):
+        data = image_of(drawn, post_id)
+        assert row["page_url"] == f"{board.url}/index.php?page=post&s=view&id={post_id}"
+        assert row["file"].startswith(f"{board.url}/images/")
+        assert drawn.posts[post_id]["md5"] in row["file"]
+        probability, decision = expected(model, data, threshold)
+        assert float(row["probability"]) == pytest.approx(probability, abs=2e-5)
+        assert row["decision"] == str(decision).lower()
+        if decision:
+            positives[f"{md5(data)}.{drawn.posts[post_id]['ext']}"] = data
+    assert contents(LocalStorage(target)) == positives
+    assert 0 < len(positives) < len(ids)
+
+
+def test_a_search_has_many_tags_and_a_limit(stored: Path, board: Moody, drawn: Drawn) -> None:
+    def ids(*options: object) -> list[int]:
+        ended = run(stored, *on_board(board, *options))
+        assert ended.code == 0, ended.lines
+        return [int(row["page_url"].rpartition("=")[2]) for row in ended.rows]
+
+    tags = drawn.posts[any_rating(drawn, "fox")[0]]["tags"]
+    other = next(tag for tag in tags if tag != "fox" and len(any_rating(drawn, "fox", tag)) > 2)
+    both = any_rating(drawn, "fox", other)
+    assert ids("--query", f"fox {other}") == both
+    assert ids("--query", f"{other} fox", "--limit", 2) == both[:2]
+    without = [i for i in any_rating(drawn, "fox") if i not in both]
+    assert ids("--query", f"fox -{other}") == without
+    assert ids("--query", "fox rating:general") == drawn.ids("fox")
+    assert ids("--limit", 5) == sorted(drawn.posts, reverse=True)[:5]
+
+
+def test_a_board_whose_api_is_closed_is_searched_by_its_pages(stored: Path, drawn: Drawn) -> None:
+    with Moody(drawn.folder, api="closed") as board:
+        ended = run(stored, *on_board(board, "--query", "fox", "--limit", 3))
+        assert ended.code == 0, ended.lines
+        for post_id, row in zip(any_rating(drawn, "fox"), ended.rows, strict=False):
+            assert drawn.posts[post_id]["md5"] in row["file"]
+            assert row["probability"]
+
+
+def test_what_a_board_says_wrong_is_one_line(stored: Path, board: Moody) -> None:
+    says = lambda code, *options: complaint(  # noqa: E731
+        run(stored, *on_board(board, *options)), code
+    )
+    assert "has no posts for --query 'nobody'" in says(3, "--query", "nobody")
+    assert "it is probably an alias" in says(3, "--query", "alias")
+    private = run(stored, "--board", f"gelbooru02+{board.url}", "--query", "fox")
+    assert "private" in complaint(private, 2)
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_board_that_is_down_is_a_passing_failure(stored: Path, board: Moody) -> None:
+    board.down = True
+    ended = run(stored, *on_board(board, "--query", "fox"))
+    assert "the board cannot be listed" in complaint(ended, 75)
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_list_of_urls_has_a_row_each(
+    stored: Path, board: Moody, drawn: Drawn, model: keras.Model, tmp_path: Path
+) -> None:
+    ids = any_rating(drawn, "fox")[:6]
+    moods = {
+        1: Answer(HTTPStatus.GONE, "text/html", b"<html>gone</html>"),
+        2: Answer(HTTPStatus.OK, "text/html", b"<html>log in</html>"),
+        3: Answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/html", b"busy"),
+    }
+    sums = [drawn.posts[post_id]["md5"] for post_id in ids]
+    board.mood = lambda md5, _: moods.get(sums.index(md5)) if md5 in sums else None
+    good = [f"{board.url}/images/1/{drawn.posts[i]['md5']}.{drawn.posts[i]['ext']}" for i in ids]
+    urls = [*good, "no url", f"{board.url}/film.mp4", good[0]]
+    listing = write(tmp_path, "list.txt", "\n".join(urls).encode())
+
+    threshold = middle(model, [image_of(drawn, ids[i]) for i in (0, 4, 5)])
+    options = ["--input", listing, "--copy-to", tmp_path / "positives", "--threshold", threshold]
+    ended = run(stored, *politely(*options))
+
+    assert ended.code == 0, ended.lines
+    assert [row["file"] for row in ended.rows] == urls
+    assert [row["error"].split(":")[0] for row in ended.rows] == [
+        *("", "http_410", "not_an_image", "http_503", "", "", "bad_url", "video", "")
+    ]
+    positives = {}
+    for place, post_id in ((0, 0), (4, 4), (5, 5), (8, 0)):
+        data = image_of(drawn, ids[post_id])
+        probability, decision = expected(model, data, threshold)
+        assert float(ended.rows[place]["probability"]) == pytest.approx(probability, abs=2e-5)
+        if decision:
+            positives[f"{md5(data)}.{drawn.posts[ids[post_id]]['ext']}"] = data
+    assert contents(LocalStorage(tmp_path / "positives")) == positives
+    assert len(board.asked) == 7 + 4  # the busy one is asked five times
+
+    refused = run(stored, "--input", listing)
+    assert refused.code == 0
+    assert [row["error"].split(":")[0] for row in refused.rows[:2]] == ["private_host"] * 2
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_robots_are_obeyed_unless_one_has_leave(stored: Path, drawn: Drawn, tmp_path: Path) -> None:
+    with Moody(drawn.folder) as board:
+        board._robots = "User-agent: *\nDisallow: /images/\n"
+        post = drawn.posts[any_rating(drawn, "fox")[0]]
+        url = f"{board.url}/images/1/{post['md5']}.{post['ext']}"
+        listing = write(tmp_path, "list.csv", f"url\n{url}\n".encode())
+        [row] = run(stored, *politely("--input", listing)).rows
+        assert row["error"].startswith("robots: ")
+        [row] = run(stored, *politely("--input", listing, "--ignore-robots")).rows
+        assert row["error"] == ""
+
+
+# ---- shards
+
+
+def test_shards_have_each_picture_once_and_in_order(
+    stored: Path, folder: Path, tmp_path: Path
+) -> None:
+    whole = {row["file"]: row for row in run(stored, "--input", folder).rows}
+    found: list[dict[str, str]] = []
+    for index in range(2):
+        pod = {"JOB_COMPLETION_INDEX": str(index), "IMAGETAG_SHARD_COUNT": "2"}
+        job = start(
+            *(stored, "--input", folder, "--output", tmp_path / "out.csv"),
+            env=os.environ | pod,
+        )
+        assert end(job).code == 0
+        rows = rows_of(tmp_path / f"out-{index:05}-of-00002.csv")
+        assert 5 < len(rows) < 25
+        assert [row["file"] for row in rows] == sorted(row["file"] for row in rows)
+        found += rows
+    assert sorted(row["file"] for row in found) == sorted(whole)
+    for row in found:
+        assert float(row["probability"]) == pytest.approx(
+            float(whole[row["file"]]["probability"]), abs=2e-6
+        )
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_shards_of_a_search_fetch_each_picture_once(
+    stored: Path, board: Moody, drawn: Drawn, tmp_path: Path
+) -> None:
+    found: list[str] = []
+    for index in range(3):
+        share = ("--shard-index", index, "--shard-count", 3, "--output", tmp_path / "out.jsonl")
+        ended = run(stored, *on_board(board, "--query", "fox", "--limit", 12, *share))
+        assert ended.code == 0, ended.lines
+        path = tmp_path / f"out-{index:05}-of-00003.jsonl"
+        pages = [json.loads(line)["page_url"] for line in path.read_text().splitlines()]
+        numbers = [int(page.rpartition("=")[2]) for page in pages]
+        assert numbers == sorted(numbers, reverse=True)
+        found += pages
+    newest = any_rating(drawn, "fox")[:12]
+    assert {int(page.rpartition("=")[2]) for page in found} == set(newest)
+    assert len(found) == len(board.asked) == 12
+
+
+# ---- killed, and run again
+
+
+def wait_for_parts(output: Path, count: int, seconds: float = 60) -> None:
+    folder = output.with_name(output.name + ".parts")
+    until = time.monotonic() + seconds
+    while len(list(folder.glob("*.jsonl"))) < count:
+        assert time.monotonic() < until, "no parts come"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def slow(board: Moody) -> Moody:
+    """The board, whose pictures take their time as long as `slow.mood` stays."""
+
+    def mood(_md5: str, _times: int) -> None:
+        time.sleep(0.15)
+
+    board.mood = mood
+    return board
+
+
+def kill(job: subprocess.Popen[str], number: signal.Signals) -> int:
+    job.send_signal(number)
+    job.communicate(timeout=30)
+    return job.returncode
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_search_that_was_killed_goes_on_where_it_was(
+    kind: str, stored: Path, slow: Moody, drawn: Drawn, tmp_path: Path
+) -> None:
+    output, target = tmp_path / f"out.{kind}", tmp_path / "positives"
+    options = on_board(
+        slow,
+        *("--query", "fox", "--concurrency", 1, "--batch-size", 2),
+        *("--output", output, "--copy-to", target),
+    )
+    job = start(stored, *options, before=SOON)
+    wait_for_parts(output, 3)
+    assert kill(job, signal.SIGKILL) == -signal.SIGKILL
+    assert not output.exists()
+    slow.mood = lambda _md5, _times: None
+    before = len(slow.asked)
+    # Meanwhile a post has come: the posts of a board never stop.
+    newer = shutil.copytree(drawn.folder, tmp_path / "newer")
+    write_post(newer, max(drawn.posts) + 5, 7, tags=["fox"])
+    with Moody(newer) as later:
+        later_options = [str(option).replace(slow.url, later.url) for option in options]
+        # The same board, at the same address as far as the request goes.
+        script = f"""
+{SOON}
+import imagetag.fetched as f
+real = f.FoundPosts.__init__
+def as_before(self, board, *rest, **more):
+    real(self, board, *rest, **more)
+    self.identity = dict(self.identity, board={slow.url!r})
+f.FoundPosts.__init__ = as_before
+"""
+        ended = end(start(stored, *later_options, before=script))
+        assert ended.code == 0, ended.lines
+        [going_on] = [line for line in ended.lines if line["event"] == "going on"]
+        assert going_on["rows"] >= 6
+        assert ended.lines[-1]["reused"] == going_on["rows"]
+        assert len(later.asked) == len(any_rating(drawn, "fox")) - going_on["rows"]
+    assert before >= 6
+    # As without the kill, but for the address at which the board was.
+    whole = tmp_path / f"whole.{kind}"
+    undisturbed = [
+        *on_board(slow, "--query", "fox", "--batch-size", 2, "--output", whole),
+        *("--copy-to", tmp_path / "all"),
+    ]
+    assert run(stored, *undisturbed).code == 0
+    if kind == "csv":
+        here, there = slow.url.encode(), later.url.encode()
+        assert output.read_bytes().replace(there, here) == whole.read_bytes()
+    else:
+        tables = [pyarrow.parquet.read_table(path).to_pylist() for path in (output, whole)]
+        for row in tables[0]:
+            row["file"] = row["file"].replace(later.url, slow.url)
+            row["page_url"] = row["page_url"].replace(later.url, slow.url)
+        assert tables[0] == tables[1]
+    assert contents(LocalStorage(target)) == contents(LocalStorage(tmp_path / "all"))
+
+
+def test_a_list_that_was_killed_anywhere_ends_the_same_to_the_last_byte(
+    stored: Path, slow: Moody, drawn: Drawn, tmp_path: Path
+) -> None:
+    posts = [drawn.posts[post_id] for post_id in any_rating(drawn)[:40]]
+    urls = [f"{slow.url}/images/1/{post['md5']}.{post['ext']}" for post in posts]
+    listing = write(tmp_path, "list.txt", "\n".join(urls).encode())
+    options = politely("--input", listing, "--concurrency", 2, "--batch-size", 4)
+    output, whole = tmp_path / "out.csv", tmp_path / "whole.csv"
+    for parts in (1, 4):
+        job = start(stored, *options, "--output", output, before=SOON)
+        wait_for_parts(output, parts)
+        assert kill(job, signal.SIGKILL) == -signal.SIGKILL
+    slow.mood = lambda _md5, _times: None
+    asked = len(slow.asked)
+    ended = run(stored, *options, "--output", output)
+    assert ended.code == 0, ended.lines
+    reused = ended.lines[-1]["reused"]
+    assert reused >= 16
+    assert len(slow.asked) - asked == 40 - reused
+    assert run(stored, *options, "--output", whole).code == 0
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_a_folder_that_was_stopped_keeps_what_was_done(
+    stored: Path, folder: Path, tmp_path: Path
+) -> None:
+    """By SIGTERM: the rows since the last part are saved on the way out."""
+    options = ["--input", folder, "--batch-size", 2]
+    output, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
+    # No part is due; after twelve pictures each takes its time.
+    script = """
+import imagetag.sources as p, time
+real = p.StoredPictures.read
+def slow(self, picture):
+    if picture.file > "1/02":
+        print("slow", flush=True)
+        time.sleep(60)
+    return real(self, picture)
+p.StoredPictures.read = slow
+"""
+    job = start(stored, *options, "--output", output, before=script)
+    assert job.stdout is not None
+    assert job.stdout.readline() == "slow\n"
+    time.sleep(2)
+    job.send_signal(signal.SIGTERM)
+    _, stderr = job.communicate(timeout=20)
+    assert job.returncode == 143
+    last = json.loads(stderr.splitlines()[-1])
+    assert last["event"] == "stopped by SIGTERM; run it again to go on"
+    assert not output.exists()
+    ended = run(stored, *options, "--output", output)
+    assert ended.lines[-1]["reused"] == 10
+    assert run(stored, *options, "--output", whole).code == 0
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_parts_of_another_model_or_decision_are_not_used(
+    fresh: Path, folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.csv"
+    options = ["--input", folder, "--batch-size", 2, "--output", output]
+
+    def stop() -> None:
+        """Predict some, as a run that was killed."""
+        script = f"{SOON}\nimport os\nreal = p.Parts._store\n"
+        script += "def cut(self, count):\n    real(self, count)\n"
+        script += "    if self._saved >= 8: os._exit(9)\np.Parts._store = cut"
+        assert end(start(fresh, *options, before=script)).code == 9
+
+    for change in (
+        lambda: store_run(str(fresh), make_model(seed=9), created="2026-02-02T00:00:00+00:00"),
+        lambda: store_run(str(fresh), make_model(seed=9)) or decide(str(fresh), threshold=0.4),
+    ):
+        stop()
+        change()
+        ended = run(fresh, *options)
+        assert (ended.code, ended.lines[-1]["reused"]) == (0, 0)
+    stop()
+    assert run(fresh, *options, "--threshold", 0.2).lines[-1]["reused"] == 0
+
+
+# ---- in a bucket
+
+
+def test_all_of_it_in_a_bucket(stored: Path, folder: Path, s3_bucket: str, tmp_path: Path) -> None:
+    bucket = open_storage(s3_bucket)
+    for source, prefix in ((stored, "models"), (folder, "data/in")):
+        for key, data in contents(LocalStorage(source)).items():
+            bucket.write(f"{prefix}/{key}", data)
+    options = [
+        *("--input", f"{s3_bucket}/data/in", "--copy-to", f"{s3_bucket}/data/out"),
+        *("--batch-size", 4),
+    ]
+    here = tmp_path / "here.csv"
+    assert run(stored, "--input", folder, "--output", here, "--batch-size", 4).code == 0
+    output = f"{s3_bucket}/results/out.csv"
+    script = f"{SOON}\nimport os\nreal = p.Parts._store\n"
+    script += "def cut(self, count):\n    real(self, count)\n"
+    script += "    if self._saved >= 12: os._exit(9)\np.Parts._store = cut"
+    storage = f"{s3_bucket}/models"
+    assert end(start(storage, *options, "--output", output, before=script)).code == 9
+    assert [key for key in contents(bucket) if key.startswith("results/")] == [
+        f"results/out.csv.parts/{first:010}.jsonl" for first in (0, 4, 8)
+    ]
+    ended = end(start(storage, *options, "--output", output))
+    assert ended.code == 0, ended.lines
+    assert ended.lines[-1]["reused"] == 12
+    assert bucket.read("results/out.csv") == here.read_bytes()
+    positives = [row["file"] for row in rows_of(here) if row["decision"] == "true"]
+    copied = open_storage(f"{s3_bucket}/data/out")
+    assert contents(copied) == {key: (folder / key).read_bytes() for key in sorted(positives)}
+    assert run(storage, *options, "--output", output).events == ["already predicted"]
+    results = [key for key in contents(bucket) if key.startswith("results/")]
+    assert results == ["results/out.csv", "results/out.csv.about.json"]
+    # A list of URLs may be there too.
+    bucket.write("list.txt", b"no url\n")
+    [row] = run(storage, "--input", f"{s3_bucket}/list.txt").rows
+    assert row["error"].startswith("bad_url: ")
+
+
+def test_what_is_loaded_is_what_was_stored(stored: Path, tmp_path: Path) -> None:
+    """The helpers' run is one that the library takes for its own."""
+    storage = LocalStorage(stored)
+    found = load_run(storage, TAG, "latest")
+    model = load_model(storage, found, tmp_path)
+    assert alone(model, noise(1)) == pytest.approx(alone(make_model(), noise(1)), abs=1e-6)
