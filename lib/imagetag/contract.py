@@ -66,7 +66,7 @@ class Promise(BaseModel):
                 "look at suspect labels, or promise less with --min-precision"
             )
         return (
-            f"about {self.needed:,} validation positives would do, and there are "
+            f"about {self.needed:,} validation positives are needed, and there are "
             f"{self.positives:,}: scrape {self.needed / max(1, self.positives):.1f} times as many "
             "with --limit, or promise less with --min-precision"
         )

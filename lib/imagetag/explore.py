@@ -25,9 +25,9 @@ def explore_tag(
 ) -> Exploration:
     """Explore a tag's dataset, and store plots, a page and `explore.json`, which comes last.
 
-    Numbers are from the manifest; images are read only of the few pictures that the page shows. What
-    is already explored with the same options, and has not changed since, is left as it is. What
-    gives the label away without a look at the pictures is logged as a warning each time.
+    All numbers are from the manifest; only the few images that the page shows are read. What is
+    already explored with the same options, and has not changed since, is left as it is. What gives
+    the label away without a look at the pictures is logged as a warning each time.
 
     Args:
         storage: has the dataset.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup, escape
 
 from imagetag import plots
 from imagetag.exploration import Exploration
-from imagetag.report import Figure, environment
+from imagetag.pictures import Picture
+from imagetag.report import Figure, data_uri, environment, web_link
 from imagetag.survey import Survey
 
 THUMBNAIL_BYTES = 2_200_000  # of all thumbnails of a page, which base64 makes a third more of
+_VEILED = frozenset({"questionable", "explicit"})
 
 
 def exploration_figures(exploration: Exploration, survey: Survey) -> dict[str, Figure]:
@@ -21,6 +26,7 @@ def exploration_figures(exploration: Exploration, survey: Survey) -> dict[str, F
     typical = float(np.percentile(width, percentile)), float(np.percentile(height, percentile))
     size, ratio = exploration.input_size, exploration.aspect_ratio
     train, test = exploration.images["train"], exploration.images["test"]
+    others = [(item.width, item.height) for item in exploration.sizes if item.kind != "recommended"]
     readable = environment().filters["size"]
     return {
         "dimensions": Figure(
@@ -28,10 +34,11 @@ def exploration_figures(exploration: Exploration, survey: Survey) -> dict[str, F
             f"Scatter plot of height over width. The median is {exploration.width.median:,.0f} "
             f"wide and {exploration.height.median:,.0f} high; the recommended input is "
             f"{size.width} wide and {size.height} high.",
-            "Both axes are logarithmic: the arrow keeps the shape while it scales down.",
+            "Both axes are logarithmic: the arrow keeps the shape while it scales down. Hollow "
+            "diamonds are the other sizes of the table below.",
             plots.in_both_themes(
                 lambda theme: plots.dimensions(
-                    width, height, positive, typical, (size.width, size.height), theme
+                    width, height, positive, typical, (size.width, size.height), others, theme
                 )
             ),
         ),
@@ -62,9 +69,57 @@ def exploration_figures(exploration: Exploration, survey: Survey) -> dict[str, F
 def exploration_page(
     exploration: Exploration, figures: Mapping[str, Figure], thumbnails: Mapping[str, bytes]
 ) -> str:
-    """Return the page of an exploration."""
+    """Return the page of an exploration, of less than 5 MB.
+
+    Args:
+        exploration: every number of the page.
+        figures: the plots, in their order.
+        thumbnails: JPEG bytes by md5, of `THUMBNAIL_BYTES` in all at the most; where one is
+            missing, the page says so.
+
+    """
     return (
         environment()
         .get_template("explore.html")
-        .render(exploration=exploration, dataset=exploration.dataset, figures=figures)
+        .render(
+            exploration=exploration,
+            figures=figures,
+            times=_times,
+            with_options=_with_options,
+            shot=lambda picture: _Shot.of(picture, thumbnails.get(picture.md5)),
+            veiled=any(
+                picture.rating in _VEILED and picture.md5 in thumbnails
+                for picture in exploration.pictures
+            ),
+        )
     )
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """A picture as the template needs it."""
+
+    picture: Picture
+    link: str | None
+    image: str | None
+    veiled: bool
+
+    @classmethod
+    def of(cls, picture: Picture, thumbnail: bytes | None) -> _Shot:
+        return cls(
+            picture=picture,
+            link=web_link(picture.page_url),
+            image=None if thumbnail is None else data_uri(thumbnail, "image/jpeg"),
+            veiled=picture.rating in _VEILED,
+        )
+
+
+def _times(factor: float) -> str:
+    """Return a factor in two digits or more."""
+    digits = 0 if factor >= 10 else 1 if factor >= 1 else 2
+    return f"{factor:,.{digits}f}\N{MULTIPLICATION SIGN}"
+
+
+def _with_options(text: str) -> Markup:
+    """Return advice with its options as code, which no line breaks."""
+    return Markup(re.sub(r"(--[a-z-]+(?: crop)?)", r"<code>\1</code>", escape(text)))  # noqa: S704

@@ -85,6 +85,7 @@ def dimensions(
     positive: BoolArray,
     typical: tuple[float, float],
     recommended: tuple[int, int],
+    others: Sequence[tuple[int, int]] = (),
     theme: Theme = LIGHT,
 ) -> bytes:
     """Draw the joint distribution of widths and heights, and the way to the input size.
@@ -95,6 +96,7 @@ def dimensions(
         positive: which of them are of the positive label, (images,).
         typical: (width, height) that the recommendation starts from, in pixels.
         recommended: (width, height) of the recommended input, in pixels.
+        others: (width, height) of inputs that it may be compared with, in pixels.
         theme: the colours.
 
     """
@@ -133,6 +135,10 @@ def dimensions(
             axes.set_axis_off()
         everything = np.concatenate([widths, heights, typical, recommended])
         _powers_of_two(joint, float(everything.min()), float(everything.max()))
+        for side in others:
+            joint.plot(
+                *side, "D", color="none", markeredgecolor=theme.muted, markersize=5, alpha=0.8
+            )
         _draw_way(joint, typical, recommended, theme)
         _label_legend(joint, positive)
         if len(shown) < len(widths):

@@ -49,8 +49,9 @@ _ADVICE: dict[Name, str] = {
         "itself; where it is another source or quality, take both labels from one source"
     ),
     "post id": (
-        "the labels are of different times, and so of different styles: scrape positives and "
-        "negatives of one span of ids, with a lower --negative-ratio or a later --since"
+        "the labels are of different times or sources, and so of different styles: scrape "
+        "positives and negatives of one span of ids, with a lower --negative-ratio or a later "
+        "--since"
     ),
     "all together": "none of them does so alone; see which are highest, and begin with that",
 }
@@ -96,9 +97,10 @@ class Shortcuts(_Record):
 
     @property
     def found(self) -> list[Check]:
-        """What gives the label away, the worst first."""
+        """What gives the label away, the worst first; all together only where nothing else does."""
         given = [check for check in self.checks if check.gives_away]
-        return sorted(given, key=lambda check: -check.auc)
+        alone = [check for check in given if check.name != "all together"]
+        return sorted(alone or given, key=lambda check: -check.auc)
 
 
 @dataclass(frozen=True)
@@ -251,8 +253,12 @@ def _score(features: Floats, positive: Bools, held: Floats, seed: int) -> Floats
 
 
 def _how_size(facts: Facts) -> str:
-    return _both(facts, lambda of: f"{_median(facts.width[of])} x {_median(facts.height[of])}") + (
-        " pixels (width x height)"
+    def typical(of: Bools) -> str:
+        return f"{_median(facts.width[of])} x {_median(facts.height[of])}"
+
+    return (
+        f"the median positive is {typical(facts.positive)} pixels (width x height), the median "
+        f"negative {typical(~facts.positive)}"
     )
 
 
@@ -271,22 +277,26 @@ def _how_format(facts: Facts) -> str:
 
 
 def _how_bytes(facts: Facts) -> str:
-    pixels = facts.width * facts.height
-    return _both(
-        facts,
-        lambda of: (
-            f"{_median(facts.bytes[of] / 1000)} kB "
-            f"({np.median(facts.bytes[of] / pixels[of]):.2g} bytes a pixel)"
-        ),
+    density = facts.bytes / (facts.width * facts.height)
+
+    def typical(of: Bools) -> str:
+        return f"{_median(facts.bytes[of] / 1000)} kB ({np.median(density[of]):.2g} bytes a pixel)"
+
+    return (
+        f"the median positive has {typical(facts.positive)}, the median negative "
+        f"{typical(~facts.positive)}"
     )
 
 
 def _how_post_id(facts: Facts) -> str:
-    return _both(facts, lambda of: _median(facts.post_id[of]))
+    def half(of: Bools) -> str:
+        low, high = np.percentile(facts.post_id[of], (25, 75))
+        return f"{low:.0f} to {high:.0f}"
 
-
-def _both(facts: Facts, text: Callable[[Bools], str]) -> str:
-    return f"the median positive has {text(facts.positive)}, negative {text(~facts.positive)}"
+    return (
+        f"half of the positives are posts {half(facts.positive)}, half of the negatives "
+        f"{half(~facts.positive)}"
+    )
 
 
 def _median(values: Floats) -> str:

@@ -38,13 +38,13 @@ class Survey:
     """The numbers of a manifest's rows, without the rows.
 
     `width` and `height` in pixels, `bytes` and `positive` are arrays of the train split,
-    (images,); `formats` and `ratings` count it by label, `tags` does so for tags, and `facts` are of
-    an even sample of it. `images` counts both splits, `grouping` has their groups, and `shown` some
-    rows of each split and label.
+    (images,); `formats` and `ratings` count it by label, `tags` does so for tags, and `facts` are
+    of an even sample of it. `images` counts both splits, `grouping` has their groups, and `shown`
+    some pictures of each split and label.
 
     Args:
         rows: of the dataset.
-        samples: how many rows of each split and label to keep for `shown`.
+        samples: how many pictures of each split and label to keep for `shown`.
 
     """
 

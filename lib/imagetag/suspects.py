@@ -24,6 +24,7 @@ from scipy import special
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
+from threadpoolctl import threadpool_limits
 
 from imagetag.errors import InputError, one_line
 from imagetag.layout import LABELS, Label, Layout, Split
@@ -155,7 +156,8 @@ def find_suspects(examples: Sequence[Example], *, seed: int) -> Suspects:
     usable = [example for example in ordered if np.isfinite(example.features).all()]
     known = [example for example in usable if example.part != "test"]
     held = [example for example in usable if example.part == "test"]
-    with warnings.catch_warnings():
+    # One thread: the same numbers on any machine, and no threads that wait for busy processors.
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")  # they would be no lines of the log
         judgement = _judge(known, held, seed)
     found: list[Suspect] = []

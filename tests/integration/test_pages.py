@@ -18,15 +18,21 @@ from selenium.webdriver.common.keys import Keys
 from imagetag.evaluation import shown
 from imagetag.evaluation_page import Pictures, evaluation_page
 from imagetag.explore import explore_tag
-from imagetag.layout import Layout
+from imagetag.layout import Layout, report
+from imagetag.leaderboard import make_leaderboard
 from imagetag.manifest import Dataset, Row, summarize, write_part
 from imagetag.report import thumbnail
 from imagetag.storage import LocalStorage, Storage
 from tests.evaluations import evaluation_of, promise, scored
+from tests.runs import make_logits, make_pictures, write_run
 
 TAG = "asuka_langley_soryu"
 LONG_TAG = "W" * 200  # the longest a tag can be, and nowhere to break it
-PAGES = ("explore.html", "evaluate.html", "long/explore.html", "long/evaluate.html")
+BOARD = f"storage/{report('leaderboard.html')}"
+PAGES = (
+    *("explore.html", "evaluate.html", BOARD),
+    *("long/explore.html", "long/evaluate.html", f"long/{BOARD}"),
+)
 ROWS = 400
 PHONE = 390  # CSS pixels
 
@@ -75,6 +81,7 @@ def test_a_page_is_complete_silent_and_fits(
     browser: webdriver.Chrome, folder: Path, name: str, scheme: str, width: int
 ) -> None:
     open_page(browser, folder / name, scheme, width)
+    browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
 
     assert browser.get_log("browser") == []
     requested = [url for url in requests(browser) if not url.startswith("data:")]
@@ -161,6 +168,48 @@ def test_what_the_model_looked_at_is_shown_when_asked_for(
     assert browser.execute_script(style) == "block"
 
 
+def test_the_leaderboard_is_read_by_keyboard_and_without_a_script(
+    browser: webdriver.Chrome, folder: Path
+) -> None:
+    open_page(browser, folder / BOARD, "light", PHONE)
+    shown = "return [...document.querySelectorAll('.entry')].filter(e => e.offsetHeight).length"
+    assert browser.execute_script(shown) == BOARD_TAGS
+    assert tab_to(browser, "input") == "only-all"
+    browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    assert browser.switch_to.active_element.get_attribute("id") == "only-clear"
+    assert browser.execute_script(shown) == 1
+    tab_to(browser, "summary")
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert browser.execute_script("return document.querySelector('details.clear').open")
+    tab_to(browser, ".wide")
+    browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    moved = (
+        "const done = arguments[0], box = document.activeElement;"
+        "box.scrollLeft ? done(true) : box.addEventListener('scroll', () => done(true))"
+    )
+    assert browser.execute_async_script(moved)
+
+
+def test_the_leaderboard_leads_to_the_reports(browser: webdriver.Chrome, folder: Path) -> None:
+    open_page(browser, folder / BOARD, "dark", 1280)
+    links = browser.execute_script(
+        "return [...document.querySelectorAll('a.run')].map(a => a.href)"
+    )
+    assert len(set(links)) == 2 * BOARD_TAGS
+    browser.get(links[0])
+    assert browser.title == "report"
+
+
+def tab_to(browser: webdriver.Chrome, selector: str) -> str:
+    """Press Tab until an element of that kind has the focus; returns its id."""
+    for _ in range(30):
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+        found = browser.switch_to.active_element
+        if browser.execute_script("return arguments[0].matches(arguments[1])", found, selector):
+            return found.get_attribute("id") or ""
+    raise AssertionError(f"no {selector} is reached by Tab")
+
+
 def open_page(browser: webdriver.Chrome, page: Path, scheme: str, width: int) -> None:
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
@@ -205,13 +254,35 @@ def clipped(browser: webdriver.Chrome) -> list[str]:
     return found
 
 
+BOARD_TAGS = 8
+
+
+def write_leaderboard(storage: Storage, tag: str) -> None:
+    """Store a leaderboard of eight tags with two runs each; one of them is a clear case."""
+    pictures = make_pictures(60, 80)
+    long = len(tag) > 100
+    for number in range(BOARD_TAGS):
+        name = tag if number == 0 else f"tag/{number}"
+        for model, skill in (("vgg19", 6 if number == 0 else 2), ("alexnet", 2)):
+            write_run(
+                storage,
+                name,
+                model[0] * 100 if long else f"{model}-2026-03-01T12.00.00",
+                pictures,
+                make_logits(pictures, skill, seed=10 * number + len(model)),
+                model=model.ljust(200, "x") if long else model,
+            )
+    make_leaderboard(storage, storage, report(""), None, "average-precision")
+
+
 def write_pages(folder: Path, tag: str) -> None:
-    """Write explore.html and evaluate.html of a made-up dataset of 400 pictures into a folder."""
+    """Write the pages of a made-up dataset of 400 pictures into a folder."""
     rng = np.random.default_rng(7)
     rows = [make_row(number, rng) for number in range(ROWS)]
     storage = LocalStorage(folder / "storage")
     dataset = store(storage, tag, rows)
-    explore_tag(storage, tag, max_pixels=65536, percentile=50)
+    explore_tag(storage, tag, max_pixels=65536, percentile=50, samples=24)
+    write_leaderboard(storage, tag)
     page = storage.read(Layout(tag).explore("report.html"))
     (folder / "explore.html").write_bytes(page)
 

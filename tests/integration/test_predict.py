@@ -25,9 +25,12 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from imagetag import parts
 from imagetag.decision import sigmoid
 from imagetag.demo.pages import Answer
+from imagetag.errors import TransientError
 from imagetag.layout import Layout
+from imagetag.parts import Parts
 from imagetag.runs import load_model, load_run
 from imagetag.storage import LocalStorage, Storage, open_storage
 from tests.integration.scraping import Drawn, Moody, write_post
@@ -442,6 +445,11 @@ def image_of(drawn: Drawn, post_id: int) -> bytes:
     return (drawn.folder / drawn.posts[post_id]["file"]).read_bytes()
 
 
+def url_of(board: Moody, post: dict[str, Any]) -> str:
+    """Where the engine has a picture."""
+    return f"{board.url}/images/{1 + post['id'] // 1000}/{post['md5']}.{post['ext']}"
+
+
 def any_rating(drawn: Drawn, *tags: str) -> list[int]:
     found = (i for i, post in drawn.posts.items() if set(tags) <= set(post["tags"]))
     return sorted(found, reverse=True)
@@ -535,7 +543,7 @@ def test_a_list_of_urls_has_a_row_each(
     }
     sums = [drawn.posts[post_id]["md5"] for post_id in ids]
     board.mood = lambda md5, _: moods.get(sums.index(md5)) if md5 in sums else None
-    good = [f"{board.url}/images/1/{drawn.posts[i]['md5']}.{drawn.posts[i]['ext']}" for i in ids]
+    good = [url_of(board, drawn.posts[post_id]) for post_id in ids]
     urls = [*good, "no url", f"{board.url}/film.mp4", good[0]]
     listing = write(tmp_path, "list.txt", "\n".join(urls).encode())
 
@@ -567,8 +575,7 @@ def test_a_list_of_urls_has_a_row_each(
 def test_robots_are_obeyed_unless_one_has_leave(stored: Path, drawn: Drawn, tmp_path: Path) -> None:
     with Moody(drawn.folder) as board:
         board._robots = "User-agent: *\nDisallow: /images/\n"
-        post = drawn.posts[any_rating(drawn, "fox")[0]]
-        url = f"{board.url}/images/1/{post['md5']}.{post['ext']}"
+        url = url_of(board, drawn.posts[any_rating(drawn, "fox")[0]])
         listing = write(tmp_path, "list.csv", f"url\n{url}\n".encode())
         [row] = run(stored, *politely("--input", listing)).rows
         assert row["error"].startswith("robots: ")
@@ -710,7 +717,7 @@ def test_a_list_that_was_killed_anywhere_ends_the_same_to_the_last_byte(
     stored: Path, slow: Moody, drawn: Drawn, tmp_path: Path
 ) -> None:
     posts = [drawn.posts[post_id] for post_id in any_rating(drawn)[:40]]
-    urls = [f"{slow.url}/images/1/{post['md5']}.{post['ext']}" for post in posts]
+    urls = [url_of(slow, post) for post in posts]
     listing = write(tmp_path, "list.txt", "\n".join(urls).encode())
     options = politely("--input", listing, "--concurrency", 2, "--batch-size", 4)
     output, whole = tmp_path / "out.csv", tmp_path / "whole.csv"
@@ -727,6 +734,7 @@ def test_a_list_that_was_killed_anywhere_ends_the_same_to_the_last_byte(
     assert len(slow.asked) - asked == 40 - reused
     assert run(stored, *options, "--output", whole).code == 0
     assert output.read_bytes() == whole.read_bytes()
+    assert {row["error"] for row in rows_of(output)} == {""}
 
 
 def test_a_folder_that_was_stopped_keeps_what_was_done(
@@ -735,7 +743,7 @@ def test_a_folder_that_was_stopped_keeps_what_was_done(
     """By SIGTERM: the rows since the last part are saved on the way out."""
     options = ["--input", folder, "--batch-size", 2]
     output, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
-    # No part is due; after twelve pictures each takes its time.
+    # No part is due; after ten pictures each takes its time. (One batch waits for the next.)
     script = """
 import imagetag.sources as p, time
 real = p.StoredPictures.read
@@ -757,9 +765,25 @@ p.StoredPictures.read = slow
     assert last["event"] == "stopped by SIGTERM; run it again to go on"
     assert not output.exists()
     ended = run(stored, *options, "--output", output)
-    assert ended.lines[-1]["reused"] == 10
+    assert ended.lines[-1]["reused"] == 8
     assert run(stored, *options, "--output", whole).code == 0
     assert output.read_bytes() == whole.read_bytes()
+
+
+def stop_after(rows: int, storage: object, *options: object) -> None:
+    """Predict so many rows, as a run that was killed."""
+    real = Parts._store
+
+    def cut(self: Parts, count: int) -> None:
+        real(self, count)
+        if self._saved >= rows:
+            raise TransientError("cut off")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "_LEAST_SECONDS", 0.0)
+        patch.setattr(Parts, "_store", cut)
+        patch.setattr(Parts, "save_at_last", lambda self: None)
+        assert run(storage, *options).code == 75
 
 
 def test_parts_of_another_model_or_decision_are_not_used(
@@ -768,23 +792,22 @@ def test_parts_of_another_model_or_decision_are_not_used(
     output = tmp_path / "out.csv"
     options = ["--input", folder, "--batch-size", 2, "--output", output]
 
-    def stop() -> None:
-        """Predict some, as a run that was killed."""
-        script = f"{SOON}\nimport os\nreal = p.Parts._store\n"
-        script += "def cut(self, count):\n    real(self, count)\n"
-        script += "    if self._saved >= 8: os._exit(9)\np.Parts._store = cut"
-        assert end(start(fresh, *options, before=script)).code == 9
+    def reused(*more: object) -> object:
+        ended = run(fresh, *options, *more)
+        assert ended.code == 0, ended.lines
+        output.unlink()
+        return ended.lines[-1]["reused"]
 
-    for change in (
-        lambda: store_run(str(fresh), make_model(seed=9), created="2026-02-02T00:00:00+00:00"),
-        lambda: store_run(str(fresh), make_model(seed=9)) or decide(str(fresh), threshold=0.4),
-    ):
-        stop()
-        change()
-        ended = run(fresh, *options)
-        assert (ended.code, ended.lines[-1]["reused"]) == (0, 0)
-    stop()
-    assert run(fresh, *options, "--threshold", 0.2).lines[-1]["reused"] == 0
+    stop_after(8, fresh, *options)
+    assert reused() == 8
+    stop_after(8, fresh, *options)
+    assert reused("--threshold", 0.2) == 0
+    stop_after(8, fresh, *options)
+    decide(str(fresh), threshold=0.4)
+    assert reused() == 0
+    stop_after(8, fresh, *options)
+    store_run(str(fresh), make_model(seed=9), created="2026-02-02T00:00:00+00:00")
+    assert reused() == 0
 
 
 # ---- in a bucket
@@ -802,11 +825,8 @@ def test_all_of_it_in_a_bucket(stored: Path, folder: Path, s3_bucket: str, tmp_p
     here = tmp_path / "here.csv"
     assert run(stored, "--input", folder, "--output", here, "--batch-size", 4).code == 0
     output = f"{s3_bucket}/results/out.csv"
-    script = f"{SOON}\nimport os\nreal = p.Parts._store\n"
-    script += "def cut(self, count):\n    real(self, count)\n"
-    script += "    if self._saved >= 12: os._exit(9)\np.Parts._store = cut"
     storage = f"{s3_bucket}/models"
-    assert end(start(storage, *options, "--output", output, before=script)).code == 9
+    stop_after(12, storage, *options, "--output", output)
     assert [key for key in contents(bucket) if key.startswith("results/")] == [
         f"results/out.csv.parts/{first:010}.jsonl" for first in (0, 4, 8)
     ]

@@ -115,7 +115,8 @@ def test_equal_runs_are_rarely_called_different(metric: Metric, pictures: int, t
 
 def test_a_family_of_pictures_is_one_piece_of_evidence() -> None:
     labels = np.arange(200) < 100
-    right = Answers(np.where(labels, 1.0, -1.0), np.where(labels, 0.7, 0.3), labels.copy())
+    scores = labels.astype(np.float64)
+    right = Answers(scores, scores, labels.copy())
     called = labels.copy()
     called[:12] = False  # twelve mistakes, and all are of one post's pictures
     wrong = Answers(right.scores, right.probabilities, called)
@@ -140,7 +141,7 @@ def test_the_same_answers_are_tied_and_the_first_is_the_best() -> None:
 def calling(exam: Exam, wanted: Any) -> Answers:
     called = np.zeros(exam.labels.size, np.bool_)
     called[wanted] = True
-    return Answers(called * 1.0, called * 1.0, called)
+    return Answers(called.astype(np.float64), called.astype(np.float64), called)
 
 
 def places(found: list[Standing]) -> list[tuple[bool, bool, bool]]:

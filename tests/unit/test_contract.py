@@ -8,28 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import precision_score, recall_score
 
 from imagetag import contract
 from imagetag.contract import Promise, looks, lower_bound, promise_precision, search_level
-
-Pictures = tuple[NDArray[np.int64], NDArray[np.float64]]
+from tests.benchmarks.contract import WORLDS, remembered, simulate
 
 
 @pytest.fixture(autouse=True)
 def levels_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of simulations have a few levels."""
-    known: dict[object, float] = {}
-
-    def remembered(numbers: NDArray[np.int64], precision: float, confidence: float) -> float:
-        key = (*numbers.tolist(), precision, confidence)
-        if key not in known:
-            known[key] = search_level(numbers, precision, confidence)
-        return known[key]
-
-    monkeypatch.setattr(contract, "search_level", remembered)
+    """Hundreds of simulations share a few levels."""
+    monkeypatch.setattr(contract, "search_level", remembered())
 
 
 # ---- the bound
@@ -86,67 +76,11 @@ def test_a_walk_at_the_least_precision_passes_as_seldom_as_promised(
 # ---- the promise
 
 
-def gaussian(distance: float, spread: float) -> tuple[object, object]:
-    """Positives spread around `distance`, negatives more or less widely around zero."""
-
-    def draw(random: np.random.Generator, count: int) -> Pictures:
-        labels = np.repeat([1, 0], count // 2)
-        noise = random.normal(size=count)
-        return labels, noise * np.where(labels == 1, 1, spread) + distance * labels
-
-    def precision(threshold: float) -> float:
-        right, wrong = stats.norm.sf(threshold - distance), stats.norm.sf(threshold / spread)
-        return float(right / (right + wrong))
-
-    return draw, precision
-
-
-def plateau(share: float, level: float) -> tuple[object, object]:
-    """The upper part of all scores has one precision wherever it is cut, the rest a low one.
-
-    As where some labels are wrong: this is what misleads a search the most.
-    """
-    rest = (0.5 - share * level) / (1 - share)
-
-    def draw(random: np.random.Generator, count: int) -> Pictures:
-        scores = random.random(count)
-        chance = np.where(scores > 1 - share, level, rest)
-        return (random.random(count) < chance).astype(int), scores
-
-    def precision(threshold: float) -> float:
-        above = 1 - threshold
-        low = max(0.0, above - share)
-        return float((min(above, share) * level + low * rest) / above)
-
-    return draw, precision
-
-
-WORLDS = {
-    "good": gaussian(3.5, 1.0),
-    "fair": gaussian(2.5, 1.0),
-    "heavy tails": gaussian(3.0, 1.3),
-    "wrong labels": plateau(0.45, 0.9495),
-    "more wrong labels": plateau(0.3, 0.9495),
-}
-
-
-def simulate(world: str, pictures: int, confidence: float, seeds: int) -> tuple[float, float]:
-    """Return how often a promise was made, and how often one that does not hold."""
-    draw, precision = WORLDS[world]
-    made = broken = 0
-    for seed in range(seeds):
-        labels, scores = draw(np.random.default_rng(seed), pictures)  # type: ignore[operator]
-        found = promise_precision(labels, scores, min_precision=0.95, confidence=confidence)
-        made += found.met
-        broken += found.met and precision(found.threshold) < 0.95  # type: ignore[operator]
-    return made / seeds, broken / seeds
-
-
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize(("pictures", "confidence"), [(200, 0.95), (800, 0.95), (800, 0.8)])
 def test_a_promise_holds_as_often_as_promised(world: str, pictures: int, confidence: float) -> None:
     seeds = 250
-    made, broken = simulate(world, pictures, confidence, seeds)
+    made, broken, _ = simulate(world, pictures, confidence, seeds)
     # Three standard errors of what 250 seeds can tell.
     allowed = (1 - confidence) + 3 * math.sqrt(confidence * (1 - confidence) / seeds)
     assert broken <= allowed
@@ -236,7 +170,7 @@ def test_its_counts_are_those_of_its_threshold(
 
 
 def test_more_confidence_or_more_precision_never_calls_more() -> None:
-    labels, scores = WORLDS["fair"][0](np.random.default_rng(3), 800)  # type: ignore[operator]
+    labels, scores = WORLDS["fair"][0](np.random.default_rng(3), 800)
     called = [
         [
             promise_precision(labels, scores, min_precision=precision, confidence=confidence).called

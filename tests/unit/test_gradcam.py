@@ -24,6 +24,11 @@ Pixels = NDArray[np.uint8]
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
+@pytest.fixture(autouse=True)
+def _the_same_weights_each_time() -> None:
+    keras.utils.set_random_seed(1)
+
+
 def model_of(
     body: Callable[[Any], Any], size: Size = (24, 32), *, nested: bool = False
 ) -> keras.Model:
@@ -116,6 +121,19 @@ def test_no_evidence_is_a_map_of_zeros(weights: tuple[float, float]) -> None:
     camera = GradCam(red_model(weights=weights))
     heatmaps = camera.heatmaps(np.stack([on_blue(4, 4), np.zeros((24, 32, 3), np.uint8)]))
     np.testing.assert_array_equal(heatmaps, np.zeros((2, 24, 32)))
+
+
+def test_a_map_that_is_not_finite_everywhere_is_none() -> None:
+    convolution = layers.Conv2D(1, 1)
+    model = model_of(lambda x: layers.GlobalAveragePooling2D()(convolution(x)))
+    # Yellow is infinity less infinity, and blue is 255.
+    convolution.set_weights([np.array([3e38, -3e38, 1]).reshape(1, 1, 3, 1), np.zeros(1)])
+    core_of(model).get_layer("logit").set_weights([np.ones((1, 1)), np.zeros(1)])
+    pixels = np.stack([np.full((24, 32, 3), BLUE, np.uint8)] * 2)
+    pixels[1, 4:12, 4:12] = (255, 255, 0)
+    heatmaps = GradCam(model).heatmaps(pixels)
+    assert heatmaps[0].min() == 1
+    assert not heatmaps[1].any()
 
 
 def test_what_is_left_of_terms_that_cancel_out_is_no_evidence() -> None:

@@ -13,11 +13,14 @@ from imagetag.layout import (
     ImageKey,
     Label,
     Layout,
+    RunKey,
     Split,
     checked_run,
     decode,
     encode,
     parse_image,
+    parse_run,
+    report,
 )
 from imagetag.storage.base import checked_key
 
@@ -67,6 +70,7 @@ def test_nothing_of_a_tag_lies_outside_its_folder(tag: str) -> None:
         layout.manifest,
         layout.dataset,
         layout.latest,
+        layout.models,
         layout.explore("report.html"),
         layout.run("r1", "model.keras"),
         layout.part("part", MD5),
@@ -93,6 +97,39 @@ def test_parse_image_is_the_inverse_of_image(
     assert parse_image(key) == ImageKey(tag, split, label, MD5, ext)
 
 
+@given(tags, st.sampled_from(["metrics.json", "saved_model/1/variables/variables.index"]))
+def test_parse_run_is_the_inverse_of_run(tag: str, name: str) -> None:
+    assert parse_run(Layout(tag).run("r1", name)) == RunKey(tag, "r1", name)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "asuka/models/LATEST",
+        "asuka/models/latest/metrics.json",
+        "asuka/models/r1",
+        "asuka/models/r1/",
+        "asuka/models/.r1/metrics.json",
+        "asuka/packed/r1/index.json",
+        "%zz/models/r1/metrics.json",
+        "%FF/models/r1/metrics.json",
+        ".shared/models/r1/metrics.json",
+        "/models/r1/metrics.json",
+        "\ud800/models/r1/metrics.json",
+        f"{'x' * 300}/models/r1/metrics.json",
+    ],
+)
+def test_a_key_that_is_no_runs_is_refused(key: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the class is the promise
+        parse_run(key)
+
+
+@given(tags)
+def test_no_tag_has_the_folder_of_reports(tag: str) -> None:
+    assert not report("x").startswith(Layout(tag).root)
+
+
 def test_the_layout_is_the_one_that_is_documented() -> None:
     layout = Layout("fate/stay_night")
     assert layout.image("test", "negative", MD5, "jpg") == (
@@ -106,6 +143,8 @@ def test_the_layout_is_the_one_that_is_documented() -> None:
     assert layout.explore("report.html") == "fate%2Fstay_night/explore/report.html"
     assert layout.run("r1", "model.keras") == "fate%2Fstay_night/models/r1/model.keras"
     assert layout.latest == "fate%2Fstay_night/models/LATEST"
+    assert layout.models == "fate%2Fstay_night/models/"
+    assert report("leaderboard.html") == ".reports/leaderboard.html"
     packed = "fate%2Fstay_night/packed"
     assert layout.packed("p1", "index.json") == f"{packed}/p1/index.json"
     assert layout.shard("p1", "train", 3, 12) == f"{packed}/p1/train-00003-of-00012.tfrecord"

@@ -410,7 +410,7 @@ def test_a_promise_is_said_in_words_and_so_is_what_it_would_take() -> None:
     assert "200 of 200 called are right" in words
     words = Page(evaluated(predictions, promised=promise(30))).text
     assert "Not promised: that at least 95.0 % of what it calls robot is." in words
-    assert "validation positives would do, and there are 30" in words
+    assert "validation positives are needed, and there are 30" in words
     assert "nothing is promised of it" in Page(evaluated(predictions)).text
 
 
