@@ -18,7 +18,7 @@ from imagetag.copies import Copies
 from imagetag.errors import UsageError
 from imagetag.fetched import FoundPosts, ListedUrls, read_query
 from imagetag.http import Client
-from imagetag.job import run_job, share_memory_among_threads
+from imagetag.job import run_job
 from imagetag.log import Progress, get_logger
 from imagetag.outputs import CsvWriter, Kind, kind_of, shard_name
 from imagetag.parts import Parts, Tally
@@ -101,7 +101,6 @@ def work(settings: PredictSettings) -> None:
     tag = checked_tag(settings.tag)
     _check(settings)
     kind = kind_of(settings.output)
-    share_memory_among_threads()
     storage = open_storage(settings.storage)
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(_scratch()))

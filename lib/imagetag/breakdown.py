@@ -290,12 +290,12 @@ def _estimate(part: int, whole: int) -> Estimate:
     return Estimate(value=part / whole, low=low, high=high)
 
 
-def _rank(part: Slice) -> tuple[bool, float, float, int]:
+def _rank(part: Slice) -> tuple[float, float, int]:
     """Return what companion tags are sorted by; of all else it is the same."""
     if part.kind != "companion_tag":
-        return False, 0.0, 0.0, 0
+        return 0.0, 0.0, 0
     p = min((found.p for found in part.differences if found.worse), default=1.0)
-    return not part.worse, p, part.accuracy.value or 0.0, -part.pictures
+    return p, part.accuracy.value or 0.0, -part.pictures
 
 
 def _one_a_group(rows: Sequence[Row]) -> Bools:

@@ -119,10 +119,10 @@ class DatasetFacts(_Record):
 class Exploration(_Record):
     """What was found in a dataset, stored as `explore.json`: every number of the page.
 
-    `images`, `families` and `sheets` are of both splits, as no choice follows from them. All else is
-    of the train split alone, as the test split must not influence any choice: `width` and `height`
-    are in pixels, `aspect_ratio` is width / height, `bytes` is of files; `formats` and `ratings`
-    count by label. `unreadable` counts the pictures that could not be shown, by reason.
+    `images`, `families` and `sheets` are of both splits, as no choice follows from them. All else
+    is of the train split alone, as the test split must not influence any choice: `width` and
+    `height` are in pixels, `aspect_ratio` is width / height, `bytes` is of files; `formats` and
+    `ratings` count by label. `unreadable` counts the pictures that could not be shown, by reason.
     """
 
     version: Literal[2] = 2

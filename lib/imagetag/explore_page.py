@@ -122,4 +122,4 @@ def _times(factor: float) -> str:
 
 def _with_options(text: str) -> Markup:
     """Return advice with its options as code, which no line breaks."""
-    return Markup(re.sub(r"(--[a-z-]+(?: crop)?)", r"<code>\1</code>", escape(text)))  # noqa: S704
+    return Markup(re.sub(r"(--[a-z-]+(?: crop)?)", r"<code>\1</code>", str(escape(text))))  # noqa: S704

@@ -60,7 +60,7 @@ class GradCam:
         self._below, self._above = parts
         self.size: Size = core.inputs[0].shape[1:3]
         self._batch = max(1, min(_BATCH, _PIXELS // math.prod(self.size)))
-        signature = [tf.TensorSpec((self._batch, *self.size, 3), tf.uint8)]
+        signature = [tf.TensorSpec((None, *self.size, 3), tf.uint8)]
         self._compiled = tf.function(self._compute, input_signature=signature)
 
     def heatmaps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -80,12 +80,9 @@ class GradCam:
         if pixels.shape[1:] != (*self.size, 3):
             raise ValueError(f"the model takes pictures of {self.size}, and these {pixels.shape}")
         heatmaps = np.zeros(pixels.shape[:3], np.float32)
-        batch = np.zeros((self._batch, *self.size, 3), np.uint8)
         for start in range(0, len(pixels), self._batch):
-            chunk = pixels[start : start + self._batch]
-            batch[: len(chunk)] = chunk
-            found = self._compiled(tf.constant(batch)).numpy()
-            heatmaps[start : start + len(chunk)] = found[: len(chunk)]
+            some = slice(start, start + self._batch)
+            heatmaps[some] = self._compiled(tf.constant(pixels[some])).numpy()
         return heatmaps
 
     def _compute(self, pixels: Any) -> Any:
@@ -100,6 +97,7 @@ class GradCam:
         least = _ROUNDING * tf.reduce_max(tf.reduce_sum(tf.abs(terms), 3), (1, 2))
         evidence = tf.image.resize(tf.nn.relu(evidence), self.size)[..., 0]
         most = tf.reduce_max(evidence, (1, 2))
+        # What the largest is where one is not a number, devices do not agree on.
         found = (most > least) & tf.reduce_all(tf.math.is_finite(evidence), (1, 2))
         scale = tf.where(found, most, 1)[:, tf.newaxis, tf.newaxis]
         return tf.where(found[:, tf.newaxis, tf.newaxis], evidence / scale, 0)

@@ -133,12 +133,11 @@ def dimensions(
         sns.histplot(y=heights, ax=beside, **margin)
         for axes in (above, beside):
             axes.set_axis_off()
-        everything = np.concatenate([widths, heights, typical, recommended])
+        sides = [side for size in (recommended, *others) for side in size]
+        everything = np.concatenate([widths, heights, typical, sides])
         _powers_of_two(joint, float(everything.min()), float(everything.max()))
-        for side in others:
-            joint.plot(
-                *side, "D", color="none", markeredgecolor=theme.muted, markersize=5, alpha=0.8
-            )
+        for size in others:
+            joint.plot(*size, "D", color="none", markeredgecolor=theme.muted, markersize=4.5)
         _draw_way(joint, typical, recommended, theme)
         _label_legend(joint, positive)
         if len(shown) < len(widths):

@@ -26,12 +26,16 @@ import pytest
 from PIL import Image
 
 from imagetag import parts
+from imagetag.copies import Copies
 from imagetag.decision import sigmoid
 from imagetag.demo.pages import Answer
-from imagetag.errors import TransientError
+from imagetag.demo.posts import PostIndex, read_posts
+from imagetag.demo.protocols import protocol_of
+from imagetag.errors import TransientError, UsageError
 from imagetag.layout import Layout
 from imagetag.parts import Parts
 from imagetag.runs import load_model, load_run
+from imagetag.sources import StoredPictures
 from imagetag.storage import LocalStorage, Storage, open_storage
 from tests.integration.scraping import Drawn, Moody, write_post
 from tests.predicting import (
@@ -141,7 +145,7 @@ def test_every_format_tells_the_same(kind: str, stored: Path, folder: Path, tmp_
     elif kind == "jsonl":
         found = [json.loads(line) for line in output.read_text().splitlines()]
     else:
-        found = rows_of(output)  # type: ignore[assignment]
+        found = rows_of(output)
     assert [list(row) for row in found] == [COLUMNS] * 30
     for row, same in zip(found, plain, strict=True):
         assert row["file"] == same["file"]
@@ -442,7 +446,8 @@ def on_board(board: Moody, *options: object) -> list[object]:
 
 
 def image_of(drawn: Drawn, post_id: int) -> bytes:
-    return (drawn.folder / drawn.posts[post_id]["file"]).read_bytes()
+    path: Path = drawn.folder / drawn.posts[post_id]["file"]
+    return path.read_bytes()
 
 
 def url_of(board: Moody, post: dict[str, Any]) -> str:
@@ -515,9 +520,9 @@ def test_a_board_whose_api_is_closed_is_searched_by_its_pages(stored: Path, draw
 
 
 def test_what_a_board_says_wrong_is_one_line(stored: Path, board: Moody) -> None:
-    says = lambda code, *options: complaint(  # noqa: E731
-        run(stored, *on_board(board, *options)), code
-    )
+    def says(code: int, *options: object) -> str:
+        return complaint(run(stored, *on_board(board, *options)), code)
+
     assert "has no posts for --query 'nobody'" in says(3, "--query", "nobody")
     assert "it is probably an alias" in says(3, "--query", "alias")
     private = run(stored, "--board", f"gelbooru02+{board.url}", "--query", "fox")
@@ -639,15 +644,13 @@ def wait_for_parts(output: Path, count: int, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture
-def slow(board: Moody) -> Moody:
-    """The board, whose pictures take their time as long as `slow.mood` stays."""
+def make_slow(board: Moody) -> None:
+    """Let pictures take their time."""
 
     def mood(_md5: str, _times: int) -> None:
         time.sleep(0.15)
 
     board.mood = mood
-    return board
 
 
 def kill(job: subprocess.Popen[str], number: signal.Signals) -> int:
@@ -656,82 +659,67 @@ def kill(job: subprocess.Popen[str], number: signal.Signals) -> int:
     return job.returncode
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_search_that_was_killed_goes_on_where_it_was(
-    kind: str, stored: Path, slow: Moody, drawn: Drawn, tmp_path: Path
+    stored: Path, board: Moody, drawn: Drawn, model: keras.Model, tmp_path: Path
 ) -> None:
-    output, target = tmp_path / f"out.{kind}", tmp_path / "positives"
+    ids = any_rating(drawn, "fox")
+    threshold = middle(model, [image_of(drawn, post_id) for post_id in ids])
     options = on_board(
-        slow,
-        *("--query", "fox", "--concurrency", 1, "--batch-size", 2),
-        *("--output", output, "--copy-to", target),
+        board,
+        *("--query", "fox", "--concurrency", 1, "--batch-size", 2, "--threshold", threshold),
     )
-    job = start(stored, *options, before=SOON)
+    whole, all_positives = tmp_path / "whole.parquet", tmp_path / "all"
+    undisturbed = run(stored, *options, "--output", whole, "--copy-to", all_positives)
+    assert undisturbed.code == 0, undisturbed.lines
+
+    output, positives = tmp_path / "out.parquet", tmp_path / "positives"
+    mine = [*options, "--output", output, "--copy-to", positives]
+    make_slow(board)
+    job = start(stored, *mine, before=SOON)
     wait_for_parts(output, 3)
     assert kill(job, signal.SIGKILL) == -signal.SIGKILL
     assert not output.exists()
-    slow.mood = lambda _md5, _times: None
-    before = len(slow.asked)
-    # Meanwhile a post has come: the posts of a board never stop.
+    board.mood = lambda _md5, _times: None
+    # Meanwhile a post has come, and the newest of before is gone.
     newer = shutil.copytree(drawn.folder, tmp_path / "newer")
     write_post(newer, max(drawn.posts) + 5, 7, tags=["fox"])
-    with Moody(newer) as later:
-        later_options = [str(option).replace(slow.url, later.url) for option in options]
-        # The same board, at the same address as far as the request goes.
-        script = f"""
-{SOON}
-import imagetag.fetched as f
-real = f.FoundPosts.__init__
-def as_before(self, board, *rest, **more):
-    real(self, board, *rest, **more)
-    self.identity = dict(self.identity, board={slow.url!r})
-f.FoundPosts.__init__ = as_before
-"""
-        ended = end(start(stored, *later_options, before=script))
-        assert ended.code == 0, ended.lines
-        [going_on] = [line for line in ended.lines if line["event"] == "going on"]
-        assert going_on["rows"] >= 6
-        assert ended.lines[-1]["reused"] == going_on["rows"]
-        assert len(later.asked) == len(any_rating(drawn, "fox")) - going_on["rows"]
-    assert before >= 6
-    # As without the kill, but for the address at which the board was.
-    whole = tmp_path / f"whole.{kind}"
-    undisturbed = [
-        *on_board(slow, "--query", "fox", "--batch-size", 2, "--output", whole),
-        *("--copy-to", tmp_path / "all"),
-    ]
-    assert run(stored, *undisturbed).code == 0
-    if kind == "csv":
-        here, there = slow.url.encode(), later.url.encode()
-        assert output.read_bytes().replace(there, here) == whole.read_bytes()
-    else:
-        tables = [pyarrow.parquet.read_table(path).to_pylist() for path in (output, whole)]
-        for row in tables[0]:
-            row["file"] = row["file"].replace(later.url, slow.url)
-            row["page_url"] = row["page_url"].replace(later.url, slow.url)
-        assert tables[0] == tables[1]
-    assert contents(LocalStorage(target)) == contents(LocalStorage(tmp_path / "all"))
+    posts = [post for post in read_posts(newer) if post.id != ids[0]]
+    board._protocol = protocol_of("gelbooru02", PostIndex(posts))
+    asked = len(board.asked)
+    ended = run(stored, *mine)
+    assert ended.code == 0, ended.lines
+    reused = ended.lines[-1]["reused"]
+    assert reused >= 6
+    assert len(board.asked) - asked == len(ids) - reused
+    assert output.read_bytes() == whole.read_bytes()
+    assert contents(LocalStorage(positives)) == contents(LocalStorage(all_positives))
+    assert 0 < len(contents(LocalStorage(positives))) < len(ids)
+    # A run of its own takes the newer one.
+    again = run(stored, *mine)
+    assert again.lines[-1]["images"] == len(ids)
+    assert output.read_bytes() != whole.read_bytes()
 
 
 def test_a_list_that_was_killed_anywhere_ends_the_same_to_the_last_byte(
-    stored: Path, slow: Moody, drawn: Drawn, tmp_path: Path
+    stored: Path, board: Moody, drawn: Drawn, tmp_path: Path
 ) -> None:
     posts = [drawn.posts[post_id] for post_id in any_rating(drawn)[:40]]
-    urls = [url_of(slow, post) for post in posts]
+    urls = [url_of(board, post) for post in posts]
     listing = write(tmp_path, "list.txt", "\n".join(urls).encode())
     options = politely("--input", listing, "--concurrency", 2, "--batch-size", 4)
+    make_slow(board)
     output, whole = tmp_path / "out.csv", tmp_path / "whole.csv"
-    for parts in (1, 4):
+    for count in (1, 4):
         job = start(stored, *options, "--output", output, before=SOON)
-        wait_for_parts(output, parts)
+        wait_for_parts(output, count)
         assert kill(job, signal.SIGKILL) == -signal.SIGKILL
-    slow.mood = lambda _md5, _times: None
-    asked = len(slow.asked)
+    board.mood = lambda _md5, _times: None
+    asked = len(board.asked)
     ended = run(stored, *options, "--output", output)
     assert ended.code == 0, ended.lines
     reused = ended.lines[-1]["reused"]
     assert reused >= 16
-    assert len(slow.asked) - asked == 40 - reused
+    assert len(board.asked) - asked == 40 - reused
     assert run(stored, *options, "--output", whole).code == 0
     assert output.read_bytes() == whole.read_bytes()
     assert {row["error"] for row in rows_of(output)} == {""}
@@ -781,6 +769,7 @@ def stop_after(rows: int, storage: object, *options: object) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts, "_LEAST_SECONDS", 0.0)
+        patch.setattr(parts, "_SHARE", 0.0)
         patch.setattr(Parts, "_store", cut)
         patch.setattr(Parts, "save_at_last", lambda self: None)
         assert run(storage, *options).code == 75
@@ -852,3 +841,48 @@ def test_what_is_loaded_is_what_was_stored(stored: Path, tmp_path: Path) -> None
     found = load_run(storage, TAG, "latest")
     model = load_model(storage, found, tmp_path)
     assert alone(model, noise(1)) == pytest.approx(alone(make_model(), noise(1)), abs=1e-6)
+
+
+def copy_all(source: StoredPictures, target: Storage) -> None:
+    with Copies(source, target) as copies:
+        for picture in source.pictures():
+            copies.add(picture)
+        copies.wait()
+
+
+@pytest.mark.parametrize(
+    ("origin", "goal"), [("data/in", "data/out"), ("in", "out/deep"), ("in", "in-positives")]
+)
+def test_in_one_bucket_the_server_copies(
+    origin: str, goal: str, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = {"a.png": noise(0), "b/c.jpg": noise(1)}
+    for key, data in pictures.items():
+        open_storage(f"{s3_bucket}/{origin}").write(key, data)
+    source = StoredPictures(open_storage(f"{s3_bucket}/{origin}"))
+    target = open_storage(f"{s3_bucket}/{goal}")
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "save", None)  # nothing is fetched for it
+        copy_all(source, target)
+    assert contents(target) == pictures
+    copy_all(source, target)
+    assert contents(target) == pictures
+    target.write("a.png", b"somebody's")
+    copy_all(source, target)
+    beside = {f"a-{md5(noise(0))}.png": noise(0)}
+    assert contents(target) == pictures | {"a.png": b"somebody's"} | beside
+
+
+def test_between_a_bucket_and_elsewhere(s3_bucket: str, folder: Path, tmp_path: Path) -> None:
+    copy_all(StoredPictures(open_storage(str(folder))), open_storage(f"{s3_bucket}/up"))
+    copy_all(StoredPictures(open_storage(f"{s3_bucket}/up")), open_storage(str(tmp_path / "down")))
+    assert contents(open_storage(str(tmp_path / "down"))) == contents(LocalStorage(folder))
+
+
+def test_copies_into_the_input_are_refused_in_a_bucket_too(s3_bucket: str) -> None:
+    source = StoredPictures(open_storage(f"{s3_bucket}/in"))
+    for inside in ("in", "in/sub"):
+        with pytest.raises(UsageError, match="is inside --input"):
+            Copies(source, open_storage(f"{s3_bucket}/{inside}"))
+    with pytest.raises(UsageError, match="is inside --input"):
+        Copies(StoredPictures(open_storage(s3_bucket)), open_storage(f"{s3_bucket}/out"))

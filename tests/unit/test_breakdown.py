@@ -370,7 +370,7 @@ def test_the_plainest_failure_comes_first_and_what_is_better_last() -> None:
         *mixed(80, 20, 20, 80),
         *mixed(20, 2, 30, 10, tags=("bad",)),
         *mixed(10, 2, 40, 150, tags=("awful",)),
-        *mixed(3, 3, 2, 2, tags=("unlucky",)),
+        *mixed(2, 0, 3, 5, tags=("unlucky",)),
         *mixed(400, 0, 0, 30, tags=("easy",)),
     )
     slices = breakdown(rows, called)

@@ -327,11 +327,21 @@ def test_any_number_of_pictures_is_taken_a_few_at_once() -> None:
     assert camera._compiled.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize(("size", "batch"), [((24, 32), 8), ((500, 500), 2), ((1500, 1000), 1)])
-def test_of_large_pictures_there_are_fewer_at_once(size: Size, batch: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "batches"),
+    [((24, 32), [8, 3]), ((500, 500), [2] * 5 + [1]), ((1500, 1000), [1] * 11)],
+)
+def test_of_large_pictures_there_are_fewer_at_once(size: Size, batches: list[int]) -> None:
     camera = GradCam(model_of(lambda x: layers.GlobalMaxPooling2D()(sees_red()(x)), size))
-    [spec] = camera._compiled.input_signature
-    assert spec.shape == (batch, *size, 3)
+    seen = []
+
+    def compute(pixels: Any) -> Any:
+        seen.append(len(pixels))
+        return tf.zeros(pixels.shape[:3])
+
+    camera._compiled = compute
+    camera.heatmaps(np.zeros((11, *size, 3), np.uint8))
+    assert seen == batches
 
 
 # ---- on the picture

@@ -19,21 +19,22 @@ ROOT = Path(__file__).parents[2]
 # Every module of the library has a side; one of a package is on its package's side.
 SIDES = {
     "shared": (
-        "ahead copies errors images job layout log manifest outputs parts pictures settings similar "
-        "sources split storage whole"
+        "ahead copies errors images job layout log manifest outputs parts pictures settings "
+        "similar sources split storage whole"
     ),
     "scrape": (
         "boards browser collect demo fetched hosts http known negatives pace robots scrape "
         "selection sharing transport"
     ),
     "data": (
-        "augment breakdown companions compare curate dataset exploration explore families metrics "
-        "pictures plan results shortcuts sizes standings survey"
+        "augment breakdown calibration companions compare contract curate dataset decision "
+        "evaluation exploration explore families metrics plan results shortcuts sizes standings "
+        "survey"
     ),
-    "drawing": "explore_page leaderboard plots report",
+    "drawing": "evaluation_page explore_page leaderboard plots report",
     "model": (
-        "card checkpoint distribute evaluate exclusion export feed fit losses models pack packed "
-        "predict quiet rendezvous runs schedule scoring step suspects tensorboard train"
+        "card checkpoint distribute evaluate exclusion export feed fit gradcam losses models pack "
+        "packed predict quiet rendezvous runs schedule scoring step suspects tensorboard train"
     ),
 }
 MAY_IMPORT = {

@@ -188,16 +188,16 @@ def twins(*, in_one_group: bool) -> Planted:
 
     What both of a pair share, and no other picture has, is much of what is seen of them.
     """
-    pairs, others = 12, 120
+    pairs, others = 12, 300
     random = np.random.default_rng(5)
     examples = []
     for number in range(others + 2 * pairs):
         twin = number - others
         features = random.normal(size=1 + pairs) * 0.3
         features[1:] = 0
-        features[0] += 3.0 * (number % 2 or twin >= 0)
+        features[0] += 3.0 * (number % 2)
         if twin >= 0:
-            features[0] = 3.0
+            features[0] = 4.0  # as clear as any
             features[1 + twin // 2] = 1.0
         group = f"pair {twin // 2}" if twin >= 0 and in_one_group else None
         labelled = bool(number % 2) and twin < 0
