@@ -20,7 +20,7 @@ from imagetag.families import Families
 from imagetag.images import Size
 from imagetag.layout import LABELS, SPLITS, Label, Layout, Split
 from imagetag.manifest import Dataset
-from imagetag.pictures import Picture
+from imagetag.pictures import Picture, bounded
 from imagetag.shortcuts import Shortcuts, check_shortcuts
 from imagetag.sizes import STEP, Candidate, InputSize, compare_sizes, recommend_size
 from imagetag.storage import ObjectNotFound, Storage
@@ -97,20 +97,20 @@ class DatasetFacts(_Record):
         curation = dataset.curation
         return cls(
             board=dataset.board[:_LONGEST],
-            bytes=dataset.bytes,
+            bytes=bounded(dataset.bytes),
             request={name: _brief(value) for name, value in _first(dataset.request).items()},
-            failures=_first(dataset.failures),
-            skipped=_first(dataset.skipped),
+            failures=_counts(dataset.failures),
+            skipped=_counts(dataset.skipped),
             created=dataset.created[:_LONGEST],
             software=dataset.software[:_LONGEST],
             fingerprint=dataset.fingerprint[:_LONGEST],
             curation=curation
             and Curated(
-                dropped=curation.dropped,
-                groups=curation.groups,
-                conflicting=curation.conflicting,
-                unreadable=curation.unreadable,
-                threshold=curation.threshold,
+                dropped=bounded(curation.dropped),
+                groups=bounded(curation.groups),
+                conflicting=bounded(curation.conflicting),
+                unreadable=bounded(curation.unreadable),
+                threshold=bounded(curation.threshold),
                 digest=hashlib.sha256("\n".join(sorted(curation.parts)).encode()).hexdigest(),
             ),
         )
@@ -280,6 +280,10 @@ def _spread(values: FloatArray) -> Spread:
 def _first(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the first of some named values, with names that are not too long."""
     return {name[:_LONGEST]: value for name, value in list(values.items())[:_MOST]}
+
+
+def _counts(values: Mapping[str, int]) -> dict[str, int]:
+    return {name: bounded(count) for name, count in _first(values).items()}
 
 
 def _brief(value: Any) -> Any:

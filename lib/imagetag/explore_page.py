@@ -15,7 +15,7 @@ from imagetag.pictures import Picture
 from imagetag.report import Figure, data_uri, environment, web_link
 from imagetag.survey import Survey
 
-THUMBNAIL_BYTES = 2_200_000  # of all thumbnails of a page, which base64 makes a third more of
+THUMBNAIL_BYTES = 1_900_000  # of all thumbnails of a page, which base64 makes a third more of
 _VEILED = frozenset({"questionable", "explicit"})
 
 

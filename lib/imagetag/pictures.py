@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import html
 import io
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -19,7 +20,9 @@ from imagetag.log import get_logger
 from imagetag.manifest import Rating, Row
 from imagetag.storage import ObjectNotFound, Storage
 
-_LONGEST_URL = 500  # characters; a longer one is not linked
+GREATEST = 2**53  # of the numbers that are taken from a manifest; up to here a float is exact
+
+_LONGEST_URL = 500  # characters, as HTML; a longer one is not linked
 _LONGEST_NAME = 60  # characters of a board's name
 _MAX_FILE = 100 << 20  # bytes; larger ones are not looked at
 _AT_ONCE = 8  # files in memory
@@ -27,6 +30,11 @@ _AT_ONCE = 8  # files in memory
 _SIZES = ((256, 78), (192, 72), (144, 66), (112, 58), (80, 50))
 
 Item = TypeVar("Item")
+
+
+def bounded(number: int) -> int:
+    """Return a number of a manifest, which is from outside, no greater than can be worked with."""
+    return max(-GREATEST, min(number, GREATEST))
 
 
 class Picture(BaseModel):
@@ -52,13 +60,13 @@ class Picture(BaseModel):
             md5=row.md5,
             ext=row.ext,
             board=row.board[:_LONGEST_NAME],
-            post_id=row.post_id,
-            page_url=row.page_url if len(row.page_url) <= _LONGEST_URL else "",
+            post_id=bounded(row.post_id),
+            page_url=row.page_url if len(html.escape(row.page_url)) <= _LONGEST_URL else "",
             split=row.split,
             label=row.label,
             rating=row.rating,
-            width=row.width,
-            height=row.height,
+            width=bounded(row.width),
+            height=bounded(row.height),
         )
 
 
@@ -88,7 +96,13 @@ class Lowest(Generic[Item]):
 def read_thumbnails(
     storage: Storage, tag: str, pictures: Collection[Picture], budget: int
 ) -> tuple[dict[str, bytes], dict[str, int]]:
-    """Read pictures and make small JPEGs of them, of `budget` bytes in all at the most.
+    """Read pictures and make small JPEGs of them.
+
+    Args:
+        storage: has the images.
+        tag: whose they are.
+        pictures: which; one that is shown twice is given twice, and read once.
+        budget: bytes of all that are shown.
 
     Returns:
         The JPEGs by md5, and how many pictures could not be had, by reason.
@@ -96,7 +110,7 @@ def read_thumbnails(
     """
     layout = Layout(tag)
     wanted = {picture.md5: picture for picture in pictures}
-    each = budget // max(1, len(wanted))
+    each = budget // max(1, len(pictures))
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="thumbnail") as pool:
         made = pool.map(lambda picture: _thumbnail(storage, layout, picture, each), wanted.values())
         found = dict(zip(wanted, made, strict=True))

@@ -14,11 +14,10 @@ from imagetag.companions import TagCounts
 from imagetag.families import Grouping
 from imagetag.layout import LABELS, SPLITS, Label, Split
 from imagetag.manifest import Row
-from imagetag.pictures import Lowest, Picture
+from imagetag.pictures import Lowest, Picture, bounded
 from imagetag.shortcuts import Facts
 
 _CHECKED = 2000  # pictures of each label that shortcuts are sought in: the rest would add little
-_GREATEST = 2**53  # of what a manifest may say; up to here a float is exact
 _FORMATS = 20  # that are told apart; a hostile manifest could make up thousands
 
 
@@ -67,10 +66,10 @@ class Survey:
             if row.split == "test":
                 continue
             facts = _Facts(
-                width=min(row.width, _GREATEST),
-                height=min(row.height, _GREATEST),
-                bytes=min(row.bytes, _GREATEST),
-                post_id=max(-_GREATEST, min(row.post_id, _GREATEST)),
+                width=bounded(row.width),
+                height=bounded(row.height),
+                bytes=bounded(row.bytes),
+                post_id=bounded(row.post_id),
                 ext=row.ext,
                 group=group,
                 positive=row.label == "positive",

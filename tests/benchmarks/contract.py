@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,10 +116,11 @@ def main() -> int:
     honest = remembered()
     for pictures, confidence in _CASES:
         for world in WORLDS:
-            contract.search_level = honest
-            made, broken, recall = simulate(world, pictures, confidence, _SEEDS)
-            contract.search_level = lambda _numbers, _precision, confidence: confidence
-            naive, lied, _ = simulate(world, pictures, confidence, _SEEDS)
+            case = (world, pictures, confidence, _SEEDS)
+            with patch.object(contract, "search_level", honest):
+                made, broken, recall = simulate(*case)
+            with patch.object(contract, "search_level", lambda *_: confidence):
+                naive, lied, _ = simulate(*case)
             shares = (made, broken, recall, naive, lied)
             cells = [world, str(pictures), f"{confidence:g}", *(f"{100 * x:.1f} %" for x in shares)]
             print(f"| {' | '.join(cells)} |", flush=True)

@@ -125,7 +125,7 @@ def test_labels_that_logits_part_entirely_leave_some_doubt() -> None:
     labels, logits = np.repeat([True, False], 20), np.repeat([3.0, -3.0], 20)
     groups = [str(number) for number in range(40)]
     for method in ("temperature", "isotonic", "auto"):
-        found = calibrate(labels, logits, groups, method=method)  # type: ignore[arg-type]
+        found = calibrate(labels, logits, groups, method=method)
         assert np.all(np.isfinite(found.probabilities([-30, 30])))
     assert 0.9 < found.probabilities(3.0) <= 1
 

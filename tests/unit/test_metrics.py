@@ -95,6 +95,8 @@ def test_metrics_agree_with_the_reference(pairs: list[tuple[bool, float]], cut: 
     ]
     for estimate in estimates:
         if estimate.value is not None:
+            assert estimate.low is not None
+            assert estimate.high is not None
             assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1 + 1e-12
     assert BinaryMetrics.model_validate_json(found.model_dump_json()) == found
 
@@ -106,7 +108,8 @@ _SHARES = ("precision", "recall", "specificity", "accuracy", "f1")
 def test_every_resample_is_measured_as_the_reference_does() -> None:
     random = np.random.default_rng(0)
     labels, logits = random.random(80) < 0.4, random.normal(size=80).round(1)
-    given_answers = answers(labels, logits.tolist(), cut=0.5, groups=[str(n // 2) for n in range(80)])
+    groups = [str(number // 2) for number in range(80)]
+    given_answers = answers(labels.tolist(), logits.tolist(), cut=0.5, groups=groups)
     [weights] = list(metrics._resamples(given_answers.groups, 0))
     assert weights.shape == (50, 80)
     assert np.all(weights.sum(axis=1) == 80)
@@ -142,7 +145,7 @@ def test_intervals_hold_what_they_say() -> None:
     held = dict.fromkeys(truth, 0)
     for _ in range(60):
         drawn = random.integers(400_000, size=150)
-        found = binary_metrics(answers(labels[drawn], world[drawn].tolist(), cut=1), 0.5)
+        found = binary_metrics(answers(labels[drawn].tolist(), world[drawn].tolist(), cut=1), 0.5)
         estimates = {
             "auc": found.roc_auc,
             "recall": found.chosen.recall,
@@ -158,10 +161,10 @@ def test_intervals_hold_what_they_say() -> None:
 def test_pictures_of_a_group_are_no_independent_proof() -> None:
     random = np.random.default_rng(0)
     labels, logits = random.random(100) < 0.5, random.normal(size=100)
-    alone = binary_metrics(answers(labels, logits.tolist()), 0.5).roc_auc
+    alone = binary_metrics(answers(labels.tolist(), logits.tolist()), 0.5).roc_auc
     times = np.repeat(np.arange(100), 5)
     groups = times.astype(str).tolist()
-    together = binary_metrics(answers(labels[times], logits[times].tolist(), 0, groups), 0.5)
+    together = binary_metrics(answers(labels[times].tolist(), logits[times].tolist(), 0, groups), 0.5)
     widths = [
         estimate.high - estimate.low  # type: ignore[operator]
         for estimate in (alone, together.roc_auc)
@@ -202,7 +205,7 @@ def test_nothing_called_positive_has_no_precision() -> None:
 
 @pytest.mark.parametrize("labels", [[1, 1, 1], [0, 0, 0]])
 def test_one_label_is_an_input_error(labels: list[int]) -> None:
-    with pytest.raises(InputError, match="only (positive|negative) pictures"):
+    with pytest.raises(InputError, match=r"only (positive|negative) pictures"):
         binary_metrics(answers(labels, [0.1, 0.5, 0.9]), 0.5)
 
 
@@ -234,10 +237,11 @@ def test_precision_at_another_prevalence_is_bayes_rule() -> None:
     counts = Confusion(tp=90, fn=10, fp=5, tn=95)
     assert at_prevalence(counts, 0.5).precision.value == pytest.approx(90 / 95)
     found = at_prevalence(counts, 0.01).precision
-    assert found.value == pytest.approx(0.01 * 0.9 / (0.01 * 0.9 + 0.99 * 0.05))
+    expected = 0.01 * 0.9 / (0.01 * 0.9 + 0.99 * 0.05)
+    assert found.value == pytest.approx(expected)
     assert found.low is not None
     assert found.high is not None
-    assert 0 < found.low < found.value < found.high < 1
+    assert 0 < found.low < expected < found.high < 1
 
 
 def test_no_false_alarm_among_few_is_no_perfection_where_the_tag_is_rare() -> None:

@@ -108,6 +108,12 @@ def test_all_thumbnails_together_keep_to_the_budget(tmp_path: Path, count: int) 
     assert side == 256 if count == 2 else 80 <= side < 256
 
 
+def test_a_web_address_that_would_be_too_long_in_html_is_dropped() -> None:
+    longest = "https://board.example/?" + "&" * 95
+    assert Picture.of(make_row(1, page_url=longest)).page_url == longest
+    assert Picture.of(make_row(1, page_url=longest + "&")).page_url == ""
+
+
 def test_a_picture_that_is_shown_twice_is_read_once(tmp_path: Path) -> None:
     class Counted(LocalStorage):
         opened = 0

@@ -1,0 +1,95 @@
+"""How fast pictures are scored, beside `model.predict` on one at a time, and the bare forward pass.
+
+The pictures are JPEGs of 320 x 240 pixels, 12 kB each; the model is MobileNet at 224 x 224 with random
+weights. Decoding is not the limit, but where the model uses every processor it takes its share.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image
+
+from imagetag.dataset import load_pixels
+from imagetag.models import build_model, with_resizing
+from imagetag.scoring import Score, Scorer
+
+_SIZE, _BATCH, _BATCHES, _FILES, _ALONE, _RUNS = (224, 224), 32, 16, 64, 32, 7
+
+
+def _draw(folder: Path) -> list[Path]:
+    """Make pictures with edges and some noise, as drawings have them."""
+    random = np.random.default_rng(0)
+    paths = []
+    for number in range(_FILES):
+        coarse = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        large = Image.fromarray(coarse).resize((320, 240), Image.Resampling.NEAREST)
+        pixels = np.asarray(large).astype("int16")
+        pixels += random.integers(-6, 7, pixels.shape, dtype="int16")
+        data = io.BytesIO()
+        Image.fromarray(pixels.clip(0, 255).astype("uint8")).save(data, "JPEG", quality=75)
+        path = folder / f"{number}.jpg"
+        path.write_bytes(data.getvalue())
+        paths.append(path)
+    return paths
+
+
+def _scored(scorer: Scorer, paths: list[Path]) -> float:
+    """Return the pictures a second of whole batches, from files to scores."""
+    started = time.perf_counter()
+    items = (paths[number % _FILES] for number in range(_BATCH * _BATCHES))
+    scores = [found for _, found in scorer.score(items, lambda path: path)]
+    assert all(isinstance(found, Score) for found in scores)
+    return len(scores) / (time.perf_counter() - started)
+
+
+def _bare(scorer: Scorer, paths: list[Path]) -> float:
+    """Return the pictures a second of the same compiled model on one batch that is there."""
+    pixels = [load_pixels(path, _SIZE) for path in paths[:_BATCH]]
+    batch = scorer._batch(list(enumerate(pixels)))
+    started = time.perf_counter()
+    for _ in range(_BATCHES):
+        np.asarray(scorer._forward(batch)["logit"])
+    return _BATCH * _BATCHES / (time.perf_counter() - started)
+
+
+def _alone(model: keras.Model, paths: list[Path]) -> float:
+    """Return the pictures a second of `model.predict` on each."""
+    started = time.perf_counter()
+    for path in paths[:_ALONE]:
+        model.predict(load_pixels(path, _SIZE)[None], verbose=0)
+    return _ALONE / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Print the median rates of several runs, in turn, and the medians of their ratios."""
+    with tempfile.TemporaryDirectory(prefix="imagetag-bench-") as scratch:
+        paths = _draw(Path(scratch))
+        keras.utils.set_random_seed(0)
+        model = with_resizing(build_model("mobilenet", _SIZE, weights=None), _SIZE, "letterbox")
+        scorer = Scorer(model, _SIZE, "letterbox", _BATCH)
+        # Compiled outside the measurement.
+        _scored(scorer, paths)
+        _alone(model, paths)
+        runs = [
+            (_scored(scorer, paths), _bare(scorer, paths), _alone(model, paths))
+            for _ in range(_RUNS)
+        ]
+    ours, bare, alone = (statistics.median(column) for column in zip(*runs, strict=True))
+    slower = statistics.median(run[1] / run[0] for run in runs)
+    faster = statistics.median(run[0] / run[2] for run in runs)
+    print(f"{len(os.sched_getaffinity(0))} processors")
+    print(f"{'Scorer, from files to scores':40} {ours:7.1f} images/s")
+    print(f"{'the bare forward pass':40} {bare:7.1f} images/s; ours takes {slower:.3f} of its time")
+    print(f"{'model.predict on one at a time':40} {alone:7.1f} images/s; ours is {faster:.1f} x it")
+
+
+if __name__ == "__main__":
+    main()
