@@ -12,7 +12,7 @@ from imagetag import __version__
 JOBS = {
     "scrape": "images of each tag, and others without it, from a board into storage",
     "curate": "near-duplicates out of each tag's dataset, or into one group",
-    "explore": "the spread of image dimensions, and the input size to train at",
+    "explore": "what is in a dataset, what may mislead a model, and the size to train at",
     "pack": "each tag's train split as shards of resized images, to stream in training",
     "train": "a classifier for each tag, from its dataset in storage",
     "evaluate": "how good a tag's trained classifier is, and from where on to believe it",

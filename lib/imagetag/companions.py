@@ -66,7 +66,7 @@ class TagCounts:
         self.pictures[label] += 1
         counts = self._tags[label]
         counts.update({tag for tag in tags if len(tag) <= _LONGEST_TAG})
-        if False:
+        if len(counts) > self._most:
             self._tags[label] = _without_rare(counts, self._most // 2)
 
     def companions(self, tag: str) -> Companions:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 Metric = Literal["average-precision", "precision", "recall", "f1", "accuracy", "roc-auc", "brier"]
 
 RESAMPLES = 2000
-_CHUNK = 4_000_000  # weights that are held at once
+_CHUNK = 250_000  # weights that are held at once
 _TAIL = 0.025  # on each side of a 95 % interval
 _LEAST_GROUPS = 10  # fewer say too little of what others would
 

@@ -38,7 +38,13 @@ def exploration_figures(exploration: Exploration, survey: Survey) -> dict[str, F
             "diamonds are the other sizes of the table below.",
             plots.in_both_themes(
                 lambda theme: plots.dimensions(
-                    width, height, positive, typical, (size.width, size.height), others, theme
+                    width,
+                    height,
+                    positive,
+                    typical,
+                    (size.width, size.height),
+                    theme,
+                    others=others,
                 )
             ),
         ),

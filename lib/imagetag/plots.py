@@ -85,8 +85,9 @@ def dimensions(
     positive: BoolArray,
     typical: tuple[float, float],
     recommended: tuple[int, int],
-    others: Sequence[tuple[int, int]] = (),
     theme: Theme = LIGHT,
+    *,
+    others: Sequence[tuple[int, int]] = (),
 ) -> bytes:
     """Draw the joint distribution of widths and heights, and the way to the input size.
 
@@ -96,8 +97,8 @@ def dimensions(
         positive: which of them are of the positive label, (images,).
         typical: (width, height) that the recommendation starts from, in pixels.
         recommended: (width, height) of the recommended input, in pixels.
-        others: (width, height) of inputs that it may be compared with, in pixels.
         theme: the colours.
+        others: (width, height) of inputs that it may be compared with, in pixels.
 
     """
     with _figure(theme, height=4.8) as figure:

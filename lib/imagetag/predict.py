@@ -5,20 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
 
-import keras
-
-from imagetag.dataset import Resize, Size
 from imagetag.decision import Decision, sigmoid
 from imagetag.errors import one_line
 from imagetag.images import BadImage
 from imagetag.outputs import Prediction
 from imagetag.scoring import Scorer
 from imagetag.sources import Picture, Source
-
-Item = TypeVar("Item")
 
 RAW_THRESHOLD = 0.5  # where nothing was decided
 _DIGITS = 6
@@ -80,20 +73,3 @@ def predict(
         # Reading it may have told where it is.
         file = picture.file.encode(errors="replace").decode()
         yield picture, Prediction(file, picture.page_url, probability, decision, error)
-
-
-def score(
-    model: keras.Model,
-    items: Iterable[Item],
-    read: Callable[[Item], bytes | Path],
-    *,
-    size: Size,
-    resize: Resize,
-    batch_size: int,
-) -> Iterator[tuple[Item, float | BadImage]]:
-    """Yield each item with the model's probability; `Scorer` takes its place."""
-    for item, found in Scorer(model, size, resize, batch_size).score(items, read):
-        if isinstance(found, BadImage):
-            yield item, found
-        else:
-            yield item, 1 / (1 + math.exp(-max(found.logit, -700.0)))

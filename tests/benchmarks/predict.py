@@ -1,7 +1,8 @@
 """How fast pictures are scored, beside `model.predict` on one at a time, and the bare forward pass.
 
-The pictures are JPEGs of 320 x 240 pixels, 12 kB each; the model is MobileNet at 224 x 224 with random
-weights. Decoding is not the limit, but where the model uses every processor it takes its share.
+The pictures are JPEGs of 320 x 240 pixels, 12 kB each; the models take 224 x 224 and have random
+weights. Where a model uses every processor, decoding takes its share of them: a twentieth beside
+MobileNet, next to nothing beside VGG16.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,7 +23,9 @@ from imagetag.dataset import load_pixels
 from imagetag.models import build_model, with_resizing
 from imagetag.scoring import Score, Scorer
 
-_SIZE, _BATCH, _BATCHES, _FILES, _ALONE, _RUNS = (224, 224), 32, 16, 64, 32, 7
+_SIZE, _FILES, _RUNS = (224, 224), 64, 7
+# A model, how many pictures it takes at once, how many batches, and how many pictures alone.
+_MODELS = (("mobilenet", 32, 16, 32), ("vgg16", 8, 4, 8))
 
 
 def _draw(folder: Path) -> list[Path]:
@@ -41,54 +45,67 @@ def _draw(folder: Path) -> list[Path]:
     return paths
 
 
-def _scored(scorer: Scorer, paths: list[Path]) -> float:
-    """Return the pictures a second of whole batches, from files to scores."""
+def _scored(scorer: Scorer, paths: list[Path], count: int) -> float:
+    """Return the pictures a second from files to scores."""
     started = time.perf_counter()
-    items = (paths[number % _FILES] for number in range(_BATCH * _BATCHES))
+    items = (paths[number % _FILES] for number in range(count))
     scores = [found for _, found in scorer.score(items, lambda path: path)]
     assert all(isinstance(found, Score) for found in scores)
     return len(scores) / (time.perf_counter() - started)
 
 
-def _bare(scorer: Scorer, paths: list[Path]) -> float:
+def _bare(scorer: Scorer, batch: Any, count: int) -> float:
     """Return the pictures a second of the same compiled model on one batch that is there."""
-    pixels = [load_pixels(path, _SIZE) for path in paths[:_BATCH]]
-    batch = scorer._batch(list(enumerate(pixels)))
     started = time.perf_counter()
-    for _ in range(_BATCHES):
+    for _ in range(count // len(batch)):
         np.asarray(scorer._forward(batch)["logit"])
-    return _BATCH * _BATCHES / (time.perf_counter() - started)
+    return count / (time.perf_counter() - started)
 
 
 def _alone(model: keras.Model, paths: list[Path]) -> float:
     """Return the pictures a second of `model.predict` on each."""
     started = time.perf_counter()
-    for path in paths[:_ALONE]:
+    for path in paths:
         model.predict(load_pixels(path, _SIZE)[None], verbose=0)
-    return _ALONE / (time.perf_counter() - started)
+    return len(paths) / (time.perf_counter() - started)
 
 
-def main() -> None:
+def _measure(paths: list[Path], name: str, size: int, batches: int, few: int) -> None:
     """Print the median rates of several runs, in turn, and the medians of their ratios."""
-    with tempfile.TemporaryDirectory(prefix="imagetag-bench-") as scratch:
-        paths = _draw(Path(scratch))
-        keras.utils.set_random_seed(0)
-        model = with_resizing(build_model("mobilenet", _SIZE, weights=None), _SIZE, "letterbox")
-        scorer = Scorer(model, _SIZE, "letterbox", _BATCH)
-        # Compiled outside the measurement.
-        _scored(scorer, paths)
-        _alone(model, paths)
-        runs = [
-            (_scored(scorer, paths), _bare(scorer, paths), _alone(model, paths))
-            for _ in range(_RUNS)
-        ]
+    keras.utils.set_random_seed(0)
+    model = with_resizing(build_model(name, _SIZE, weights=None), _SIZE, "letterbox")
+    scorer = Scorer(model, _SIZE, "letterbox", size)
+    batch = scorer._batch([(path, load_pixels(path, _SIZE)) for path in paths[:size]])
+    # Compiled outside the measurement.
+    _bare(scorer, batch, size)
+    _alone(model, paths[:2])
+    runs = [
+        (
+            _scored(scorer, paths, size * batches),
+            _bare(scorer, batch, size * batches),
+            _alone(model, paths[:few]),
+        )
+        for _ in range(_RUNS)
+    ]
     ours, bare, alone = (statistics.median(column) for column in zip(*runs, strict=True))
     slower = statistics.median(run[1] / run[0] for run in runs)
     faster = statistics.median(run[0] / run[2] for run in runs)
-    print(f"{len(os.sched_getaffinity(0))} processors")
-    print(f"{'Scorer, from files to scores':40} {ours:7.1f} images/s")
-    print(f"{'the bare forward pass':40} {bare:7.1f} images/s; ours takes {slower:.3f} of its time")
-    print(f"{'model.predict on one at a time':40} {alone:7.1f} images/s; ours is {faster:.1f} x it")
+    print(f"{name}, batches of {size}, {len(os.sched_getaffinity(0))} processors")
+    print(f"  {'Scorer, from files to scores':36} {ours:7.1f} images/s")
+    print(
+        f"  {'the bare forward pass':36} {bare:7.1f} images/s; ours takes {slower:.3f} x its time"
+    )
+    print(
+        f"  {'model.predict on one at a time':36} {alone:7.1f} images/s; ours is {faster:.1f} x it"
+    )
+
+
+def main() -> None:
+    """Print the figures of each model."""
+    with tempfile.TemporaryDirectory(prefix="imagetag-bench-") as scratch:
+        paths = _draw(Path(scratch))
+        for model in _MODELS:
+            _measure(paths, *model)
 
 
 if __name__ == "__main__":

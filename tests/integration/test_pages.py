@@ -20,7 +20,15 @@ from imagetag.evaluation_page import Pictures, evaluation_page
 from imagetag.explore import explore_tag
 from imagetag.layout import Layout, report
 from imagetag.leaderboard import make_leaderboard
-from imagetag.manifest import Dataset, Row, summarize, write_part
+from imagetag.manifest import (
+    Curation,
+    Dataset,
+    Row,
+    Verdict,
+    summarize,
+    write_dataset,
+    write_part,
+)
 from imagetag.report import thumbnail
 from imagetag.storage import LocalStorage, Storage
 from tests.evaluations import evaluation_of, promise, scored
@@ -105,10 +113,11 @@ def test_plots_follow_the_color_scheme(
     assert set(sources) == {scheme == "dark"}
 
 
+@pytest.mark.parametrize("name", ["explore.html", "evaluate.html"])
 def test_explicit_pictures_are_blurred_until_asked_for(
-    browser: webdriver.Chrome, folder: Path
+    browser: webdriver.Chrome, folder: Path, name: str
 ) -> None:
-    open_page(browser, folder / "evaluate.html", "light", 1280)
+    open_page(browser, folder / name, "light", 1280)
     style = "return getComputedStyle(document.querySelector('.veiled img')).filter"
     assert "blur" in browser.execute_script(style)
     browser.execute_script("document.getElementById('unveil').click()")
@@ -116,6 +125,26 @@ def test_explicit_pictures_are_blurred_until_asked_for(
         "for (const a of document.getAnimations()) a.finish()"  # the blur fades away
     )
     assert browser.execute_script(style) == "none"
+
+
+def test_an_exploration_is_read_by_keyboard(browser: webdriver.Chrome, folder: Path) -> None:
+    open_page(browser, folder / "explore.html", "light", PHONE)
+    assert "File size gives it away" in browser.find_element("css selector", ".alert").text
+    tab_to(browser, ".scroll")
+    table = browser.switch_to.active_element
+    assert table.get_attribute("aria-label") == "Input sizes"
+    table.send_keys(Keys.ARROW_RIGHT)
+    moved = (
+        "const done = arguments[0], box = document.activeElement;"
+        "box.scrollLeft ? done(true) : box.addEventListener('scroll', () => done(true))"
+    )
+    assert browser.execute_async_script(moved)
+    tab_to(browser, "#unveil")
+    browser.switch_to.active_element.send_keys(Keys.SPACE)
+    assert browser.execute_script("return document.getElementById('unveil').checked")
+    tab_to(browser, ".shot a")
+    link = str(browser.switch_to.active_element.get_attribute("href"))
+    assert link.startswith("https://board.example/index.php?page=post")
 
 
 def test_the_slider_moves_the_counts(browser: webdriver.Chrome, folder: Path) -> None:
@@ -281,10 +310,8 @@ def write_pages(folder: Path, tag: str) -> None:
     rows = [make_row(number, rng) for number in range(ROWS)]
     storage = LocalStorage(folder / "storage")
     dataset = store(storage, tag, rows)
-    explore_tag(storage, tag, max_pixels=65536, percentile=50, samples=24)
+    write_exploration(folder, tag, rows)
     write_leaderboard(storage, tag)
-    page = storage.read(Layout(tag).explore("report.html"))
-    (folder / "explore.html").write_bytes(page)
 
     test = [scored(row, make_probability(row, rng), 0.8) for row in rows if row.split == "test"]
     evaluation = evaluation_of(
@@ -303,6 +330,38 @@ def write_pages(folder: Path, tag: str) -> None:
     overlays = {md5: thumbnail(Image.new("RGB", (64, 64), "orange")) for md5 in thumbnails}
     html = evaluation_page(evaluation, test, Pictures(thumbnails, overlays))
     (folder / "evaluate.html").write_text(html, encoding="utf-8")
+
+
+def write_exploration(folder: Path, tag: str, rows: list[Row]) -> None:
+    """Write explore.html of pictures with companions, families, twins and a shortcut."""
+    storage, layout = LocalStorage(folder / "explored"), Layout(tag)
+    told = [as_explored(number, row) for number, row in enumerate(rows)]
+    for row in told:
+        key = layout.image(row.split, row.label, row.md5, row.ext)
+        storage.write(key, thumbnail(draw(row)))
+    twins = told[1], told[2]
+    verdicts = [
+        Verdict(md5=one.md5, twin=other.md5, dropped=False, group=one.group, conflicting=True)
+        for one, other in (twins, twins[::-1])
+    ]
+    part = write_part(storage, layout, "curated", verdicts)
+    curation = Curation(parts=(part,), dropped=3, groups=1, conflicting=2)
+    dataset = store(storage, tag, told)
+    write_dataset(storage, dataset.model_copy(update={"curation": curation}))
+    explore_tag(storage, tag, max_pixels=65536, percentile=50, samples=24)
+    (folder / "explore.html").write_bytes(storage.read(layout.explore("report.html")))
+
+
+def as_explored(number: int, row: Row) -> Row:
+    tags = ["1girl", "solo", *["red_plugsuit", "W" * 200][: number % 3]]
+    positive = row.label == "positive"
+    return row.model_copy(
+        update={
+            "tags": tuple(tags if positive else ["1girl", "scenery"]),
+            "bytes": row.bytes * 20 if positive else row.bytes,
+            "group": f"{row.split} {number // 9}" if number < 60 else row.group,
+        }
+    )
 
 
 SETTINGS: dict[str, Any] = {

@@ -52,6 +52,7 @@ from imagetag.runs import Run, load_model, load_run
 from imagetag.split import in_validation, split_of
 from imagetag.step import Objective
 from imagetag.storage import LocalStorage, open_storage
+from imagetag.suspects import load_suspects
 from imagetag.train import Training
 
 TAG = "red/disc"
@@ -675,6 +676,75 @@ def test_a_training_from_a_pack(fresh: Path, cache: Path, run: Runner) -> None:
     broken = run("train", *on(fresh, cache), *QUICK, "--packed", "latest", "--seed", 3)
     assert broken.code == 3
     assert "is damaged" in broken.complaint
+
+
+# ---- without suspect labels
+
+
+def test_forgotten_tags_are_found_and_not_trained_on(
+    tmp_path: Path, cache: Path, run: Runner
+) -> None:
+    """Some of the discs say that they are none."""
+    positives = [item.row for item in PICTURES if item.row.label == "positive"]
+    parts = {
+        "train": [row for row in positives if row.md5 in md5s(validation=False)][:5],
+        "validation": [row for row in positives if row.md5 in md5s(validation=True)][:1],
+        "test": [row for row in positives if row.split == "test"][:1],
+    }
+    forgotten = {row.md5 for rows in parts.values() for row in rows}
+    assert len(forgotten) == 7
+
+    def with_label(item: Picture) -> Picture:
+        label: Label = "negative" if item.row.md5 in forgotten else item.row.label
+        return Picture(item.row.model_copy(update={"label": label}), item.data)
+
+    pictures = [with_label(item) for item in PICTURES]
+    store(tmp_path, pictures)
+    options = (*on(tmp_path, cache), *QUICK, "--image-size", "96x96", "--no-export")
+    excluding = (*options, "--exclude-suspects", "latest")
+
+    assert run("train", *options, "--run", "all").code == 0
+    early = run("train", *excluding)
+    assert early.code == 3
+    assert "run imagetag evaluate --tags red/disc first" in early.complaint
+    assert run("evaluate", *on(tmp_path, cache)).code == 0
+
+    suspects = load_suspects(LocalStorage(tmp_path), TAG, "all")
+    negatives = {item.md5: item for item in suspects.of_label("negative")}
+    assert len(negatives.keys() & forgotten) >= 3  # what one epoch from scratch makes of few
+    assert len(negatives.keys() - forgotten) <= 1
+    for item in suspects.found:
+        assert item.page_url == f"https://board.example/post/{item.post_id}"
+    left_out = {md5 for md5, item in negatives.items() if item.part == "train"}
+    assert left_out & forgotten
+
+    ended = run("train", *excluding)
+    assert ended.code == 0
+    [line] = [line for line in ended.lines if line["event"] == "suspects excluded"]
+    assert line["images"] == len(left_out)
+    all_of_them, excluded = metrics(tmp_path, "all"), metrics(tmp_path)
+    assert excluded.run != "all"
+    assert excluded.images["validation"] == all_of_them.images["validation"]
+    negative = all_of_them.images["train"]["negative"] - len(left_out)
+    assert excluded.images["train"] == all_of_them.images["train"] | {"negative": negative}
+    assert excluded.settings["exclude_suspects"] == line["by"]
+
+    # That it is complete, or evaluated, does not make another training of the same command.
+    assert run("evaluate", *on(tmp_path, cache)).code == 0
+    assert load_suspects(LocalStorage(tmp_path), TAG, excluded.run).found
+    for choice in ("latest", "all", line["by"]):
+        again = run("train", *options, "--exclude-suspects", choice)
+        assert (again.code, again.events[-1]) == (0, "already trained")
+        assert again.lines[-1]["run"] == excluded.run
+
+    pack = (*on(tmp_path), "--image-size", "72x72", "--shard-bytes", 20_000)
+    assert run("pack", *pack, "--exclude-suspects", "latest").code == 0
+    packed = (*on(tmp_path, cache), *QUICK, "--packed", "latest", "--no-export")
+    refused = run("train", *packed)
+    assert refused.code == 2
+    assert f"is of --exclude-suspects {line['by']} and not no" in refused.complaint
+    assert run("train", *packed, "--exclude-suspects", "latest").code == 0
+    assert metrics(tmp_path).images == excluded.images
 
 
 # ---- the SavedModel

@@ -369,9 +369,10 @@ def test_a_long_request_is_cut_short(storage: Recorded) -> None:
     rows = [make_row(number) for number in range(1, 20)]
     request = {"tags": ["x" * 50] * 1000, "limit": 5, "note": "y" * 10_000}
     many = {f"reason {number}": 1 for number in range(1000)}
-    store(storage, rows, request=request, failures=many, skipped=many)
+    store(storage, rows, request=request, failures=many, skipped=many, board="b" * 999)
     found = explore(storage).dataset
     assert found.request["limit"] == 5
+    assert found.board == "b" * 200
     assert len(found.request["tags"]) == len(found.request["note"]) == 203
     assert len(found.failures) == len(found.skipped) == 30
     storage.written.clear()

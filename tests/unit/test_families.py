@@ -94,7 +94,7 @@ def test_twins_are_counted_without_what_was_dropped_and_mere_relatives() -> None
             verdict(a, b),
             verdict(b, a),
             verdict(c, None),  # its group has been joined to another's
-            verdict(gone, e, dropped=True, group=None),
+            verdict(gone, e, dropped=True),
         ],
     )
     assert (found.twins, found.twin_groups) == (2, 1)

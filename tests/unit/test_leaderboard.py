@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
-from urllib.parse import unquote, urljoin
+from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import urlopen
 
 import boto3
@@ -679,7 +679,7 @@ def test_what_evaluate_stores_is_understood(job: Reported) -> None:
 def hrefs(page: Path) -> list[Path]:
     """Return the files that the links of a page on disk lead to."""
     links = Page(page.read_text(encoding="utf-8")).links
-    return [Path(unquote(urljoin(page.as_uri(), link)).removeprefix("file://")) for link in links]
+    return [Path(unquote(urlsplit(urljoin(page.as_uri(), link)).path)) for link in links]
 
 
 def test_hostile_tags_are_text_and_their_links_resolve_on_disk(
@@ -714,7 +714,7 @@ def test_hostile_models_are_text(two: Reported) -> None:
     [
         ("data", "elsewhere"),
         ("data", "data/inside"),
-        ("a:b c%20#/data", "a:b c%20#/x/y"),
+        ("a:b c%20#/data", "elsewhere"),
         ("d#", "."),
     ],
 )

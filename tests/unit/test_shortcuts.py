@@ -163,9 +163,27 @@ def test_of_few_nothing_is_told(changes: dict[str, Any]) -> None:
 
 
 def test_what_is_the_same_of_all_is_guessing() -> None:
-    found = check_shortcuts(make_facts(ext=np.full(200, "jpg"), post_id=np.zeros(200)))
+    found = check_shortcuts(
+        make_facts(
+            ext=np.full(200, "jpg"), post_id=np.zeros(200), positive=np.arange(200) % 3 == 0
+        )
+    )
     same = [check for check in found.checks if check.name in ("format", "post id")]
     assert [(check.auc, check.low, check.high) for check in same] == [(0.5, 0.5, 0.5)] * 2
+
+
+def test_that_folds_differ_in_their_share_of_positives_is_nothing_learned() -> None:
+    # One group of mostly positives is a fold of its own: the others then expect negatives.
+    position = np.arange(200)
+    group = np.where(position < 60, 0, position).astype(np.uint64)
+    positive = np.where(position < 60, position % 10 != 0, position % 5 == 0)
+    ext = np.where(position == 150, "png", "jpg")
+    [found] = [
+        check
+        for check in check_shortcuts(make_facts(group=group, positive=positive, ext=ext)).checks
+        if check.name == "format"
+    ]
+    assert found.auc == pytest.approx(0.5, abs=0.02)
 
 
 def test_a_group_with_nearly_everything_is_no_error() -> None:

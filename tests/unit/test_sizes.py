@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -108,7 +110,7 @@ def test_bars_and_cuts_are_those_of_the_framing_that_trains(
 
 
 def candidates(
-    shapes: list[tuple[float, float]], *others: tuple[int, int]
+    shapes: Sequence[tuple[float, float]], *others: tuple[int, int]
 ) -> dict[tuple[int, int], Candidate]:
     """Return what (height, width) inputs do to pictures of (width, height); 64 x 64 is chosen."""
     widths, heights = (np.array(sides) for sides in zip(*shapes, strict=True))

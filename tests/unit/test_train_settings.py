@@ -70,3 +70,10 @@ def test_the_index_of_the_pod_is_that_of_the_worker(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
     options: list[Any] = ["--workers", "2", "--worker-addresses", "a:1,b:2"]
     assert settings(*options).worker_index == 1
+
+
+def test_suspects_are_trained_on_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings().exclude_suspects == "no"
+    monkeypatch.setenv("IMAGETAG_EXCLUDE_SUSPECTS", "latest")
+    assert settings().exclude_suspects == "latest"
+    assert settings("--exclude-suspects", "some-run").exclude_suspects == "some-run"
