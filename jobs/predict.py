@@ -185,11 +185,19 @@ class _Predicting:
         from imagetag.scoring import Scorer
 
         settings, run = self._settings, self._run
+        threshold, promise = settings.threshold, self._decision and self._decision.promise
         if self._decision is None:
             get_logger().warning(
                 "not evaluated: probabilities are the model's own; run imagetag evaluate",
                 run=run.run,
-                threshold=settings.threshold or RAW_THRESHOLD,
+                threshold=threshold or RAW_THRESHOLD,
+            )
+        elif promise and not promise.met and threshold is None:
+            get_logger().warning(
+                "evaluate could promise no precision at this threshold",
+                run=run.run,
+                min_precision=promise.min_precision,
+                bound=round(promise.bound, 4),
             )
         resize = run.resize  # which may be none that this version knows
         with _scratch() as scratch:
@@ -197,7 +205,7 @@ class _Predicting:
         # Files that are here are decoded as the processors can; on others, one waits.
         threads = None if self._source.local else settings.concurrency
         scorer = Scorer(model, run.image_size, resize, settings.batch_size, threads=threads)
-        judge = judge_of(self._decision, settings.threshold)
+        judge = judge_of(self._decision, threshold)
         with Progress("predict") as progress:
             for picture, row in predict(scorer, judge, self._source, pictures):
                 if row.decision and self._copies is not None:

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from imagetag.calibration import Calibration
+from imagetag.contract import Promise
 from imagetag.dataset import Resize, Size, load_pixels
 from imagetag.decision import Decision, logit_of, sigmoid
 from imagetag.layout import Layout
@@ -103,6 +104,7 @@ def decide(
     tag: str = TAG,
     temperature: float = TEMPERATURE,
     threshold: float = THRESHOLD,
+    promise: Promise | None = None,
 ) -> Decision:
     """Store a decision as evaluate does."""
     calibration = Calibration(method="temperature", temperature=temperature)
@@ -113,7 +115,7 @@ def decide(
         trained="2026-01-01T00:00:00+00:00",
         fingerprint="f",
         calibration=calibration,
-        promise=None,
+        promise=promise,
         logit_threshold=logit,
         threshold=threshold,
         raw_threshold=sigmoid(logit),

@@ -76,8 +76,6 @@ class Copies:
                 self._carry(picture)
         except (BadImage, ObjectNotFound) as error:
             get_logger().warning("not copied", file=picture.file, detail=str(error))
-        finally:
-            self._source.forget(picture)
 
     def _copied_inside(self, picture: Picture) -> bool:
         """Let the server copy a picture, if both places are its and nothing is there yet."""

@@ -45,7 +45,7 @@ from imagetag.runs import Run, load_model, load_run
 from imagetag.scoring import Score, Scorer
 from imagetag.split import in_validation
 from imagetag.storage import ObjectNotFound, Storage
-from imagetag.suspects import Example, Part, Suspects, find_suspects, store_suspects
+from imagetag.suspects import Example, Part, Suspects, find_suspects, load_suspects, store_suspects
 
 _SEED = 0  # of folds and projections
 _WIDEST = 1024  # features a picture that are kept
@@ -205,6 +205,8 @@ def _stored(storage: Storage, run: Run, dataset: Dataset, request: Request) -> E
         key = Layout(run.tag).run(run.run, "evaluation.json")
         done = Evaluation.model_validate_json(storage.read(key))
         decision = load_decision(storage, run.tag, run.run, run.created)
+        if request.suspects:
+            load_suspects(storage, run.tag, run.run)
     except (ObjectNotFound, ValidationError, InputError):
         return None
     wanted = (request, dataset.fingerprint, run.created)

@@ -22,7 +22,7 @@ from imagetag.layout import LABELS, SPLITS, Label, Layout, Split
 from imagetag.manifest import Dataset
 from imagetag.pictures import Picture, bounded
 from imagetag.shortcuts import Shortcuts, check_shortcuts
-from imagetag.sizes import STEP, Candidate, InputSize, compare_sizes, recommend_size
+from imagetag.sizes import Candidate, InputSize, compare_sizes, recommend_size
 from imagetag.storage import ObjectNotFound, Storage
 from imagetag.survey import Survey
 
@@ -175,22 +175,19 @@ def explored(dataset: Dataset, options: Options, survey: Survey, families: Famil
         InputError: if the train split is empty.
 
     """
-
-    def recommend(pixels: int) -> InputSize:
-        return recommend_size(
-            survey.width, survey.height, max_pixels=pixels, percentile=options.percentile
-        )
-
-    size = recommend(options.max_pixels)
-    pixels = size.height * size.width
-    others = [recommend(max(STEP**2, pixels // 2)), recommend(2 * pixels)]
+    size = recommend_size(
+        survey.width,
+        survey.height,
+        max_pixels=options.max_pixels,
+        percentile=options.percentile,
+    )
     return Exploration(
         tag=dataset.tag,
         fingerprint=dataset.fingerprint,
         options=options,
         images=survey.images,
         input_size=size,
-        sizes=compare_sizes(survey.width, survey.height, size, others),
+        sizes=compare_sizes(survey.width, survey.height, size),
         width=_spread(survey.width),
         height=_spread(survey.height),
         aspect_ratio=_spread(survey.width / survey.height),

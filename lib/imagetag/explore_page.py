@@ -34,8 +34,8 @@ def exploration_figures(exploration: Exploration, survey: Survey) -> dict[str, F
             f"Scatter plot of height over width. The median is {exploration.width.median:,.0f} "
             f"wide and {exploration.height.median:,.0f} high; the recommended input is "
             f"{size.width} wide and {size.height} high.",
-            "Both axes are logarithmic: the arrow keeps the shape while it scales down. Hollow "
-            "diamonds are the other sizes of the table below.",
+            "Both axes are logarithmic: the arrow keeps the shape while it scales down. Hollow: "
+            "other sizes, as in the table below.",
             plots.in_both_themes(
                 lambda theme: plots.dimensions(
                     width,

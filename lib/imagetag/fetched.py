@@ -224,7 +224,8 @@ class FoundPosts(Fetched):
             file=post.file_url or "",
             name=f"{post.board} {post.id}",
             version=post.md5 or "",
-            page_url=post.page_url,
+            # What a file lists has no page.
+            page_url="" if post.page_url == post.file_url else post.page_url,
             cursor={"below": post.id, "taken": taken} if self._has_cursors else None,
             origin=post,
         )

@@ -87,7 +87,8 @@ class Scorer:
             return part(tf.cast(pixels, tf.float32), training=False)
 
         pictures = tf.TensorSpec((batch_size, *size, 3), tf.uint8)
-        self._forward = tf.function(forward, input_signature=[pictures])
+        # Compiled here and for this shape alone.
+        self._forward = tf.function(forward).get_concrete_function(pictures)
 
     def score(
         self, items: Iterable[Item], read: Callable[[Item], bytes | Path]
@@ -112,7 +113,7 @@ class Scorer:
             except FileNotFoundError:
                 return BadImage("missing", "its file is gone")
 
-        ahead = self._threads + 2 * self._batch_size
+        ahead = self._batch_size
         decoded = map_ahead(decode, items, threads=self._threads, ahead=ahead)
         with contextlib.closing(decoded):
             waiting: tuple[Sequence[_Decoded[Item]], Any] | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from itertools import product
 from typing import Literal
 
@@ -18,10 +17,11 @@ STEP = 32
 
 # Inputs that backbones are trained at, and what lies between them.
 _SQUARES = (96, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
-_USUAL = 224  # what most published weights have seen
-_TOO_MANY_ENLARGED = 0.5  # of the pictures, at which a square is no candidate any more
+_USUAL = 224, 224  # what most published weights have seen
+_TOO_MANY_ENLARGED = 0.5  # of the pictures, for a size to be a candidate
 
 FloatArray = NDArray[np.float64]
+Kind = Literal["recommended", "alike", "square"]
 
 
 class _Record(BaseModel):
@@ -42,7 +42,7 @@ class Candidate(_Record):
     Attributes:
         height: of the input in pixels.
         width: of the input in pixels.
-        kind: `recommended`; `alike`, of half or twice as many pixels by the same rule; or `square`.
+        kind: `recommended`; `alike`, of its shape and half or twice as many pixels; or `square`.
         enlarged: share of the pictures that are smaller than the input on both sides, so that a
             letterbox enlarges them.
         shrink: by how much a letterbox divides the sides of the median picture; less than 1 where
@@ -56,7 +56,7 @@ class Candidate(_Record):
 
     height: int
     width: int
-    kind: Literal["recommended", "alike", "square"]
+    kind: Kind
     enlarged: float
     shrink: float
     bars: float
@@ -106,50 +106,47 @@ def recommend_size(
 
 
 def compare_sizes(
-    widths: FloatArray, heights: FloatArray, recommended: InputSize, others: Iterable[InputSize]
+    widths: FloatArray, heights: FloatArray, recommended: InputSize
 ) -> tuple[Candidate, ...]:
     """Return what the recommended input size and its alternatives do, by their number of pixels.
 
-    Squares are among them up to the first that would enlarge more than half of the pictures, and
-    224 always, as that is what most published weights have seen.
+    These are squares, and sizes of its own shape. Those that would enlarge more than half of the
+    pictures are left out, but for 224 x 224, which is what most published weights have seen.
 
     Args:
         widths: pixels, (images,).
         heights: pixels, (images,).
         recommended: what the others are compared with.
-        others: what the same rule recommends for other numbers of pixels.
 
     """
-    kinds: dict[tuple[int, int], Literal["recommended", "alike", "square"]] = {
-        (recommended.height, recommended.width): "recommended"
-    }
-    for size in others:
-        kinds.setdefault((size.height, size.width), "alike")
+    height, width = recommended.height, recommended.width
+    kinds: dict[tuple[int, int], Kind] = {(height, width): "recommended"}
+    for scale in (math.sqrt(0.5), math.sqrt(2)):
+        kinds.setdefault((_multiple(scale * height), _multiple(scale * width)), "alike")
     for side in _SQUARES:
-        enlarged = np.mean((widths < side) & (heights < side))
-        if side == _USUAL or enlarged <= _TOO_MANY_ENLARGED:
-            kinds.setdefault((side, side), "square")
-    pixels = recommended.height * recommended.width
+        kinds.setdefault((side, side), "square")
     candidates = []
-    for (height, width), kind in sorted(kinds.items(), key=lambda item: math.prod(item[0])):
-        bars, cut = (
-            letterbox_bars(widths, heights, (height, width)),
-            crop_cut(widths, heights, (height, width)),
-        )
+    for size, kind in kinds.items():
+        height, width = size
+        enlarged = float(np.mean((widths < width) & (heights < height)))
+        if enlarged > _TOO_MANY_ENLARGED and kind != "recommended" and size != _USUAL:
+            continue
+        bars = letterbox_bars(widths, heights, size)
+        cut = crop_cut(widths, heights, size)
         candidates.append(
             Candidate(
                 height=height,
                 width=width,
                 kind=kind,
-                enlarged=float(np.mean((widths < width) & (heights < height))),
+                enlarged=enlarged,
                 shrink=float(np.median(np.maximum(widths / width, heights / height))),
                 bars=float(np.median(bars)),
                 cut=float(np.median(cut)),
                 cut_p95=float(np.percentile(cut, 95)),
-                cost=height * width / pixels,
+                cost=height * width / (recommended.height * recommended.width),
             )
         )
-    return tuple(candidates)
+    return tuple(sorted(candidates, key=lambda item: item.cost))
 
 
 def letterbox_bars(widths: FloatArray, heights: FloatArray, size: tuple[int, int]) -> FloatArray:
@@ -173,6 +170,10 @@ def crop_cut(widths: FloatArray, heights: FloatArray, size: tuple[int, int]) -> 
     tall, wide = columns * heights, rows * widths
     cut: FloatArray = 1 - np.minimum(wide / tall, tall / wide)
     return cut
+
+
+def _multiple(side: float) -> int:
+    return STEP * max(1, round(side / STEP))
 
 
 def _nearest_multiples(

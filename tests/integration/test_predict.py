@@ -26,6 +26,7 @@ import pytest
 from PIL import Image
 
 from imagetag import parts
+from imagetag.contract import Promise
 from imagetag.copies import Copies
 from imagetag.decision import sigmoid
 from imagetag.demo.pages import Answer
@@ -170,6 +171,30 @@ def test_a_run_that_was_not_evaluated_is_warned_of(
     for number, row in enumerate(ended.rows):
         assert float(row["probability"]) == pytest.approx(alone(model, noise(number)), abs=2e-5)
         assert row["decision"] == str(float(row["probability"]) >= 0.5).lower()
+
+
+@pytest.mark.parametrize("met", [False, True])
+def test_a_threshold_that_promises_nothing_is_warned_of(
+    met: bool, fresh: Path, folder: Path
+) -> None:
+    promise = Promise(
+        min_precision=0.95,
+        confidence=0.95,
+        level=0.99,
+        threshold=THRESHOLD,
+        met=met,
+        bound=0.71,
+        called=10,
+        right=8,
+        positives=20,
+        negatives=20,
+    )
+    decide(str(fresh), promise=promise)
+    warnings = [line for line in run(fresh, "--input", folder).lines if line["level"] == "warning"]
+    assert [(line["min_precision"], line["bound"]) for line in warnings] == [(0.95, 0.71)] * (
+        not met
+    )
+    assert len(run(fresh, "--input", folder, "--threshold", 0.5).lines) == 1
 
 
 def test_a_threshold_that_is_given_wins(stored: Path, folder: Path) -> None:

@@ -358,8 +358,9 @@ def test_a_search_goes_on_where_it_was() -> None:
 
 
 def test_a_list_in_the_place_of_a_board_is_compared_instead() -> None:
-    [picture, *_] = FoundPosts(Shelf(POSTS, engine="links"), FOX).pictures()
-    assert picture.cursor is None
+    post = make_post(3, page_url="https://a.example/3.png", file_url="https://a.example/3.png")
+    [picture] = FoundPosts(Shelf([post], engine="links"), FOX).pictures()
+    assert (picture.cursor, picture.page_url) == (None, "")
 
 
 def test_a_file_may_be_known_after_its_page_was_read() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -99,10 +100,30 @@ def test_what_cannot_be_read_is_an_error_in_its_place(
             assert found.reason == reason
 
 
-def test_the_model_is_compiled_once(scorer: Scorer) -> None:
+def test_the_model_is_called_with_one_shape_only(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, shapes = scorer._forward, []
+
+    def noted(batch: Any) -> Any:
+        shapes.append((batch.dtype.name, *batch.shape))
+        return forward(batch)
+
+    monkeypatch.setattr(scorer, "_forward", noted)
     list(scorer.score(range(10), noise))
     list(scorer.score(range(3), noise))
-    assert scorer._forward.experimental_get_tracing_count() == 1
+    assert shapes == [("uint8", 4, *SIZE, 3)] * 4
+
+
+def test_many_models_one_after_the_other_are_nothing_to_warn_of(
+    model: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    logger = logging.getLogger("tensorflow")
+    monkeypatch.setattr(logger, "handle", lambda record: said.append(record.getMessage()))
+    for _ in range(8):
+        list(Scorer(model, SIZE, "letterbox", 2).score(range(2), noise))
+    assert said == []
 
 
 def test_a_picture_has_the_same_score_to_the_last_bit_in_whatever_company(scorer: Scorer) -> None:

@@ -164,9 +164,7 @@ def test_of_few_nothing_is_told(changes: dict[str, Any]) -> None:
 
 def test_what_is_the_same_of_all_is_guessing() -> None:
     found = check_shortcuts(
-        make_facts(
-            ext=np.full(200, "jpg"), post_id=np.zeros(200), positive=np.arange(200) % 3 == 0
-        )
+        make_facts(ext=np.full(200, "jpg"), post_id=np.zeros(200), positive=np.arange(200) % 3 == 0)
     )
     same = [check for check in found.checks if check.name in ("format", "post id")]
     assert [(check.auc, check.low, check.high) for check in same] == [(0.5, 0.5, 0.5)] * 2

@@ -110,16 +110,11 @@ def test_bars_and_cuts_are_those_of_the_framing_that_trains(
 
 
 def candidates(
-    shapes: Sequence[tuple[float, float]], *others: tuple[int, int]
+    shapes: Sequence[tuple[float, float]], height: int = 64, width: int = 64
 ) -> dict[tuple[int, int], Candidate]:
-    """Return what (height, width) inputs do to pictures of (width, height); 64 x 64 is chosen."""
+    """Return what (height, width) inputs do to pictures of (width, height)."""
     widths, heights = (np.array(sides) for sides in zip(*shapes, strict=True))
-    found = compare_sizes(
-        widths,
-        heights,
-        InputSize(height=64, width=64, reason=""),
-        [InputSize(height=height, width=width, reason="") for height, width in others],
-    )
+    found = compare_sizes(widths, heights, InputSize(height=height, width=width, reason=""))
     assert [item.height * item.width for item in found] == sorted(
         item.height * item.width for item in found
     )
@@ -135,24 +130,30 @@ def test_what_a_size_does_by_hand() -> None:
     assert found.cut_p95 == pytest.approx(0.45)  # nine tenths of the way from 0 to a half
     assert found.cost == 4
 
-    wide = candidates([(200, 100)], (32, 96))[32, 96]
-    assert wide.kind == "alike"
-    assert wide.shrink == pytest.approx(100 / 32)
-    assert wide.bars == pytest.approx(1 - 64 / 96)
-    assert wide.cut == pytest.approx(1 - 2 / 3)
-    assert wide.cost == 0.75
+
+def test_sizes_of_the_same_shape_are_among_them() -> None:
+    found = candidates([(400, 200)], 64, 128)
+    alike = {size: item for size, item in found.items() if item.kind == "alike"}
+    assert list(alike) == [(32, 96), (96, 192)]  # 45 x 91 and 91 x 181, in multiples of 32
+    small = alike[32, 96]
+    assert small.shrink == pytest.approx(200 / 32)
+    assert small.bars == pytest.approx(1 - 64 / 96)
+    assert small.cut == pytest.approx(1 - 2 / 3)
+    assert small.cost == 0.375
 
 
-def test_squares_end_where_most_pictures_would_be_enlarged_but_the_usual_one_stays() -> None:
-    small = candidates([(150, 150)] * 3 + [(900, 900)] * 2)
-    assert list(small) == [(64, 64), (96, 96), (128, 128), (224, 224)]
+def test_what_most_pictures_would_be_enlarged_for_is_left_out_but_for_the_usual_one() -> None:
+    small = candidates([(150, 150)] * 3 + [(900, 900)] * 2, 128, 128)
+    assert list(small) == [(96, 96), (128, 128), (224, 224)]  # not 192, of the same shape
     assert small[224, 224].enlarged == pytest.approx(0.6)
-    assert small[64, 64].kind == "recommended"
+    assert small[128, 128].kind == "recommended"
     large = candidates([(150, 150)] * 2 + [(900, 900)] * 2)
     assert (512, 512) in large
+    tiny = candidates([(20, 20)], 32, 32)
+    assert {size: item.enlarged for size, item in tiny.items()} == {(32, 32): 1, (224, 224): 1}
 
 
 def test_a_size_is_listed_once() -> None:
-    found = candidates([(900, 900)], (64, 64), (224, 224), (224, 224))
-    assert found[64, 64].kind == "recommended"
-    assert found[224, 224].kind == "alike"
+    found = candidates([(900, 900)], 224, 224)
+    assert found[224, 224].kind == "recommended"
+    assert found[160, 160].kind == found[320, 320].kind == "alike"

@@ -102,7 +102,8 @@ def planted(
 
 
 def summed(results: Sequence[tuple[int, int, int]]) -> NDArray[np.int64]:
-    return np.array(results).sum(axis=0)
+    total: NDArray[np.int64] = np.array(results).sum(axis=0)
+    return total
 
 
 # ---- what is found
