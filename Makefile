@@ -34,7 +34,7 @@ types: $(READY)  ## mypy, strict on the library and the jobs
 	$(BIN)/mypy
 
 unit: $(READY)  ## unit tests, in seconds
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest tests/unit --numprocesses auto --maxprocesses 4
 
 integration: $(READY)  ## tests with real servers, browsers and processes on loopback
 	$(BIN)/pytest tests/integration tests/e2e

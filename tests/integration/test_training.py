@@ -1237,7 +1237,7 @@ def test_predictions_are_stored_where_asked(
         ({"--input": "EMPTY"}, 3, "no image there"),
         ({"--tag": "unknown"}, 3, "no trained model of the tag 'unknown'"),
         ({"--run": "unknown"}, 3, "no complete run 'unknown'"),
-        ({"--output": "some.parquet"}, 2, "must end in .csv or .jsonl"),
+        ({"--output": "some.txt"}, 2, "must end in .csv, .jsonl or .parquet"),
         ({"--input": "http://example.org/"}, 2, "http://example.org/"),
     ],
 )
