@@ -113,7 +113,7 @@ class Scorer:
             except FileNotFoundError:
                 return BadImage("missing", "its file is gone")
 
-        ahead = self._batch_size
+        ahead = self._threads + 2 * self._batch_size
         decoded = map_ahead(decode, items, threads=self._threads, ahead=ahead)
         with contextlib.closing(decoded):
             waiting: tuple[Sequence[_Decoded[Item]], Any] | None = None

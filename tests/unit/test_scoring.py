@@ -36,6 +36,18 @@ def probabilities(found: Iterator[tuple[int, Score | BadImage]]) -> list[float]:
     return [sigmoid(score.logit) for _, score in found if isinstance(score, Score)]
 
 
+def test_many_models_one_after_the_other_are_nothing_to_warn_of(
+    model: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First in this file: TensorFlow warns twice and then no more."""
+    said: list[str] = []
+    logger = logging.getLogger("tensorflow")
+    monkeypatch.setattr(logger, "handle", lambda record: said.append(record.getMessage()))
+    for _ in range(8):
+        list(Scorer(model, SIZE, "letterbox", 2).score(range(2), noise))
+    assert said == []
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_scores_are_those_of_the_model_on_each_picture_alone(
     batch_size: int, model: keras.Model
@@ -113,17 +125,6 @@ def test_the_model_is_called_with_one_shape_only(
     list(scorer.score(range(10), noise))
     list(scorer.score(range(3), noise))
     assert shapes == [("uint8", 4, *SIZE, 3)] * 4
-
-
-def test_many_models_one_after_the_other_are_nothing_to_warn_of(
-    model: keras.Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-    logger = logging.getLogger("tensorflow")
-    monkeypatch.setattr(logger, "handle", lambda record: said.append(record.getMessage()))
-    for _ in range(8):
-        list(Scorer(model, SIZE, "letterbox", 2).score(range(2), noise))
-    assert said == []
 
 
 def test_a_picture_has_the_same_score_to_the_last_bit_in_whatever_company(scorer: Scorer) -> None:
