@@ -734,10 +734,10 @@ def test_a_list_that_was_killed_anywhere_ends_the_same_to_the_last_byte(
     options = politely("--input", listing, "--concurrency", 2, "--batch-size", 4)
     make_slow(board)
     output, whole = tmp_path / "out.csv", tmp_path / "whole.csv"
-    for count in (1, 4):
+    for count, number, code in ((1, signal.SIGKILL, -9), (4, signal.SIGTERM, 143)):
         job = start(stored, *options, "--output", output, before=SOON)
         wait_for_parts(output, count)
-        assert kill(job, signal.SIGKILL) == -signal.SIGKILL
+        assert kill(job, number) == code
     board.mood = lambda _md5, _times: None
     asked = len(board.asked)
     ended = run(stored, *options, "--output", output)
@@ -822,6 +822,30 @@ def test_parts_of_another_model_or_decision_are_not_used(
     stop_after(8, fresh, *options)
     store_run(str(fresh), make_model(seed=9), created="2026-02-02T00:00:00+00:00")
     assert reused() == 0
+    # Nor where nothing was decided.
+    stop_after(8, fresh, *options)
+    store_run(str(fresh), make_model(seed=9), created="2026-03-03T00:00:00+00:00")
+    assert reused() == 0
+
+
+def test_no_row_is_kept_before_its_copy(
+    stored: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, target = tmp_path / "out.csv", tmp_path / "positives"
+    real = Copies._copy
+
+    def slow(self: Copies, picture: Any) -> None:
+        time.sleep(0.3)
+        real(self, picture)
+
+    monkeypatch.setattr(Copies, "_copy", slow)
+    options = ["--input", folder, "--batch-size", 8, "--output", output, "--copy-to", target]
+    stop_after(8, stored, *options)
+    [part] = (tmp_path / "out.csv.parts").iterdir()
+    rows = [json.loads(line) for line in part.read_text().splitlines()[1:]]
+    positives = {row["file"] for row in rows if row["decision"]}
+    assert positives
+    assert positives <= contents(LocalStorage(target)).keys()
 
 
 # ---- in a bucket
