@@ -10,6 +10,7 @@ makes equal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -51,9 +52,13 @@ class Calibration(_Record):
         """Return the probabilities of some logits, of the same shape."""
         values = np.asarray(logits, np.float64)
         if self.method == "isotonic":
-            known, chances = np.array(self.points).T
-            return np.asarray(np.interp(values, known, chances), np.float64)
+            return np.asarray(np.interp(values, *self._steps), np.float64)
         return np.asarray(special.expit(values / self.temperature), np.float64)
+
+    @cached_property
+    def _steps(self) -> Floats:
+        """The points as an array, (2, points)."""
+        return np.array(self.points, np.float64).T
 
 
 class Bin(_Record):
