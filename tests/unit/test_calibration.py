@@ -173,9 +173,7 @@ def test_a_given_threshold_is_the_same_as_a_logit(method: str, threshold: float)
     labels, logits, groups = draw(300, overconfident)
     found = calibrate(labels, logits, groups, method=method)  # type: ignore[arg-type]
     cut = logit_of(found, threshold)
-    assert [logit >= cut for logit in logits] == (
-        found.probabilities(logits) >= threshold
-    ).tolist()
+    assert [logit >= cut for logit in logits] == (found.probabilities(logits) >= threshold).tolist()
 
 
 def test_a_threshold_that_no_probability_reaches_calls_nothing() -> None:

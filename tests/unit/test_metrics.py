@@ -164,7 +164,8 @@ def test_pictures_of_a_group_are_no_independent_proof() -> None:
     alone = binary_metrics(answers(labels.tolist(), logits.tolist()), 0.5).roc_auc
     times = np.repeat(np.arange(100), 5)
     groups = times.astype(str).tolist()
-    together = binary_metrics(answers(labels[times].tolist(), logits[times].tolist(), 0, groups), 0.5)
+    repeated = answers(labels[times].tolist(), logits[times].tolist(), 0, groups)
+    together = binary_metrics(repeated, 0.5)
     widths = [
         estimate.high - estimate.low  # type: ignore[operator]
         for estimate in (alone, together.roc_auc)
