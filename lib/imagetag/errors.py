@@ -6,6 +6,8 @@ value, and what to do. Its exit code is what the Kubernetes manifests decide on.
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 EXIT_DONE = 0
 EXIT_USAGE = 2
 EXIT_INPUT = 3
@@ -53,3 +55,12 @@ def one_line(error: BaseException | str, limit: int | None = 300) -> str:
     """Return an error's text on one line of `limit` characters; its class where it has no text."""
     text = " ".join(str(error).split())[:limit]
     return text or ("" if isinstance(error, str) else type(error).__name__)
+
+
+def complaint(error: ValueError) -> str:
+    """Return what a file that is no such record has wrong first, on one line."""
+    if not isinstance(error, ValidationError):
+        return one_line(error)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"])) or "the JSON"
+    return one_line(f"{where[:100]}: {first['msg']}")

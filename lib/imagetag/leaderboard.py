@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote, urlsplit
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from imagetag import __version__
 from imagetag.compare import RESAMPLES, Metric, Span
@@ -28,6 +28,7 @@ from imagetag.log import Progress, get_logger
 from imagetag.results import Estimate
 from imagetag.standings import Board, Entry, ModelTally, Summary, find_runs, load_board, signed
 from imagetag.storage import LocalStorage, Storage
+from imagetag.templating import page_environment
 
 MAX_PAGE_BYTES = 5_000_000
 
@@ -376,17 +377,9 @@ class _Page:
 @cache
 def environment() -> Environment:
     """Return the templates, without what the other pages need: it would take long to import."""
-    environment = Environment(
-        loader=PackageLoader("imagetag"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    return page_environment(
         decimal=_decimal, between=_between, count=_count, large=_large, duration=_duration
     )
-    return environment
 
 
 def _decimal(value: float | None) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from imagetag.errors import InputError
+from imagetag.errors import InputError, complaint
 from imagetag.layout import LABELS, SPLITS, Label, Layout, PartKind, Split
 from imagetag.storage import ObjectNotFound, Storage
 
@@ -161,7 +161,7 @@ def _read_part(storage: Storage, key: str, record: type[Record]) -> Iterator[Rec
                 yield record.model_validate_json(line)
             except ValidationError as error:
                 raise InputError(
-                    f"{storage.url}/{key} line {number}: {_complaint(error)}; "
+                    f"{storage.url}/{key} line {number}: {complaint(error)}; "
                     "delete this part and scrape the tag again"
                 ) from error
 
@@ -185,7 +185,7 @@ def load_dataset(storage: Storage, tag: str) -> Dataset:
         ) from error
     except ValidationError as error:
         raise InputError(
-            f"{storage.url}/{key} cannot be read: {_complaint(error)}; scrape the tag again"
+            f"{storage.url}/{key} cannot be read: {complaint(error)}; scrape the tag again"
         ) from error
     strange = [part for part in dataset.parts if layout.part_kind(part) != "part"]
     if dataset.curation is not None:
@@ -203,12 +203,6 @@ def write_dataset(storage: Storage, dataset: Dataset) -> None:
     """Store a dataset's summary: from then on it is complete."""
     data = dataset.model_dump_json(indent=2).encode() + b"\n"
     storage.write(Layout(dataset.tag).dataset, data)
-
-
-def _complaint(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"])) or "the JSON"
-    return " ".join(f"{where[:100]}: {first['msg']}".split())[:300]
 
 
 def read_rows(storage: Storage, dataset: Dataset) -> Iterator[Row]:

@@ -28,7 +28,6 @@ _TAIL = 2.5  # percent on each side of a 95 % interval
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class _Record(BaseModel):

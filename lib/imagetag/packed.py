@@ -31,12 +31,11 @@ from pydantic import (
     Field,
     PositiveInt,
     StringConstraints,
-    ValidationError,
     computed_field,
 )
 
 from imagetag.dataset import Resize, Size, load_pixels
-from imagetag.errors import InputError, TransientError, UsageError, one_line
+from imagetag.errors import InputError, TransientError, UsageError, complaint, one_line
 from imagetag.feed import Explaining, load_ahead
 from imagetag.images import BadImage
 from imagetag.layout import LABELS, Label, Layout, PartName, checked_run
@@ -180,7 +179,7 @@ def load_packed(storage: Storage, tag: str, name: str = "latest") -> Packed:
     except ValueError as error:  # pydantic's among them
         raise InputError(
             f"{storage.url}/{layout.packed(name, 'index.json')} cannot be read "
-            f"({_complaint(error)}); {again} again"
+            f"({complaint(error)}); {again} again"
         ) from error
     return packed
 
@@ -207,14 +206,6 @@ def _check_index(packed: Packed, layout: Layout, name: str) -> None:
         for number, shard in enumerate(shards):
             if shard.key != layout.shard(name, part, number, len(shards)):
                 raise ValueError(f"it names the shard {shard.key[:100]!r}")
-
-
-def _complaint(error: ValueError) -> str:
-    if not isinstance(error, ValidationError):
-        return one_line(error)
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"])) or "the JSON"
-    return one_line(f"{where[:100]}: {first['msg']}")
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from importlib import resources
 from typing import Any
 from urllib.parse import urlsplit
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from PIL import Image
 
 from imagetag import plots
 from imagetag.metrics import Interval
+from imagetag.templating import page_environment
 
 MAX_PAGE_BYTES = 5_000_000
 
@@ -34,11 +35,6 @@ class Figure:
     alt: str
     caption: str
     chart: plots.Chart
-
-
-def thumbnail(picture: Image.Image) -> bytes:
-    """Return a picture of mode RGB as a small JPEG, at most 256 pixels a side."""
-    return jpeg(shrunk(picture))
 
 
 def shrunk(picture: Image.Image) -> Image.Image:
@@ -82,14 +78,7 @@ def web_link(url: str) -> str | None:
 @cache
 def environment() -> Environment:
     """Return what renders the templates, with the filters they use."""
-    environment = Environment(
-        loader=PackageLoader("imagetag"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    return page_environment(
         number=_number,
         percent=_percent,
         interval=_interval,
@@ -99,7 +88,6 @@ def environment() -> Environment:
         when=_when,
         png=lambda data: data_uri(data, "image/png"),
     )
-    return environment
 
 
 def data_uri(data: bytes, media_type: str) -> str:

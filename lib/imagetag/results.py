@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from imagetag.compare import Answers, Exam, Ints, Metric
-from imagetag.errors import InputError, one_line
+from imagetag.errors import InputError, complaint, one_line
 from imagetag.layout import Layout
 from imagetag.storage import ObjectNotFound, Storage
 
@@ -238,9 +238,7 @@ def _parsed(storage: Storage, key: str, data: bytes, record: type[Record]) -> Re
     try:
         return record.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the JSON"
-        detail = one_line(f"{place[:100]}: {first['msg']}", 200)
+        detail = complaint(error)[:200]
         raise InputError(f"{storage.url}/{key} cannot be read: {detail}") from error
 
 

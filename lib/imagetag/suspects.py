@@ -19,14 +19,14 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from scipy import special
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
 
-from imagetag.errors import InputError, one_line
+from imagetag.errors import InputError, complaint
 from imagetag.layout import LABELS, Label, Layout, Split
 from imagetag.log import get_logger
 from imagetag.manifest import Md5, Row, summarize
@@ -218,18 +218,10 @@ def load_suspects(storage: Storage, tag: str, run: str) -> StoredSuspects:
     except ValueError as error:  # pydantic's among them
         marker = layout.run(run, "evaluation.json")
         raise InputError(
-            f"{storage.url}/{key} cannot be read ({_complaint(error)}); delete "
+            f"{storage.url}/{key} cannot be read ({complaint(error)}); delete "
             f"{storage.url}/{marker} and run {command} again"
         ) from error
     return found
-
-
-def _complaint(error: ValueError) -> str:
-    if not isinstance(error, ValidationError):
-        return one_line(error)
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"])) or "the JSON"
-    return one_line(f"{where[:100]}: {first['msg']}")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from imagetag.manifest import (
     write_dataset,
     write_part,
 )
-from imagetag.report import thumbnail
+from imagetag.report import jpeg, shrunk
 from imagetag.storage import LocalStorage, Storage
 from tests.evaluations import evaluation_of, promise, scored
 from tests.runs import make_logits, make_pictures, write_run
@@ -326,8 +326,8 @@ def write_pages(folder: Path, tag: str) -> None:
         history=make_history(rng),
     )
     wanted = {item.md5 for items in evaluation.galleries.values() for item in items}
-    thumbnails = {row.md5: thumbnail(draw(row)) for row in rows if row.md5 in wanted}
-    overlays = {md5: thumbnail(Image.new("RGB", (64, 64), "orange")) for md5 in thumbnails}
+    thumbnails = {row.md5: jpeg(shrunk(draw(row))) for row in rows if row.md5 in wanted}
+    overlays = {md5: jpeg(Image.new("RGB", (64, 64), "orange")) for md5 in thumbnails}
     html = evaluation_page(evaluation, test, Pictures(thumbnails, overlays))
     (folder / "evaluate.html").write_text(html, encoding="utf-8")
 
@@ -338,7 +338,7 @@ def write_exploration(folder: Path, tag: str, rows: list[Row]) -> None:
     told = [as_explored(number, row) for number, row in enumerate(rows)]
     for row in told:
         key = layout.image(row.split, row.label, row.md5, row.ext)
-        storage.write(key, thumbnail(draw(row)))
+        storage.write(key, jpeg(shrunk(draw(row))))
     twins = told[1], told[2]
     verdicts = [
         Verdict(md5=one.md5, twin=other.md5, dropped=False, group=one.group, conflicting=True)

@@ -434,7 +434,12 @@ def test_a_damaged_parquet_gives_one_line(tmp_path: Path, cut: int) -> None:
         ("list.jsonl", b"[]\n" * 3, InputError, r"left out: syntax 3; first line 1\)"),
         ("list.csv.gz", b"no gzip", InputError, "damaged"),
         ("list.csv.gz", gzip.compress(b"url,tags\n" * 9999, mtime=0)[:-9], InputError, "damaged"),
-        ("list.csv.gz", gzip.compress(b"url,tags\n", mtime=0)[:12] + b"\xff" * 9, InputError, "damaged"),
+        (
+            "list.csv.gz",
+            gzip.compress(b"url,tags\n", mtime=0)[:12] + b"\xff" * 9,
+            InputError,
+            "damaged",
+        ),
     ],
 )
 def test_a_list_that_is_none_gives_one_line(

@@ -31,7 +31,7 @@ SIDES = {
         "evaluation exploration explore families metrics plan results shortcuts sizes standings "
         "survey"
     ),
-    "drawing": "evaluation_page explore_page leaderboard plots report",
+    "drawing": "evaluation_page explore_page leaderboard plots report templating",
     "model": (
         "card checkpoint distribute evaluate exclusion export feed fit gradcam losses models pack "
         "packed predict quiet rendezvous runs schedule scoring step suspects tensorboard train"

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -31,6 +30,7 @@ from jobs import report
 from tests.evaluations import TRAINED as EVALUATED_MODEL
 from tests.evaluations import evaluation_of as real_evaluation
 from tests.evaluations import scored
+from tests.pages import Page
 from tests.runs import (
     TRAINED,
     Pictures,
@@ -59,41 +59,8 @@ HOSTILE = [
 ]
 
 
-class Page(HTMLParser):
-    """A parsed page: its elements, its text, and whether every element is closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in ("meta", "link", "input", "br"):
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not self._open or self._open[-1] not in ("style", "title"):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    @property
-    def links(self) -> list[str]:
-        found = [link["href"] for link in self.all("a")]
-        return [link for link in found if not link.startswith("#")]
+def addresses(page: Page) -> list[str]:
+    return [link["href"] for link in page.links]
 
 
 Outcome = tuple[int, list[dict[str, Any]]]
@@ -678,7 +645,7 @@ def test_what_evaluate_stores_is_understood(job: Reported) -> None:
 
 def hrefs(page: Path) -> list[Path]:
     """Return the files that the links of a page on disk lead to."""
-    links = Page(page.read_text(encoding="utf-8")).links
+    links = addresses(Page(page.read_text(encoding="utf-8")))
     return [Path(unquote(urlsplit(urljoin(page.as_uri(), link)).path)) for link in links]
 
 
@@ -747,14 +714,16 @@ def test_links_resolve_in_a_bucket_and_there_are_none_out_of_it(
     assert report.main(["--storage", storage.url]) == 0
     address = f"{moto_server}/{name}/some/prefix/{PAGE}"
     with urlopen(address) as answer:
-        links = Page(answer.read().decode()).links
+        links = addresses(Page(answer.read().decode()))
     assert len(links) == 4  # two of each tag
     for link in links:
         with urlopen(urljoin(address, link)) as answer:
             assert answer.read().startswith(b"<!doctype html><title>report")
     assert report.main(["--storage", storage.url, "--output", f"s3://{name}/some/page"]) == 0
     with urlopen(f"{moto_server}/{name}/some/page/leaderboard.html") as answer:
-        assert Page(answer.read().decode()).links[0].startswith("../prefix/fate%252Fstay_night/")
+        assert addresses(Page(answer.read().decode()))[0].startswith(
+            "../prefix/fate%252Fstay_night/"
+        )
     assert report.main(["--storage", storage.url, "--output", str(tmp_path)]) == 0
     page = Page((tmp_path / "leaderboard.html").read_text(encoding="utf-8"))
     assert page.links == []

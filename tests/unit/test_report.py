@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagetag import plots
+from imagetag import plots, report
 from imagetag.contract import Promise
 from imagetag.evaluation import Scored, pick_galleries, shown
 from imagetag.evaluation_page import Pictures, evaluation_page
 from imagetag.manifest import Dataset, Row, summarize
-from imagetag.report import MAX_PAGE_BYTES, thumbnail
+from imagetag.report import MAX_PAGE_BYTES
 from tests.evaluations import evaluation_of, promise, scored
 from tests.explorations import explored_page
 from tests.pages import HOSTILE, Page
@@ -288,7 +288,7 @@ def test_a_page_stays_small_whatever_the_thumbnails() -> None:
 
 def test_a_thumbnail_is_a_small_jpeg_of_the_same_shape() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (600, 1200, 3), dtype=np.uint8)
-    data = thumbnail(Image.fromarray(noise))
+    data = report.jpeg(report.shrunk(Image.fromarray(noise)))
     with Image.open(io.BytesIO(data)) as image:
         assert (image.format, image.size) == ("JPEG", (256, 128))
     assert len(data) < 37_000  # 60 of them are within the page's budget
