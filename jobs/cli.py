@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
+from types import FrameType
 
 from imagetag import __version__
+from imagetag.errors import EXIT_TERMINATED
 
 # What the first line of each job's module says, written here too: importing them all to ask for it
 # would make `imagetag scrape` pay for TensorFlow.
@@ -39,8 +43,16 @@ def main() -> int:
     if name not in JOBS:
         print(f"imagetag: no job {name!r}; there are {', '.join(JOBS)}", file=sys.stderr)  # noqa: T201
         return 2
+    if os.getpid() == 1:
+        # The first process of a container ignores it unless it says otherwise, and so while the
+        # job is imported would wait to be killed.
+        signal.signal(signal.SIGTERM, _leave)
     module = importlib.import_module(f"jobs.{name}")
     return int(module.main(sys.argv[2:]))
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    os._exit(EXIT_TERMINATED)
 
 
 if __name__ == "__main__":

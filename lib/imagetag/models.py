@@ -8,7 +8,6 @@ and returns the probability of the tag, of shape `(batch, 1)`. Two of its layers
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import sys
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from keras import layers, ops
 
 from imagetag.dataset import GREY, Resize, Size
 from imagetag.errors import TransientError, UsageError, one_line
+from imagetag.weights import backbones, link_into_cache
 
 
 @keras.saving.register_keras_serializable("imagetag")
@@ -109,7 +109,7 @@ ALEXNETS: dict[str, tuple[Callable[..., keras.Model], float]] = {
 
 def model_names() -> list[str]:
     """Return every name that `build_model` takes."""
-    return [*ALEXNETS, *_backbones()]
+    return [*ALEXNETS, *backbones()]
 
 
 def build_model(
@@ -140,7 +140,7 @@ def build_model(
     """
     if name in ALEXNETS:
         return _build_alexnet(name, size, weights, dropout, synchronized)
-    builder = _backbones().get(name)
+    builder = backbones().get(name)
     if builder is None:
         raise UsageError(f"--model {name!r}: there are {', '.join(model_names())}")
     backbone = _pretrained(builder, name, size, weights)
@@ -280,22 +280,14 @@ def _build_alexnet(
     return model
 
 
-@functools.cache
-def _backbones() -> dict[str, Callable[..., keras.Model]]:
-    """Return the builders of keras.applications by lower-case name."""
-    found = {}
-    for title, value in vars(keras.applications).items():
-        if inspect.isfunction(value) and title[0].isupper():
-            found[title.lower()] = value
-    return dict(sorted(found.items()))
-
-
 def _pretrained(
     builder: Callable[..., keras.Model],
     name: str,
     size: Size,
     weights: Literal["imagenet"] | Path | None,
 ) -> keras.Model:
+    if weights == "imagenet":
+        link_into_cache()
     try:
         return builder(
             include_top=False,

@@ -27,13 +27,14 @@ from imagetag.models import (
     set_trainable,
     with_resizing,
 )
+from imagetag.weights import backbones
 
 _PIXELS = np.random.default_rng(5).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
 
 
 @pytest.mark.parametrize("name", [name for name in model_names() if "alexnet" not in name])
 def test_preprocessing_is_that_of_keras(name: str) -> None:
-    builder = models._backbones()[name]
+    builder = backbones()[name]
     inputs = keras.Input((8, 8, 3))
     ours = keras.Model(inputs, models._preprocess(builder, inputs))(_PIXELS)
     theirs = sys.modules[builder.__module__].preprocess_input(

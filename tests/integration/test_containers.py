@@ -1,0 +1,383 @@
+"""The scrape image, built and run for real: on a base image made here, against a real S3 server.
+
+The train image takes longer to build than a test may: its Dockerfile is held to rules in
+tests/unit/test_images_build.py, and its jobs run here in a container of the same settings, with
+this machine's TensorFlow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import site
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+
+import certifi
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from imagetag.layout import Layout
+from imagetag.storage import open_storage
+from tests.unit.test_images_build import env as image_env
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = ("buildah", "podman", "runc", "debootstrap")
+SUITE, PYTHON = "bookworm", (3, 11)
+BASE, BUILD, IMAGE = (f"localhost/{name}:test" for name in ("base", "build", "imagetag-scrape"))
+# The base is of the size of a slim Python image when what nobody reads is left out.
+UNREAD = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale")
+# Ordinary limits, as a container may not raise them; all rights are gone, and nothing is written
+# but in memory under /scratch.
+RUN = (
+    *("--runtime", "runc", "run", "--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096"),
+    *("--network", "host", "--read-only", "--read-only-tmpfs=false", "--tmpfs", "/scratch"),
+    *("--cap-drop", "all", "--security-opt", "no-new-privileges"),
+)
+
+pytestmark = pytest.mark.timeout(600)
+
+
+class Engine:
+    """Builds and runs images in a storage of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._options = ("--root", str(folder / "root"), "--runroot", str(folder / "run"))
+
+    def call(
+        self, program: str, *arguments: str, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [program, *self._options, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=400,
+        )
+        if check and done.returncode:
+            raise AssertionError(
+                f"{program} {arguments}:\n{done.stdout[-3000:]}{done.stderr[-5000:]}"
+            )
+        return done
+
+    def build(
+        self, context: Path, dockerfile: Path, tag: str, *arguments: str, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        return self.call(
+            *("buildah", "bud", "--isolation", "chroot", "--layers", "-f", str(dockerfile)),
+            *("-t", tag, *(option for value in arguments for option in ("--build-arg", value))),
+            str(context),
+            check=check,
+        )
+
+    def run(
+        self, *arguments: str, image: str = IMAGE, options: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Run to its end, with this process's settings of storage."""
+        return self.call("podman", *RUN, "--rm", *_aws(), *options, image, *arguments, check=False)
+
+    @contextlib.contextmanager
+    def running(self, *arguments: str) -> Iterator[str]:
+        """Run beside; gives the container's id."""
+        started = self.call("podman", *RUN, "--detach", *_aws(), IMAGE, *arguments)
+        container = started.stdout.strip()
+        try:
+            yield container
+        finally:
+            self.call("podman", "rm", "--force", "--time", "0", container)
+
+    def remove(self) -> None:
+        self.call("podman", "rm", "--all", "--force", "--time", "0", check=False)
+        self.call("buildah", "rm", "--all", check=False)
+        subprocess.run(
+            ["umount", self.folder / "root" / "overlay"], check=False, capture_output=True
+        )
+        shutil.rmtree(self.folder)
+
+
+def _aws() -> list[str]:
+    return [
+        option
+        for name in os.environ
+        if name.startswith(("AWS_ENDPOINT", "AWS_ACCESS", "AWS_SECRET"))
+        for option in ("--env", name)
+    ]
+
+
+def _further_certificates() -> str:
+    """What this machine trusts beside what everybody does, as PEM: a proxy's, for example."""
+    bundle = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
+    everybodys = set(_only(certifi.where()))
+    return "".join(ssl.DER_cert_to_PEM_cert(der) for der in _only(bundle) if der not in everybodys)
+
+
+def _only(bundle: str | None) -> list[bytes]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if bundle:
+        context.load_verify_locations(bundle)
+    return context.get_ca_certs(binary_form=True)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    """An engine that has both base images."""
+    if missing := [name for name in PROGRAMS if not shutil.which(name)]:
+        pytest.skip(f"SKIPPED: no image is built, as {', '.join(missing)} is not installed")
+    if os.geteuid() != 0:
+        pytest.skip("SKIPPED: no image is built, as making a base image needs root")
+    engine = Engine(Path(tempfile.mkdtemp(prefix="images-")))
+    try:
+        _make_base(engine)
+        yield engine
+    finally:
+        engine.remove()
+
+
+def _make_base(engine: Engine) -> None:
+    base = engine.folder / "base"
+    packages = "--include=python3,python3-venv,ca-certificates"
+    subprocess.run(
+        ["debootstrap", "--variant=minbase", packages, SUITE, base],
+        check=True,
+        capture_output=True,
+        timeout=400,
+    )
+    for folder in ("var/cache/apt", "var/lib/apt/lists", *UNREAD):
+        shutil.rmtree(base / folder)
+    archive = engine.folder / "base.tar"
+    subprocess.run(["tar", "-C", base, "-cf", archive, "."], check=True)
+    engine.call("podman", "import", "--quiet", str(archive), BASE)
+    shutil.rmtree(base)
+    archive.unlink()
+    (engine.folder / "Dockerfile").write_text(
+        f"FROM {BASE}\nRUN apt-get update -q && "
+        "apt-get install -qy --no-install-recommends g++ python3-dev\n"
+    )
+    engine.build(engine.folder, engine.folder / "Dockerfile", BUILD)
+
+
+@pytest.fixture(scope="module")
+def context(engine: Engine) -> Path:
+    """A copy of what goes into images, that can be changed."""
+    folder = engine.folder / "context"
+    folder.mkdir()
+    for name in ("lib", "jobs", "requirements"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (".dockerignore", "Dockerfile.scrape", "Dockerfile.train"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(engine: Engine, context: Path) -> Engine:
+    """The scrape image, from this machine's package index."""
+    index = os.environ.get("PIP_INDEX_URL", "")
+    engine.build(context, context / "Dockerfile.scrape", IMAGE, *_arguments(index))
+    return engine
+
+
+def _arguments(index: str = "", certificates: str | None = None) -> list[str]:
+    further = _further_certificates() if certificates is None else certificates
+    return [
+        f"BASE_IMAGE={BASE}",
+        f"BUILD_IMAGE={BUILD}",
+        f"PIP_INDEX_URL={index}",
+        f"CERTIFICATES={further}",
+    ]
+
+
+def test_it_is_small_and_has_no_compiler(built: Engine) -> None:
+    found = json.loads(built.call("podman", "image", "inspect", IMAGE).stdout)[0]
+    assert found["Size"] < 250e6
+    assert found["Labels"]["org.opencontainers.image.title"] == "imagetag-scrape"
+    assert found["Labels"]["org.opencontainers.image.revision"] == "unknown"
+    script = (
+        "for name in gcc g++ cc make pip; do command -v $name && exit 1; done; "
+        "python -c 'import tensorflow' 2>/dev/null && exit 2; python -c 'import pip' 2>/dev/null "
+        "&& exit 3; id -u; touch /opt/x /x 2>/dev/null; touch /scratch/x && echo written"
+    )
+    options = ("--entrypoint", "/bin/sh")
+    done = built.run("-c", script, options=options)
+    assert (done.stdout, done.returncode) == ("10001\nwritten\n", 0)
+
+
+def test_the_command_is_the_entry_point(built: Engine) -> None:
+    assert built.run("--version").stdout.startswith("imagetag ")
+    assert built.run().stdout.startswith("usage: imagetag JOB")
+    other = built.run("train", "--storage", "/scratch/data", "--tags", "fox")
+    assert other.returncode == 2
+    assert "run this job in the image that has it" in other.stderr
+
+
+def test_a_change_of_the_code_makes_only_the_code_anew(built: Engine, context: Path) -> None:
+    with (context / "jobs" / "cli.py").open("a") as file:
+        file.write("# changed\n")
+    start = time.monotonic()
+    index = os.environ.get("PIP_INDEX_URL", "")
+    done = built.build(
+        context, context / "Dockerfile.scrape", "localhost/changed:test", *_arguments(index)
+    )
+    seconds = time.monotonic() - start
+    assert "bin/pip" in done.stdout
+    assert "Collecting" not in done.stdout
+    assert seconds < 30
+
+
+def test_the_index_and_the_certificates_are_those_that_are_given(
+    engine: Engine, context: Path, tmp_path: Path
+) -> None:
+    certificate, key = _certificate(tmp_path)
+    asked: list[str] = []
+
+    class Empty(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate, key)
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        index = f"https://127.0.0.1:{server.server_port}/simple"
+        arguments = _arguments(index, certificate.read_text())
+        done = engine.build(
+            context, context / "Dockerfile.scrape", "localhost/none:test", *arguments, check=False
+        )
+        server.shutdown()
+        thread.join()
+    assert done.returncode != 0
+    assert "No matching distribution found" in done.stderr, done.stderr[-2000:]
+    assert asked
+    assert asked[0].startswith("/simple/")
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tests")])
+    now = datetime.now(UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate, private = folder / "certificate.pem", folder / "key.pem"
+    certificate.write_bytes(built.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return certificate, private
+
+
+def test_sigterm_reaches_python(built: Engine) -> None:
+    with built.running("board", "--posts", "20", "--port", "0") as container:
+        _wait_for(built, container, '"serving"')
+        start = time.monotonic()
+        built.call("podman", "stop", "--time", "30", container)
+        assert time.monotonic() - start < 15, "it was killed"
+        assert _exit_code(built, container) == 143
+        assert "stopped by SIGTERM" in _log(built, container)
+
+
+def test_sigterm_is_not_lost_while_it_starts(built: Engine) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "sys.argv = ['imagetag', 'slow']\n"
+        "import jobs.cli as cli\n"
+        "cli.JOBS['slow'] = ''\n"
+        "open('/scratch/slow.py', 'w').write('import time; print(1, flush=True); time.sleep(60)')\n"
+        "import jobs; jobs.__path__.append('/scratch')\n"
+        "cli.main()\n"
+    )
+    container = built.call(
+        "podman", *RUN, "--detach", "--entrypoint", "/opt/venv/bin/python", IMAGE, "-c", script
+    ).stdout.strip()
+    try:
+        _wait_for(built, container, "^1$")
+        built.call("podman", "stop", "--time", "20", container)
+        assert _exit_code(built, container) == 143
+    finally:
+        built.call("podman", "rm", "--force", "--time", "0", container)
+
+
+def _log(engine: Engine, container: str) -> str:
+    done = engine.call("podman", "logs", container)
+    return done.stdout + done.stderr
+
+
+def _exit_code(engine: Engine, container: str) -> int:
+    return int(
+        engine.call("podman", "inspect", "--format", "{{.State.ExitCode}}", container).stdout
+    )
+
+
+def _wait_for(engine: Engine, container: str, pattern: str) -> str:
+    """Wait until a line of its log has the pattern; gives what was found."""
+    until = time.monotonic() + 60
+    while not (found := re.search(pattern, _log(engine, container), re.MULTILINE)):
+        assert time.monotonic() < until, _log(engine, container)
+        time.sleep(0.2)
+    return found[0]
+
+
+@pytest.mark.skipif(
+    sys.version_info[:2] != PYTHON,
+    reason=f"SKIPPED: training in a container takes this machine's packages of Python {PYTHON}",
+)
+def test_a_classifier_from_one_container_to_the_next(built: Engine, s3_bucket: str) -> None:
+    """Scrape in one container, train and evaluate in others; storage is all they share."""
+    common = ("--storage", f"{s3_bucket}/tags", "--tags", "robot")
+    with built.running("board", "--posts", "240", "--port", "0") as container:
+        url = _wait_for(built, container, r"^http://127\.0\.0\.1:\d+$")
+        board = ("--board", f"gelbooru02+{url}", "--allow-private-hosts")
+        done = built.run("scrape", *common, *board, "--limit", "48", "--max-rate", "1000")
+        assert done.returncode == 0, done.stderr
+    layout, storage = Layout("robot"), open_storage(f"{s3_bucket}/tags")
+    assert storage.stat(layout.dataset)
+
+    settings = {
+        **image_env("Dockerfile.train"),
+        "PATH": "/opt/venv/bin:/usr/bin:/bin",
+        "PYTHONPATH": "/opt/imagetag:/opt/packages",
+    }
+    options = [option for pair in settings.items() for option in ("--env", "=".join(pair))]
+    options += ["--volume", f"{site.getsitepackages()[0]}:/opt/packages:ro"]
+    model = ("--model", "alexnet-small", "--image-size", "67x67", "--epochs", "2", "--no-export")
+    for job in (("train", *common, *model), ("evaluate", *common)):
+        done = built.run(*job, options=options)
+        assert done.returncode == 0, done.stderr
+        assert "gaierror" not in done.stderr
+    run = storage.read(layout.latest).decode().strip()
+    assert storage.stat(layout.run(run, "evaluation.json"))
