@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 SOURCES := lib jobs tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit integration bench format lock clean
+.PHONY: help setup demo test lint types unit integration bench format lock images load deploy status logs undeploy e2e clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## make .venv with everything the other targets need
 
@@ -42,16 +42,74 @@ integration: $(READY)  ## tests with real servers, browsers and processes on loo
 bench: $(READY)  ## speed and memory, as ratios of two things measured in one run
 	$(BIN)/python -m tests.benchmarks
 
+# Container images, by docker, podman or buildah. What the Dockerfiles ask for is taken from make's arguments
+# or the environment: make images DEVICE=cpu BROWSER=1 WEIGHTS=vgg19,mobilenet PIP_INDEX_URL=...
+ENGINE ?= $(firstword $(foreach name,docker podman buildah,$(if $(shell command -v $(name)),$(name))))
+REGISTRY ?= localhost
+DEVICE ?= cuda
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' lib/imagetag/__init__.py)
+SCRAPE_IMAGE = $(REGISTRY)/imagetag-scrape:$(VERSION)
+TRAIN_IMAGE = $(REGISTRY)/imagetag-train:$(VERSION)$(if $(filter cpu,$(DEVICE)),-cpu)
+given = $(foreach name,$(1),$(if $(filter-out undefined,$(origin $(name))),--build-arg $(name)))
+BUILD = $(or $(ENGINE),$(error docker, podman or buildah is needed)) build --build-arg VERSION=$(VERSION) \
+  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+  $(call given,BASE_IMAGE BUILD_IMAGE PIP_INDEX_URL PIP_EXTRA_INDEX_URL CERTIFICATES)
+
+images:  ## the container images: DEVICE=cpu without CUDA, BROWSER=1, WEIGHTS=vgg19,..., REGISTRY=...
+	$(BUILD) $(call given,BROWSER) -f Dockerfile.scrape -t $(SCRAPE_IMAGE) .
+	$(BUILD) $(call given,WEIGHTS WEIGHTS_URL) --build-arg DEVICE=$(DEVICE) -f Dockerfile.train -t $(TRAIN_IMAGE) .
+
+load:  ## the images into a cluster of kind or minikube, with the same DEVICE and REGISTRY
+	@set -e; context=$$(kubectl config current-context); folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	for image in $(SCRAPE_IMAGE) $(TRAIN_IMAGE); do \
+	  file=$$folder/image.tar; rm -f "$$file"; \
+	  case $(notdir $(ENGINE)) in \
+	    buildah) buildah push -q $$image docker-archive:$$file:$$image ;; \
+	    *) $(ENGINE) save -o $$file $$image ;; \
+	  esac; \
+	  case $$context in \
+	    kind-*) kind load image-archive $$file --name $${context#kind-} ;; \
+	    minikube) minikube image load $$file ;; \
+	    *) echo "the context $$context is neither kind's nor minikube's: push $$image to a registry" >&2; exit 2 ;; \
+	  esac; \
+	done
+
+# On the cluster of the current kubectl context; k8s/deploy.sh says what can be set besides OVERLAY and TAGS.
+OVERLAY ?= local
+NAMESPACE ?= imagetag
+JOB ?= chain
+TAIL ?= 20
+export OVERLAY TAGS TAGS_FILE PODS WORKERS SET IMAGES
+
+deploy:  ## the pipeline on Kubernetes: OVERLAY=local|eks|gke|... TAGS="a b c" (or TAGS_FILE=, or the overlay's)
+	k8s/deploy.sh apply
+
+status:  ## its Jobs and pods, and what the chain waits for
+	kubectl -n $(NAMESPACE) get jobs,pods -o wide
+	@kubectl -n $(NAMESPACE) logs job/chain --tail 1 2>/dev/null || true
+
+logs:  ## the log of its JOB=scrape|explore|train|evaluate|chain: TAIL=20 lines a pod, FOLLOW=--follow for more
+	kubectl -n $(NAMESPACE) logs -l app.kubernetes.io/component=$(JOB) --prefix --tail $(TAIL) --max-log-requests 100 $(FOLLOW)
+
+undeploy:  ## delete its namespace, and all that is in it; what is in an outside bucket stays
+	kubectl delete namespace $(NAMESPACE) --ignore-not-found
+
+e2e: $(READY)  ## the pipeline and its accidents on the cluster of the current kubectl context: half an hour
+	$(BIN)/pytest -x --log-cli-level INFO tests/e2e/cluster/pipeline.py
+
 format: $(READY)  ## let ruff rewrite the sources
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-# The three locks agree on every version: dev.txt is resolved first and constrains the others.
-UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml
+# The locks agree on every version: dev.txt is resolved first and constrains the others.
+UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 lock:  ## resolve requirements/*.txt anew (needs uv); UPGRADE=--upgrade takes newer versions
-	$(UV_COMPILE) $(UPGRADE) --extra train --extra dev -o requirements/dev.txt
-	$(UV_COMPILE) -c requirements/dev.txt -o requirements/scrape.txt
-	$(UV_COMPILE) --extra train --extra cuda -c requirements/dev.txt -o requirements/train.txt
+	$(UV_COMPILE) $(UPGRADE) pyproject.toml --extra train --extra dev -o requirements/dev.txt
+	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml -o requirements/scrape.txt
+	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra browser -o requirements/scrape-browser.txt
+	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra train --extra parquet -o requirements/train-cpu.txt
+	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra train --extra parquet --extra cuda -o requirements/train.txt
+	$(UV_COMPILE) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
 
 clean:  ## remove .venv, caches and the demo's output
 	rm -rf $(VENV) .venv-bench demo-output .mypy_cache .pytest_cache .ruff_cache

@@ -135,7 +135,9 @@ def test_many_threads_that_are_refused_send_one_browser(scratch: Path) -> None:
                 )
             )
     assert {answer.content for answer in answers} == {b'{"posts": 1}'}
-    assert len(by_browser(server.requests)) == 2
+    # Each browser begins without cookies; how often it loads the page again is its own affair.
+    asked = by_browser(server.requests)
+    assert len([request for request in asked if "cookie" not in request.headers]) == 1
 
 
 @pytest.mark.parametrize(

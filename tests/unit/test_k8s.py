@@ -1,0 +1,545 @@
+"""The manifests: each overlay builds, is valid, and keeps the rules that jobs and cluster need."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from kubernetes_validate import utils as kubernetes
+
+from imagetag.errors import EXIT_DONE, EXIT_INPUT, EXIT_TERMINATED, EXIT_TRANSIENT, EXIT_USAGE
+from imagetag.settings import TagSettings, parse_settings
+from tests import manifests
+from tests.manifests import OVERLAYS, STAGES, Manifest, built, deploy
+
+MUST_BE_SET_SOMEHOW = {"AWS_DEFAULT_REGION"}
+STANDARD = {
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION",
+}
+# Secrets that people make themselves, and Secrets and roles that clouds bring.
+GIVEN = {"storage-credentials", "board-account"}
+
+UNITS = {"": 1, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def amount(quantity: str | int) -> float:
+    number, unit = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", str(quantity)).groups()  # type: ignore[union-attr]
+    return float(number) * UNITS[unit]
+
+
+def settings_class(job: str) -> type[TagSettings]:
+    module = importlib.import_module(f"jobs.{job}")
+    found: type[TagSettings] = getattr(module, f"{job.title()}Settings")
+    return found
+
+
+def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    for rule in selector.get("matchExpressions", []):
+        assert rule["operator"] == "In"
+        if labels.get(rule["key"]) not in rule["values"]:
+            return False
+    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
+
+
+# Every overlay.
+
+
+def test_all_overlays_are_tested() -> None:
+    folders = {path.name for path in (manifests.K8S / "overlays").iterdir() if path.is_dir()}
+    assert folders == set(OVERLAYS)
+
+
+@pytest.fixture(scope="module")
+def schemas() -> Iterator[None]:
+    """Let each schema be read once: by itself the library reads 2 MB for each object."""
+    patch = pytest.MonkeyPatch()
+    read: dict[str, object] = {}
+    real = kubernetes.schema_contents
+
+    def once(name: str, version: str) -> object:
+        if name not in read:
+            read[name] = real(name, version)
+        return read[name]
+
+    patch.setattr(kubernetes, "schema_contents", once)
+    yield
+    patch.undo()
+
+
+def test_every_object_is_valid_in_the_three_newest_versions_of_kubernetes(schemas: None) -> None:
+    versions = sorted(
+        {kubernetes.major_minor(version) for version in kubernetes.all_versions()},
+        key=lambda text: [int(part) for part in text.split(".")],
+    )[-3:]
+    assert len(versions) == 3
+    objects = {}
+    for overlay in OVERLAYS:
+        plain = [item for item in built(overlay) if item["kind"] != "JobSet"]
+        for item in [*plain, *manifests.jobs(built(overlay)).values()]:
+            objects[repr(item)] = (overlay, item)
+    assert len(objects) > 50
+    for overlay, item in objects.values():
+        for version in versions:
+            try:
+                kubernetes.validate(item, version, strict=True)
+            except kubernetes.ValidationError as error:
+                where = f"{overlay}: {item['kind']} {item['metadata']['name']}, {version}"
+                raise AssertionError(f"{where}: {list(error.path)}: {error.message}") from None
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_everything_is_in_the_namespace_that_enforces_the_restricted_standard(overlay: str) -> None:
+    (namespace,) = manifests.of_kind(built(overlay), "Namespace").values()
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    for item in built(overlay):
+        if item["kind"] != "Namespace":
+            assert item["metadata"]["namespace"] == namespace["metadata"]["name"], item
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_pod_is_restricted_and_may_write_in_its_volumes_alone(overlay: str) -> None:
+    found = built(overlay)
+    for name, pod in manifests.pods(found).items():
+        spec = pod["spec"]
+        context = spec["securityContext"]
+        assert context["runAsNonRoot"] is True, name
+        assert context["runAsUser"] == context["fsGroup"] == 10001, name
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not {"hostNetwork", "hostPID", "hostIPC", "hostUsers"} & set(spec), name
+        assert spec["automountServiceAccountToken"] is (name == "chain"), name
+        kinds = {kind for volume in spec["volumes"] for kind in set(volume) - {"name"}}
+        assert kinds <= {"configMap", "emptyDir"}, name
+        for volume in spec["volumes"]:
+            assert "emptyDir" not in volume or "sizeLimit" in volume["emptyDir"], name
+    for name, container in manifests.containers(found):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }, name
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_resources_are_asked_for_and_limited_and_gpus_are_for_training_alone(overlay: str) -> None:
+    for name, container in manifests.containers(built(overlay)):
+        requests, limits = container["resources"]["requests"], container["resources"]["limits"]
+        for resource in ("cpu", "memory", "ephemeral-storage"):
+            assert 0 < amount(requests[resource]) <= amount(limits[resource]), (name, resource)
+        gpus = limits.get("nvidia.com/gpu", 0)
+        assert gpus == requests.get("nvidia.com/gpu", 0), name
+        assert gpus == (1 if name == "train/train" and overlay != "local" else 0), name
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_images_are_pinned(overlay: str) -> None:
+    for name, container in manifests.containers(built(overlay)):
+        repository, colon, tag = container["image"].rpartition(":")
+        assert colon, name
+        assert "/" not in tag, f"{name}: {container['image']}"
+        assert re.match(r"v?\d+\.\d+\.\d+", tag) or "@sha256" in repository, name
+        assert container["imagePullPolicy"] == "IfNotPresent"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_name_that_is_used_exists(overlay: str) -> None:
+    found = built(overlay)
+    maps, secrets = manifests.of_kind(found, "ConfigMap"), manifests.of_kind(found, "Secret")
+    accounts = manifests.of_kind(found, "ServiceAccount")
+    for name, pod in manifests.pods(found).items():
+        assert pod["spec"]["serviceAccountName"] in accounts, name
+        volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+        for volume in pod["spec"]["volumes"]:
+            if "configMap" in volume:
+                assert volume["configMap"]["name"] in maps, name
+        for container in pod["spec"].get("initContainers", []) + pod["spec"]["containers"]:
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes, name
+            for source in container.get("envFrom", []):
+                if "configMapRef" in source:
+                    assert source["configMapRef"]["name"] in maps, name
+                else:
+                    secret = source["secretRef"]
+                    assert secret["name"] in secrets or secret["name"] in GIVEN, name
+                    assert secret["name"] in secrets or secret["optional"] is True, name
+    for binding in manifests.of_kind(found, "RoleBinding").values():
+        assert binding["roleRef"]["name"] in manifests.of_kind(found, "Role")
+        for subject in binding["subjects"]:
+            assert subject["name"] in accounts
+            assert subject["namespace"] == binding["metadata"]["namespace"]
+
+
+# What the jobs are told.
+
+
+def stages(overlay: str) -> dict[str, tuple[Manifest, Manifest]]:
+    """The Job and its container of each stage."""
+    found = manifests.jobs(built(overlay))
+    return {
+        name: (found[name], found[name]["spec"]["template"]["spec"]["containers"][0])
+        for name in STAGES
+    }
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_variable_is_a_setting_that_the_job_has(overlay: str) -> None:
+    found = built(overlay)
+    common = set(manifests.configmap(found, "common-settings"))
+    for job, (_, container) in stages(overlay).items():
+        assert container["args"] == [job]
+        names = set(manifests.environment(found, container))
+        known = {f"IMAGETAG_{name.upper()}" for name in settings_class(job).model_fields}
+        assert names - known <= STANDARD & common, job
+        assert names >= MUST_BE_SET_SOMEHOW
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_settings_are_valid_and_the_pods_share_all_tags(
+    overlay: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = built(overlay)
+    tags_file = tmp_path / "tags.txt"
+    tags_file.write_text(manifests.configmap(found, "tags")["tags.txt"])
+    for job, (manifest, container) in stages(overlay).items():
+        spec, values = manifest["spec"], manifests.environment(found, container)
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        folder, _, name = values["IMAGETAG_TAGS_FILE"].rpartition("/")
+        assert (mounts[folder], name) == ("tags", "tags.txt")
+        assert spec["completionMode"] == "Indexed"
+        assert spec["completions"] == spec["parallelism"]
+        pods = []
+        with monkeypatch.context() as patch:
+            for variable, value in values.items():
+                patch.setenv(variable, value)
+            patch.setenv("IMAGETAG_TAGS_FILE", str(tags_file))
+            for index in range(spec["completions"]):
+                patch.setenv("JOB_COMPLETION_INDEX", str(index))
+                pods.append(parse_settings(settings_class(job), [], command=job, summary=""))
+        if getattr(pods[0], "workers", 1) > 1:
+            assert job == "train"
+            assert (len(pods), pods[0].shard_count) == (pods[0].workers, 1)  # type: ignore[attr-defined]
+            assert [pod.worker_index for pod in pods] == list(range(len(pods)))  # type: ignore[attr-defined]
+            assert spec["maxFailedIndexes"] == 0  # the others could not go on
+        else:
+            shares = [tag for pod in pods for tag in pod.my_tags()]
+            assert sorted(shares) == sorted(pods[0].all_tags())
+            assert spec["maxFailedIndexes"] == spec["completions"]  # the others go on
+
+
+def test_the_kinds_of_training_are_those_that_the_overlays_are_named_for() -> None:
+    many_tags, many_nodes = stages("many-tags")["train"], stages("many-nodes")["train"]
+    assert many_tags[0]["spec"]["completions"] == 2
+    assert manifests.environment(built("many-tags"), many_tags[1]).get("IMAGETAG_WORKERS") is None
+    assert many_nodes[0]["spec"]["completions"] == 4
+    workers = manifests.environment(built("many-nodes"), many_nodes[1])["IMAGETAG_WORKERS"]
+    assert workers == "4"
+
+
+def test_workers_have_the_names_they_look_for() -> None:
+    found = built("many-nodes")
+    job, container = stages("many-nodes")["train"]
+    pod = job["spec"]["template"]
+    service = manifests.of_kind(found, "Service")[pod["spec"]["subdomain"]]
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert selects({"matchLabels": service["spec"]["selector"]}, pod["metadata"]["labels"])
+    address = manifests.environment(found, container)["IMAGETAG_WORKER_ADDRESSES"]
+    # An Indexed Job gives its pods the host name JOB-INDEX.
+    host = f"{job['metadata']['name']}-{{index}}.{service['metadata']['name']}"
+    assert address == f"{host}:{service['spec']['ports'][0]['port']}"
+    assert allowed(found, "train", "train", 8470)
+    patience = float(manifests.environment(found, container)["IMAGETAG_RENDEZVOUS_TIMEOUT"])
+    assert patience > 600  # the longest pause of a Job before it starts a pod again
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_is_kept_on_disk_and_in_memory_fits(overlay: str) -> None:
+    found = built(overlay)
+    job, container = stages(overlay)["train"]
+    values = manifests.environment(found, container)
+    volumes = {volume["name"]: volume for volume in job["spec"]["template"]["spec"]["volumes"]}
+    scratch = amount(volumes["scratch"]["emptyDir"]["sizeLimit"])
+    limits, requests = container["resources"]["limits"], container["resources"]["requests"]
+    assert (
+        int(values["IMAGETAG_CACHE_BYTES"]) + 2**30 < scratch < amount(limits["ephemeral-storage"])
+    )
+    assert overlay == "local" or scratch < amount(requests["ephemeral-storage"])
+    assert volumes["shm"]["emptyDir"]["medium"] == "Memory"
+    shm = amount(volumes["shm"]["emptyDir"]["sizeLimit"])
+    tensorflow = 0.7 * 2**30
+    assert int(values["IMAGETAG_CACHE_MEMORY"]) + shm + tensorflow < amount(limits["memory"])
+
+
+# What ends a Job, and what is tried again.
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_jobs_decide_by_the_exit_codes_of_the_code(overlay: str) -> None:
+    for name, (job, _) in stages(overlay).items():
+        spec = job["spec"]
+        assert spec["template"]["spec"]["restartPolicy"] == "Never", name
+        actions, disruption = {}, None
+        for rule in spec["podFailurePolicy"]["rules"]:
+            for code in rule.get("onExitCodes", {}).get("values", []):
+                assert rule["onExitCodes"]["operator"] == "In"
+                actions[code] = rule["action"]
+            if rule.get("onPodConditions") == [{"type": "DisruptionTarget"}]:
+                disruption = rule["action"]
+        assert actions == {EXIT_USAGE: "FailJob", EXIT_INPUT: "FailIndex"}, name
+        assert disruption == "Ignore", name
+        assert not {EXIT_DONE, EXIT_TRANSIENT, EXIT_TERMINATED} & set(actions), name
+        assert spec["backoffLimitPerIndex"] >= 6, name
+        assert "backoffLimit" not in spec, name
+        assert spec["podReplacementPolicy"] == "Failed", name
+
+
+@pytest.mark.parametrize("overlay", [name for name in OVERLAYS if name != "jobset"])
+def test_no_job_is_gone_before_the_chain_has_ended(overlay: str) -> None:
+    found = manifests.of_kind(built(overlay), "Job")
+    deadlines = [found[name]["spec"]["activeDeadlineSeconds"] for name in STAGES]
+    for number, name in enumerate(STAGES):
+        later = sum(deadlines[number + 1 :])
+        assert found[name]["spec"]["ttlSecondsAfterFinished"] > later, name
+    assert found["chain"]["spec"]["activeDeadlineSeconds"] > sum(deadlines)
+
+
+@pytest.mark.parametrize("overlay", [name for name in OVERLAYS if name != "jobset"])
+def test_the_first_stage_starts_and_the_others_wait_for_the_chain(overlay: str) -> None:
+    found = manifests.of_kind(built(overlay), "Job")
+    assert set(found) == {*STAGES, "chain"}
+    assert [bool(found[name]["spec"].get("suspend")) for name in (*STAGES, "chain")] == [
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
+    for name, job in found.items():
+        assert job["metadata"]["labels"]["imagetag/stage"] == name
+    (role,) = manifests.of_kind(built(overlay), "Role").values()
+    assert role["rules"] == [
+        {
+            "apiGroups": ["batch"],
+            "resources": ["jobs"],
+            "resourceNames": list(STAGES),
+            "verbs": ["get", "list", "watch", "patch"],
+        }
+    ]
+    assert not manifests.of_kind(built(overlay), "ClusterRole")
+    (container,) = found["chain"]["spec"]["template"]["spec"]["containers"]
+    values = manifests.environment(built(overlay), container)
+    assert values["CHAIN_STAGES"].split() == list(STAGES)
+
+
+def test_kueue_gets_a_job_when_its_data_is_there() -> None:
+    found = manifests.of_kind(built("kueue"), "Job")
+    queue = "kueue.x-k8s.io/queue-name"
+    assert [name for name, job in found.items() if queue in job["metadata"]["labels"]] == ["scrape"]
+    (container,) = found["chain"]["spec"]["template"]["spec"]["containers"]
+    start = manifests.environment(built("kueue"), container)["CHAIN_START"]
+    assert start == '{"metadata": {"labels": {"kueue.x-k8s.io/queue-name": "imagetag"}}}'
+
+
+def test_the_jobset_is_the_chain() -> None:
+    found = built("jobset")
+    assert not manifests.of_kind(found, "Job")
+    assert not manifests.of_kind(found, "Role")
+    (jobset,) = manifests.of_kind(found, "JobSet").values()
+    parts = jobset["spec"]["replicatedJobs"]
+    assert [part["name"] for part in parts] == list(STAGES)
+    for before, part in pairwise(parts):
+        assert part["dependsOn"] == [{"name": before["name"], "status": "Complete"}]
+    plain = manifests.of_kind(built("many-tags"), "Job")
+    for part in parts:
+        assert part["replicas"] == 1
+        # It would make Jobs anew that are gone, and says itself when they start.
+        expected = dict(plain[part["name"]]["spec"])
+        expected.pop("suspend", None)
+        expected.pop("ttlSecondsAfterFinished")
+        assert part["template"]["spec"] == expected
+
+
+# Who may talk to whom.
+
+
+def allowed(found: list[Manifest], source: str, target: str, port: int) -> bool:
+    """Whether one pod may connect to a port of another: both sides have to say so."""
+    templates = manifests.pods(found)
+    labels = {name: templates[name]["metadata"]["labels"] for name in (source, target)}
+
+    def says(direction: str, own: str, other: str) -> bool:
+        for policy in manifests.of_kind(found, "NetworkPolicy").values():
+            if not selects(policy["spec"]["podSelector"], labels[own]):
+                continue
+            for rule in policy["spec"].get(direction.lower(), []):
+                peers = rule.get("to" if direction == "Egress" else "from", [])
+                ports = {item["port"] for item in rule.get("ports", [])} or {port}
+                if port in ports and any(
+                    "podSelector" in peer and selects(peer["podSelector"], labels[other])
+                    for peer in peers
+                ):
+                    return True
+        return False
+
+    return says("Egress", source, target) and says("Ingress", target, source)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_is_not_allowed_is_denied(overlay: str) -> None:
+    policies = manifests.of_kind(built(overlay), "NetworkPolicy")
+    deny = policies["default-deny"]["spec"]
+    assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    for name, policy in policies.items():
+        spec = policy["spec"]
+        assert set(spec) - {"podSelector", "policyTypes"} == {
+            kind.lower() for kind in spec["policyTypes"] if name != "default-deny"
+        }
+        for rule in spec.get("ingress", []):
+            assert rule["from"], name
+        if name not in ("default-deny", "dns"):
+            assert any(
+                selects(spec["podSelector"], pod["metadata"]["labels"])
+                for pod in manifests.pods(built(overlay)).values()
+            ), f"{name} selects no pod"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_metadata_server_is_out_of_reach(overlay: str) -> None:
+    for name, policy in manifests.of_kind(built(overlay), "NetworkPolicy").items():
+        for rule in policy["spec"].get("egress", []):
+            for peer in rule.get("to", []):
+                block = peer.get("ipBlock")
+                if block and block["cidr"] == "0.0.0.0/0":
+                    assert "169.254.0.0/16" in block["except"], name
+
+
+def test_on_a_laptop_each_server_is_a_service_that_the_jobs_may_reach() -> None:
+    found = built("local")
+    services = manifests.of_kind(found, "Service")
+    templates = manifests.pods(found)
+    for job, (_, container) in stages("local").items():
+        values = manifests.environment(found, container)
+        urls = [values["AWS_ENDPOINT_URL_S3"]]
+        if job == "scrape":
+            urls.append(values["IMAGETAG_BOARD"].partition("+")[2])
+        for url in urls:
+            host, port = urlsplit(url).hostname, urlsplit(url).port
+            assert host is not None
+            assert port is not None
+            (entry,) = services[host]["spec"]["ports"]
+            assert entry["port"] == port
+            assert "targetPort" not in entry
+            selector = {"matchLabels": services[host]["spec"]["selector"]}
+            assert [
+                name
+                for name, pod in templates.items()
+                if selects(selector, pod["metadata"]["labels"])
+            ] == [host]
+            (server,) = templates[host]["spec"]["containers"]
+            assert [item["containerPort"] for item in server["ports"]] == [port]
+            assert allowed(found, job, host, port), (job, host)
+    assert not allowed(found, "train", "board", 8480)
+    assert not allowed(found, "board", "s3", 7070)
+    bucket = urlsplit(values["IMAGETAG_STORAGE"]).netloc
+    init = manifests.jobs(found)["scrape"]["spec"]["template"]["spec"]["initContainers"][0]
+    assert f'create_bucket(Bucket="{bucket}")' in init["args"][0]
+    compile(init["args"][0], "bucket", "exec")
+
+
+# What make deploy makes of them.
+
+
+def test_deploy_takes_tags_and_numbers(tmp_path: Path) -> None:
+    manifests.kubectl()
+    done = deploy(
+        tmp_path,
+        OVERLAY="local",
+        TAGS="owl re:zero fate/stay_night",
+        PODS="3",
+        WORKERS="2",
+        SET="train.IMAGETAG_EPOCHS=2 common.IMAGETAG_LOG_LEVEL=debug",
+        IMAGES="imagetag-train=registry.example:5000/it/train:7 versitygw=mirror.example/s3:1",
+    )
+    assert done.returncode == 0, done.stderr
+    found = manifests.parsed(done.stdout)
+    assert manifests.configmap(found, "tags")["tags.txt"] == "owl\nre:zero\nfate/stay_night\n"
+    jobs = manifests.jobs(found)
+    assert [jobs[name]["spec"]["completions"] for name in STAGES] == [3, 3, 2, 3]
+    for name, container in manifests.containers(found):
+        if name.partition("/")[0] in ("explore", "train", "evaluate"):
+            assert container["image"] == "registry.example:5000/it/train:7"
+        if name == "s3/s3":
+            assert container["image"] == "mirror.example/s3:1"
+    train = jobs["train"]["spec"]["template"]["spec"]["containers"][0]
+    values = manifests.environment(found, train)
+    assert values["IMAGETAG_EPOCHS"] == "2"
+    assert values["IMAGETAG_LOG_LEVEL"] == "debug"
+    assert (values["IMAGETAG_WORKERS"], values["IMAGETAG_SHARD_COUNT"]) == ("2", "1")
+    assert jobs["train"]["spec"]["maxFailedIndexes"] == 0
+    assert allowed(found, "train", "train", 8470)
+
+
+def test_deploy_takes_images_from_a_registry(tmp_path: Path) -> None:
+    manifests.kubectl()
+    done = deploy(
+        tmp_path,
+        OVERLAY="eks",
+        REGISTRY="registry.example/team",
+        IMAGES="imagetag-train=registry.example/other:2",
+    )
+    assert done.returncode == 0, done.stderr
+    found = {
+        name: each["image"] for name, each in manifests.containers(manifests.parsed(done.stdout))
+    }
+    assert found["scrape/scrape"] == "registry.example/team/imagetag-scrape:0.1.0"
+    assert found["train/train"] == "registry.example/other:2"
+
+
+@pytest.mark.parametrize("overlay", ["jobset", "many-nodes"])
+def test_deploy_keeps_the_counts_of_pods_and_settings_together(
+    overlay: str, tmp_path: Path
+) -> None:
+    manifests.kubectl()
+    done = deploy(tmp_path, OVERLAY=overlay, PODS="7")
+    assert done.returncode == 0, done.stderr
+    found = manifests.parsed(done.stdout)
+    train = 4 if overlay == "many-nodes" else 7
+    assert [
+        (job["spec"]["completions"], job["spec"]["parallelism"])
+        for name, job in manifests.jobs(found).items()
+        if name != "chain"
+    ].count((7, 7)) == (3 if train == 4 else 4)
+    job = manifests.jobs(found)["train"]
+    assert job["spec"]["completions"] == train
+
+
+@pytest.mark.parametrize(
+    ("variables", "complaint"),
+    [
+        ({"OVERLAY": "moon"}, "take one of eks gke jobset kueue local many-nodes many-tags"),
+        ({"OVERLAY": "local", "PODS": "0"}, "PODS=0: take a number from 1"),
+        ({"OVERLAY": "local", "PODS": "2x"}, "PODS=2x: take a number from 1"),
+        ({"OVERLAY": "local", "TAGS": "a", "TAGS_FILE": "b"}, "give TAGS or TAGS_FILE"),
+        ({"OVERLAY": "local", "TAGS_FILE": "/nowhere"}, "there is nothing in it"),
+        ({"OVERLAY": "local", "SET": "IMAGETAG_EPOCHS=2"}, "take JOB.VARIABLE=VALUE"),
+        ({"OVERLAY": "local", "IMAGES": "imagetag-train=host:5000/a"}, "take NAME=REPOSITORY:TAG"),
+        ({"OVERLAY": "local", "IMAGES": "moon=a/b:1"}, "the overlay has no image moon"),
+        ({"OVERLAY": "jobset", "WORKERS": "2"}, "not in a JobSet, whose pods have other names"),
+    ],
+)
+def test_deploy_says_what_is_wrong(
+    variables: dict[str, str], complaint: str, tmp_path: Path
+) -> None:
+    manifests.kubectl()
+    done = deploy(tmp_path, **variables)
+    assert done.returncode == 2
+    assert not done.stdout
+    assert complaint in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,344 @@
+"""The scripts of the manifests, chain.sh and deploy.sh, on a cluster that is a folder of Jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import manifests
+from tests.manifests import K8S, STAGES, Manifest, built, deploy
+
+# Answers as kubectl does, from jobs/NAME.json. What a Job becomes once it is started is in
+# next/NAME.json. Expressions are evaluated by the real kubectl, which needs no cluster for that.
+FAKE = """#!{python}
+import json, os, pathlib, shutil, subprocess, sys
+state = pathlib.Path({state!r})
+arguments = sys.argv[1:]
+with open(state / "calls", "a") as calls:
+    calls.write(json.dumps(arguments) + "\\n")
+verb = arguments[0]
+if verb == "kustomize":
+    os.execv({kubectl!r}, [{kubectl!r}, *arguments])
+down = state / "down"
+if down.exists():
+    left = int(down.read_text()) - 1
+    down.write_text(str(left)) if left else down.unlink()
+    sys.exit("Unable to connect to the server")
+if verb == "apply":
+    stage = arguments[arguments.index("-l") + 1].partition("=")[2]
+    if any(name.startswith("--dry-run") for name in arguments):
+        changed = (state / "changed").read_text().split() if (state / "changed").exists() else []
+        if stage in changed:
+            sys.exit(f'The Job "{{stage}}" is invalid: spec.template: field is immutable')
+        if (state / "broken").exists():
+            sys.exit("error: no space left in etcd")
+    sys.exit(0)
+name = arguments[2]
+job = state / "jobs" / (name + ".json")
+if verb == "delete":
+    job.unlink(missing_ok=True)
+if verb == "get" and job.exists():
+    form = next(item for item in arguments if item.startswith("jsonpath=") or item.startswith("{{"))
+    form = form if form.startswith("jsonpath=") else "jsonpath=" + form
+    command = [{kubectl!r}, "label", "--local", "-f", str(job), "a=b", "-o", form]
+    sys.exit(subprocess.run(command, env={{**os.environ, "KUBECONFIG": os.devnull}}).returncode)
+if verb == "patch":
+    if not job.exists():
+        sys.exit(f'Error from server (NotFound): jobs.batch "{{name}}" not found')
+    following = state / "next" / (name + ".json")
+    if following.exists():
+        shutil.move(following, job)
+"""
+
+
+class Cluster:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("jobs", "next", "bin"):
+            (folder / name).mkdir(parents=True)
+        self.fake = folder / "bin" / "kubectl"
+        self.fake.write_text(
+            FAKE.format(python=sys.executable, state=str(folder), kubectl=manifests.kubectl())
+        )
+        self.fake.chmod(0o755)
+
+    def put(
+        self, name: str, where: str = "jobs", *, suspend: bool = False, **status: object
+    ) -> None:
+        job: Manifest = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": name},
+            "spec": {"suspend": suspend, "template": {"spec": {}}},
+            "status": status,
+        }
+        (self.folder / where / f"{name}.json").write_text(json.dumps(job))
+
+    def calls(self, verb: str) -> list[list[str]]:
+        lines = (self.folder / "calls").read_text().splitlines()
+        return [call for call in map(json.loads, lines) if call[0] == verb]
+
+    def patched(self) -> list[str]:
+        """The Jobs that were started, in order, once each."""
+        return list(dict.fromkeys(call[2] for call in self.calls("patch")))
+
+    def chain(self, **variables: str) -> tuple[int, list[dict[str, str]]]:
+        container = built("local")
+        (spec,) = manifests.jobs(container)["chain"]["spec"]["template"]["spec"]["containers"]
+        values = manifests.environment(container, spec)
+        done = subprocess.run(
+            ["sh", K8S / "base" / "chain.sh"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env={
+                **os.environ,
+                **values,
+                "PATH": f"{self.fake.parent}:{os.environ['PATH']}",
+                "CHAIN_PAUSE": "0",
+                "CHAIN_PATIENCE": "3",
+                **variables,
+            },
+        )
+        assert not done.stderr
+        return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def condition(kind: str, reason: str = "", message: str = "", status: str = "True") -> Manifest:
+    return {"type": kind, "status": status, "reason": reason, "message": message}
+
+
+COMPLETE = [condition("SuccessCriteriaMet"), condition("Complete", "CompletionsReached")]
+FAILED_INDEXES = [
+    condition("FailureTarget", "FailedIndexes", "Job has failed indexes"),
+    condition("Failed", "FailedIndexes", "Job has failed indexes"),
+]
+
+
+@pytest.mark.parametrize("script", ["deploy.sh", "base/chain.sh"])
+def test_shellcheck_has_nothing_to_say(script: str) -> None:
+    program = shutil.which("shellcheck")
+    if not program:
+        pytest.skip("SKIPPED: the scripts are not linted, as shellcheck is not installed")
+    done = subprocess.run([program, K8S / script], capture_output=True, text=True, check=False)
+    assert (done.stdout + done.stderr, done.returncode) == ("", 0)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    """All stages are there, and each is complete once it is started."""
+    made = Cluster(tmp_path / "cluster")
+    for name in STAGES:
+        made.put(name, suspend=name != "scrape", conditions=[condition("Suspended")])
+        made.put(name, "next", conditions=COMPLETE)
+    return made
+
+
+# chain.sh
+
+
+def test_the_chain_starts_one_stage_after_the_other(cluster: Cluster) -> None:
+    code, lines = cluster.chain()
+    assert code == 0
+    told = [(line["stage"], line["event"]) for line in lines]
+    expected = []
+    for name in STAGES:
+        expected += [(name, "started, waiting for it"), (name, "complete")]
+    assert told == [*expected, ("", "all stages are complete")]
+    assert cluster.patched() == list(STAGES)
+    for call in cluster.calls("patch"):
+        assert json.loads(call[call.index("--patch") + 1]) == {"spec": {"suspend": False}}
+
+
+def test_no_stage_is_started_before_the_one_before_is_complete(cluster: Cluster) -> None:
+    # Scrape is under way, and stays so: explore must not be touched.
+    (cluster.folder / "next" / "scrape.json").unlink()
+    cluster.put("scrape", active=2, conditions=[condition("Complete", status="False")])
+    with pytest.raises(subprocess.TimeoutExpired):
+        subprocess.run(
+            ["sh", K8S / "base" / "chain.sh"],
+            check=False,
+            timeout=3,
+            stdout=subprocess.DEVNULL,
+            env={
+                **os.environ,
+                "PATH": f"{cluster.fake.parent}:{os.environ['PATH']}",
+                "CHAIN_STAGES": "scrape explore",
+                "CHAIN_START": "{}",
+                "CHAIN_FAILED_TAGS": "stop",
+                "CHAIN_PAUSE": "0",
+            },
+        )
+    assert cluster.patched() == ["scrape"]
+
+
+def test_a_failed_stage_stops_the_chain_and_says_which_and_what_waits(cluster: Cluster) -> None:
+    cluster.put("explore", "next", conditions=FAILED_INDEXES, failedIndexes="1,3-5")
+    code, lines = cluster.chain()
+    assert code == 3
+    assert cluster.patched() == ["scrape", "explore"]
+    assert lines[-1]["level"] == "error"
+    for text in (
+        "explore failed: FailedIndexes: Job has failed indexes (indexes 1,3-5)",
+        "not started: train evaluate",
+        "kubectl logs",
+        "component=explore",
+        "apply again",
+    ):
+        assert text in lines[-1]["event"]
+
+
+def test_applied_again_the_chain_goes_on_where_it_stopped(cluster: Cluster) -> None:
+    cluster.put("scrape", conditions=COMPLETE)
+    cluster.put("explore", conditions=COMPLETE)
+    code, _ = cluster.chain()
+    assert code == 0
+    assert cluster.patched() == ["train", "evaluate"]  # complete ones are left alone
+
+
+def test_a_stage_that_was_suspended_again_is_started_again(cluster: Cluster) -> None:
+    cluster.put("scrape", "next", suspend=False, active=1)
+    fake = cluster.fake.read_text()
+    # The second time that it is started, it gets done.
+    done = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "scrape"}}
+    state = json.dumps({**done, "status": {"conditions": COMPLETE}})
+    again = f'\n    elif name == "scrape":\n        job.write_text({state!r})\n'
+    cluster.fake.write_text(fake.rstrip() + again)
+    code, lines = cluster.chain()
+    assert code == 0
+    assert [call[2] for call in cluster.calls("patch")].count("scrape") == 2
+    started = [line for line in lines if line["event"].startswith("started")]
+    assert len(started) == len(STAGES)
+
+
+def test_told_to_continue_it_leaves_failed_tags_behind_and_says_so_at_the_end(
+    cluster: Cluster,
+) -> None:
+    cluster.put("scrape", "next", conditions=FAILED_INDEXES, failedIndexes="1")
+    code, lines = cluster.chain(CHAIN_FAILED_TAGS="continue")
+    assert code == 3
+    assert cluster.patched() == list(STAGES)
+    assert "scrape failed: FailedIndexes" in lines[-1]["event"]
+    assert "(indexes 1)" in lines[-1]["event"]
+
+
+def test_told_to_continue_it_stops_all_the_same_where_settings_are_wrong(cluster: Cluster) -> None:
+    wrong = [condition("Failed", "PodFailurePolicy", 'Container "scrape" exited with 2\n\tno | go')]
+    cluster.put("scrape", "next", conditions=wrong)
+    code, lines = cluster.chain(CHAIN_FAILED_TAGS="continue")
+    assert code == 3
+    assert cluster.patched() == ["scrape"]
+    assert 'scrape failed: PodFailurePolicy: Container "scrape" exited with 2' in lines[-1]["event"]
+
+
+def test_a_stage_that_is_not_there_is_named(cluster: Cluster) -> None:
+    (cluster.folder / "jobs" / "explore.json").unlink()
+    code, lines = cluster.chain()
+    assert code == 2
+    assert lines[-1]["event"] == "there is no Job explore: apply again"
+
+
+def test_kubernetes_may_be_away_for_a_while(cluster: Cluster) -> None:
+    (cluster.folder / "down").write_text("2")
+    code, lines = cluster.chain()
+    assert code == 0
+    assert lines[0]["event"].startswith("Kubernetes does not answer: Unable to connect")
+
+
+def test_kubernetes_may_not_be_away_for_ever(cluster: Cluster) -> None:
+    (cluster.folder / "down").write_text("1000")
+    code, _ = cluster.chain()
+    assert code == 75
+    assert not (cluster.folder / "calls").read_text().count("patch")
+
+
+# deploy.sh
+
+
+def applied(cluster: Cluster) -> list[str]:
+    """The selectors that were applied, in order; not those that were only tried."""
+    return [
+        call[call.index("-l") + 1].removeprefix("imagetag/stage=")
+        for call in cluster.calls("apply")
+        if "--dry-run=server" not in call
+    ]
+
+
+def deleted(cluster: Cluster) -> list[str]:
+    for call in cluster.calls("delete"):
+        assert "--cascade=foreground" in call  # its pods are gone before others take their names
+        assert call[call.index("-n") + 1] == "imagetag"
+    return [call[2] for call in cluster.calls("delete")]
+
+
+def bring(cluster: Cluster, tmp_path: Path, overlay: str = "many-tags") -> None:
+    done = deploy(tmp_path, "apply", OVERLAY=overlay, KUBECTL=str(cluster.fake))
+    assert done.returncode == 0, done.stderr
+
+
+REST = "!imagetag/stage"
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Cluster:
+    return Cluster(tmp_path / "cluster")
+
+
+def test_deploy_makes_everything(empty: Cluster, tmp_path: Path) -> None:
+    bring(empty, tmp_path)
+    assert applied(empty) == [REST, *STAGES, "chain"]
+    for call in empty.calls("apply"):
+        assert "--server-side" in call  # 10,000 tags would not fit into kubectl's annotation
+
+
+def test_deploy_leaves_alone_what_is_done_or_under_way(empty: Cluster, tmp_path: Path) -> None:
+    empty.put("scrape", conditions=COMPLETE)
+    empty.put("explore", conditions=COMPLETE)
+    empty.put("train", suspend=False, active=2)
+    empty.put("evaluate", suspend=True, conditions=[condition("Suspended")])
+    bring(empty, tmp_path)
+    # To apply train would suspend it again. Evaluate has not begun, and can still be changed.
+    assert applied(empty) == [REST, "evaluate", "chain"]
+    assert deleted(empty) == ["chain"]
+
+
+def test_deploy_makes_anew_what_failed_and_what_comes_after(empty: Cluster, tmp_path: Path) -> None:
+    empty.put("scrape", conditions=COMPLETE)
+    empty.put("explore", conditions=FAILED_INDEXES, failedIndexes="1")
+    empty.put("train", conditions=COMPLETE)
+    empty.put("evaluate", suspend=True)
+    bring(empty, tmp_path)
+    assert deleted(empty) == ["chain", "explore", "train", "evaluate"]
+    assert applied(empty) == [REST, "explore", "train", "evaluate", "chain"]
+
+
+def test_deploy_makes_anew_what_has_other_settings(empty: Cluster, tmp_path: Path) -> None:
+    for name in STAGES:
+        empty.put(name, conditions=COMPLETE)
+    (empty.folder / "changed").write_text("train")
+    bring(empty, tmp_path)
+    assert deleted(empty) == ["chain", "train", "evaluate"]
+    assert applied(empty) == [REST, "train", "evaluate", "chain"]
+
+
+def test_deploy_stops_at_an_error_that_it_does_not_know(empty: Cluster, tmp_path: Path) -> None:
+    empty.put("scrape", conditions=COMPLETE)
+    (empty.folder / "broken").touch()
+    done = deploy(tmp_path, "apply", OVERLAY="many-tags", KUBECTL=str(empty.fake))
+    assert done.returncode == 1
+    assert "no space left in etcd" in done.stderr
+    assert deleted(empty) == ["chain"]
+    assert applied(empty) == [REST]
+
+
+def test_deploy_has_no_stages_to_look_at_in_a_jobset(empty: Cluster, tmp_path: Path) -> None:
+    bring(empty, tmp_path, "jobset")
+    assert applied(empty) == [REST]
+    assert not empty.calls("delete")
