@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SOURCES := lib jobs tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit integration bench format lock images load deploy status logs undeploy e2e clean
+.PHONY: help setup demo test lint types unit integration bench format lock images push load deploy status logs undeploy e2e clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,7 +37,7 @@ unit: $(READY)  ## unit tests, in seconds
 	$(BIN)/pytest tests/unit --numprocesses auto --maxprocesses 4
 
 integration: $(READY)  ## tests with real servers, browsers and processes on loopback
-	$(BIN)/pytest tests/integration tests/e2e
+	$(BIN)/pytest tests/integration tests/e2e --numprocesses 2 --dist loadfile
 
 bench: $(READY)  ## speed and memory, as ratios of two things measured in one run
 	$(BIN)/python -m tests.benchmarks
@@ -58,6 +58,10 @@ BUILD = $(or $(ENGINE),$(error docker, podman or buildah is needed)) build --bui
 images:  ## the container images: DEVICE=cpu without CUDA, BROWSER=1, WEIGHTS=vgg19,..., REGISTRY=...
 	$(BUILD) $(call given,BROWSER) -f Dockerfile.scrape -t $(SCRAPE_IMAGE) .
 	$(BUILD) $(call given,WEIGHTS WEIGHTS_URL) --build-arg DEVICE=$(DEVICE) -f Dockerfile.train -t $(TRAIN_IMAGE) .
+
+push:  ## the images into REGISTRY, with the same DEVICE
+	$(ENGINE) push $(SCRAPE_IMAGE)
+	$(ENGINE) push $(TRAIN_IMAGE)
 
 load:  ## the images into a cluster of kind or minikube, with the same DEVICE and REGISTRY
 	@set -e; context=$$(kubectl config current-context); folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

@@ -73,8 +73,12 @@ prepare() {
   fi
   for setting in ${SET:-}; do
     case $setting in
+      chain.*=*)
+        grep -q '^  name: chain-settings-' "$work/overlay.yaml" ||
+          die "SET=$setting: the overlay $OVERLAY has no chain"
+        ;;
       common.*=* | scrape.*=* | explore.*=* | train.*=* | evaluate.*=*) ;;
-      *) die "SET=$setting: take JOB.VARIABLE=VALUE, where JOB is common, scrape, explore, train or evaluate" ;;
+      *) die "SET=$setting: take JOB.VARIABLE=VALUE, where JOB is common, scrape, explore, train, evaluate or chain" ;;
     esac
     echo "${setting#*.}" >>"$work/settings/${setting%%.*}.env"
   done
@@ -86,7 +90,7 @@ prepare() {
     echo "  - {name: common-settings, namespace: $namespace, behavior: merge}"
     [ ! -f "$work/settings/tags.txt" ] ||
       echo "  - {name: tags, namespace: $namespace, behavior: replace, files: [tags.txt]}"
-    for name in common scrape explore train evaluate; do
+    for name in common scrape explore train evaluate chain; do
       [ ! -f "$work/settings/$name.env" ] ||
         echo "  - {name: $name-settings, namespace: $namespace, behavior: merge, envs: [$name.env]}"
     done

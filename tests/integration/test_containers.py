@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from imagetag.layout import Layout
 from imagetag.storage import open_storage
+from tests import manifests
 from tests.unit.test_images_build import env as image_env
 
 ROOT = Path(__file__).parents[2]
@@ -356,28 +357,56 @@ def _wait_for(engine: Engine, container: str, pattern: str) -> str:
     sys.version_info[:2] != PYTHON,
     reason=f"SKIPPED: training in a container takes this machine's packages of Python {PYTHON}",
 )
-def test_a_classifier_from_one_container_to_the_next(built: Engine, s3_bucket: str) -> None:
-    """Scrape in one container, train and evaluate in others; storage is all they share."""
-    common = ("--storage", f"{s3_bucket}/tags", "--tags", "robot")
-    with built.running("board", "--posts", "240", "--port", "0") as container:
-        url = _wait_for(built, container, r"^http://127\.0\.0\.1:\d+$")
-        board = ("--board", f"gelbooru02+{url}", "--allow-private-hosts")
-        done = built.run("scrape", *common, *board, "--limit", "48", "--max-rate", "1000")
-        assert done.returncode == 0, done.stderr
-    layout, storage = Layout("robot"), open_storage(f"{s3_bucket}/tags")
-    assert storage.stat(layout.dataset)
-
-    settings = {
+def test_the_pods_of_a_laptop_make_a_classifier(
+    built: Engine, s3_bucket: str, tmp_path: Path
+) -> None:
+    """What the overlay `local` runs in each pod: storage is all that they share."""
+    found = manifests.built("local")
+    (tmp_path / "tags.txt").write_text(manifests.configmap(found, "tags")["tags.txt"])
+    tmp_path.chmod(0o755)
+    smaller = {
+        "IMAGETAG_STORAGE": f"{s3_bucket}/tags",
+        "IMAGETAG_ALLOW_PRIVATE_HOSTS": "true",
+        "IMAGETAG_LIMIT": "48",
+        "IMAGETAG_IMAGE_SIZE": "67x67",
+        "IMAGETAG_EPOCHS": "2",
+        "IMAGETAG_EXPORT": "false",
+        "IMAGETAG_CACHE_MEMORY": "67108864",
+    }
+    packages = {
         **image_env("Dockerfile.train"),
         "PATH": "/opt/venv/bin:/usr/bin:/bin",
         "PYTHONPATH": "/opt/imagetag:/opt/packages",
     }
-    options = [option for pair in settings.items() for option in ("--env", "=".join(pair))]
-    options += ["--volume", f"{site.getsitepackages()[0]}:/opt/packages:ro"]
-    model = ("--model", "alexnet-small", "--image-size", "67x67", "--epochs", "2", "--no-export")
-    for job in (("train", *common, *model), ("evaluate", *common)):
-        done = built.run(*job, options=options)
+
+    def pod(stage: str, index: int, **others: str) -> str:
+        """Run the pod of an index to its end; returns its log."""
+        spec = manifests.jobs(found)[stage]["spec"]
+        assert index < spec["completions"]
+        (container,) = spec["template"]["spec"]["containers"]
+        values = manifests.environment(found, container)
+        del values["AWS_ENDPOINT_URL_S3"]  # the server of this test, instead
+        values |= {"JOB_COMPLETION_INDEX": str(index), **smaller, **others}
+        options = ["--volume", f"{tmp_path}:/etc/imagetag:ro"]
+        if stage != "scrape":
+            values |= packages
+            options += ["--volume", f"{site.getsitepackages()[0]}:/opt/packages:ro"]
+        options += [option for pair in values.items() for option in ("--env", "=".join(pair))]
+        done = built.run(*container["args"], options=options)
         assert done.returncode == 0, done.stderr
-        assert "gaierror" not in done.stderr
+        return done.stderr
+
+    with built.running("board", "--posts", "240", "--port", "0") as container:
+        url = _wait_for(built, container, r"^http://127\.0\.0\.1:\d+$")
+        for index in (0, 1):
+            pod("scrape", index, IMAGETAG_BOARD=f"gelbooru02+{url}", IMAGETAG_MAX_RATE="1000")
+    storage = open_storage(f"{s3_bucket}/tags")
+    assert all(storage.stat(Layout(tag).dataset) for tag in ("robot", "fox"))
+    for stage in ("explore", "train", "evaluate"):
+        log = pod(stage, 1)  # the second pod has the second tag
+        assert '"fox"' in log
+        assert '"robot"' not in log
+    layout = Layout("fox")
     run = storage.read(layout.latest).decode().strip()
     assert storage.stat(layout.run(run, "evaluation.json"))
+    assert not storage.stat(Layout("robot").latest)

@@ -464,7 +464,8 @@ def test_deploy_takes_tags_and_numbers(tmp_path: Path) -> None:
         TAGS="owl re:zero fate/stay_night",
         PODS="3",
         WORKERS="2",
-        SET="train.IMAGETAG_EPOCHS=2 common.IMAGETAG_LOG_LEVEL=debug",
+        SET="train.IMAGETAG_EPOCHS=2 common.IMAGETAG_LOG_LEVEL=debug "
+        "chain.CHAIN_FAILED_TAGS=continue",
         IMAGES="imagetag-train=registry.example:5000/it/train:7 versitygw=mirror.example/s3:1",
     )
     assert done.returncode == 0, done.stderr
@@ -481,6 +482,7 @@ def test_deploy_takes_tags_and_numbers(tmp_path: Path) -> None:
     values = manifests.environment(found, train)
     assert values["IMAGETAG_EPOCHS"] == "2"
     assert values["IMAGETAG_LOG_LEVEL"] == "debug"
+    assert manifests.configmap(found, "chain-settings")["CHAIN_FAILED_TAGS"] == "continue"
     assert (values["IMAGETAG_WORKERS"], values["IMAGETAG_SHARD_COUNT"]) == ("2", "1")
     assert jobs["train"]["spec"]["maxFailedIndexes"] == 0
     assert allowed(found, "train", "train", 8470)
@@ -529,6 +531,7 @@ def test_deploy_keeps_the_counts_of_pods_and_settings_together(
         ({"OVERLAY": "local", "TAGS": "a", "TAGS_FILE": "b"}, "give TAGS or TAGS_FILE"),
         ({"OVERLAY": "local", "TAGS_FILE": "/nowhere"}, "there is nothing in it"),
         ({"OVERLAY": "local", "SET": "IMAGETAG_EPOCHS=2"}, "take JOB.VARIABLE=VALUE"),
+        ({"OVERLAY": "jobset", "SET": "chain.CHAIN_FAILED_TAGS=continue"}, "has no chain"),
         ({"OVERLAY": "local", "IMAGES": "imagetag-train=host:5000/a"}, "take NAME=REPOSITORY:TAG"),
         ({"OVERLAY": "local", "IMAGES": "moon=a/b:1"}, "the overlay has no image moon"),
         ({"OVERLAY": "jobset", "WORKERS": "2"}, "not in a JobSet, whose pods have other names"),
