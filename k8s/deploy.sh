@@ -9,7 +9,8 @@
 #   TAGS_FILE  a file with one a line; by default the overlay's own tags.txt
 #   PODS       how many pods share the tags, in each job
 #   WORKERS    how many train pods train each tag together
-#   SET        other settings, JOB.VARIABLE=VALUE: "scrape.IMAGETAG_LIMIT=200 common.AWS_DEFAULT_REGION=eu-west-1"
+#   SET        other settings, JOB.VARIABLE=VALUE: "scrape.IMAGETAG_LIMIT=200 common.AWS_DEFAULT_REGION=eu-west-1";
+#              with those of predict, new images are predicted when the classifiers are evaluated
 #   REGISTRY   where the two images are: REGISTRY/imagetag-scrape, REGISTRY/imagetag-train
 #   IMAGES     other images, by the last part of their names: "imagetag-train=registry.example/train:7"
 #
@@ -19,6 +20,7 @@ set -euf
 KUBECTL=${KUBECTL:-kubectl}
 here=$(cd "$(dirname "$0")" && pwd)
 work=$here/.deploy
+stages="scrape explore train evaluate"
 
 die() {
   echo "deploy: $*" >&2
@@ -31,9 +33,12 @@ count() { # NAME VALUE
   esac
 }
 
-image() { # the whole name of an image of the overlay
-  sed -n 's/^ *\(- \)\{0,1\}image: //p' "$work/overlay.yaml" | sed 's/:[^:/]*$//' | sort -u |
-    grep -E "(^|/)$1\$"
+images() { # all of the overlay
+  sed -n 's/^ *\(- \)\{0,1\}image: //p' "$work/overlay.yaml" | sort -u
+}
+
+image() { # the whole name of one
+  images | sed 's/:[^:/]*$//' | sort -u | grep -E "(^|/)$1\$"
 }
 
 prepare() {
@@ -64,21 +69,32 @@ prepare() {
     echo "IMAGETAG_WORKERS=$WORKERS" >>"$work/settings/train.env"
     [ -n "$together" ] || together=new
   fi
+  case " ${SET:-}" in
+    *' predict.'*)
+      stages="$stages predict"
+      for name in TAG OUTPUT; do
+        case " $SET" in
+          *" predict.IMAGETAG_$name="*) ;;
+          *) die "SET has settings of predict, and no predict.IMAGETAG_$name" ;;
+        esac
+      done
+      ;;
+  esac
   if [ -n "${PODS:-}" ]; then
     count PODS "$PODS"
-    for job in scrape explore train evaluate; do
+    for job in $stages; do
       [ "$job" = train ] && [ -n "$together" ] ||
         echo "IMAGETAG_SHARD_COUNT=$PODS" >>"$work/settings/$job.env"
     done
   fi
   for setting in ${SET:-}; do
     case $setting in
-      chain.*=*)
+      chain.*=* | predict.*=*)
         grep -q '^  name: chain-settings-' "$work/overlay.yaml" ||
           die "SET=$setting: the overlay $OVERLAY has no chain"
         ;;
       common.*=* | scrape.*=* | explore.*=* | train.*=* | evaluate.*=*) ;;
-      *) die "SET=$setting: take JOB.VARIABLE=VALUE, where JOB is common, scrape, explore, train, evaluate or chain" ;;
+      *) die "SET=$setting: take JOB.VARIABLE=VALUE, where JOB is common, scrape, explore, train, evaluate, predict or chain" ;;
     esac
     echo "${setting#*.}" >>"$work/settings/${setting%%.*}.env"
   done
@@ -90,7 +106,7 @@ prepare() {
     echo "  - {name: common-settings, namespace: $namespace, behavior: merge}"
     [ ! -f "$work/settings/tags.txt" ] ||
       echo "  - {name: tags, namespace: $namespace, behavior: replace, files: [tags.txt]}"
-    for name in common scrape explore train evaluate chain; do
+    for name in common $stages chain; do
       [ ! -f "$work/settings/$name.env" ] ||
         echo "  - {name: $name-settings, namespace: $namespace, behavior: merge, envs: [$name.env]}"
     done
@@ -102,13 +118,17 @@ prepare() {
     echo "namespace: $namespace"
     echo "resources: [../overlays/$OVERLAY]"
     echo "components:"
+    case $stages in *predict) echo "  - ../components/predict" ;; esac
     echo "  - settings"
     echo "  - ../components/pods"
+    case $stages in *predict) echo "  - ../components/predict-count" ;; esac
     case $together in
       already) echo "  - ../components/workers-count" ;;
       new) echo "  - ../components/workers" ;;
     esac
-    [ -z "${IMAGES:-}${REGISTRY:-}" ] || echo "images:"
+    train=$(images | grep -E '(^|/)imagetag-train:[^/]*$')
+    echo "images:"
+    echo "  - {name: imagetag-train, newName: ${train%:*}, newTag: \"${train##*:}\"}" # of predict
     for name in imagetag-scrape imagetag-train; do
       case " ${REGISTRY:+set} ${IMAGES:-}" in
         *" $name="*) ;;
@@ -144,7 +164,7 @@ deploy() {
   grep -q '^    imagetag/stage: chain$' "$work/all.yaml" || return 0
   delete chain
   again=
-  for stage in scrape explore train evaluate; do
+  for stage in $stages; do
     state=$($KUBECTL get job "$stage" -n "$namespace" --ignore-not-found -o \
       jsonpath='{.metadata.name} suspend={.spec.suspend} {.status.conditions[?(@.status=="True")].type}')
     case "$again$state " in

@@ -18,6 +18,8 @@ from imagetag.settings import TagSettings, parse_settings
 from tests import manifests
 from tests.manifests import OVERLAYS, STAGES, Manifest, built, deploy
 
+_COMPONENT = {"app.kubernetes.io/component": "predict"}
+_STAGE = {"imagetag/stage": "predict"}
 MUST_BE_SET_SOMEHOW = {"AWS_DEFAULT_REGION"}
 STANDARD = {
     "AWS_DEFAULT_REGION",
@@ -504,6 +506,44 @@ def test_deploy_takes_images_from_a_registry(tmp_path: Path) -> None:
     assert found["train/train"] == "registry.example/other:2"
 
 
+def test_deploy_takes_in_a_stage_that_predicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schemas: None
+) -> None:
+    manifests.kubectl()
+    wanted = {"TAG": "robot", "INPUT": "s3://other/new", "OUTPUT": "s3://other/robot.csv"}
+    done = deploy(
+        tmp_path,
+        OVERLAY="local",
+        PODS="3",
+        SET=" ".join(f"predict.IMAGETAG_{name}={value}" for name, value in wanted.items()),
+    )
+    assert done.returncode == 0, done.stderr
+    found = manifests.parsed(done.stdout)
+    job, like = (manifests.jobs(found)[name] for name in ("predict", "evaluate"))
+    kubernetes.validate(job, "1.36", strict=True)
+    spec = job["spec"]
+    assert (spec["completions"], spec["parallelism"], spec["maxFailedIndexes"]) == (3, 3, 3)
+    assert job["metadata"]["labels"] == {**like["metadata"]["labels"], **_COMPONENT, **_STAGE}
+    assert spec["suspend"] is True
+    assert spec["podFailurePolicy"] == like["spec"]["podFailurePolicy"]
+    pod, like_pod = spec["template"]["spec"], like["spec"]["template"]["spec"]
+    assert pod["securityContext"] == like_pod["securityContext"]
+    (container,), (like_container,) = pod["containers"], like_pod["containers"]
+    for name in ("image", "imagePullPolicy", "securityContext"):
+        assert container[name] == like_container[name], name
+    assert manifests.configmap(found, "chain-settings")["CHAIN_STAGES"].split()[-1] == "predict"
+    (role,) = manifests.of_kind(found, "Role").values()
+    assert role["rules"][0]["resourceNames"] == [*STAGES, "predict"]
+    for server, port in (("s3", 7070), ("board", 8480)):
+        assert allowed(found, "predict", server, port)
+    for variable, value in manifests.environment(found, container).items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "2")
+    settings: Any = parse_settings(settings_class("predict"), [], command="predict", summary="")
+    assert (settings.tag, settings.input, settings.output) == tuple(wanted.values())
+    assert (settings.shard_index, settings.shard_count) == (2, 3)
+
+
 @pytest.mark.parametrize("overlay", ["jobset", "many-nodes"])
 def test_deploy_keeps_the_counts_of_pods_and_settings_together(
     overlay: str, tmp_path: Path
@@ -531,6 +571,14 @@ def test_deploy_keeps_the_counts_of_pods_and_settings_together(
         ({"OVERLAY": "local", "TAGS": "a", "TAGS_FILE": "b"}, "give TAGS or TAGS_FILE"),
         ({"OVERLAY": "local", "TAGS_FILE": "/nowhere"}, "there is nothing in it"),
         ({"OVERLAY": "local", "SET": "IMAGETAG_EPOCHS=2"}, "take JOB.VARIABLE=VALUE"),
+        (
+            {"OVERLAY": "local", "SET": "predict.IMAGETAG_TAG=robot"},
+            "settings of predict, and no predict.IMAGETAG_OUTPUT",
+        ),
+        (
+            {"OVERLAY": "jobset", "SET": "predict.IMAGETAG_TAG=a predict.IMAGETAG_OUTPUT=b.csv"},
+            "has no chain",
+        ),
         ({"OVERLAY": "jobset", "SET": "chain.CHAIN_FAILED_TAGS=continue"}, "has no chain"),
         ({"OVERLAY": "local", "IMAGES": "imagetag-train=host:5000/a"}, "take NAME=REPOSITORY:TAG"),
         ({"OVERLAY": "local", "IMAGES": "moon=a/b:1"}, "the overlay has no image moon"),

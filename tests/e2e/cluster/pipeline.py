@@ -219,6 +219,14 @@ print(json.dumps(found))
 """
 
 
+ROWS = """
+import csv, io, json
+from imagetag.storage import open_storage
+text = open_storage("s3://pictures").read("robot.csv").decode()
+print(json.dumps(list(csv.reader(io.StringIO(text)))))
+"""
+
+
 def results(*tags: str) -> dict[str, Item]:
     found: dict[str, Item] = inside(LOOK.replace("TAGS", repr(tags)))
     return found
@@ -270,11 +278,18 @@ def test_tags_in_classifiers_out_each_stage_after_the_other() -> None:
         log.info("%s: accuracy %.3f", tag, accuracy)
         assert accuracy > 0.8, tag  # 0.98 and more, elsewhere
 
-    # Applied again, nothing is done again.
+    # Applied again, nothing is done again, but for what is new.
     before = {name: job(name)["metadata"]["uid"] for name in STAGES}
-    deploy(TAGS="robot fox", SET="")
+    new = "predict.IMAGETAG_INPUT=s3://pictures/imagetag/robot/test"
+    to = "predict.IMAGETAG_TAG=robot predict.IMAGETAG_OUTPUT=s3://pictures/robot.csv"
+    deploy(TAGS="robot fox", SET=f"{new} {to}")
+    complete("predict", 10)
     complete("chain", 5)
     assert {name: job(name)["metadata"]["uid"] for name in STAGES} == before
+    rows: list[list[str]] = inside(ROWS)
+    assert rows[0][0] == "file"
+    images = found["robot"]["dataset"]["images"]["test"]
+    assert len(rows) == 1 + sum(images.values())
 
 
 def test_a_scrape_pod_deleted_and_a_worker_killed() -> None:
