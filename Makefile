@@ -83,7 +83,7 @@ OVERLAY ?= local
 NAMESPACE ?= imagetag
 JOB ?= chain
 TAIL ?= 20
-export OVERLAY TAGS TAGS_FILE PODS WORKERS SET IMAGES
+export OVERLAY TAGS TAGS_FILE PODS WORKERS SET ROLE IMAGES
 
 deploy:  ## the pipeline on Kubernetes: OVERLAY=local|eks|gke|... TAGS="a b c" (or TAGS_FILE=, or the overlay's)
 	k8s/deploy.sh apply

@@ -11,6 +11,7 @@
 #   WORKERS    how many train pods train each tag together
 #   SET        other settings, JOB.VARIABLE=VALUE: "scrape.IMAGETAG_LIMIT=200 common.AWS_DEFAULT_REGION=eu-west-1";
 #              with those of predict, new images are predicted when the classifiers are evaluated
+#   ROLE       on EKS, the ARN of the IAM role that may read and write the bucket
 #   REGISTRY   where the two images are: REGISTRY/imagetag-scrape, REGISTRY/imagetag-train
 #   IMAGES     other images, by the last part of their names: "imagetag-train=registry.example/train:7"
 #
@@ -110,6 +111,16 @@ prepare() {
       [ ! -f "$work/settings/$name.env" ] ||
         echo "  - {name: $name-settings, namespace: $namespace, behavior: merge, envs: [$name.env]}"
     done
+    if [ -n "${ROLE:-}" ]; then
+      echo "patches:"
+      echo "  - target: {kind: ServiceAccount, name: jobs}"
+      echo "    patch: |-"
+      echo "      apiVersion: v1"
+      echo "      kind: ServiceAccount"
+      echo "      metadata:"
+      echo "        name: jobs"
+      echo "        annotations: {eks.amazonaws.com/role-arn: \"$ROLE\"}"
+    fi
   } >"$work/settings/kustomization.yaml"
 
   {
@@ -159,6 +170,17 @@ delete() {
   $KUBECTL delete job "$1" -n "$namespace" --ignore-not-found --cascade=foreground --timeout=15m
 }
 
+check() {
+  left=$(grep -E -m 1 'change-me|000000000000' "$work/all.yaml") || return 0
+  left=$(echo "$left" | sed 's/^[ -]*//')
+  case $left in
+    IMAGETAG_STORAGE*) how="give SET=common.IMAGETAG_STORAGE=s3://BUCKET/PREFIX" ;;
+    eks*) how="give ROLE=arn:..., or take the annotation out where pods have Pod Identity" ;;
+    *) how="give REGISTRY, where make push has put the images" ;;
+  esac
+  die "$left is a placeholder of the overlay $OVERLAY: $how"
+}
+
 deploy() {
   apply '!imagetag/stage'
   grep -q '^    imagetag/stage: chain$' "$work/all.yaml" || return 0
@@ -202,6 +224,7 @@ case ${1:-} in
     ;;
   apply)
     prepare
+    check
     deploy
     ;;
   *) die "take render or apply" ;;

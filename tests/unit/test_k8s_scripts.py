@@ -279,11 +279,13 @@ def deleted(cluster: Cluster) -> list[str]:
 
 
 def bring(cluster: Cluster, tmp_path: Path, overlay: str = "many-tags") -> None:
-    done = deploy(tmp_path, "apply", OVERLAY=overlay, KUBECTL=str(cluster.fake))
+    done = deploy(tmp_path, "apply", OVERLAY=overlay, SET=BUCKET, KUBECTL=str(cluster.fake))
     assert done.returncode == 0, done.stderr
 
 
 REST = "!imagetag/stage"
+BUCKET = "common.IMAGETAG_STORAGE=s3://pictures/tags"
+ROLE = "arn:aws:iam::123456789012:role/imagetag"
 
 
 @pytest.fixture
@@ -331,11 +333,38 @@ def test_deploy_makes_anew_what_has_other_settings(empty: Cluster, tmp_path: Pat
 def test_deploy_stops_at_an_error_that_it_does_not_know(empty: Cluster, tmp_path: Path) -> None:
     empty.put("scrape", conditions=COMPLETE)
     (empty.folder / "broken").touch()
-    done = deploy(tmp_path, "apply", OVERLAY="many-tags", KUBECTL=str(empty.fake))
+    done = deploy(tmp_path, "apply", OVERLAY="many-tags", SET=BUCKET, KUBECTL=str(empty.fake))
     assert done.returncode == 1
     assert "no space left in etcd" in done.stderr
     assert deleted(empty) == ["chain"]
     assert applied(empty) == [REST]
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({}, "give ROLE=arn:"),
+        ({"ROLE": ROLE}, "give SET=common.IMAGETAG_STORAGE=s3://BUCKET/PREFIX"),
+        ({"ROLE": ROLE, "SET": BUCKET}, "give REGISTRY"),
+    ],
+)
+def test_deploy_names_the_placeholder_that_is_left(
+    given: dict[str, str], complaint: str, empty: Cluster, tmp_path: Path
+) -> None:
+    done = deploy(tmp_path, "apply", OVERLAY="eks", KUBECTL=str(empty.fake), **given)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not empty.calls("apply")
+
+
+def test_deploy_gives_the_service_account_its_role(empty: Cluster, tmp_path: Path) -> None:
+    values = {"ROLE": ROLE, "SET": BUCKET, "REGISTRY": "registry.example/team"}
+    done = deploy(tmp_path, "apply", OVERLAY="eks", KUBECTL=str(empty.fake), **values)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "k8s" / ".deploy" / "all.yaml").read_text()
+    account = manifests.of_kind(manifests.parsed(text), "ServiceAccount")["jobs"]
+    assert account["metadata"]["annotations"] == {"eks.amazonaws.com/role-arn": ROLE}
 
 
 def test_deploy_has_no_stages_to_look_at_in_a_jobset(empty: Cluster, tmp_path: Path) -> None:
