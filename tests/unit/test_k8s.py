@@ -302,14 +302,20 @@ def test_jobs_decide_by_the_exit_codes_of_the_code(overlay: str) -> None:
         assert spec["podReplacementPolicy"] == "Failed", name
 
 
+def assert_no_job_is_gone_before_the_chain_has_ended(found: list[Manifest]) -> None:
+    jobs = manifests.of_kind(found, "Job")
+    names = manifests.configmap(found, "chain-settings")["CHAIN_STAGES"].split()
+    assert {*names, "chain"} == set(jobs)
+    deadlines = [jobs[name]["spec"]["activeDeadlineSeconds"] for name in names]
+    for number, name in enumerate(names):
+        later = sum(deadlines[number + 1 :])
+        assert jobs[name]["spec"]["ttlSecondsAfterFinished"] > later, name
+    assert jobs["chain"]["spec"]["activeDeadlineSeconds"] > sum(deadlines)
+
+
 @pytest.mark.parametrize("overlay", [name for name in OVERLAYS if name != "jobset"])
 def test_no_job_is_gone_before_the_chain_has_ended(overlay: str) -> None:
-    found = manifests.of_kind(built(overlay), "Job")
-    deadlines = [found[name]["spec"]["activeDeadlineSeconds"] for name in STAGES]
-    for number, name in enumerate(STAGES):
-        later = sum(deadlines[number + 1 :])
-        assert found[name]["spec"]["ttlSecondsAfterFinished"] > later, name
-    assert found["chain"]["spec"]["activeDeadlineSeconds"] > sum(deadlines)
+    assert_no_job_is_gone_before_the_chain_has_ended(built(overlay))
 
 
 @pytest.mark.parametrize("overlay", [name for name in OVERLAYS if name != "jobset"])
@@ -532,6 +538,7 @@ def test_deploy_takes_in_a_stage_that_predicts(
     for name in ("image", "imagePullPolicy", "securityContext"):
         assert container[name] == like_container[name], name
     assert manifests.configmap(found, "chain-settings")["CHAIN_STAGES"].split()[-1] == "predict"
+    assert_no_job_is_gone_before_the_chain_has_ended(found)
     (role,) = manifests.of_kind(found, "Role").values()
     assert role["rules"][0]["resourceNames"] == [*STAGES, "predict"]
     for server, port in (("s3", 7070), ("board", 8480)):
