@@ -50,6 +50,8 @@ DEVICE ?= cuda
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' lib/imagetag/__init__.py)
 SCRAPE_IMAGE = $(REGISTRY)/imagetag-scrape:$(VERSION)
 TRAIN_IMAGE = $(REGISTRY)/imagetag-train:$(VERSION)$(if $(filter cpu,$(DEVICE)),-cpu)
+# docker and podman keep layers by themselves.
+export BUILDAH_LAYERS ?= true
 given = $(foreach name,$(1),$(if $(filter-out undefined,$(origin $(name))),--build-arg $(name)))
 BUILD = $(or $(ENGINE),$(error docker, podman or buildah is needed)) build --build-arg VERSION=$(VERSION) \
   --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \

@@ -215,11 +215,14 @@ def make(folder: Path, *arguments: str, programs: dict[str, str]) -> tuple[int, 
 def test_make_images_passes_on_what_it_was_given(tmp_path: Path) -> None:
     log = tmp_path / "log"
     arguments = ["images", "DEVICE=cpu", "BROWSER=1", "WEIGHTS=", "ENGINE=engine", "REGISTRY=r/x"]
-    script = f'echo "$@ index=$PIP_INDEX_URL browser=$BROWSER" >> {log}'
+    script = f'echo "$@ index=$PIP_INDEX_URL browser=$BROWSER layers=$BUILDAH_LAYERS" >> {log}'
     code, said = make(tmp_path, *arguments, programs={"engine": script})
     assert code == 0, said
     scrape, train = log.read_text().splitlines()
-    assert f"-t r/x/imagetag-scrape:{__version__} . index=file:///index browser=1" in scrape
+    assert (
+        f"-t r/x/imagetag-scrape:{__version__} . index=file:///index browser=1 layers=true"
+        in scrape
+    )
     assert "--build-arg PIP_INDEX_URL --build-arg BROWSER -f Dockerfile.scrape" in scrape
     assert "--build-arg WEIGHTS --build-arg DEVICE=cpu -f Dockerfile.train" in train
     assert f"-t r/x/imagetag-train:{__version__}-cpu ." in train
