@@ -53,7 +53,8 @@ TRAIN_IMAGE = $(REGISTRY)/imagetag-train:$(VERSION)$(if $(filter cpu,$(DEVICE)),
 # docker and podman keep layers by themselves.
 export BUILDAH_LAYERS ?= true
 given = $(foreach name,$(1),$(if $(filter-out undefined,$(origin $(name))),--build-arg $(name)))
-BUILD = $(or $(ENGINE),$(error docker, podman or buildah is needed)) build --build-arg VERSION=$(VERSION) \
+engine = $(or $(ENGINE),$(error docker, podman or buildah is needed))
+BUILD = $(engine) build --build-arg VERSION=$(VERSION) \
   --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
   $(call given,BASE_IMAGE BUILD_IMAGE PIP_INDEX_URL PIP_EXTRA_INDEX_URL CERTIFICATES)
 
@@ -62,16 +63,16 @@ images:  ## the container images: DEVICE=cpu without CUDA, BROWSER=1, WEIGHTS=vg
 	$(BUILD) $(call given,WEIGHTS WEIGHTS_URL) --build-arg DEVICE=$(DEVICE) -f Dockerfile.train -t $(TRAIN_IMAGE) .
 
 push:  ## the images into REGISTRY, with the same DEVICE
-	$(ENGINE) push $(SCRAPE_IMAGE)
-	$(ENGINE) push $(TRAIN_IMAGE)
+	$(engine) push $(SCRAPE_IMAGE)
+	$(engine) push $(TRAIN_IMAGE)
 
 load:  ## the images into a cluster of kind or minikube, with the same DEVICE and REGISTRY
 	@set -e; context=$$(kubectl config current-context); folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	for image in $(SCRAPE_IMAGE) $(TRAIN_IMAGE); do \
 	  file=$$folder/image.tar; rm -f "$$file"; \
-	  case $(notdir $(ENGINE)) in \
+	  case $(notdir $(engine)) in \
 	    buildah) buildah push -q $$image docker-archive:$$file:$$image ;; \
-	    *) $(ENGINE) save -o $$file $$image ;; \
+	    *) $(engine) save -o $$file $$image ;; \
 	  esac; \
 	  case $$context in \
 	    kind-*) kind load image-archive $$file --name $${context#kind-} ;; \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -39,7 +40,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(answer: Callable[[Request], Reply]) -> Iterator[Server]:
+def serving(
+    answer: Callable[[Request], Reply], tls: ssl.SSLContext | None = None
+) -> Iterator[Server]:
     """Serve until the block ends."""
     lock = threading.Lock()
 
@@ -71,7 +74,10 @@ def serving(answer: Callable[[Request], Reply]) -> Iterator[Server]:
 
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     listener.daemon_threads = True
-    server = Server(f"http://127.0.0.1:{listener.server_port}", [])
+    if tls:
+        listener.socket = tls.wrap_socket(listener.socket, server_side=True)
+    scheme = "https" if tls else "http"
+    server = Server(f"{scheme}://127.0.0.1:{listener.server_port}", [])
     thread = threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

@@ -17,23 +17,18 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from pathlib import Path
 
 import certifi
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from imagetag.layout import Layout
 from imagetag.storage import open_storage
 from tests import manifests
+from tests.certificates import certified
+from tests.scripted import Reply, serving
 from tests.unit.test_images_build import env as image_env
 
 ROOT = Path(__file__).parents[2]
@@ -242,64 +237,16 @@ def test_a_change_of_the_code_makes_only_the_code_anew(built: Engine, context: P
 def test_the_index_and_the_certificates_are_those_that_are_given(
     engine: Engine, context: Path, tmp_path: Path
 ) -> None:
-    certificate, key = _certificate(tmp_path)
-    asked: list[str] = []
-
-    class Empty(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_error(404)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(certificate, key)
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        index = f"https://127.0.0.1:{server.server_port}/simple"
-        arguments = _arguments(index, certificate.read_text())
+    certificate, tls = certified(tmp_path)
+    with serving(lambda _: Reply(status=404), tls) as server:
+        arguments = _arguments(f"{server.url}/simple", certificate.read_text())
         done = engine.build(
             context, context / "Dockerfile.scrape", "localhost/none:test", *arguments, check=False
         )
-        server.shutdown()
-        thread.join()
     assert done.returncode != 0
     assert "No matching distribution found" in done.stderr, done.stderr[-2000:]
-    assert asked
-    assert asked[0].startswith("/simple/")
-
-
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tests")])
-    now = datetime.now(UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate, private = folder / "certificate.pem", folder / "key.pem"
-    certificate.write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return certificate, private
+    assert server.requests
+    assert server.requests[0].path.startswith("/simple/")
 
 
 def test_sigterm_reaches_python(built: Engine) -> None:

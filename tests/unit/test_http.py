@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import random
 import socket
-import ssl
 import threading
 import time
 import zlib
@@ -18,16 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from imagetag import transport
 from imagetag.errors import Terminated, UsageError
 from imagetag.http import Breaker, Client, HttpError
+from tests.certificates import certified
 from tests.scripted import Reply, Request, serving
 
 
@@ -626,22 +621,7 @@ def test_one_file_that_is_never_had_does_not_pause_its_host() -> None:
 @contextlib.contextmanager
 def serving_tls(folder: Path) -> Iterator[tuple[str, Path, list[int]]]:
     """Serve over TLS; gives the URL, the certificate, and a number for each connection."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    certificate = folder / "certificate.pem"
-    certificate.write_bytes(signed.public_bytes(Encoding.PEM))
-    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (folder / "key.pem").write_bytes(secret)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, folder / "key.pem")
+    certificate, context = certified(folder)
     connections: list[int] = []
 
     def serve(raw: socket.socket) -> None:

@@ -464,9 +464,15 @@ def test_on_a_laptop_each_server_is_a_service_that_the_jobs_may_reach() -> None:
 # What make deploy makes of them.
 
 
-def test_deploy_takes_tags_and_numbers(tmp_path: Path) -> None:
+def rendered(folder: Path, **variables: str) -> list[Manifest]:
     manifests.kubectl()
-    done = deploy(
+    done = deploy(folder, **variables)
+    assert done.returncode == 0, done.stderr
+    return manifests.parsed(done.stdout)
+
+
+def test_deploy_takes_tags_and_numbers(tmp_path: Path) -> None:
+    found = rendered(
         tmp_path,
         OVERLAY="local",
         TAGS="owl re:zero fate/stay_night",
@@ -476,8 +482,6 @@ def test_deploy_takes_tags_and_numbers(tmp_path: Path) -> None:
         "chain.CHAIN_FAILED_TAGS=continue",
         IMAGES="imagetag-train=registry.example:5000/it/train:7 versitygw=mirror.example/s3:1",
     )
-    assert done.returncode == 0, done.stderr
-    found = manifests.parsed(done.stdout)
     assert manifests.configmap(found, "tags")["tags.txt"] == "owl\nre:zero\nfate/stay_night\n"
     jobs = manifests.jobs(found)
     assert [jobs[name]["spec"]["completions"] for name in STAGES] == [3, 3, 2, 3]
@@ -497,34 +501,27 @@ def test_deploy_takes_tags_and_numbers(tmp_path: Path) -> None:
 
 
 def test_deploy_takes_images_from_a_registry(tmp_path: Path) -> None:
-    manifests.kubectl()
-    done = deploy(
+    found = rendered(
         tmp_path,
         OVERLAY="eks",
         REGISTRY="registry.example/team",
         IMAGES="imagetag-train=registry.example/other:2",
     )
-    assert done.returncode == 0, done.stderr
-    found = {
-        name: each["image"] for name, each in manifests.containers(manifests.parsed(done.stdout))
-    }
-    assert found["scrape/scrape"] == "registry.example/team/imagetag-scrape:0.1.0"
-    assert found["train/train"] == "registry.example/other:2"
+    images = {name: each["image"] for name, each in manifests.containers(found)}
+    assert images["scrape/scrape"] == "registry.example/team/imagetag-scrape:0.1.0"
+    assert images["train/train"] == "registry.example/other:2"
 
 
 def test_deploy_takes_in_a_stage_that_predicts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schemas: None
 ) -> None:
-    manifests.kubectl()
     wanted = {"TAG": "robot", "INPUT": "s3://other/new", "OUTPUT": "s3://other/robot.csv"}
-    done = deploy(
+    found = rendered(
         tmp_path,
         OVERLAY="local",
         PODS="3",
         SET=" ".join(f"predict.IMAGETAG_{name}={value}" for name, value in wanted.items()),
     )
-    assert done.returncode == 0, done.stderr
-    found = manifests.parsed(done.stdout)
     job, like = (manifests.jobs(found)[name] for name in ("predict", "evaluate"))
     kubernetes.validate(job, "1.36", strict=True)
     spec = job["spec"]
@@ -555,10 +552,7 @@ def test_deploy_takes_in_a_stage_that_predicts(
 def test_deploy_keeps_the_counts_of_pods_and_settings_together(
     overlay: str, tmp_path: Path
 ) -> None:
-    manifests.kubectl()
-    done = deploy(tmp_path, OVERLAY=overlay, PODS="7")
-    assert done.returncode == 0, done.stderr
-    found = manifests.parsed(done.stdout)
+    found = rendered(tmp_path, OVERLAY=overlay, PODS="7")
     train = 4 if overlay == "many-nodes" else 7
     assert [
         (job["spec"]["completions"], job["spec"]["parallelism"])

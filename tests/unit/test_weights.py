@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import h5py  # type: ignore[import-untyped]
@@ -21,6 +18,7 @@ from imagetag import weights
 from imagetag.errors import TransientError, UsageError
 from imagetag.models import build_model
 from imagetag.weights import FOLDER_VARIABLE, Source, backbones, fetch, link_into_cache, source_of
+from tests.scripted import Reply, Request, serving
 
 MOBILENET = "mobilenet_1_0_224_tf_no_top.h5"
 
@@ -30,13 +28,13 @@ def mirror(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A folder and the URL it is served under."""
     folder = tmp_path / "served"
     folder.mkdir()
-    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield folder, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+
+    def answer(request: Request) -> Reply:
+        file = folder / request.path.removeprefix("/")
+        return Reply(file.read_bytes()) if file.is_file() else Reply(status=404)
+
+    with serving(answer) as server:
+        yield folder, server.url
 
 
 def test_keras_says_what_it_would_fetch() -> None:
