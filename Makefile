@@ -24,11 +24,18 @@ $(READY): requirements/dev.txt pyproject.toml
 demo: $(READY)  ## the whole pipeline on a board of its own: two tags in, two evaluated classifiers out
 	$(BIN)/imagetag demo --output demo-output
 
-test: lint types unit integration  ## everything CI runs
+# All of them, whichever fail: what is wrong is told at once, and summed up at the end.
+PARTS := lint types unit integration
+test: $(READY)  ## everything CI runs
+	@failed=; told=; \
+	for part in $(PARTS); do \
+	  if $(MAKE) --no-print-directory $$part; then result=passed; else result=FAILED failed=yes; fi; \
+	  told="$$told\n$$part: $$result"; \
+	done; \
+	printf "$$told\n"; test -z "$$failed"
 
 lint: $(READY)  ## ruff
-	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES); checked=$$?; $(BIN)/ruff format --check $(SOURCES) && exit $$checked
 
 types: $(READY)  ## mypy, strict on the library and the jobs
 	$(BIN)/mypy

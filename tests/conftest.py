@@ -7,8 +7,13 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("tests.storage_contract")
+
+# A busy machine is no defect: nothing that hypothesis runs is judged by the clock.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 _NO_SKIPS = os.environ.get("IMAGETAG_NO_SKIPS") == "1"
 _skipped: list[str] = []

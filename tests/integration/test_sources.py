@@ -468,7 +468,12 @@ def test_a_list_that_is_none_gives_one_line(
         )
     ),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    suppress_health_check=[
+        *settings().suppress_health_check,
+        HealthCheck.function_scoped_fixture,
+    ]
+)
 def test_any_bytes_are_posts_or_one_line(tmp_path: Path, name: str, parts: list[bytes]) -> None:
     header = b"url\ttags\n" if name.endswith(".tsv") else b"url,tags\n"
     content = header * (".jsonl" not in name) + b"".join(parts)

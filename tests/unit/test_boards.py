@@ -755,7 +755,7 @@ def whatever() -> Iterator[Whatever]:
 
 
 @given(json_=st.binary() | values.map(lambda v: json.dumps(v).encode()), xml=st.binary())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_bytes_give_posts_or_a_board_error(
     whatever: Whatever, json_: bytes, xml: bytes
 ) -> None:
@@ -763,7 +763,7 @@ def test_any_bytes_give_posts_or_a_board_error(
 
 
 @given(changes=st.lists(fields, min_size=1, max_size=3), wrapped=st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_any_fields_give_posts_or_a_board_error(
     whatever: Whatever, changes: list[dict[str, Any]], wrapped: bool
 ) -> None:
@@ -779,7 +779,7 @@ def test_any_fields_give_posts_or_a_board_error(
     view=damaged(VIEW),
     way=st.sampled_from(["json", "xml", "list"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_damaged_answer_gives_posts_or_a_board_error(
     whatever: Whatever, json_: bytes, xml: bytes, listing: bytes, view: bytes, way: str
 ) -> None:

@@ -1149,14 +1149,14 @@ odd = values | st.sampled_from(
 
 @engines
 @given(content=st.binary() | values.map(lambda value: json.dumps(value).encode()))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_bytes_give_posts_or_a_board_error(api: Api, content: bytes) -> None:
     says(api, content)
 
 
 @engines
 @given(data=st.data())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_any_fields_give_posts_or_a_board_error(api: Api, data: st.DataObject) -> None:
     names = st.sampled_from(sorted(api.post))
     changes = data.draw(st.lists(st.dictionaries(names, odd, max_size=4), min_size=1, max_size=3))
@@ -1165,6 +1165,6 @@ def test_any_fields_give_posts_or_a_board_error(api: Api, data: st.DataObject) -
 
 @engines
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_damaged_answer_gives_posts_or_a_board_error(api: Api, data: st.DataObject) -> None:
     says(api, data.draw(damaged(api.answer(api.post, api.slim(5)))))

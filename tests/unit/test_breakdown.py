@@ -253,7 +253,7 @@ def test_parts_go_to_json_and_back() -> None:
 # ---- Fisher's test, and Holm's correction
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.tuples(*[st.integers(0, 20)] * 4))
 def test_fisher_agrees_with_the_reference(counts: tuple[int, int, int, int]) -> None:
     a, b, c, d = counts

@@ -95,7 +95,7 @@ def test_a_group_is_on_one_side_of_every_fold() -> None:
 
 
 @pytest.mark.parametrize("method", ["none", "temperature", "isotonic"])
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.booleans(), st.floats(-20, 20, width=16)), min_size=2, max_size=40),
     st.lists(st.floats(-30, 30), min_size=2, max_size=10),

@@ -1,13 +1,15 @@
-"""CI skips nothing: where `.ci/run` runs them, a skipped test is a failed run."""
+"""CI skips nothing and hides nothing, and what it says does not depend on how busy it is."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,3 +66,55 @@ def test_ci_runs_so() -> None:
     assert os.access(script, os.X_OK)
     assert "export IMAGETAG_NO_SKIPS=1\nmake test" in script.read_text()
     subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def make_test(folder: Path, fails: str) -> tuple[int, list[str], str]:
+    """Run `make test` with programs that only note how they were called, and fail where the
+    call fits a pattern; returns its exit code, the calls in order, and what it said.
+    """
+    for name in ("ruff", "mypy", "pytest"):
+        script = f'echo "{name} $*" >> {folder}/calls\ncase "{name} $*" in {fails}) exit 1;; esac'
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    (folder / "ready").touch()
+    done = subprocess.run(
+        ["make", "test", f"BIN={folder}", f"READY={folder}/ready"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    calls = [" ".join(line.split()[:2]) for line in (folder / "calls").read_text().splitlines()]
+    return done.returncode, calls, done.stdout
+
+
+CALLS = ["ruff check", "ruff format", "mypy", "pytest tests/unit", "pytest tests/integration"]
+
+
+@pytest.mark.parametrize(
+    ("fails", "failed"),
+    [
+        ("nothing", set()),
+        ("ruff?check*", {"lint"}),
+        ("ruff?format*|pytest*", {"lint", "unit", "integration"}),
+        ("*tests/integration*", {"integration"}),
+        ("*", {"lint", "types", "unit", "integration"}),
+    ],
+)
+def test_one_part_that_fails_does_not_hide_the_others(
+    tmp_path: Path, fails: str, failed: set[str]
+) -> None:
+    code, calls, said = make_test(tmp_path, fails)
+    assert calls == CALLS
+    assert (code != 0) == bool(failed), said
+    told = [line.split(": ") for line in said.splitlines()[-4:]]
+    assert [part for part, _ in told] == ["lint", "types", "unit", "integration"]
+    assert {part for part, result in told if result == "FAILED"} == failed
+
+
+def test_nothing_hypothesis_runs_is_judged_by_the_clock() -> None:
+    assert settings().deadline is None
+    assert HealthCheck.too_slow in settings().suppress_health_check
+    tests = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
+    own = re.compile(r"^@settings\([^@)]*deadline", re.MULTILINE)
+    assert not [text for text in tests if own.search(text)]

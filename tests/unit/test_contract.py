@@ -150,7 +150,7 @@ def test_pictures_of_one_score_are_called_together() -> None:
     assert (same.called, same.threshold, same.met) == (200, 0.0, False)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.booleans(), st.floats(-5, 5, width=16)), min_size=1, max_size=60),
     st.sampled_from([0.5, 0.8, 0.95]),

@@ -52,7 +52,7 @@ def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few_resamples")
-@settings(deadline=None, max_examples=50)  # a busy machine is no defect
+@settings(max_examples=50)
 @given(SCORED, LOGIT)
 def test_metrics_agree_with_the_reference(pairs: list[tuple[bool, float]], cut: float) -> None:
     labels, logits = (list(column) for column in zip(*pairs, strict=True))

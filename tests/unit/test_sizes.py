@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -23,7 +23,6 @@ from imagetag.sizes import (
 SIDES = st.lists(st.integers(1, 30_000), min_size=1, max_size=20)
 
 
-@settings(deadline=None)  # a busy machine is no defect
 @given(SIDES, SIDES, st.integers(1024, 4_000_000), st.floats(0.1, 99.9))
 def test_a_recommended_size_keeps_its_bounds(
     widths: list[int], heights: list[int], max_pixels: int, percentile: float
@@ -37,7 +36,6 @@ def test_a_recommended_size_keeps_its_bounds(
     assert 32 <= size.height <= max(32, np.percentile(heights, percentile))
 
 
-@settings(deadline=None)  # a busy machine is no defect
 @given(st.integers(256, 10_000), st.floats(0.4, 2.5), st.integers(128, 1024))
 def test_a_recommended_size_keeps_the_shape_and_uses_the_pixels(
     width: int, ratio: float, side: int
