@@ -290,6 +290,52 @@ def test_a_row_that_comes_again_is_one_post(tmp_path: Path) -> None:
     assert len(list(links_board(tmp_path / "list.csv").walk(Query()))) == 2
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_all_rows_of_a_url_tell_of_one_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, backwards: bool
+) -> None:
+    rows = [
+        # A tag a row, in any order and with others in between.
+        "http://a.b/1,scene,,,2",
+        "http://a.b/2,scene,,,2",
+        "http://a.b/1,fox,e,,1",
+        "http://a.b/1#top,owl,g,,3",
+        "http://a.b/1,,s,,",
+        # Whose file is it?
+        f"http://a.b/3,fox,,{'0' * 32},",
+        f"http://a.b/3,owl,,{'1' * 32},",
+        # What the second says is not known.
+        "http://a.b/4,fox,,,",
+        f"http://a.b/4,{'x' * 300},,,",
+        # Nothing is known of it, not even what it is no picture of.
+        "http://a.b/5,,,,",
+    ]
+    write(
+        tmp_path / "list.csv",
+        "\n".join(["url,tags,rating,md5,score", *(reversed(rows) if backwards else rows)]),
+    )
+    board = links_board(tmp_path / "list.csv")
+    posts = {post.file_url: post for post in board.walk(Query())}
+    assert set(posts) == {"http://a.b/1", "http://a.b/2"}
+    first = posts["http://a.b/1"]
+    assert set(first.tags) == {"scene", "fox", "owl"}
+    assert (first.rating, first.score) == ("explicit", 1)
+    for tag in ("fox", "owl"):
+        assert list(board.walk(Query((tag,)))) == [first]
+        assert list(board.walk(Query(without=(tag,)))) == [posts["http://a.b/2"]]
+    logged = "".join(capsys.readouterr()).replace('"', "'")
+    for count in ("'md5_conflict': 1", "'other_rows': 1", "'tags': 1", "'untagged': 2"):
+        assert count in logged
+
+
+def test_a_url_with_several_ids_is_one_post(tmp_path: Path) -> None:
+    write(
+        tmp_path / "list.csv", "id,url,tags\n7,http://a.b/1,x\n9,http://a.b/2,x\n5,http://a.b/1,y\n"
+    )
+    found = {post.id: post.tags for post in links_board(tmp_path / "list.csv").walk(Query())}
+    assert found == {5: ("x", "y"), 9: ("x",)}
+
+
 def test_queries_find_what_a_walk_over_everything_finds(tmp_path: Path) -> None:
     tags = ["a", "b", "c", "d"]
     rows = [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,8 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagetag.boards.fields import MAX_ID
+from imagetag.boards.linkfile import read_url
 from imagetag.boards.links import read_row
-from imagetag.boards.listed import ID_BITS, BadEntry, clean_tag, read_entry, read_tags, stable_id
+from imagetag.boards.listed import (
+    ID_BITS,
+    BadEntry,
+    Entry,
+    clean_tag,
+    joined,
+    read_entry,
+    read_tags,
+    stable_id,
+)
 
 ANYTHING: st.SearchStrategy[Any] = st.recursive(
     st.none()
@@ -97,14 +108,13 @@ def test_tags_that_are_read_can_be_written_down(value: Any) -> None:
 
 
 @given(st.dictionaries(COLUMNS, ANYTHING | st.just("http://example.org/1.jpg") | TAG))
-def test_a_row_is_a_picture_with_tags_or_is_left_out(row: dict[str, Any]) -> None:
+def test_a_row_is_a_picture_or_is_left_out(row: dict[str, Any]) -> None:
     try:
-        url, entry = read_row(row)
+        url, entry = read_url(row), read_row(row)
     except BadEntry:
         return
     assert url.startswith(("http://", "https://"))
     assert not any(char < " " for char in url)
-    assert entry.tags
     assert entry.id is None or 0 < entry.id < MAX_ID
     assert entry.created_at is None or entry.created_at.tzinfo is UTC
 
@@ -122,7 +132,7 @@ def test_all_that_is_told_is_read() -> None:
         "score": "-3",
         "created_at": "2020-02-03T04:05:06+01:00",
     }
-    url, entry = read_row(row)
+    url, entry = read_url(row), read_row(row)
     assert url == "https://example.org/1.jpg"
     assert (entry.id, entry.width, entry.height) == (17, 640, 480)
     assert (entry.parent_id, entry.score) == (12, -3)
@@ -159,13 +169,48 @@ def test_what_is_no_id_is_none(value: Any) -> None:
 )
 def test_a_row_without_a_url_that_can_be_asked_for_is_left_out(url: Any) -> None:
     with pytest.raises(BadEntry):
-        read_row({"url": url, "tags": "solo"})
+        read_url({"url": url, "tags": "solo"})
 
 
-def test_a_row_without_tags_is_left_out() -> None:
-    # Nothing is known of it, not even what it is no picture of.
-    with pytest.raises(BadEntry, match="untagged"):
-        read_row({"url": "http://example.org/1.jpg", "tags": " , "})
+DATE = datetime(2020, 1, 1, tzinfo=UTC)
+RECORDS = st.builds(
+    Entry,
+    tags=st.lists(st.sampled_from("abcd"), unique=True).map(tuple),
+    id=st.none() | st.integers(1, 3),
+    width=st.sampled_from((None, 8)),
+    height=st.sampled_from((None, 9)),
+    rating=st.sampled_from(("general", "sensitive", "questionable", "explicit", None)),
+    parent_id=st.none() | st.integers(1, 3),
+    score=st.none() | st.integers(-1, 1),
+    created_at=st.none() | st.just(DATE),
+)
+
+
+@given(RECORDS, RECORDS)
+def test_what_two_records_say_is_joined_whichever_comes_first(one: Entry, other: Entry) -> None:
+    both, reverse = joined(one, other), joined(other, one)
+    assert replace(both, tags=()) == replace(reverse, tags=())
+    assert set(both.tags) == set(reverse.tags) == {*one.tags, *other.tags}
+    assert len(set(both.tags)) == len(both.tags)
+    if one == other:
+        assert both == one
+
+
+def test_the_stricter_of_two_records_holds() -> None:
+    first = Entry(("a",), rating="general", score=5, created_at=DATE + timedelta(1), width=9)
+    second = Entry(("b",), rating="explicit", score=-2, created_at=DATE, md5="0" * 32)
+    third = Entry(("a",), rating=None, width=8)
+    both = joined(first, second)
+    assert (both.rating, both.score, both.created_at) == ("explicit", -2, DATE)
+    assert (both.md5, both.width) == ("0" * 32, 9)  # told by one of them
+    assert joined(first, third).rating is None  # it may be any
+    assert joined(first, third).width == 8
+    assert joined(second, third).rating == "explicit"
+    with pytest.raises(BadEntry, match="md5_conflict"):
+        joined(second, replace(second, md5="1" * 32))
+    many = [Entry(tuple(f"{letter}{n}" for n in range(3000))) for letter in "ab"]
+    with pytest.raises(BadEntry, match="tags"):
+        joined(*many)
 
 
 @given(st.text(), st.text(), st.integers(0, 5))

@@ -5,6 +5,8 @@ names, in any case, these columns are read: a URL (`file_url`, `image_url` or `u
 `tag_string`, `caption` or `text`; see `read_tags` for how they are parted), and where they are
 there `id`, `md5`, `rating`, `width`, `height`, `parent_id`, `score` and `created_at`.
 
+What several rows of a URL tell is joined: the tags of all of them are that picture's.
+
 In manifests the board is called `links:NAME`, NAME being FILE's last component. An id is that of
 the column if it holds distinct positive integers, else a hash of the URL: rows that come or go
 move no other.
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urldefrag
 
 from imagetag.boards.base import NO_LOGIN, Login, Site
 from imagetag.boards.linkfile import TAGS, LinkFile, read_url
@@ -41,25 +44,28 @@ class LinksBoard(ListedBoard):
     def _file_url(self, name: str) -> str:
         return name
 
-    def _entries(self) -> Iterator[tuple[str, Entry]]:
+    def _entries(self) -> Iterator[tuple[str, Entry | None]]:
         for where, fields in self._list.rows():
+            url = ""
             try:
                 if isinstance(fields, BadEntry):
                     raise fields
-                yield read_row(fields)
+                url = urldefrag(read_url(fields)).url  # no server sees a fragment
+                entry = read_row(fields)
+                if not entry.tags:  # it may have a rating for another row's
+                    self._leave_out("untagged", where)
+                yield url, entry
             except BadEntry as error:
                 self._leave_out(error.reason, where)
+                if url:
+                    yield url, None
 
 
-def read_row(fields: Mapping[str, Any]) -> tuple[str, Entry]:
-    """Return the URL of a row and what it tells of the picture; column names are in lower case.
+def read_row(fields: Mapping[str, Any]) -> Entry:
+    """Return what a row tells of a picture; column names are in lower case.
 
     Raises:
-        BadEntry: if it has no URL that can be asked for, or no tags.
+        BadEntry: if its tags cannot be read.
 
     """
-    url = read_url(fields)
-    entry = read_entry(fields, next(filter(None, map(fields.get, TAGS)), None))
-    if not entry.tags:
-        raise BadEntry("untagged")
-    return url, entry
+    return read_entry(fields, next(filter(None, map(fields.get, TAGS)), None))

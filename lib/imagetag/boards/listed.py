@@ -6,6 +6,7 @@ larger than its cache, and is gone with the process, however that ends.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -18,7 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeVar
 
 from imagetag.boards.base import NO_LOGIN, Board, Login, Post, Query, Site
 from imagetag.boards.fields import MAX_ID, md5, moment
@@ -50,6 +52,17 @@ _RATINGS: dict[str, Rating] = {
 }
 
 
+# From the mildest on; one that is not known may be any but the last.
+_STRICTER: tuple[Rating | None, ...] = (
+    "general",
+    "sensitive",
+    "questionable",
+    None,
+    "explicit",
+)
+Told = TypeVar("Told", int, datetime)
+
+
 class BadEntry(ValueError):
     """An entry that cannot be used.
 
@@ -65,7 +78,10 @@ class BadEntry(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is told of a picture. Sizes are in pixels; None stands for what is not told."""
+    """What is told of a picture. Sizes are in pixels; None stands for what is not told.
+
+    `bytes` is the size of its file, where that is at hand.
+    """
 
     tags: tuple[str, ...] = ()
     id: int | None = None
@@ -76,6 +92,40 @@ class Entry:
     parent_id: int | None = None
     score: int | None = None
     created_at: datetime | None = None
+    bytes: int | None = None
+
+
+def joined(one: Entry, other: Entry) -> Entry:
+    """Return what two records of one picture say together, whichever comes first.
+
+    It has the tags of both, the stricter rating, and the least of what else they tell: a picture
+    that is to have a size, a score or a date has it by both.
+
+    Raises:
+        BadEntry: if they are of different files, or have more tags than a post may.
+
+    """
+    if one.md5 and other.md5 and one.md5 != other.md5:
+        raise BadEntry("md5_conflict")
+    tags = tuple(dict.fromkeys(one.tags + other.tags))
+    if len(tags) > _MAX_TAGS:
+        raise BadEntry("tags")
+    return Entry(
+        tags=tags,
+        id=_least(one.id, other.id),
+        md5=one.md5 or other.md5,
+        width=_least(one.width, other.width),
+        height=_least(one.height, other.height),
+        rating=max(one.rating, other.rating, key=_STRICTER.index),
+        parent_id=_least(one.parent_id, other.parent_id),
+        score=_least(one.score, other.score),
+        created_at=_least(one.created_at, other.created_at),
+        bytes=_least(one.bytes, other.bytes),
+    )
+
+
+def _least(one: Told | None, other: Told | None) -> Told | None:
+    return min((value for value in (one, other) if value is not None), default=None)
 
 
 def read_entry(fields: Mapping[str, Any], tags: Any) -> Entry:
@@ -218,7 +268,8 @@ class ListedBoard(Board):
             raise TransientError(
                 f"{spec}: its index cannot be written ({error}); set TMPDIR to a folder with room"
             ) from error
-        self._left_out["duplicate"] += self._index.duplicates
+        for reason, name in self._index.refused:
+            self._leave_out(reason, name)
         left_out = dict(+self._left_out)
         if not self._index.posts:
             reasons = ", ".join(f"{reason} {count}" for reason, count in left_out.items())
@@ -232,14 +283,18 @@ class ListedBoard(Board):
             log.warning("entries left out", reasons=left_out, first=self._first)
         # These are in no listing that is for certain ratings.
         log.info(
-            "read the list", posts=self._index.posts, rating_unknown=self._index.rating_unknown
+            "read the list",
+            posts=self._index.posts,
+            joined=self._index.joined,
+            rating_unknown=self._index.rating_unknown,
         )
 
     @abstractmethod
-    def _entries(self) -> Iterator[tuple[str, Entry]]:
+    def _entries(self) -> Iterator[tuple[str, Entry | None]]:
         """Yield the name of each picture, a URL or path, and what is told of it.
 
-        What cannot be used is passed over with `_leave_out`.
+        What cannot be used is passed over with `_leave_out`. Where a name can be read and what is
+        told of it cannot, that is None: what other entries of that name tell is not all there is.
         """
 
     @abstractmethod
@@ -256,25 +311,64 @@ class ListedBoard(Board):
         self._first.setdefault(reason, repr(where)[1:-1][:200])  # names may hold anything
 
     def _post(self, row: tuple[Any, ...]) -> Post:
-        post_id, name, digest, width, height, tags, rating, parent_id, score, created_at = row
+        name = row[1]
+        entry = _entry(row)
         url = self._file_url(name)
+        assert entry.id is not None  # noqa: S101 - each has got one
         return Post(
-            id=post_id,
+            id=entry.id,
             board=self.site.name,
             page_url=url,
             file_url=url,
-            md5=digest,
-            width=width,
-            height=height,
-            tags=tuple(tags.split(" ")),
-            rating=rating,
-            parent_id=parent_id,
-            score=score,
-            created_at=None if created_at is None else datetime.fromtimestamp(created_at, UTC),
+            md5=entry.md5,
+            width=entry.width,
+            height=entry.height,
+            tags=entry.tags,
+            rating=entry.rating,
+            parent_id=entry.parent_id,
+            score=entry.score,
+            created_at=entry.created_at,
         )
 
 
-_POST = "id, name, md5, width, height, tags, rating, parent_id, score, created_at"
+_POST = "id, name, tags, md5, width, height, rating, parent_id, score, created_at, bytes"
+
+
+def _row(name: str, entry: Entry) -> tuple[Any, ...]:
+    """Return an entry as the index has it, in the order of `_POST`."""
+    created = entry.created_at and int(entry.created_at.timestamp())
+    tags, size = " ".join(entry.tags), (entry.width, entry.height)
+    return (
+        *(entry.id, name, tags, entry.md5, *size, entry.rating),
+        *(entry.parent_id, entry.score, created, entry.bytes),
+    )
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    """Return the entry that is in a row of the index.
+
+    Raises:
+        BadEntry: if it could not be read.
+
+    """
+    post_id, _, tags, digest, width, height, rating, parent_id, score, created_at, size = row
+    if tags is None:
+        raise BadEntry("other_rows")
+    return Entry(
+        tags=tuple(filter(None, tags.split(" "))),
+        id=post_id,
+        md5=digest,
+        width=width,
+        height=height,
+        rating=rating,
+        parent_id=parent_id,
+        score=score,
+        created_at=None if created_at is None else datetime.fromtimestamp(created_at, UTC),
+        bytes=size,
+    )
+
+
+_INSERT = f"INSERT INTO posts (key, {_POST}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 
 
 class _Index:
@@ -282,7 +376,8 @@ class _Index:
 
     def __init__(self) -> None:
         self.posts = 0
-        self.duplicates = 0
+        self.joined = 0  # rows that tell more of a picture that another row has
+        self.refused: list[tuple[str, str]] = []  # why some cannot be used, and their names
         self.rating_unknown = 0
         self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -296,29 +391,28 @@ class _Index:
         ):
             self._db.execute(f"PRAGMA {setting}")
 
-    def fill(self, entries: Iterable[tuple[str, Entry]], progress: Progress) -> None:
-        """Read all entries, settle their ids, and sort what was read.
+    def fill(self, entries: Iterable[tuple[str, Entry | None]], progress: Progress) -> None:
+        """Read all entries, join those of one picture, settle their ids, and sort what was read.
 
         The tags are sorted at the end, in one go: a tree of them that grows with each post would
         be written all over the disk.
         """
         self._db.execute("BEGIN")
         self._db.execute(
-            "CREATE TABLE posts (key INTEGER PRIMARY KEY, id INTEGER, name TEXT, md5 TEXT,"
-            " width INTEGER, height INTEGER, tags TEXT, rating TEXT, parent_id INTEGER,"
-            " score INTEGER, created_at INTEGER)"
+            "CREATE TABLE posts (key INTEGER PRIMARY KEY, id INTEGER, name TEXT, tags TEXT,"
+            " md5 TEXT, width INTEGER, height INTEGER, rating TEXT, parent_id INTEGER,"
+            " score INTEGER, created_at INTEGER, bytes INTEGER)"
         )
         self._db.execute("CREATE TABLE raw (tag INTEGER, key INTEGER)")
         for key, (name, entry) in enumerate(entries, 1):
-            created = entry.created_at and int(entry.created_at.timestamp())
-            row = (key, entry.id, name, entry.md5, entry.width, entry.height, " ".join(entry.tags))
-            row += (entry.rating, entry.parent_id, entry.score, created)  # type: ignore[assignment]
-            self._db.execute("INSERT INTO posts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-            self._db.executemany(
-                "INSERT INTO raw VALUES (?, ?)", [(_tag_key(tag), key) for tag in entry.tags]
-            )
+            if entry is None:
+                self._db.execute("INSERT INTO posts (key, name) VALUES (?, ?)", (key, name))
+            else:
+                self._db.execute(_INSERT, (key, *_row(name, entry)))
+                self._tag(key, entry.tags)
             if key % _BATCH == 0:
                 progress.advance(_BATCH)
+        self._join()
         self._settle_ids()
         # By hash: two tags of one hash would be listed together, and callers look at the tags.
         self._db.execute(
@@ -333,23 +427,55 @@ class _Index:
         self.posts = self._one("SELECT count(*) FROM posts")
         self.rating_unknown = self._one("SELECT count(*) FROM posts WHERE rating IS NULL")
 
+    def _tag(self, key: int, tags: Iterable[str]) -> None:
+        self._db.executemany(
+            "INSERT INTO raw VALUES (?, ?)", [(_tag_key(tag), key) for tag in tags]
+        )
+
+    def _join(self) -> None:
+        """Make one post of all rows of a name; without tags or with a bad row it is none."""
+        run = self._db.execute
+        run("CREATE INDEX by_name ON posts (name)")
+        run(
+            f"CREATE TABLE again AS SELECT {_POST}, key FROM posts WHERE name IN"  # noqa: S608
+            " (SELECT name FROM posts GROUP BY name HAVING count(*) > 1) ORDER BY name, key"
+        )
+        run(
+            "DELETE FROM posts WHERE key IN"
+            " (SELECT key FROM again EXCEPT SELECT min(key) FROM again GROUP BY name)"
+        )
+        rows = run("SELECT * FROM again ORDER BY rowid")
+        for name, records in itertools.groupby(rows, key=itemgetter(1)):
+            first = next(records)
+            try:
+                records = itertools.chain([first], records)
+                entry = functools.reduce(joined, (_entry(row[:-1]) for row in records))
+            except BadEntry as error:
+                run("UPDATE posts SET tags = NULL WHERE key = ?", (first[-1],))
+                self.refused.append((error.reason, name))
+            else:
+                run("DELETE FROM posts WHERE key = ?", (first[-1],))
+                run(_INSERT, (first[-1], *_row(name, entry)))
+                self._tag(first[-1], entry.tags)
+        self.joined = self._one("SELECT count(*) - count(DISTINCT name) FROM again")
+        run("DROP TABLE again")
+        run("DELETE FROM posts WHERE tags IS NULL OR tags = ''")
+        run("DROP INDEX by_name")
+
     def _settle_ids(self) -> None:
         """Keep the ids that were given if they tell the posts apart, else make them of the names.
 
         In the second case a given id still groups: a post with the one it is the parent of.
         """
         run = self._db.execute
-        run("CREATE INDEX by_id ON posts (id, name)")
+        run("CREATE INDEX by_id ON posts (id)")
         missing = self._one("SELECT EXISTS (SELECT 1 FROM posts WHERE id IS NULL)")
         if missing or self._one(
-            "SELECT EXISTS (SELECT 1 FROM posts GROUP BY id HAVING min(name) < max(name))"
+            "SELECT EXISTS (SELECT 1 FROM posts GROUP BY id HAVING count(*) > 1)"
         ):
             run("DROP INDEX by_id")
             run("UPDATE posts SET parent_id = coalesce(parent_id, id), id = stable_id(name)")
-            run("CREATE INDEX by_id ON posts (id, name)")
-        self.duplicates = run(
-            "DELETE FROM posts WHERE key NOT IN (SELECT min(key) FROM posts GROUP BY id, name)"
-        ).rowcount
+            run("CREATE INDEX by_id ON posts (id)")
         clashing = run(  # hashes; the first by name keeps its own
             "SELECT key, id, name FROM posts WHERE id IN"
             " (SELECT id FROM posts GROUP BY id HAVING count(*) > 1) ORDER BY id, name"
