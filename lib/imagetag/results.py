@@ -267,7 +267,7 @@ def _table(lines: Iterator[str]) -> Table:
         ValueError: if a line is not as it must be; it names the line.
 
     """
-    reader = csv.reader(lines)
+    reader = csv.reader(lines, strict=True)  # a quotation mark left open is damage
     header = next(reader, [])
     missing = [name for name in _COLUMNS if name not in header]
     if missing:

@@ -88,7 +88,8 @@ class TagSettings(StorageSettings):
         names = list(self.tags)
         if self.tags_file is not None:
             try:
-                lines = self.tags_file.read_text(encoding="utf-8-sig").splitlines()
+                # Not `splitlines`: it would part a tag at what is no end of a line elsewhere.
+                lines = self.tags_file.read_text(encoding="utf-8-sig").split("\n")
             except (OSError, ValueError) as error:
                 raise UsageError(f"--tags-file {self.tags_file}: {error}") from error
             names += [line.strip() for line in lines if line.strip() and not line.startswith("# ")]

@@ -460,6 +460,7 @@ MD5 = b"0" * 32
         ({"table": b"\xff\xfe"}, "test_predictions.csv: 'utf-8' codec"),
         ({"table": HEADER}, "it has no picture, or one twice"),
         ({"table": HEADER + b"x" * 200_000}, "test_predictions.csv: "),
+        ({"table": HEADER + b'"' + b"x" * 99}, "test_predictions.csv: unexpected end of data"),
         ({"table": HEADER + MD5 + b",u,maybe,g,1,1,true\n"}, "line 2 cannot be read: 'maybe'"),
         ({"table": HEADER + MD5 + b",u,positive,g,1,1,yes\n"}, "line 2 cannot be read: 'yes'"),
         ({"table": HEADER + MD5 + b",u,positive,g,nan,1,true\n"}, "line 2 cannot be read"),

@@ -152,6 +152,12 @@ def test_a_tags_file_with_a_byte_order_mark_and_windows_line_ends(tmp_path: Path
     assert parse("--tags-file", str(file)).all_tags() == ["asuka", "rei"]
 
 
+def test_a_line_of_a_tags_file_is_one_tag(tmp_path: Path) -> None:
+    file = tmp_path / "tags.txt"
+    file.write_text('"asuka\nre\u2028i\rholo"\n', newline="")
+    assert parse("--tags-file", str(file)).all_tags() == ['"asuka', "re_i", 'holo"']
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
 def test_a_tags_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "tags.txt"

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import gzip
 import importlib.util
+import io
 import itertools
 import json
 import os
@@ -21,7 +22,9 @@ from urllib.parse import urlsplit
 
 from imagetag.boards.fields import load_json
 from imagetag.boards.listed import BadEntry, is_unicode
+from imagetag.boards.records import Records
 from imagetag.errors import InputError, UsageError
+from imagetag.log import get_logger
 from imagetag.storage import open_storage
 
 # Columns that are read, by their names in lower case.
@@ -32,6 +35,9 @@ KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".txt")
 _MAX_LINE = 1 << 20  # bytes
 _MAX_COLUMNS = 10_000
 _MAX_URL = 4096  # characters
+_BEGINNINGS = ("http://", "https://")
+_UTF_16 = ("\xff\xfe", "\xfe\xff")  # as Latin 1
+_NO_UTF_8 = "it is no text in UTF-8; save it as that"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 # A row's number or line, and what it holds by column, or why it cannot be read.
@@ -105,65 +111,70 @@ class LinkFile:
         return path.open("rb")
 
     def _lines(self, stream: IO[bytes]) -> Iterator[tuple[str, bytes | BadEntry]]:
+        # Latin 1 makes a character of each byte: it is there for its reading of CR and CRLF.
+        text = io.TextIOWrapper(stream, "latin-1")
         for number in itertools.count(1):
-            line = stream.readline(_MAX_LINE)
+            line = text.readline(_MAX_LINE)
             if not line:
                 return
-            if len(line) < _MAX_LINE or line.endswith(b"\n"):
-                yield f"line {number}", line
+            if number == 1 and (line.startswith(_UTF_16) or "\0" in line[:4]):
+                raise UsageError(f"{self._spec}: {_NO_UTF_8}")
+            if len(line) < _MAX_LINE or line.endswith("\n"):
+                yield f"line {number}", line.encode("latin-1")
                 continue
-            while (rest := stream.readline(_MAX_LINE)) and not rest.endswith(b"\n"):
+            while (rest := text.readline(_MAX_LINE)) and not rest.endswith("\n"):
                 pass
             yield f"line {number}", BadEntry("too_long")
 
+    def _texts(self, stream: IO[bytes]) -> Iterator[tuple[str, str | BadEntry]]:
+        for where, line in self._lines(stream):
+            text = line if isinstance(line, BadEntry) else line.decode(errors="replace")
+            if isinstance(text, str) and where == "line 1":
+                text = text.removeprefix("\ufeff")
+            yield where, text
+
     def _read_csv(self, path: Path, delimiter: str) -> Iterator[Row]:
         with self._open(path) as stream:
-            where = "line 1"
-            bad: list[Row] = []
-
-            def texts() -> Iterator[str]:
-                nonlocal where
-                for place, line in self._lines(stream):
-                    where = place
-                    if isinstance(line, BadEntry):
-                        bad.append((place, line))
-                    else:
-                        yield line.decode(errors="replace")
-
-            lines = texts()
-            start = next(lines, "").removeprefix("\ufeff")
+            lines = self._texts(stream)
+            _, start = next(lines, ("", ""))
+            if isinstance(start, BadEntry):
+                start = ""
             if not is_unicode(start) or "\0" in start:
-                raise UsageError(f"{self._spec}: it is no text in UTF-8; save it as that")
+                raise UsageError(f"{self._spec}: {_NO_UTF_8}")
             try:
-                header = next(csv.reader([start], delimiter=delimiter), [])
+                header = next(csv.reader([start], delimiter=delimiter, skipinitialspace=True), [])
             except csv.Error:
                 header = []
             columns = self._columns(header)
-            reader = csv.reader(lines, delimiter=delimiter)
-            while True:
-                try:
-                    row = next(reader, None)
-                except csv.Error:
-                    bad.append((where, BadEntry("syntax")))
-                    row = []
-                yield from bad
-                bad.clear()
-                if row is None:
-                    return
-                if len(row) == len(header):
+            urls = [columns[name] for name in URLS if name in columns]
+
+            def is_row(fields: list[str]) -> bool:
+                return len(fields) == len(header) and any(
+                    fields[place].lstrip().lower().startswith(_BEGINNINGS) for place in urls
+                )
+
+            records = Records(lines, delimiter, is_row)
+            for where, row in records:
+                if isinstance(row, BadEntry):
+                    yield where, row
+                elif len(row) == len(header):
                     yield where, {name: row[place] for name, place in columns.items()}
-                elif row:
+                else:
                     yield where, BadEntry("columns")
+            if records.as_text:
+                get_logger().warning(
+                    "quotation marks that do not close their field are read as text",
+                    list=self._root,
+                    lines=records.as_text,
+                    first=records.first_as_text,
+                )
 
     def _read_text(self, path: Path) -> Iterator[Row]:
         with self._open(path) as stream:
-            for where, line in self._lines(stream):
-                text = "" if isinstance(line, BadEntry) else line.decode(errors="replace").strip()
-                if where == "line 1":
-                    text = text.removeprefix("\ufeff")
+            for where, line in self._texts(stream):
                 if isinstance(line, BadEntry):
                     yield where, line
-                elif text and not text.startswith("#"):
+                elif (text := line.strip()) and not text.startswith("#"):
                     yield where, {"url": text}
 
     def _read_json(self, path: Path) -> Iterator[Row]:
