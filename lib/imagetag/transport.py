@@ -29,12 +29,20 @@ _KEPT = 1.0  # seconds; a connection that was idle for longer may have been clos
 _MAX_ADDRESSES = 8
 _BUFFER = 1 << 16  # bytes
 _EMBEDDED = [  # IPv6 networks whose addresses lead to an IPv4 address, and where in them it is
-    (ipaddress.IPv6Network("::/96"), 0),
-    (ipaddress.IPv6Network("::ffff:0:0/96"), 0),
-    (ipaddress.IPv6Network("64:ff9b::/96"), 0),
-    (ipaddress.IPv6Network("2002::/16"), 80),
+    (ipaddress.IPv6Network("::/96"), 0),  # IPv4-compatible, RFC 4291
+    (ipaddress.IPv6Network("::ffff:0:0/96"), 0),  # IPv4-mapped, RFC 4291
+    (ipaddress.IPv6Network("::ffff:0:0:0/96"), 0),  # IPv4-translated, RFC 2765
+    (ipaddress.IPv6Network("64:ff9b::/96"), 0),  # NAT64, RFC 6052
+    (ipaddress.IPv6Network("2002::/16"), 80),  # 6to4, RFC 3056
 ]
-_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+# All that was ever given out; the rest, such as the prefixes of a site's own NAT64, leads anywhere.
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+_NOT_PUBLIC = [  # beside those that every version of Python knows
+    ipaddress.ip_network("168.63.129.16"),  # the host, to each machine of Azure: it has secrets
+    ipaddress.ip_network("192.0.0.0/24"),  # protocols' own, RFC 6890; Oracle's metadata
+    ipaddress.ip_network("192.88.99.0/24"),  # relays of 6to4, RFC 7526
+    ipaddress.ip_network("3fff::/20"),  # documentation, RFC 9637
+]
 
 # Its warnings of malformed answers tell whole URLs, and with them credentials.
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
@@ -138,8 +146,8 @@ def refusal(host: str) -> str | None:
             if address in network:
                 inner = ipaddress.IPv4Address(int(address) >> shift & 0xFFFFFFFF)
     public = inner.is_global and not inner.is_multicast
-    if address.version == 6:
-        public = public and not (address.is_site_local or address in _LOCAL_NAT64)
+    public = public and (inner.version == 4 or inner in _GLOBAL_UNICAST)
+    public = public and not any(inner in network for network in _NOT_PUBLIC)
     return None if public else f"{address} is no public address"
 
 

@@ -371,7 +371,13 @@ def test_redirects_lead_to_http_alone(location: str) -> None:
         *("127.0.0.1", "10.0.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1"),
         *("::1", "::", "fe80::1%eth0", "fec0::1", "fd00:ec2::254", "ff02::1"),
         *("::ffff:10.0.0.1", "::10.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::808:808"),
-        *("2002:7f00:1::", "2001:0:808:808::1"),
+        *("::ffff:0:127.0.0.1", "::ffff:0:a9fe:a9fe", "::fffe:0:8.8.8.8", "::1:0:8.8.8.8"),
+        *("2002:7f00:1::", "2001:0:808:808::1", "4000::1", "5f00::1", "100::1"),
+        *("192.88.99.1", "192.0.0.8", "3fff::1"),
+        # Where clouds tell a machine its secrets: Azure, Alibaba, Oracle, Google, Scaleway.
+        *("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd20:ce::254", "fd00:42::42"),
+        *("::ffff:168.63.129.16", "::ffff:0:168.63.129.16", "64:ff9b::a83f:8110"),
+        *("2002:a83f:8110::", "::168.63.129.16", "2002:6464:64c8::1"),
     ],
 )
 def test_addresses_that_are_not_public(address: str) -> None:
@@ -380,7 +386,10 @@ def test_addresses_that_are_not_public(address: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::"],
+    [
+        *("8.8.8.8", "168.63.129.17", "2606:4700::1111", "2a00:1450:4001:82b::200e"),
+        *("::ffff:8.8.8.8", "::ffff:0:8.8.8.8", "64:ff9b::808:808", "2002:808:808::"),
+    ],
 )
 def test_addresses_that_are_public(address: str) -> None:
     assert transport.refusal(address) is None
