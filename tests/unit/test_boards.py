@@ -164,8 +164,11 @@ def only(**answers: Content) -> Post:
         {"json": as_json(POST)},
         {"json": json.dumps({"@attributes": {"limit": 100, "count": 1}, "post": [POST]})},
         {"xml": XML},
+        {"json": "\n\ufeff\n" + as_json(POST)},
+        {"xml": "\r\n\r\n" + XML},
+        {"xml": "\ufeff" + XML},
     ],
-    ids=["json", "json with attributes", "xml"],
+    ids=["json", "json with attributes", "xml", "blank json", "blank xml", "xml with a BOM"],
 )
 def test_every_kind_of_answer_tells_the_same(answers: dict[str, Content]) -> None:
     with board_that(**answers) as (board, server):

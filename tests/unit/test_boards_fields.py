@@ -140,6 +140,7 @@ def test_names_that_are_none(value: Any) -> None:
     [
         ("[1, -5, 1.5]", [1, -5, 1.5]),
         ("\ufeff{}", {}),
+        ("\n\ufeff \ufeff{}", {}),
         ("[NaN, Infinity, -Infinity]", [None, None, None]),
         (f"[{'9' * 5000}, {10**18}, {10**17}]", [None, None, 10**17]),
         ('"a\tb"', "a\tb"),
@@ -160,9 +161,25 @@ def test_xml_posts_by_attributes_and_by_children() -> None:
 
 
 @pytest.mark.parametrize(
+    "before", ["", "\n", "\r\n\r\n", " \t", "\ufeff", "\n\ufeff", "\ufeff\n\ufeff \n"]
+)
+@pytest.mark.parametrize("declared", ["", '<?xml version="1.0" encoding="UTF-8"?>\n'])
+def test_xml_is_read_whatever_blank_is_before_it(before: str, declared: str) -> None:
+    xml = f'{before}{declared}<posts><post id="1" tags="é"/></posts>\n\n'
+    assert fields.load_xml_posts(xml.encode()) == [{"id": "1", "tags": "é"}]
+
+
+def test_xml_in_another_encoding_keeps_its_own_mark() -> None:
+    xml = '<?xml version="1.0" encoding="UTF-16"?><posts><post id="1" tags="é"/></posts>'
+    assert fields.load_xml_posts(xml.encode("utf-16")) == [{"id": "1", "tags": "é"}]
+
+
+@pytest.mark.parametrize(
     ("xml", "says"),
     [
         ("", "not XML"),
+        ("\ufeff \n", "not XML"),
+        ("x\n<posts/>", "not XML"),
         ("<posts>", "not XML"),
         ("<a>" * 100_000, "not XML"),
         ("<!DOCTYPE posts><posts/>", "not XML"),

@@ -444,12 +444,13 @@ def test_a_post_as_the_board_tells_it(api: Api) -> None:
     check(post)
 
 
-def test_gelbooru_in_xml_tells_the_same() -> None:
+@pytest.mark.parametrize("before", ["", "\n\n", "\ufeff", "\n\ufeff\r\n"])
+def test_gelbooru_in_xml_tells_the_same(before: str) -> None:
     api = BY_ENGINE["gelbooru"]
     elements = "".join(
         f"<{name}>{str(value).replace('&', '&amp;')}</{name}>" for name, value in api.post.items()
     )
-    xml = f'<?xml version="1.0"?><posts limit="1" count="1"><post>{elements}</post></posts>'
+    xml = f'{before}<?xml version="1.0"?><posts limit="1" count="1"><post>{elements}</post></posts>'
     with board_that(api, xml) as (board, _):
         found = page(board)
     with board_that(api, api.answer(api.post)) as (board, _):

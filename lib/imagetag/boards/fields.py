@@ -24,6 +24,7 @@ _MAX_SIDE = 10**6  # pixels
 _MAX_SCORE = 10**9
 _MOST_NAMED = 5  # ids in a log line
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_NOTHING = re.compile(rb"(?:\s|\xef\xbb\xbf)+")  # white space and byte order marks
 # Sat Oct 22 02:02:12 -0500 2011
 _RUBY_TIME = re.compile(
     r"[A-Z][a-z]{2} ([A-Z][a-z]{2}) (\d{1,2}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d) (\d{4})",
@@ -33,6 +34,14 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 # --- Whole answers ----------------------------------------------------------------------------
+
+
+def document(content: bytes) -> bytes:
+    """Return an answer without what the files of a board's PHP leave before it: empty lines, BOMs.
+
+    No parser of XML takes a declaration that is not at the very beginning.
+    """
+    return content[found.end() :] if (found := _NOTHING.match(content)) else content
 
 
 def load_json(content: bytes) -> Any:
@@ -45,7 +54,7 @@ def load_json(content: bytes) -> Any:
     try:
         return json.loads(
             # One broken byte must not take a page of posts with it.
-            content.decode("utf-8-sig", errors="replace"),
+            document(content).decode(errors="replace"),
             parse_int=_whole_number,
             parse_constant=lambda _: None,  # NaN and the infinities
             strict=False,
@@ -66,7 +75,7 @@ def load_xml_posts(content: bytes) -> list[dict[str, str]]:
 
     """
     try:
-        root = defusedxml.ElementTree.fromstring(content, forbid_dtd=True)
+        root = defusedxml.ElementTree.fromstring(document(content), forbid_dtd=True)
     except (ParseError, DefusedXmlException, LookupError, ValueError) as error:
         raise ValueError(f"not XML ({str(error)[:60] or type(error).__name__})") from error
     if root.tag != "posts":

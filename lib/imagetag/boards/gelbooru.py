@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from imagetag.boards.base import Query
 from imagetag.boards.dapi import DapiBoard, posts_in
-from imagetag.boards.fields import Page, load_xml_posts
+from imagetag.boards.fields import Page, document, load_xml_posts
 from imagetag.manifest import Rating
 
 
@@ -30,9 +30,10 @@ class Gelbooru(DapiBoard):
         return self._read(self._found(self._ask("/index.php", params)))
 
     def _found(self, content: bytes) -> Any:
-        if not content.strip():
+        content = document(content)
+        if not content:
             return []
-        if not content.lstrip().startswith(b"<"):
+        if not content.startswith(b"<"):
             return posts_in(self._json(content))
         try:  # what it answers where it does not know `json=1`
             return load_xml_posts(content)

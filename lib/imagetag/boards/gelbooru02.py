@@ -117,7 +117,9 @@ class Gelbooru02(DapiBoard):
 
     def _read_json(self, terms: Sequence[str], limit: int) -> Page:
         content = self._call(self._api(terms, limit) | {"json": "1"})
-        if not content.strip():  # what the engine says when nothing matches, and not only then
+        if not read.document(
+            content
+        ):  # what the engine says when nothing matches, and not only then
             if False in self._settled:
                 return Page([])
             raise _Closed("nothing")
