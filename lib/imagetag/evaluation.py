@@ -18,6 +18,7 @@ from scipy import special
 from imagetag import __version__
 from imagetag.breakdown import Slice, breakdown
 from imagetag.calibration import Reliability, reliability
+from imagetag.cells import quoted
 from imagetag.decision import Decision
 from imagetag.layout import LABELS, Label
 from imagetag.manifest import Dataset, Rating, Row
@@ -220,9 +221,9 @@ def predictions_table(scored: Iterable[Scored]) -> bytes:
     writer.writerow(["md5", "page_url", "label", "group", "logit", "probability", "decision"])
     for item in sorted(scored, key=lambda item: (-item.logit, item.row.md5)):
         row = item.row
+        texts = [row.md5, quoted(row.page_url), row.label, quoted(row.group)]
         numbers = [f"{item.logit:.6f}", f"{item.probability:.6f}"]
-        decision = str(item.called).lower()
-        writer.writerow([row.md5, row.page_url, row.label, row.group, *numbers, decision])
+        writer.writerow([*texts, *numbers, str(item.called).lower()])
     return table.getvalue().encode()
 
 

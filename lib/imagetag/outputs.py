@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TextIO, get_args
 
+from imagetag.cells import quoted
 from imagetag.errors import UsageError
 
 Kind = Literal["csv", "jsonl", "parquet"]
@@ -115,7 +116,8 @@ class CsvWriter:
         """Write one row."""
         probability = "" if row.probability is None else f"{row.probability:.6f}"
         decision = "" if row.decision is None else str(row.decision).lower()
-        self._writer.writerow([row.file, row.page_url, probability, decision, row.error])
+        file, page_url, error = (quoted(text or "") for text in (row.file, row.page_url, row.error))
+        self._writer.writerow([file, page_url, probability, decision, error])
 
 
 def _write_parquet(path: Path, rows: Iterable[Prediction]) -> None:

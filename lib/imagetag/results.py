@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from imagetag.cells import unquoted
 from imagetag.compare import Answers, Exam, Ints, Metric
 from imagetag.errors import InputError, complaint, one_line
 from imagetag.layout import Layout
@@ -286,7 +287,7 @@ def _table(lines: Iterator[str]) -> Table:
         except (LookupError, ValueError) as error:
             raise ValueError(f"line {reader.line_num} cannot be read: {error}") from error
         pictures += bytes.fromhex(md5)
-        digest = blake2b(group.encode(), digest_size=8).digest()
+        digest = blake2b(unquoted(group).encode(), digest_size=8).digest()
         groups.append(int.from_bytes(digest, "big", signed=True))
         scores.append(score)
         probabilities.append(chance)

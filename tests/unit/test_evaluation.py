@@ -140,6 +140,13 @@ def test_the_table_has_the_most_probable_first() -> None:
         assert float(row["probability"]) == pytest.approx(item.probability, abs=1e-6)
 
 
+def test_a_text_of_the_table_is_no_formula_and_a_logit_below_zero_stays_a_number() -> None:
+    row = make_row(1, page_url="=1+1", group="-2:3")
+    (line,) = csv.DictReader(io.StringIO(predictions_table([scored(row, 0.1)]).decode()))
+    assert (line["page_url"], line["group"]) == ("'=1+1", "'-2:3")
+    assert line["logit"].startswith("-2.19")
+
+
 # ---- the command
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 # Every module of the library has a side; one of a package is on its package's side.
 SIDES = {
     "shared": (
-        "ahead copies errors images job layout log manifest outputs parts pictures settings "
+        "ahead cells copies errors images job layout log manifest outputs parts pictures settings "
         "similar sources split storage whole"
     ),
     "scrape": (

@@ -47,6 +47,18 @@ def test_csv_reads_back_as_it_was(tmp_path: Path) -> None:
     assert rows[-1] == ["sure.png", "", "0.000001", "false", ""]
 
 
+def test_a_text_of_csv_is_no_formula_and_a_number_stays_one(tmp_path: Path) -> None:
+    live = "=HYPERLINK(1).png"
+    rows = [Prediction(live, "@x", 0.25, False, None), Prediction(" +1", "", None, None, "-a: b")]
+    write_file(tmp_path / "out", "csv", rows)
+    assert (tmp_path / "out").read_text(encoding="utf-8").splitlines()[1:] == [
+        "'=HYPERLINK(1).png,'@x,0.250000,false,",
+        "' +1,,,,'-a: b",
+    ]
+    write_file(tmp_path / "out", "jsonl", rows)
+    assert json.loads((tmp_path / "out").read_text().splitlines()[0])["file"] == live
+
+
 def test_json_lines_read_back_as_they_were(tmp_path: Path) -> None:
     write_file(tmp_path / "out", "jsonl", ROWS)
     lines = (tmp_path / "out").read_text(encoding="utf-8").split("\n")
