@@ -51,7 +51,10 @@ bench: $(READY)  ## speed and memory, as ratios of two things measured in one ru
 
 # Container images, by docker, podman or buildah. What the Dockerfiles ask for is taken from make's arguments
 # or the environment: make images DEVICE=cpu BROWSER=1 WEIGHTS=vgg19,mobilenet PIP_INDEX_URL=...
-ENGINE ?= $(firstword $(foreach name,docker podman buildah,$(if $(shell command -v $(name)),$(name))))
+# The first that answers, asked once where it is needed: docker without its daemon is no engine.
+ifeq ($(origin ENGINE),undefined)
+ENGINE = $(eval ENGINE := $(shell for name in docker podman buildah; do $$name info >/dev/null 2>&1 && echo $$name && break; done))$(ENGINE)
+endif
 REGISTRY ?= localhost
 DEVICE ?= cuda
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' lib/imagetag/__init__.py)
@@ -60,7 +63,7 @@ TRAIN_IMAGE = $(REGISTRY)/imagetag-train:$(VERSION)$(if $(filter cpu,$(DEVICE)),
 # docker and podman keep layers by themselves.
 export BUILDAH_LAYERS ?= true
 given = $(foreach name,$(1),$(if $(filter-out undefined,$(origin $(name))),--build-arg $(name)))
-engine = $(or $(ENGINE),$(error docker, podman or buildah is needed))
+engine = $(or $(ENGINE),$(error docker, podman or buildah is needed, and `info` of none of them works))
 BUILD = $(engine) build --build-arg VERSION=$(VERSION) \
   --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
   $(call given,BASE_IMAGE BUILD_IMAGE PIP_INDEX_URL PIP_EXTRA_INDEX_URL CERTIFICATES)
@@ -74,17 +77,23 @@ push:  ## the images into REGISTRY, with the same DEVICE
 	$(engine) push $(TRAIN_IMAGE)
 
 load:  ## the images into a cluster of kind or minikube, with the same DEVICE and REGISTRY
-	@set -e; context=$$(kubectl config current-context); folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	@set -e; context=$$(kubectl config current-context); \
+	case $$context in \
+	  kind-*) loader=kind ;; \
+	  minikube) loader=minikube ;; \
+	  *) echo "the context $$context is neither kind's nor minikube's: make push to a registry instead" >&2; exit 2 ;; \
+	esac; \
+	command -v $$loader >/dev/null || { echo "the context is $$context, and $$loader is not installed" >&2; exit 2; }; \
+	folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	for image in $(SCRAPE_IMAGE) $(TRAIN_IMAGE); do \
 	  file=$$folder/image.tar; rm -f "$$file"; \
 	  case $(notdir $(engine)) in \
 	    buildah) buildah push -q $$image docker-archive:$$file:$$image ;; \
 	    *) $(engine) save -o $$file $$image ;; \
 	  esac; \
-	  case $$context in \
-	    kind-*) kind load image-archive $$file --name $${context#kind-} ;; \
+	  case $$loader in \
+	    kind) kind load image-archive $$file --name $${context#kind-} ;; \
 	    minikube) minikube image load $$file ;; \
-	    *) echo "the context $$context is neither kind's nor minikube's: push $$image to a registry" >&2; exit 2 ;; \
 	  esac; \
 	done
 
@@ -93,7 +102,7 @@ OVERLAY ?= local
 NAMESPACE ?= imagetag
 JOB ?= chain
 TAIL ?= 20
-export OVERLAY TAGS TAGS_FILE PODS WORKERS SET ROLE IMAGES
+export OVERLAY TAGS TAGS_FILE PODS WORKERS SET REQUESTS ROLE IMAGES
 
 deploy:  ## the pipeline on Kubernetes: OVERLAY=local|eks|gke|... TAGS="a b c" (or TAGS_FILE=, or the overlay's)
 	k8s/deploy.sh apply
@@ -105,8 +114,8 @@ status:  ## its Jobs and pods, and what the chain waits for
 logs:  ## the log of its JOB=scrape|explore|train|evaluate|predict|chain: TAIL=20 lines a pod, FOLLOW=--follow for more
 	kubectl -n $(NAMESPACE) logs -l app.kubernetes.io/component=$(JOB) --prefix --tail $(TAIL) --max-log-requests 100 $(FOLLOW)
 
-undeploy:  ## delete its namespace, and all that is in it; what is in an outside bucket stays
-	kubectl delete namespace $(NAMESPACE) --ignore-not-found
+undeploy:  ## delete its namespace, and all that is in it, in mid-work too; what is in an outside bucket stays
+	@NAMESPACE=$(NAMESPACE) k8s/undeploy.sh
 
 e2e: $(READY)  ## the pipeline and its accidents on the cluster of the current kubectl context: half an hour
 	$(BIN)/pytest -x --log-cli-level INFO tests/e2e/cluster/pipeline.py

@@ -244,8 +244,33 @@ def test_make_load_gives_both_images_to_the_cluster(tmp_path: Path) -> None:
     assert saved_too.endswith(f"localhost/imagetag-train:{__version__}-cpu")
 
 
-def test_make_load_says_where_it_cannot(tmp_path: Path) -> None:
-    programs = {"engine": 'touch "$3"', "kubectl": "echo eks"}
+def test_make_load_says_where_it_cannot_before_it_writes_an_archive(tmp_path: Path) -> None:
+    programs = {"engine": f"touch {tmp_path}/written", "kubectl": "echo eks"}
     code, said = make(tmp_path, "load", "ENGINE=engine", programs=programs)
     assert code == 2
     assert "the context eks is neither kind's nor minikube's" in said
+    assert not (tmp_path / "written").exists()
+
+
+NO_DAEMON = 'test "$1" != info'
+
+
+@pytest.mark.parametrize(
+    ("programs", "chosen"),
+    [
+        ({"docker": "true", "podman": "true"}, "docker build"),
+        ({"docker": NO_DAEMON, "podman": "true"}, "podman build"),
+        ({"docker": NO_DAEMON, "podman": NO_DAEMON, "buildah": "true"}, "buildah build"),
+        (dict.fromkeys(("docker", "podman", "buildah"), NO_DAEMON), "`info` of none of them works"),
+    ],
+)
+def test_make_takes_an_engine_that_works(
+    programs: dict[str, str], chosen: str, tmp_path: Path
+) -> None:
+    _, said = make(tmp_path, "--dry-run", "images", programs=programs)
+    assert chosen in said
+
+
+def test_an_engine_that_is_given_is_taken(tmp_path: Path) -> None:
+    _, said = make(tmp_path, "--dry-run", "images", "ENGINE=docker", programs={"docker": NO_DAEMON})
+    assert "docker build" in said

@@ -246,7 +246,9 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.session.testsfailed > failed_before and os.environ.get("E2E_KEEP") == "1":
         log.info("the namespace is kept as it is")
         return
-    kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout", "10m")
+    subprocess.run(
+        [ROOT / "k8s" / "undeploy.sh"], check=True, env={**os.environ, "NAMESPACE": NAMESPACE}
+    )
 
 
 def test_tags_in_classifiers_out_each_stage_after_the_other() -> None:
@@ -290,6 +292,12 @@ def test_tags_in_classifiers_out_each_stage_after_the_other() -> None:
     assert rows[0][0] == "file"
     images = found["robot"]["dataset"]["images"]["test"]
     assert len(rows) == 1 + sum(images.values())
+
+    # Its S3 server's pod is lost, and the pictures with it: all of it begins anew.
+    kubectl("delete", "pod", "s3-0")
+    deploy(TAGS="robot fox")
+    assert job("scrape")["metadata"]["uid"] != before["scrape"]
+    complete("scrape", 20)
 
 
 def test_a_scrape_pod_deleted_and_a_worker_killed() -> None:
