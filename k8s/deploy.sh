@@ -11,16 +11,19 @@
 #   WORKERS    how many train pods train each tag together
 #   SET        other settings, JOB.VARIABLE=VALUE: "scrape.IMAGETAG_LIMIT=200 common.AWS_DEFAULT_REGION=eu-west-1";
 #              with those of predict, new images are predicted when the classifiers are evaluated
+#   REQUESTS   what a job's pod asks for and, after a colon, may take at most: "train.cpu=500m predict.memory=8Gi:16Gi"
 #   ROLE       on EKS, the ARN of the IAM role that may read and write the bucket
 #   REGISTRY   where the two images are: REGISTRY/imagetag-scrape, REGISTRY/imagetag-train
 #   IMAGES     other images, by the last part of their names: "imagetag-train=registry.example/train:7"
 #
-# A Job that is complete, or under way, is left alone. One that failed, or whose settings have changed, is
-# deleted and made anew, and so are those after it; what they find done in storage they do not do again.
+# A Job that is complete, or under way, is left alone. One that failed, or whose settings have changed, or whose
+# work went with the pod that kept the storage, is deleted and made anew, and so are those after it; what they
+# find done in storage they do not do again.
 set -euf
 KUBECTL=${KUBECTL:-kubectl}
 here=$(cd "$(dirname "$0")" && pwd)
 work=$here/.deploy
+number='[0-9]+(\.[0-9]+)?(m|k|[KMGTP]i|[MGTP])?'
 stages="scrape explore train evaluate"
 
 die() {
@@ -40,6 +43,55 @@ images() { # all of the overlay
 
 image() { # the whole name of one
   images | sed 's/:[^:/]*$//' | sort -u | grep -E "(^|/)$1\$"
+}
+
+# The patches that REQUESTS asks for.
+requests() {
+  for request in ${REQUESTS:-}; do
+    job=${request%%.*} resource=${request#*.} quantity=${request#*=}
+    resource=${resource%%=*}
+    case "$resource: $stages " in
+      cpu:*" $job "* | memory:*" $job "* | ephemeral-storage:*" $job "*) ;;
+      *) die "REQUESTS=$request: take JOB.cpu=, JOB.memory= or JOB.ephemeral-storage=, where JOB is one of $stages" ;;
+    esac
+    echo "$quantity" | grep -Eq "^$number(:$number)?\$" ||
+      die "REQUESTS=$request: take a quantity such as 500m, 2 or 4Gi, or two, the second being the limit: 2Gi:8Gi"
+    request_to requests "${quantity%:*}"
+    case $quantity in *:*) request_to limits "${quantity#*:}" ;; esac
+  done
+}
+
+request_to() { # requests|limits QUANTITY, of $job and $resource; a JobSet has the Jobs in their order
+  before=${stages%%"$job"*}
+  path=spec/template/spec/containers/0/resources/$1/$resource
+  for target in "{kind: Job, name: $job} /$path" \
+    "{kind: JobSet} /spec/replicatedJobs/$(echo "$before" | wc -w)/template/$path"; do
+    echo "  - target: ${target% *}"
+    echo "    patch: |-"
+    echo "      - {op: add, path: ${target##* }, value: \"$2\"}"
+  done
+}
+
+# Kubernetes would refuse it in the midst of a deployment.
+compare() {
+  [ -n "${REQUESTS:-}" ] || return 0
+  more=$(awk '
+    function value(text) {
+      unit = text
+      sub(/^[0-9.]+/, "", unit)
+      if (unit == "") return text + 0
+      if (unit == "m") return text / 1000
+      return text * (unit ~ /i$/ ? 1024 : 1000) ^ index("KMGTP", toupper(substr(unit, 1, 1)))
+    }
+    { gsub(/"/, "") }
+    /^ *(limits|requests):$/ { part = $1; if (part == "limits:") split("", limit); next }
+    $1 !~ /^(cpu|memory|ephemeral-storage):$/ { part = ""; next }
+    part == "limits:" { limit[$1] = $2 }
+    part == "requests:" && $1 in limit && value($2) > value(limit[$1]) {
+      print $1 " a request of " $2 " is more than the limit of " limit[$1] ", which can be given with it: " $2 ":" $2
+      exit
+    }' "$work/all.yaml")
+  [ -z "$more" ] || die "REQUESTS: $more"
 }
 
 prepare() {
@@ -111,8 +163,9 @@ prepare() {
       [ ! -f "$work/settings/$name.env" ] ||
         echo "  - {name: $name-settings, namespace: $namespace, behavior: merge, envs: [$name.env]}"
     done
+    [ -z "${ROLE:-}${REQUESTS:-}" ] || echo "patches:"
+    requests
     if [ -n "${ROLE:-}" ]; then
-      echo "patches:"
       echo "  - target: {kind: ServiceAccount, name: jobs}"
       echo "    patch: |-"
       echo "      apiVersion: v1"
@@ -129,7 +182,13 @@ prepare() {
     echo "namespace: $namespace"
     echo "resources: [../overlays/$OVERLAY]"
     echo "components:"
-    case $stages in *predict) echo "  - ../components/predict" ;; esac
+    case $stages in
+      *predict)
+        predict=../overlays/$OVERLAY/predict # the overlay's own, where it has one
+        [ -d "$here/overlays/$OVERLAY/predict" ] || predict=../components/predict
+        echo "  - $predict"
+        ;;
+    esac
     echo "  - settings"
     echo "  - ../components/pods"
     case $stages in *predict) echo "  - ../components/predict-count" ;; esac
@@ -158,6 +217,7 @@ prepare() {
     done
   } >"$work/kustomization.yaml"
   $KUBECTL kustomize "$work" >"$work/all.yaml"
+  compare
 }
 
 apply() { # SELECTOR OPTION...
@@ -166,11 +226,21 @@ apply() { # SELECTOR OPTION...
   $KUBECTL apply --server-side --force-conflicts -f "$work/all.yaml" -l "$selector" "$@"
 }
 
+# Its pods are to be gone before others take their names.
 delete() {
-  $KUBECTL delete job "$1" -n "$namespace" --ignore-not-found --cascade=foreground --timeout=15m
+  $KUBECTL delete job "$1" -n "$namespace" --ignore-not-found --cascade=foreground --timeout=15m && return 0
+  echo "deploy: the Job $1 is not gone: see kubectl get pods -n $namespace; a pod whose node is lost goes with" \
+    "kubectl delete pod NAME -n $namespace --force; then again" >&2
+  exit 75
 }
 
 check() {
+  bare=$(sed -n 's/^ *\(- \)\{0,1\}image: \(imagetag-.*\)/\2/p' "$work/all.yaml" | sort -u | paste -sd ' ' -)
+  [ -z "$bare" ] ||
+    die "$bare would be pulled from docker.io, and the pods would wait in ImagePullBackOff: give" \
+      "REGISTRY, where make push has put the images (docker.io/library where the nodes have them by this name)"
+  phase=$($KUBECTL get namespace "$namespace" --ignore-not-found -o jsonpath='{.status.phase}')
+  [ "$phase" != Terminating ] || die "the namespace $namespace is being deleted: make undeploy ends that; then again"
   left=$(grep -E -m 1 'change-me|000000000000' "$work/all.yaml") || return 0
   left=$(echo "$left" | sed 's/^[ -]*//')
   case $left in
@@ -181,14 +251,38 @@ check() {
   die "$left is a placeholder of the overlay $OVERLAY: $how"
 }
 
+# The pod that keeps the storage, where the overlay has one, and when it was made. StatefulSet's OnDelete leaves
+# it as it is.
+find_storage() {
+  born=
+  pod=$(sed -n 's/^  CHAIN_STORAGE_POD: //p' "$work/all.yaml")
+  [ -n "$pod" ] || return 0
+  image=$(sed -n '/^kind: StatefulSet$/,/^---$/s/^ *image: //p' "$work/all.yaml")
+  state=$($KUBECTL get pod "$pod" -n "$namespace" --ignore-not-found -o \
+    jsonpath='{.status.phase} {.spec.containers[0].image}')
+  case $state in
+    '' | *" $image") ;;
+    Pending*) $KUBECTL delete pod "$pod" -n "$namespace" --ignore-not-found ;; # it never ran, and keeps nothing
+    *) echo "pod/$pod is left as it is, with ${state#* }, as the pictures are in it: kubectl delete pod $pod -n $namespace replaces it, and they are gone" ;;
+  esac
+  $KUBECTL wait pod "$pod" -n "$namespace" --for=create --timeout=60s >/dev/null
+  born=$($KUBECTL get pod "$pod" -n "$namespace" -o jsonpath='{.metadata.creationTimestamp}')
+}
+
 deploy() {
   apply '!imagetag/stage'
+  find_storage
   grep -q '^    imagetag/stage: chain$' "$work/all.yaml" || return 0
   delete chain
   again=
   for stage in $stages; do
     state=$($KUBECTL get job "$stage" -n "$namespace" --ignore-not-found -o \
-      jsonpath='{.metadata.name} suspend={.spec.suspend} {.status.conditions[?(@.status=="True")].type}')
+      jsonpath='{.metadata.name} suspend={.spec.suspend} since={.status.startTime} {.status.conditions[?(@.status=="True")].type}')
+    since=${state#* since=} since=${since%% *}
+    if [ -n "$born" ] && [ -n "$since" ] && expr "$since" \< "$born" >/dev/null; then
+      echo "job.batch/$stage is made anew: it began before pod/$pod was made, so what it stored is gone"
+      again="again "
+    fi
     case "$again$state " in
       *' Failed '*) again="again " ;;
       'again '*) ;;

@@ -79,7 +79,11 @@ def jobs(manifests: list[Manifest]) -> dict[str, Manifest]:
 
 def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
     """The pod templates by the name of what makes them."""
-    makers = {**jobs(manifests), **of_kind(manifests, "Deployment")}
+    makers = {
+        **jobs(manifests),
+        **of_kind(manifests, "Deployment"),
+        **of_kind(manifests, "StatefulSet"),
+    }
     return {name: maker["spec"]["template"] for name, maker in makers.items()}
 
 

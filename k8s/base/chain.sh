@@ -6,13 +6,26 @@
 #
 #   exit 0   all stages are complete
 #   exit 2   a Job is not there
-#   exit 3   a stage failed; those after it stay suspended
+#   exit 3   a stage failed, or what it stored is gone; those after it stay suspended
 #   exit 75  Kubernetes does not answer
 set -eu
 
 CHAIN_PAUSE=${CHAIN_PAUSE:-20}       # seconds from one look to the next, at most
 CHAIN_PATIENCE=${CHAIN_PATIENCE:-30} # how many looks in a row may fail
+namespace=${CHAIN_NAMESPACE:-imagetag}
+again="make deploy again; with kubectl alone: kubectl delete jobs --all -n $namespace --cascade=foreground, then apply again"
 failed_before=
+child=
+work=$(mktemp -d)
+
+# Run it beside the shell: a trap waits for what the shell runs itself, and SIGTERM is to end all at once.
+beside() {
+  "$@" &
+  child=$!
+  wait "$child"
+}
+trap 'rm -rf "$work"' EXIT
+trap 'kill "$child" 2>/dev/null || :; exit 143' TERM
 
 # One JSON line. LEVEL EVENT STAGE
 say() {
@@ -21,70 +34,94 @@ say() {
     "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$1" "$text" "$3"
 }
 
-# A line with the Job's name, one with its failed indexes, then the conditions that hold:
-# type|reason|message|type|reason|message|
+# Into a file: a line each with the Job's name, its failed indexes, and when it was complete, then the
+# conditions that hold: type|reason|message|type|reason|message|
 look() {
-  kubectl get job "$1" --ignore-not-found -o jsonpath='{.metadata.name}{"\n"}{.status.failedIndexes}{"\n"}{range .status.conditions[?(@.status=="True")]}{.type}|{.reason}|{.message}|{end}'
+  beside kubectl get job "$1" --ignore-not-found -o jsonpath='{.metadata.name}{"\n"}{.status.failedIndexes}{"\n"}{.status.completionTime}{"\n"}{range .status.conditions[?(@.status=="True")]}{.type}|{.reason}|{.message}|{end}' \
+    >"$work/job" 2>"$work/error"
+}
+
+# Return 0 when what was stored until that time is there still: the pod that keeps it is not newer. TIME
+kept() {
+  [ -n "${CHAIN_STORAGE_POD:-}" ] || return 0
+  beside kubectl get pod "$CHAIN_STORAGE_POD" -o jsonpath='{.metadata.creationTimestamp}' \
+    >"$work/pod" 2>"$work/error" || return 75
+  ! expr "$1" \< "$(cat "$work/pod")" >/dev/null
+}
+
+# Kubernetes did not answer: wait, but not for ever.
+miss() {
+  misses=$((misses + 1))
+  say warning "Kubernetes does not answer: $(tail -n 1 "$work/error")" "$stage"
+  [ "$misses" -lt "$CHAIN_PATIENCE" ] || exit 75
+  beside sleep "$CHAIN_PAUSE"
 }
 
 # Return 0 when the stage is complete, or what failed of it is to be left behind.
 finish() {
   stage=$1 rest=$2 misses=0 started=
   while :; do
-    if ! found=$(look "$stage" 2>/tmp/error); then
-      misses=$((misses + 1))
-      say warning "Kubernetes does not answer: $(tail -n 1 /tmp/error)" "$stage"
-      [ "$misses" -lt "$CHAIN_PATIENCE" ] || exit 75
-      sleep "$CHAIN_PAUSE"
+    if ! look "$stage"; then
+      miss
       continue
     fi
-    indexes=$(printf '%s\n' "$found" | sed -n 2p)
-    conditions=$(printf '%s\n' "$found" | sed 1,2d | tr '\n' ' ')
+    indexes=$(sed -n 2p "$work/job")
+    conditions=$(sed 1,3d "$work/job" | tr '\n' ' ')
     case "|$conditions" in
       *'|Complete|'*)
-        say info "complete" "$stage"
-        return 0
+        lost=0
+        kept "$(sed -n 3p "$work/job")" || lost=$?
+        case $lost in
+          0)
+            say info "complete" "$stage"
+            return 0
+            ;;
+          1)
+            say error "$stage was complete before the pod $CHAIN_STORAGE_POD was made, so what it stored is gone: $again" "$stage"
+            exit 3
+            ;;
+        esac
+        miss
+        continue
         ;;
       *'|Failed|'*)
         why=$(printf '%s' "|$conditions" | sed 's/.*|Failed|\([^|]*\)|\([^|]*\)|.*/\1: \2/')
         what="$stage failed: $why${indexes:+ (indexes $indexes)}"
-        how="see kubectl logs --prefix --tail 5 -l app.kubernetes.io/component=$stage"
+        how="see kubectl logs -n $namespace --prefix --tail 5 -l app.kubernetes.io/component=$stage"
         if [ "$CHAIN_FAILED_TAGS" = continue ] && [ "${why%%:*}" = FailedIndexes ]; then
           say warning "$what; going on with the tags that succeeded; $how" "$stage"
           failed_before="$failed_before$what; "
           return 0
         fi
-        say error "$what; ${rest:+not started:$rest; }$how, then delete the failed Jobs and apply again" "$stage"
+        say error "$what; ${rest:+not started:$rest; }$how, then $again" "$stage"
         exit 3
         ;;
     esac
-    if [ -z "$found" ]; then # it may be on its way: all are applied together
+    if [ ! -s "$work/job" ]; then # it may be on its way: all are applied together
       misses=$((misses + 1))
       if [ "$misses" -ge "$CHAIN_PATIENCE" ]; then
         say error "there is no Job $stage: apply again" "$stage"
         exit 2
       fi
-      sleep 2
+      beside sleep 2
       continue
     fi
     # Repeated: it changes nothing of a stage that has started.
-    if kubectl patch job "$stage" --type merge --patch "$CHAIN_START" \
-      --field-manager imagetag-chain >/dev/null 2>/tmp/error; then
+    if beside kubectl patch job "$stage" --type merge --patch "$CHAIN_START" \
+      --field-manager imagetag-chain >/dev/null 2>"$work/error"; then
       misses=0
       [ -n "$started" ] || say info "started, waiting for it" "$stage"
       started=yes
     else
       misses=$((misses + 1))
-      say warning "cannot be started: $(tail -n 1 /tmp/error)" "$stage"
+      say warning "cannot be started: $(tail -n 1 "$work/error")" "$stage"
       [ "$misses" -lt "$CHAIN_PATIENCE" ] || exit 75
     fi
     # Returns early when it is complete; that it failed is seen by the next look.
-    kubectl wait job "$stage" --for condition=Complete --timeout "${CHAIN_PAUSE}s" \
-      >/dev/null 2>&1 || sleep 1
+    beside kubectl wait job "$stage" --for condition=Complete --timeout "${CHAIN_PAUSE}s" \
+      >/dev/null 2>&1 || beside sleep 1
   done
 }
-
-trap 'exit 143' TERM
 
 todo=" $CHAIN_STAGES"
 for name in $CHAIN_STAGES; do

@@ -282,24 +282,51 @@ def test_what_is_kept_on_disk_and_in_memory_fits(overlay: str) -> None:
 # What ends a Job, and what is tried again.
 
 
+def assert_decides_by_the_exit_codes_of_the_code(name: str, job: Manifest) -> None:
+    spec = job["spec"]
+    assert spec["template"]["spec"]["restartPolicy"] == "Never", name
+    actions, disruption = {}, None
+    for rule in spec["podFailurePolicy"]["rules"]:
+        for code in rule.get("onExitCodes", {}).get("values", []):
+            assert rule["onExitCodes"]["operator"] == "In"
+            assert rule["onExitCodes"]["containerName"] == name  # no other may decide
+            actions[code] = rule["action"]
+        if rule.get("onPodConditions") == [{"type": "DisruptionTarget"}]:
+            disruption = rule["action"]
+    assert actions == {EXIT_USAGE: "FailJob", EXIT_INPUT: "FailIndex"}, name
+    assert disruption == "Ignore", name
+    assert not {EXIT_DONE, EXIT_TRANSIENT, EXIT_TERMINATED} & set(actions), name
+    assert spec["backoffLimitPerIndex"] >= 6, name
+    assert "backoffLimit" not in spec, name
+    assert spec["podReplacementPolicy"] == "Failed", name
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_jobs_decide_by_the_exit_codes_of_the_code(overlay: str) -> None:
-    for name, (job, _) in stages(overlay).items():
-        spec = job["spec"]
-        assert spec["template"]["spec"]["restartPolicy"] == "Never", name
-        actions, disruption = {}, None
-        for rule in spec["podFailurePolicy"]["rules"]:
-            for code in rule.get("onExitCodes", {}).get("values", []):
-                assert rule["onExitCodes"]["operator"] == "In"
-                actions[code] = rule["action"]
-            if rule.get("onPodConditions") == [{"type": "DisruptionTarget"}]:
-                disruption = rule["action"]
-        assert actions == {EXIT_USAGE: "FailJob", EXIT_INPUT: "FailIndex"}, name
-        assert disruption == "Ignore", name
-        assert not {EXIT_DONE, EXIT_TRANSIENT, EXIT_TERMINATED} & set(actions), name
-        assert spec["backoffLimitPerIndex"] >= 6, name
-        assert "backoffLimit" not in spec, name
-        assert spec["podReplacementPolicy"] == "Failed", name
+    for name, (job, container) in stages(overlay).items():
+        assert container["name"] == name
+        assert_decides_by_the_exit_codes_of_the_code(name, job)
+
+
+@pytest.mark.parametrize("overlay", [name for name in OVERLAYS if name != "jobset"])
+def test_no_other_container_decides_for_the_chain(overlay: str) -> None:
+    spec = manifests.of_kind(built(overlay), "Job")["chain"]["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    (rule,) = [rule for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
+    assert rule["onExitCodes"]["containerName"] == container["name"]
+
+
+def assert_without_sidecars(found: list[Manifest]) -> None:
+    for name, pod in manifests.pods(found).items():
+        labels, annotations = pod["metadata"]["labels"], pod["metadata"]["annotations"]
+        assert labels["sidecar.istio.io/inject"] == "false", name
+        assert annotations["sidecar.istio.io/inject"] == "false", name
+        assert annotations["linkerd.io/inject"] == "disabled", name
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_service_mesh_puts_a_sidecar_into_a_pod(overlay: str) -> None:
+    assert_without_sidecars(built(overlay))
 
 
 def assert_no_job_is_gone_before_the_chain_has_ended(found: list[Manifest]) -> None:
@@ -332,14 +359,15 @@ def test_the_first_stage_starts_and_the_others_wait_for_the_chain(overlay: str) 
     for name, job in found.items():
         assert job["metadata"]["labels"]["imagetag/stage"] == name
     (role,) = manifests.of_kind(built(overlay), "Role").values()
-    assert role["rules"] == [
-        {
-            "apiGroups": ["batch"],
-            "resources": ["jobs"],
-            "resourceNames": list(STAGES),
-            "verbs": ["get", "list", "watch", "patch"],
-        }
-    ]
+    rule, *others = role["rules"]
+    assert rule == {
+        "apiGroups": ["batch"],
+        "resources": ["jobs"],
+        "resourceNames": list(STAGES),
+        "verbs": ["get", "list", "watch", "patch"],
+    }
+    storage = {"apiGroups": [""], "resources": ["pods"], "resourceNames": ["s3-0"]}
+    assert others == ([{**storage, "verbs": ["get"]}] if overlay == "local" else [])
     assert not manifests.of_kind(built(overlay), "ClusterRole")
     (container,) = found["chain"]["spec"]["template"]["spec"]["containers"]
     values = manifests.environment(built(overlay), container)
@@ -456,12 +484,63 @@ def test_on_a_laptop_each_server_is_a_service_that_the_jobs_may_reach() -> None:
     assert not allowed(found, "train", "board", 8480)
     assert not allowed(found, "board", "s3", 7070)
     bucket = urlsplit(values["IMAGETAG_STORAGE"]).netloc
-    init = manifests.jobs(found)["scrape"]["spec"]["template"]["spec"]["initContainers"][0]
-    assert f'create_bucket(Bucket="{bucket}")' in init["args"][0]
-    compile(init["args"][0], "bucket", "exec")
+    (init,) = manifests.jobs(found)["scrape"]["spec"]["template"]["spec"]["initContainers"]
+    assert f'head_bucket(Bucket="{bucket}")' in init["args"][0]
+    compile(init["args"][0], "servers", "exec")
+
+
+def test_on_a_laptop_the_storage_starts_with_its_bucket_and_its_pod_stays() -> None:
+    found = built("local")
+    server = manifests.of_kind(found, "StatefulSet")["s3"]["spec"]
+    assert server["updateStrategy"] == {"type": "OnDelete"}
+    assert server["replicas"] == 1
+    assert manifests.configmap(found, "chain-settings")["CHAIN_STORAGE_POD"] == "s3-0"
+    common = manifests.configmap(found, "common-settings")
+    (container,) = server["template"]["spec"]["containers"]
+    assert "imagetag-" not in container["image"]
+    root = container["args"][-1]
+    (data,) = [m["name"] for m in container["volumeMounts"] if m["mountPath"] == root]
+    # A folder of a volume is made before it is mounted, and a folder of the root is a bucket.
+    made = [m["subPath"] for m in container["volumeMounts"] if m["name"] == data and "subPath" in m]
+    assert made == [urlsplit(common["IMAGETAG_STORAGE"]).netloc]
+
+
+# What the nodes of kind ask for in kube-system (kubectl describe node), and what the kubelet keeps.
+LAPTOP = {"cpu": 2 - 0.95, "memory": 6 * 2**30 - (290 + 100) * 2**20}
+
+
+def requested(pod: Manifest, resource: str) -> float:
+    """What the scheduler counts for a pod."""
+    each = {
+        kind: [
+            amount(item["resources"]["requests"][resource]) for item in pod["spec"].get(kind, [])
+        ]
+        for kind in ("containers", "initContainers")
+    }
+    return max([sum(each["containers"]), *each["initContainers"]])
+
+
+def test_a_laptop_of_two_cpus_has_room_for_each_stage_with_two_pods(tmp_path: Path) -> None:
+    found = rendered(tmp_path, OVERLAY="local", PODS="2", WORKERS="2", SET=PREDICT)
+    stages = manifests.of_kind(found, "Job")
+    chain = stages.pop("chain")["spec"]["template"]
+    assert set(stages) == {*STAGES, "predict"}
+    for resource, room in LAPTOP.items():
+        beside = requested(chain, resource)
+        for kind in ("Deployment", "StatefulSet"):
+            for server in manifests.of_kind(found, kind).values():
+                # A Deployment's new pod comes beside the old.
+                copies = server["spec"]["replicas"] + (kind == "Deployment")
+                beside += copies * requested(server["spec"]["template"], resource)
+        for name, job in stages.items():
+            assert job["spec"]["parallelism"] == 2, name
+            pods = 2 * requested(job["spec"]["template"], resource)
+            assert beside + pods <= room, (name, resource, beside + pods, room)
 
 
 # What make deploy makes of them.
+
+PREDICT = "predict.IMAGETAG_TAG=robot predict.IMAGETAG_OUTPUT=s3://pictures/robot.csv"
 
 
 def rendered(folder: Path, **variables: str) -> list[Manifest]:
@@ -512,6 +591,26 @@ def test_deploy_takes_images_from_a_registry(tmp_path: Path) -> None:
     assert images["train/train"] == "registry.example/other:2"
 
 
+@pytest.mark.parametrize("overlay", ["local", "jobset"])
+def test_deploy_takes_requests_and_limits(overlay: str, tmp_path: Path) -> None:
+    wanted = "train.cpu=500m train.memory=2Gi:16Gi scrape.ephemeral-storage=2Gi"
+    jobs = manifests.jobs(rendered(tmp_path, OVERLAY=overlay, REQUESTS=wanted))
+    before = manifests.jobs(built(overlay))
+
+    def resources(found: dict[str, Manifest], job: str) -> Manifest:
+        (container,) = found[job]["spec"]["template"]["spec"]["containers"]
+        given: Manifest = container["resources"]
+        return given
+
+    train, old = resources(jobs, "train"), resources(before, "train")
+    assert train["requests"] == {**old["requests"], "cpu": "500m", "memory": "2Gi"}
+    assert train["limits"] == {**old["limits"], "memory": "16Gi"}
+    scrape, old = resources(jobs, "scrape"), resources(before, "scrape")
+    assert scrape["requests"] == {**old["requests"], "ephemeral-storage": "2Gi"}
+    assert scrape["limits"] == old["limits"]
+    assert resources(jobs, "evaluate") == resources(before, "evaluate")
+
+
 def test_deploy_takes_in_a_stage_that_predicts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schemas: None
 ) -> None:
@@ -524,11 +623,12 @@ def test_deploy_takes_in_a_stage_that_predicts(
     )
     job, like = (manifests.jobs(found)[name] for name in ("predict", "evaluate"))
     kubernetes.validate(job, "1.36", strict=True)
+    assert_without_sidecars(found)
     spec = job["spec"]
     assert (spec["completions"], spec["parallelism"], spec["maxFailedIndexes"]) == (3, 3, 3)
     assert job["metadata"]["labels"] == {**like["metadata"]["labels"], **_COMPONENT, **_STAGE}
     assert spec["suspend"] is True
-    assert spec["podFailurePolicy"] == like["spec"]["podFailurePolicy"]
+    assert_decides_by_the_exit_codes_of_the_code("predict", job)
     pod, like_pod = spec["template"]["spec"], like["spec"]["template"]["spec"]
     assert pod["securityContext"] == like_pod["securityContext"]
     (container,), (like_container,) = pod["containers"], like_pod["containers"]
@@ -538,6 +638,7 @@ def test_deploy_takes_in_a_stage_that_predicts(
     assert_no_job_is_gone_before_the_chain_has_ended(found)
     (role,) = manifests.of_kind(found, "Role").values()
     assert role["rules"][0]["resourceNames"] == [*STAGES, "predict"]
+    assert role["rules"][1]["resourceNames"] == ["s3-0"]
     for server, port in (("s3", 7070), ("board", 8480)):
         assert allowed(found, "predict", server, port)
     for variable, value in manifests.environment(found, container).items():
@@ -584,6 +685,16 @@ def test_deploy_keeps_the_counts_of_pods_and_settings_together(
         ({"OVERLAY": "local", "IMAGES": "imagetag-train=host:5000/a"}, "take NAME=REPOSITORY:TAG"),
         ({"OVERLAY": "local", "IMAGES": "moon=a/b:1"}, "the overlay has no image moon"),
         ({"OVERLAY": "jobset", "WORKERS": "2"}, "not in a JobSet, whose pods have other names"),
+        ({"OVERLAY": "local", "REQUESTS": "train.gpu=2"}, "take JOB.cpu=, JOB.memory="),
+        ({"OVERLAY": "local", "REQUESTS": "cpu=2"}, "take JOB.cpu=, JOB.memory="),
+        ({"OVERLAY": "local", "REQUESTS": "predict.cpu=2"}, "one of scrape explore train evaluate"),
+        ({"OVERLAY": "local", "REQUESTS": "train.cpu=2x"}, "take a quantity such as 500m"),
+        (
+            {"OVERLAY": "local", "REQUESTS": "train.memory=5000Mi"},
+            "memory: a request of 5000Mi is more than the limit of 4Gi",
+        ),
+        ({"OVERLAY": "jobset", "REQUESTS": "train.cpu=4001m"}, "is more than the limit of 4,"),
+        ({"OVERLAY": "local", "REQUESTS": "train.memory=4Gi:2G"}, "more than the limit of 2G,"),
     ],
 )
 def test_deploy_says_what_is_wrong(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,15 +16,20 @@ import pytest
 from tests import manifests
 from tests.manifests import K8S, STAGES, Manifest, built, deploy
 
-# Answers as kubectl does, from jobs/NAME.json. What a Job becomes once it is started is in
-# next/NAME.json. Expressions are evaluated by the real kubectl, which needs no cluster for that.
+# Answers as kubectl does, from jobs/NAME.json, which may be a pod too. What a Job becomes once it
+# is started is in next/NAME.json. The command that is named in the file hangs never ends.
+# Expressions are evaluated by the real kubectl, which needs no cluster for that.
 FAKE = """#!{python}
-import json, os, pathlib, shutil, subprocess, sys
+import json, os, pathlib, shutil, signal, subprocess, sys
 state = pathlib.Path({state!r})
 arguments = sys.argv[1:]
 with open(state / "calls", "a") as calls:
     calls.write(json.dumps(arguments) + "\\n")
 verb = arguments[0]
+hangs = state / "hangs"
+if hangs.exists() and hangs.read_text() == verb:
+    (state / "pid").write_text(str(os.getpid()))
+    signal.pause()
 if verb == "kustomize":
     os.execv({kubectl!r}, [{kubectl!r}, *arguments])
 down = state / "down"
@@ -80,6 +87,16 @@ class Cluster:
         }
         (self.folder / where / f"{name}.json").write_text(json.dumps(job))
 
+    def put_pod(self, name: str, created: str, *, image: str = "", phase: str = "Running") -> None:
+        pod: Manifest = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "creationTimestamp": created},
+            "spec": {"containers": [{"name": "s3", "image": image}]},
+            "status": {"phase": phase},
+        }
+        (self.folder / "jobs" / f"{name}.json").write_text(json.dumps(pod))
+
     def calls(self, verb: str) -> list[list[str]]:
         lines = (self.folder / "calls").read_text().splitlines()
         return [call for call in map(json.loads, lines) if call[0] == verb]
@@ -88,27 +105,35 @@ class Cluster:
         """The Jobs that were started, in order, once each."""
         return list(dict.fromkeys(call[2] for call in self.calls("patch")))
 
-    def chain(self, **variables: str) -> tuple[int, list[dict[str, str]]]:
+    def start(self, *shell: str, **variables: str) -> subprocess.Popen[str]:
+        """Start the chain with the settings that its pod has in the overlay `local`."""
         container = built("local")
         (spec,) = manifests.jobs(container)["chain"]["spec"]["template"]["spec"]["containers"]
         values = manifests.environment(container, spec)
-        done = subprocess.run(
-            ["sh", K8S / "base" / "chain.sh"],
-            capture_output=True,
+        return subprocess.Popen(
+            [*(shell or ("sh",)), K8S / "base" / "chain.sh"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
-            timeout=60,
             env={
                 **os.environ,
                 **values,
                 "PATH": f"{self.fake.parent}:{os.environ['PATH']}",
+                "TMPDIR": str(self.folder),
+                "CHAIN_NAMESPACE": "pictures",
                 "CHAIN_PAUSE": "0",
                 "CHAIN_PATIENCE": "3",
                 **variables,
             },
         )
-        assert not done.stderr
-        return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+    def chain(self, *shell: str, **variables: str) -> tuple[int, list[dict[str, str]]]:
+        """Let the chain run to its end; returns its exit code and its log."""
+        with self.start(*shell, **variables) as process:
+            said, complaints = process.communicate(timeout=120)
+        assert not complaints
+        assert not list(self.folder.glob("tmp.*")), "its folder for notes is left"
+        return process.returncode, [json.loads(line) for line in said.splitlines()]
 
 
 def condition(kind: str, reason: str = "", message: str = "", status: str = "True") -> Manifest:
@@ -122,7 +147,7 @@ FAILED_INDEXES = [
 ]
 
 
-@pytest.mark.parametrize("script", ["deploy.sh", "base/chain.sh"])
+@pytest.mark.parametrize("script", ["deploy.sh", "undeploy.sh", "base/chain.sh"])
 def test_shellcheck_has_nothing_to_say(script: str) -> None:
     program = shutil.which("shellcheck")
     if not program:
@@ -144,8 +169,18 @@ def cluster(tmp_path: Path) -> Cluster:
 # chain.sh
 
 
-def test_the_chain_starts_one_stage_after_the_other(cluster: Cluster) -> None:
-    code, lines = cluster.chain()
+SHELLS = ["sh", "busybox"]  # Debian's, and that of the chain's image
+
+
+def shell(name: str) -> list[str]:
+    if not shutil.which(name):
+        pytest.skip(f"SKIPPED: the chain is not run by {name}, as it is not installed")
+    return [name] if name == "sh" else [name, "sh"]
+
+
+@pytest.mark.parametrize("name", SHELLS)
+def test_the_chain_starts_one_stage_after_the_other(name: str, cluster: Cluster) -> None:
+    code, lines = cluster.chain(*shell(name))
     assert code == 0
     told = [(line["stage"], line["event"]) for line in lines]
     expected = []
@@ -188,8 +223,9 @@ def test_a_failed_stage_stops_the_chain_and_says_which_and_what_waits(cluster: C
     for text in (
         "explore failed: FailedIndexes: Job has failed indexes (indexes 1,3-5)",
         "not started: train evaluate",
-        "kubectl logs",
+        "kubectl logs -n pictures",
         "component=explore",
+        "kubectl delete jobs --all -n pictures --cascade=foreground",
         "apply again",
     ):
         assert text in lines[-1]["event"]
@@ -259,6 +295,45 @@ def test_kubernetes_may_not_be_away_for_ever(cluster: Cluster) -> None:
     assert not (cluster.folder / "calls").read_text().count("patch")
 
 
+@pytest.mark.parametrize("name", SHELLS)
+@pytest.mark.parametrize("verb", ["get", "patch", "wait"])
+def test_sigterm_ends_the_chain_whatever_it_waits_for(
+    verb: str, name: str, cluster: Cluster
+) -> None:
+    (cluster.folder / "next" / "scrape.json").unlink()  # it is under way, and stays so
+    (cluster.folder / "hangs").write_text(verb)
+    with cluster.start(*shell(name)) as process:
+        note = cluster.folder / "pid"
+        while not (note.exists() and note.read_text()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+    assert process.returncode == 143
+    # Nothing is left beside it, once init has seen it end.
+    status = Path("/proc", note.read_text(), "stat")
+    while status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.05)
+
+
+def test_the_chain_says_that_the_storage_was_emptied(cluster: Cluster) -> None:
+    cluster.put("scrape", conditions=COMPLETE, completionTime="2026-05-01T09:59:59Z")
+    cluster.put_pod("s3-0", "2026-05-01T10:00:00Z")
+    code, lines = cluster.chain()
+    assert code == 3
+    assert not [call for call in cluster.calls("get") if "explore" in call]
+    assert "scrape was complete before the pod s3-0 was made" in lines[-1]["event"]
+    assert "make deploy again" in lines[-1]["event"]
+
+
+def test_the_chain_goes_on_where_the_storage_is_as_old_as_the_work(cluster: Cluster) -> None:
+    for name in STAGES:
+        cluster.put(name, conditions=COMPLETE, completionTime="2026-05-01T10:00:00Z")
+    cluster.put_pod("s3-0", "2026-05-01T10:00:00Z")
+    code, _ = cluster.chain()
+    assert code == 0
+
+
 # deploy.sh
 
 
@@ -278,13 +353,17 @@ def deleted(cluster: Cluster) -> list[str]:
     return [call[2] for call in cluster.calls("delete")]
 
 
-def bring(cluster: Cluster, tmp_path: Path, overlay: str = "many-tags") -> None:
-    done = deploy(tmp_path, "apply", OVERLAY=overlay, SET=BUCKET, KUBECTL=str(cluster.fake))
+def bring(cluster: Cluster, tmp_path: Path, overlay: str = "many-tags", **others: str) -> str:
+    given = {"SET": BUCKET, "REGISTRY": REGISTRY, **others}
+    done = deploy(tmp_path, "apply", OVERLAY=overlay, KUBECTL=str(cluster.fake), **given)
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 REST = "!imagetag/stage"
 BUCKET = "common.IMAGETAG_STORAGE=s3://pictures/tags"
+REGISTRY = "registry.example/team"
+BARE = ("many-tags", "many-nodes", "kueue", "jobset")  # whose images are of no registry
 ROLE = "arn:aws:iam::123456789012:role/imagetag"
 
 
@@ -333,7 +412,8 @@ def test_deploy_makes_anew_what_has_other_settings(empty: Cluster, tmp_path: Pat
 def test_deploy_stops_at_an_error_that_it_does_not_know(empty: Cluster, tmp_path: Path) -> None:
     empty.put("scrape", conditions=COMPLETE)
     (empty.folder / "broken").touch()
-    done = deploy(tmp_path, "apply", OVERLAY="many-tags", SET=BUCKET, KUBECTL=str(empty.fake))
+    values = {"OVERLAY": "many-tags", "SET": BUCKET, "REGISTRY": REGISTRY}
+    done = deploy(tmp_path, "apply", KUBECTL=str(empty.fake), **values)
     assert done.returncode == 1
     assert "no space left in etcd" in done.stderr
     assert deleted(empty) == ["chain"]
@@ -359,7 +439,7 @@ def test_deploy_names_the_placeholder_that_is_left(
 
 
 def test_deploy_gives_the_service_account_its_role(empty: Cluster, tmp_path: Path) -> None:
-    values = {"ROLE": ROLE, "SET": BUCKET, "REGISTRY": "registry.example/team"}
+    values = {"ROLE": ROLE, "SET": BUCKET, "REGISTRY": REGISTRY}
     done = deploy(tmp_path, "apply", OVERLAY="eks", KUBECTL=str(empty.fake), **values)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "k8s" / ".deploy" / "all.yaml").read_text()
@@ -371,3 +451,191 @@ def test_deploy_has_no_stages_to_look_at_in_a_jobset(empty: Cluster, tmp_path: P
     bring(empty, tmp_path, "jobset")
     assert applied(empty) == [REST]
     assert not empty.calls("delete")
+
+
+@pytest.mark.parametrize(
+    ("overlay", "images", "left"),
+    [
+        *((name, "", "imagetag-scrape:0.1.0 imagetag-train:0.1.0") for name in BARE),
+        ("many-tags", f"imagetag-scrape={REGISTRY}/imagetag-scrape:1", "imagetag-train:0.1.0"),
+    ],
+)
+def test_deploy_says_which_images_would_be_looked_for_in_vain(
+    overlay: str, images: str, left: str, empty: Cluster, tmp_path: Path
+) -> None:
+    given = {"OVERLAY": overlay, "SET": BUCKET, "IMAGES": images}
+    done = deploy(tmp_path, "apply", KUBECTL=str(empty.fake), **given)
+    assert done.returncode == 2
+    assert f"deploy: {left} would be pulled from docker.io" in done.stderr
+    assert "ImagePullBackOff: give REGISTRY" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not empty.calls("apply")
+
+
+def test_deploy_waits_for_no_namespace_that_is_being_deleted(
+    empty: Cluster, tmp_path: Path
+) -> None:
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "status": {"phase": "Terminating"}}
+    named = {**namespace, "metadata": {"name": "imagetag"}}
+    (empty.folder / "jobs" / "imagetag.json").write_text(json.dumps(named))
+    done = deploy(tmp_path, "apply", OVERLAY="local", KUBECTL=str(empty.fake))
+    assert done.returncode == 2
+    assert "make undeploy" in done.stderr
+    assert not empty.calls("apply")
+
+
+S3_IMAGE = "docker.io/versity/versitygw:v1.8.0"
+BEFORE, BORN, AFTER = (f"2026-05-01T10:00:0{second}Z" for second in (4, 5, 6))
+
+
+def test_deploy_begins_anew_where_the_storage_was_emptied(empty: Cluster, tmp_path: Path) -> None:
+    for name in STAGES:
+        empty.put(name, conditions=COMPLETE, startTime=BEFORE, completionTime=AFTER)
+    empty.put_pod("s3-0", BORN, image=S3_IMAGE)
+    said = bring(empty, tmp_path, "local", SET="", REGISTRY="")
+    assert "scrape is made anew: it began before pod/s3-0 was made" in said
+    assert deleted(empty) == ["chain", *STAGES]
+    assert applied(empty) == [REST, *STAGES, "chain"]
+
+
+def test_deploy_begins_anew_where_the_storage_was_emptied_in_mid_work(
+    empty: Cluster, tmp_path: Path
+) -> None:
+    # Scrape went on after the loss: what its first pods had stored is gone.
+    empty.put("scrape", active=1, startTime=BEFORE)
+    empty.put("explore", suspend=True)
+    empty.put_pod("s3-0", BORN, image=S3_IMAGE)
+    bring(empty, tmp_path, "local", SET="", REGISTRY="")
+    assert deleted(empty) == ["chain", "scrape", "explore"]
+
+
+@pytest.mark.parametrize(
+    ("image", "phase", "told"),
+    [
+        (S3_IMAGE, "Running", False),
+        (S3_IMAGE, "Pending", False),
+        ("mirror.example/s3:1", "Running", True),
+    ],
+)
+def test_deploy_keeps_the_pod_that_has_the_pictures(
+    image: str, phase: str, told: bool, empty: Cluster, tmp_path: Path
+) -> None:
+    for name in STAGES:
+        empty.put(name, conditions=COMPLETE, startTime=AFTER)
+    empty.put_pod("s3-0", BORN, image=image, phase=phase)
+    said = bring(empty, tmp_path, "local", SET="", REGISTRY="")
+    assert deleted(empty) == ["chain"]
+    assert (f"pod/s3-0 is left as it is, with {image}" in said) is told
+
+
+def test_deploy_replaces_a_storage_pod_that_never_ran(empty: Cluster, tmp_path: Path) -> None:
+    empty.put_pod("s3-0", BORN, image="no.such.registry/s3:1", phase="Pending")
+    # Its successor, as the StatefulSet's controller makes it.
+    made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "s3-0"}}
+    successor = json.dumps({**made, "spec": {}, "status": {}})
+    waits = f'if verb == "wait":\n    job.write_text({successor!r})\n'
+    empty.fake.write_text(empty.fake.read_text() + waits)
+    bring(empty, tmp_path, "local", SET="", REGISTRY="")
+    assert next(call[1:3] for call in empty.calls("delete")) == ["pod", "s3-0"]
+
+
+# undeploy.sh
+
+# Deletes as Kubernetes does: a namespace is not gone before the pods of its Jobs are, whose
+# finalizers stay while there are Jobs; a JobSet makes its Jobs anew.
+NAMESPACE = """#!{python}
+import json, os, pathlib, sys
+state = pathlib.Path({state!r})
+arguments = sys.argv[1:]
+with open(state / "calls", "a") as calls:
+    calls.write(json.dumps(arguments) + "\\n")
+namespace, jobs, jobsets = (state / name for name in ("namespace", "jobs", "jobsets"))
+away = (state / "node-is-lost").exists()
+timeout = "error: timed out waiting for the condition on jobs/train"
+if arguments[0] == "api-resources":
+    print("jobsets.jobset.x-k8s.io" if (state / "has-jobsets").exists() else "")
+elif arguments[:2] == ["get", "namespace"]:
+    print("namespace/imagetag" if namespace.exists() else "")
+elif arguments[:2] == ["delete", "jobsets.jobset.x-k8s.io"]:
+    jobsets.unlink(missing_ok=True)
+elif arguments[:2] == ["delete", "jobs"]:
+    if away:
+        sys.exit(timeout)
+    if not jobsets.exists():
+        jobs.unlink(missing_ok=True)
+elif arguments[:2] == ["delete", "namespace"]:
+    if jobs.exists():
+        sys.exit("error: timed out waiting for the condition on namespaces/imagetag")
+    namespace.unlink()
+else:
+    sys.exit("what is " + " ".join(arguments))
+"""
+
+
+@pytest.fixture
+def deletable(tmp_path: Path) -> Path:
+    """A cluster whose namespace has a Job under way."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    for name in ("namespace", "jobs"):
+        (folder / name).touch()
+    return folder
+
+
+def undeploy(folder: Path) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
+    fake = folder / "kubectl"
+    fake.write_text(NAMESPACE.format(python=sys.executable, state=str(folder)))
+    fake.chmod(0o755)
+    done = subprocess.run(
+        [K8S / "undeploy.sh"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "KUBECTL": str(fake), "TIMEOUT": "90s"},
+    )
+    calls = map(json.loads, (folder / "calls").read_text().splitlines())
+    return done, [call for call in calls if call[0] == "delete"]
+
+
+def test_undeploy_deletes_the_jobs_before_the_namespace(deletable: Path) -> None:
+    done, calls = undeploy(deletable)
+    assert done.returncode == 0, done.stderr
+    assert not (deletable / "namespace").exists()
+    assert [call[1] for call in calls] == ["jobs", "namespace"]
+    assert {"--all", "-n", "imagetag", "--cascade=foreground"} < set(calls[0])
+    for call in calls:
+        assert {"--ignore-not-found", "--timeout=90s"} < set(call)
+
+
+def test_undeploy_deletes_jobsets_before_their_jobs(deletable: Path) -> None:
+    for name in ("has-jobsets", "jobsets"):
+        (deletable / name).touch()
+    done, calls = undeploy(deletable)
+    assert done.returncode == 0, done.stderr
+    assert [call[1] for call in calls] == ["jobsets.jobset.x-k8s.io", "jobs", "namespace"]
+    assert "--cascade=foreground" in calls[0]
+
+
+def test_undeploy_has_nothing_to_do_where_there_is_nothing(deletable: Path) -> None:
+    (deletable / "namespace").unlink()
+    done, calls = undeploy(deletable)
+    assert (done.returncode, done.stdout) == (0, "there is no namespace imagetag\n")
+    assert not calls
+
+
+def test_undeploy_does_not_wait_for_ever(deletable: Path) -> None:
+    (deletable / "node-is-lost").touch()
+    done, _ = undeploy(deletable)
+    assert done.returncode == 75
+    assert "Jobs of imagetag are not gone after 90s: run it again" in done.stderr
+    assert "--force" in done.stderr
+    assert (deletable / "namespace").exists()  # and not stuck
+
+
+def test_make_undeploy_and_the_end_of_each_cluster_test_go_that_way() -> None:
+    makefile = (K8S.parent / "Makefile").read_text()
+    assert "k8s/undeploy.sh" in makefile
+    others = [makefile, (K8S.parent / "tests" / "e2e" / "cluster" / "pipeline.py").read_text()]
+    for text in [*others, *(path.read_text() for path in K8S.rglob("*.sh"))]:
+        assert "kubectl delete namespace" not in text
+        assert '"delete", "namespace"' not in text
