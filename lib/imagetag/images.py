@@ -50,6 +50,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# One of these is in a PNG that EXIF or XMP turns.
+_TURNS_PNG = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 _SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 
@@ -68,7 +70,7 @@ class BadImage(Exception):
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What an image is: the ending of its format, and its size in pixels."""
+    """What an image is: the ending of its format, and its size in pixels, turned as EXIF says."""
 
     ext: str
     width: int
@@ -104,7 +106,8 @@ class Frame:
 def inspect(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
     """Check that an image is whole, and say what it is.
 
-    A JPEG or PNG whose structure is sound is not decoded for that; all else is, completely.
+    A JPEG or PNG whose structure is sound is not decoded for that, but for a PNG that may have to
+    be turned; all else is, completely.
 
     Raises:
         BadImage: if it is not a still image of a known format, is cut off, or is too large.
@@ -114,12 +117,18 @@ def inspect(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
         whole.check_bounds(data)
     with _opened(data, max_pixels) as image:
         kind = _kind(image)
-        info = ImageInfo(FORMATS[kind], image.width, image.height)
         if kind != "JPEG" and _is_animated(image):
             raise BadImage("animated", "more than one frame")
         if not _is_sound(kind, data):
             _check_decoded(kind, image, data)
-        return info
+        elif kind == "PNG":
+            # What turns it may be behind its pixels, and to look there Pillow decodes them.
+            if not any(name in data for name in _TURNS_PNG):
+                return ImageInfo(FORMATS[kind], image.width, image.height)
+            with _turn(image):
+                _load(image)
+        height, width = _turned((image.height, image.width), _orientation(image))
+        return ImageInfo(FORMATS[kind], width, height)
 
 
 def _is_sound(kind: str, data: bytes) -> bool:

@@ -31,8 +31,9 @@ class _Record(BaseModel):
 class Row(_Record):
     """An image that is stored.
 
-    `width` and `height` are in pixels as the file has them, `bytes` is its size, `group` is what
-    must stay in one split.
+    `width` and `height` are in pixels of the picture as it is seen, turned as EXIF says (rows of
+    before 2026-11-26 have the file's), `bytes` is the file's size, `group` is what must stay in
+    one split.
     """
 
     post_id: int

@@ -141,6 +141,19 @@ def test_takes_the_first_that_can_be_had_whichever_ends_first(
     assert run.failed == {"http_404": len(tried) - 10}
 
 
+def test_a_row_tells_the_size_of_the_picture_as_it_is_seen(storage: Storage) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 8)).save(buffer, "PNG", exif=exif)
+    with pictures(lambda _: Reply(buffer.getvalue())) as server:
+        board = Shelf(posts(server.url, 1), server.url)
+        with collector(storage, board) as run:
+            run.collect("positive", board.walk(Query(("fox",))), 1)
+    [row] = read_parts(storage, part_keys(storage, LAYOUT, "part"), Row)
+    assert (row.width, row.height) == (8, 16)
+
+
 def test_lists_no_further_than_it_must(storage: Storage) -> None:
     with pictures() as server:
         board = Shelf(posts(server.url, 300), server.url)

@@ -167,7 +167,7 @@ def test_what_is_transparent_is_white(data: bytes, shown: list[tuple[int, ...]])
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_as_exif_says_and_listed_as_the_file_has_it(
+def test_a_picture_is_turned_as_exif_says_and_listed_as_it_is_seen(
     kind: str, orientation: int
 ) -> None:
     picture = drawn(64, 32)
@@ -176,12 +176,60 @@ def test_a_picture_is_turned_as_exif_says_and_listed_as_the_file_has_it(
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(picture, kind, exif=exif)
-    assert inspect(data) == ImageInfo(images.FORMATS[kind], 64, 32)
     turn = turns[orientation]
     seen = load_rgb(encoded(picture, kind))
     seen = seen.transpose(Image.Transpose[turn]) if turn else seen
     assert load_rgb(data).size == seen.size
     assert load_rgb(data).tobytes() == seen.tobytes()
+    assert inspect(data) == ImageInfo(images.FORMATS[kind], *seen.size)
+
+
+def _turned_otherwise() -> dict[str, bytes]:
+    """Pictures of 64 x 32 pixels that are seen upright, by all ways that there are to say so."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+    block = exif.tobytes()
+    tiff = block.removeprefix(b"Exif\0\0")
+    profile = f"\nexif\n{len(block):8}\n{block.hex()}\n".encode()
+    chunks = {
+        "eXIf": chunk(b"eXIf", tiff),
+        "raw profile": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(profile)),
+        "XMP": chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp),
+    }
+    plain = encoded(drawn(64, 32))
+    found = {}
+    for name, more in chunks.items():
+        for place, at in (("before", plain.index(b"IDAT") - 4), ("behind", len(plain) - 12)):
+            found[f"PNG, {name} {place} the pixels"] = plain[:at] + more + plain[at:]
+    previews = [drawn(64, 32)]
+    return {
+        **found,
+        "JPEG, XMP": encoded(drawn(64, 32), "JPEG", xmp=xmp),
+        "WEBP, XMP": encoded(drawn(64, 32), "WEBP", xmp=xmp),
+        "MPO": encoded(drawn(64, 32), "MPO", exif=exif, save_all=True, append_images=previews),
+        "JPEG, progressive": encoded(drawn(64, 32), "JPEG", exif=exif, progressive=True),
+    }
+
+
+@pytest.mark.parametrize("name", _turned_otherwise())
+def test_a_picture_is_listed_as_it_is_seen_whatever_turns_it(name: str) -> None:
+    data = _turned_otherwise()[name]
+    assert load_rgb(data).size == (32, 64)
+    ext = {"PNG": "png", "WEB": "webp"}.get(name[:3], "jpg")
+    assert inspect(data) == ImageInfo(ext, 32, 64)
+
+
+def test_a_png_that_nothing_turns_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = 0
+
+    def load(_: Image.Image) -> None:
+        nonlocal decoded
+        decoded += 1
+
+    monkeypatch.setattr(images, "_load", load)
+    assert inspect(encoded(drawn(64, 32))) == ImageInfo("png", 64, 32)
+    assert not decoded
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -449,6 +497,8 @@ def check_either_or(data: bytes) -> None:
         info = inspect(data)
         assert info.ext in images.EXTENSIONS
         assert info.width > 0 < info.height
+        with contextlib.suppress(BadImage):
+            assert load_rgb(data).size == (info.width, info.height)
     for at_least in (None, (8, 8)):
         with contextlib.suppress(BadImage):
             assert load_rgb(data, at_least, max_pixels=1_000_000).mode == "RGB"
