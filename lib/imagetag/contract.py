@@ -143,9 +143,8 @@ def promise_precision(
     order = np.argsort(-values, kind="stable")
     truth, values = truth[order], values[order]
     positives = int(truth.sum())
-    numbers = looks(truth.size)
-    # With more called than this, not even all positives among them would do.
-    numbers = _whole_ties(numbers[numbers <= max(1.0, positives / min_precision)], values)
+    # Not fewer looks where there are few positives: labels must not decide how often is looked.
+    numbers = _whole_ties(looks(truth.size), values)
     level = search_level(numbers, min_precision, confidence)
     right = np.cumsum(truth)[numbers - 1]
     bounds = np.asarray(lower_bound(right, numbers, level))
@@ -169,7 +168,9 @@ def promise_precision(
 
 def _passes(numbers: Ints, precision: float, alpha: float) -> float:
     """Return how probable it is that any look passes a test of level `alpha`."""
-    # How many must be right at each look: the least with P(X >= that) <= alpha.
+    # How many must be right at each look: the least with P(X >= that) <= alpha. What is next to it
+    # passes: a bound is computed otherwise, and may round a tie to the other side.
+    alpha *= 1 + 1e-9
     least = stats.binom.isf(alpha, numbers, precision).astype(np.int64) + 1
     least += stats.binom.sf(least - 1, numbers, precision) > alpha
     passed = 0.0
