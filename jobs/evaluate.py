@@ -25,7 +25,7 @@ class EvaluateSettings(TagSettings):
         gt=0,
         lt=1,
         description="the precision to promise: the threshold with the most recall for which it is "
-        "sure, judged by the validation images",
+        "sure, judged by images that training has kept for that",
     )
     confidence: float = Field(0.95, gt=0, lt=1, description="how sure that must be")
     require_promise: bool = Field(
@@ -41,7 +41,7 @@ class EvaluateSettings(TagSettings):
     calibration: Literal["auto", "none", "temperature", "isotonic"] = Field(
         "auto",
         description="how the model's probabilities are set right; auto takes what is best on "
-        "validation images",
+        "the images that training has kept for that",
     )
     prevalence: float | None = Field(
         None,

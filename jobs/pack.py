@@ -26,7 +26,14 @@ class PackSettings(TagSettings):
         "keeping their aspect",
     )
     validation_fraction: float = Field(
-        0.2, gt=0, lt=1, description="share of the train split that is held out for validation"
+        0.15, gt=0, lt=1, description="share of the train split that is held out for validation"
+    )
+    threshold_fraction: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="share of the train split that is kept for evaluate to choose the threshold "
+        "on: it has no say in the training",
     )
     jpeg_quality: int = Field(95, ge=1, le=100, description="of the packed images")
     shard_bytes: int = Field(

@@ -147,7 +147,14 @@ class TrainSettings(TagSettings):
         5.73, ge=0, lt=90, description="degrees of shear at the most; 5.73 is a tenth of a radian"
     )
     validation_fraction: float = Field(
-        0.2, gt=0, lt=1, description="share of the train split that is held out for validation"
+        0.15, gt=0, lt=1, description="share of the train split that is held out for validation"
+    )
+    threshold_fraction: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="share of the train split that is kept for evaluate to choose the threshold "
+        "on: it has no say in the training",
     )
     seed: int = Field(1, ge=0, lt=2**31, description="of everything random")
     mixed_precision: Literal["auto", "yes", "no"] = Field(

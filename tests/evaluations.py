@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 from imagetag.calibration import Calibration
 from imagetag.contract import Promise, promise_precision
 from imagetag.decision import Decision
-from imagetag.evaluation import Evaluation, Request, Scored, Shown, evaluated
+from imagetag.evaluation import Evaluation, Request, Scored, Shown, Since, evaluated
 from imagetag.manifest import Dataset, Row
 
 TRAINED = "2026-01-01T12:00:00+00:00"
@@ -67,7 +67,8 @@ def evaluation_of(
         command=f"imagetag train --tags {tag}",
         dataset=dataset,
         decision=decide(tag, run, threshold, promise),
-        validation=predictions,
+        chosen_on=predictions,
+        since=Since(),
         test=predictions,
         suspects=suspects,
         **changes,

@@ -39,8 +39,8 @@ class Calibration(_Record):
     """How a logit becomes a probability; higher logits never get lower ones.
 
     `temperature` divides the logit before the sigmoid. `isotonic` interpolates between `points`,
-    of (logit, probability). `log_loss` is that of each method on validation pictures, in nats,
-    cross-validated.
+    of (logit, probability). `log_loss` is that of each method on the pictures it was fitted to, in
+    nats, cross-validated.
     """
 
     method: Method = "none"

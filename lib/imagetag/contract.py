@@ -1,4 +1,4 @@
-"""The threshold from which on a promised precision holds, chosen on validation data.
+"""The threshold from which on a promised precision holds, chosen on pictures kept for that.
 
 To try many thresholds until one looks good breaks a promise: among many, one looks good by chance.
 So the pictures are ranked by score, the numbers of pictures that may be called positive are fixed
@@ -35,12 +35,12 @@ class Promise(BaseModel):
     """A threshold, and what precision can be promised of it.
 
     With the probability `confidence`, a threshold is chosen whose precision is `min_precision` or
-    more, or none is found (`met` is False). `called` pictures of the validation set are at or above
-    the threshold, and `right` of them have the tag. `bound` is the lower Clopper-Pearson bound of
-    their precision at the confidence `level`, which is stricter than `confidence` to allow for the
-    search; where the promise is not met it is the best there is. `needed` is about how many
-    validation positives the promise would take if the model does as well on them, None where
-    it is met, or where no number would help.
+    more, or none is found (`met` is False). Of the pictures it was chosen on, `called` are at or
+    above the threshold, and `right` of those have the tag. `bound` is the lower Clopper-Pearson
+    bound of their precision at the confidence `level`, which is stricter than `confidence` to
+    allow for the search; where the promise is not met it is the best there is. `needed` is about
+    how many positives among them the promise would take if the model does as well on them, None
+    where it is met, or where no number would help.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -62,11 +62,11 @@ class Promise(BaseModel):
         """What it would take to keep a promise that cannot be made, in a sentence."""
         if self.needed is None:
             return (
-                "at no threshold do enough validation pictures have the tag: train a better model, "
+                "at no threshold do enough pictures have the tag: train a better model, "
                 "look at suspect labels, or promise less with --min-precision"
             )
         return (
-            f"about {self.needed:,} validation positives are needed, and there are "
+            f"about {self.needed:,} positives to choose the threshold on are needed, and there are "
             f"{self.positives:,}: scrape {self.needed / max(1, self.positives):.1f} times as many "
             "with --limit, or promise less with --min-precision"
         )

@@ -1,6 +1,7 @@
-"""Evaluate a trained model: choose its threshold on validation pictures, test it on the test split.
+"""Evaluate a trained model: choose its threshold on pictures kept for it, then test it.
 
-Nothing before it has looked at the test split, and it decides nothing here.
+The training kept them out of everything, so nothing before has been chosen by them. Nothing before
+has looked at the test split, and it decides nothing here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import keras
 import numpy as np
@@ -29,6 +31,7 @@ from imagetag.evaluation import (
     Evaluation,
     Request,
     Scored,
+    Since,
     evaluated,
     one_of_each_group,
     predictions_table,
@@ -37,13 +40,13 @@ from imagetag.evaluation import (
 )
 from imagetag.evaluation_page import Pictures, evaluation_page
 from imagetag.gradcam import GradCam, on_picture, overlay
-from imagetag.layout import LABELS, Label, Layout
+from imagetag.layout import LABELS, PARTS, Label, Layout
 from imagetag.log import Progress, get_logger
 from imagetag.manifest import Dataset, Row, load_dataset, read_rows
+from imagetag.partition import load_partition
 from imagetag.report import jpeg, shrunk
 from imagetag.runs import Run, load_model, load_run
 from imagetag.scoring import Score, Scorer
-from imagetag.split import in_validation
 from imagetag.storage import ObjectNotFound, Storage
 from imagetag.suspects import Example, Part, Suspects, find_suspects, load_suspects, store_suspects
 
@@ -64,7 +67,7 @@ def evaluate_tag(
     """Choose the threshold of a run's model, test it, and store the numbers and a page.
 
     Beside the model: `decision.json`, which predict goes by, `suspects.json`,
-    `validation_predictions.csv`, `test_predictions.csv`, `report.html`, and last `evaluation.json`.
+    `threshold_predictions.csv`, `test_predictions.csv`, `report.html`, and last `evaluation.json`.
 
     Args:
         storage: has the dataset and the model.
@@ -76,8 +79,8 @@ def evaluate_tag(
         concurrency: downloads under way at once.
 
     Raises:
-        InputError: if there is no dataset or model, or a label has no image to choose the threshold
-            on or to test.
+        InputError: if there is no dataset or model, it is not known what the run was trained on, or
+            a label has no image to choose the threshold on or to test.
 
     """
     run = load_run(storage, tag, run_name)
@@ -87,10 +90,14 @@ def evaluate_tag(
     if done is not None:
         get_logger().info("already evaluated", run=run.run)
         return done
-    if run.fingerprint != dataset.fingerprint:
-        # Harmless for the test split, as a group never moves between splits: only worth knowing.
-        get_logger().warning("images were added since this run was trained", run=run.run)
-    parts = _parts(storage, run, dataset, request)
+    parts, since = _parts(storage, run, dataset, request)
+    if since.anything:
+        get_logger().warning(
+            "the dataset has changed since this run was trained: the threshold is chosen on what "
+            "the run has kept for it, less what is tied to what it has seen",
+            run=run.run,
+            **since.model_dump(),
+        )
     rows = [row for part in parts.values() for row in part]
     samples = sync(storage, tag, rows, cache_folder / "images", concurrency)
     keras.utils.clear_session()  # of the tag before
@@ -103,11 +110,11 @@ def evaluate_tag(
         part: [(row, scores[row.md5]) for row in found if row.md5 in scores]
         for part, found in parts.items()
     }
-    decision = _decide(run, dataset, request, scored["validation"])
+    decision = _decide(run, dataset, request, scored["threshold"])
     suspects = _suspects(scored) if request.suspects else None
-    return _Results(storage, run, dataset, request, decision, suspects, samples, model).store(
-        {part: _decided(decision, scored[part]) for part in ("validation", "test")}, left_out
-    )
+    return _Results(
+        storage, run, dataset, request, decision, since, suspects, samples, model
+    ).store({part: _decided(decision, scored[part]) for part in ("threshold", "test")}, left_out)
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,7 @@ class _Results:
     dataset: Dataset
     request: Request
     decision: Decision
+    since: Since
     suspects: Suspects | None
     samples: Sequence[Sample]
     model: keras.Model
@@ -137,7 +145,8 @@ class _Results:
             command=train_command(run.tag, run.settings, run.image_size),
             dataset=self.dataset,
             decision=self.decision,
-            validation=scored["validation"],
+            chosen_on=scored["threshold"],
+            since=self.since,
             test=scored["test"],
             suspects=suspects,
             left_out=left_out,
@@ -214,22 +223,45 @@ def _stored(storage: Storage, run: Run, dataset: Dataset, request: Request) -> E
     return done if theirs == wanted and decision == done.decision else None
 
 
-def _parts(storage: Storage, run: Run, dataset: Dataset, request: Request) -> dict[Part, list[Row]]:
-    """Return the rows to look at: the validation part as the run had it, and the test split.
+def _parts(
+    storage: Storage, run: Run, dataset: Dataset, request: Request
+) -> tuple[dict[Part, list[Row]], Since]:
+    """Return the rows to look at, and what has changed since the run was trained.
 
-    Those it was trained on are needed to find suspect labels alone.
+    What was used for what is what the run has stored of it. Groups are today's: a picture kept for
+    the threshold that turns out to be a near-duplicate of one that was trained on is left out.
+    What the threshold and the test do not need is there to find suspect labels alone.
     """
-    fraction = float(run.settings.get("validation_fraction", 0.2))
-    parts: dict[Part, list[Row]] = {"train": [], "validation": [], "test": []}
+    used = load_partition(storage, run)
+    parts: dict[Part, list[Row]] = {part: [] for part in get_args(Part)}
+    added = relabelled = 0
     for row in read_rows(storage, dataset):
+        before = used.get(row.md5)
         if row.split == "test":
-            parts["test"].append(row)
-        elif in_validation(row.group, fraction):
-            parts["validation"].append(row)
-        elif request.suspects:
-            parts["train"].append(row)
+            if before is None:
+                parts["test"].append(row)
+            continue
+        added += before is None
+        relabelled += before is not None and before.label != row.label
+        use = "train" if before is None or before.use == "excluded" else before.use
+        parts[use].append(row)
+    seen = {
+        row.group
+        for row in parts["train"] + parts["validation"]
+        if row.md5 in used and used[row.md5].use != "excluded"
+    }
+    kept = [row for row in parts["threshold"] if row.group not in seen]
+    since = Since(
+        added=added,
+        gone=len(used) - sum(len(parts[part]) for part in PARTS) + added,
+        relabelled=relabelled,
+        tied=len(parts["threshold"]) - len(kept),
+    )
+    parts["threshold"] = kept
+    if not request.suspects:
+        parts["train"], parts["validation"] = [], []
     needed: tuple[tuple[Part, str], ...] = (
-        ("validation", "to choose the threshold on"),
+        ("threshold", "to choose the threshold on"),
         ("test", "to test"),
     )
     for part, purpose in needed:
@@ -239,7 +271,7 @@ def _parts(storage: Storage, run: Run, dataset: Dataset, request: Request) -> di
                     f"the tag {run.tag!r} has no {label} image {purpose}: scrape more with a "
                     "higher --limit"
                 )
-    return parts
+    return parts, since
 
 
 def _scores(scorer: Scorer, samples: Sequence[Sample]) -> dict[str, Score]:
@@ -273,10 +305,10 @@ def _projection(channels: int) -> NDArray[np.float32]:
 
 
 def _decide(
-    run: Run, dataset: Dataset, request: Request, validation: Sequence[tuple[Row, Score]]
+    run: Run, dataset: Dataset, request: Request, kept: Sequence[tuple[Row, Score]]
 ) -> Decision:
-    """Choose calibration and threshold on the validation pictures."""
-    items = [Scored(row, score.logit, 0.0, False) for row, score in validation]
+    """Choose calibration and threshold on the pictures that were kept for it."""
+    items = [Scored(row, score.logit, 0.0, False) for row, score in kept]
     _check_finite(run, items)
     groups = [item.row.group for item in items]
     labels, logits = [item.positive for item in items], [item.logit for item in items]
@@ -320,9 +352,9 @@ def _tell(promise: Promise) -> None:
         "min_precision": promise.min_precision,
         "confidence": promise.confidence,
         "bound": round(promise.bound, 4),
-        "validation_called": promise.called,
-        "validation_right": promise.right,
-        "validation_positives": promise.positives,
+        "called": promise.called,
+        "right": promise.right,
+        "positives": promise.positives,
     }
     if promise.met:
         get_logger().info("precision promised", **fields)

@@ -77,15 +77,34 @@ class Shown(_Record):
     probability: float
 
 
+class Since(_Record):
+    """How the dataset differs from what a run was trained on, in pictures of the train split.
+
+    `relabelled` are of the pictures that are still there. `tied` were kept for the threshold, and
+    are left out of it: by now they are in one group with what was trained or validated on.
+    """
+
+    added: int = 0
+    gone: int = 0
+    relabelled: int = 0
+    tied: int = 0
+
+    @property
+    def anything(self) -> bool:
+        """Whether anything has changed."""
+        return any((self.added, self.gone, self.relabelled, self.tied))
+
+
 class Evaluation(_Record):
     """A run's results on the test split, with what led to them.
 
     `settings` is what the run was trained with, as names and values; `reliability` is of the test
-    split, with and without calibration; `validation` counts the pictures the threshold was chosen
-    on; `command` repeats the training; `history` is a row an epoch.
+    split, with and without calibration; `chosen_on` counts the pictures the threshold was chosen
+    on; `since` is what has changed in the dataset since the training; `command` repeats the
+    training; `history` is a row an epoch.
     """
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     tag: str
     run: str
     request: Request
@@ -93,7 +112,8 @@ class Evaluation(_Record):
     command: str
     dataset: Dataset
     decision: Decision
-    validation: dict[Label, int]
+    chosen_on: dict[Label, int]
+    since: Since
     metrics: BinaryMetrics
     prevalences: tuple[AtPrevalence, ...]
     reliability: dict[Literal["raw", "calibrated"], Reliability]
@@ -128,7 +148,8 @@ def evaluated(
     command: str,
     dataset: Dataset,
     decision: Decision,
-    validation: Sequence[Scored],
+    chosen_on: Sequence[Scored],
+    since: Since,
     test: Sequence[Scored],
     suspects: Sequence[Shown] | None,
     left_out: int = 0,
@@ -144,7 +165,8 @@ def evaluated(
         command: repeats the training.
         dataset: what it was trained and tested on.
         decision: by which the answers were made.
-        validation: the pictures that the decision was chosen on.
+        chosen_on: the pictures that the decision was chosen on.
+        since: what has changed since the training.
         test: those of the test split.
         suspects: negatives that look like the tag, the most suspect first; None if not looked for.
         left_out: pictures that are missing or cannot be decoded.
@@ -173,7 +195,8 @@ def evaluated(
         command=command,
         dataset=dataset,
         decision=decision,
-        validation={label: sum(item.row.label == label for item in validation) for label in LABELS},
+        chosen_on={label: sum(item.row.label == label for item in chosen_on) for label in LABELS},
+        since=since,
         metrics=metrics,
         prevalences=tuple(at_prevalence(metrics.chosen.confusion, rate) for rate in prevalences),
         reliability={

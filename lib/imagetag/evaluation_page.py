@@ -158,7 +158,7 @@ def _evaluation_figures(evaluation: Evaluation, predictions: Sequence[Scored]) -
             f"{len(calibrated.bins)} bins. The mean distance between the two is "
             f"{calibrated.error:.3f}, and {raw.error:.3f} without calibration.",
             f"Expected calibration error {calibrated.error:.3f}; {raw.error:.3f} without "
-            f"calibration. Chosen on validation: {_METHODS[method]}.",
+            f"calibration. Chosen on the threshold's pictures: {_METHODS[method]}.",
             plots.in_both_themes(lambda theme: plots.reliability(raw.bins, calibrated.bins, theme)),
         ),
     ]

@@ -7,6 +7,7 @@
     <tag>/dataset.json                                  summary and completion marker
     <tag>/explore/                                      plots, report, recommended input size
     <tag>/models/<run>/                                 model, metrics, report
+    <tag>/models/<run>/parts.csv                        what each picture was used for
     <tag>/models/<run>/suspects.json                    labels that are probably wrong
     <tag>/models/LATEST                                 the name of the newest complete run
     <tag>/packed/<name>/<part>-<n>-of-<n>.tfrecord      resized images of the train split
@@ -34,7 +35,8 @@ Label = Literal["positive", "negative"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 LABELS: tuple[Label, ...] = get_args(Label)
 PartKind = Literal["part", "failed", "curated"]
-PartName = Literal["train", "validation"]  # of the train split
+PartName = Literal["train", "validation", "threshold"]  # of the train split
+PARTS: tuple[PartName, ...] = get_args(PartName)
 
 # What S3 calls safe, less the star and the slash: also good in file names and in a shell's path.
 _SAFE = frozenset((string.ascii_letters + string.digits + "!-_.'()").encode())

@@ -100,7 +100,8 @@ class Dataset(_Record):
 
     `images` counts by split and label; `failures` counts by reason; `request` is what was asked
     for: a later scrape that asks the same has nothing to do. `fingerprint` changes when any image,
-    label or split does. All of them are of what curation left.
+    label, split or group does: whatever is derived from rows alone is of the same fingerprint the
+    same. All of them are of what curation left.
     """
 
     version: Literal[1] = 1
@@ -296,6 +297,7 @@ def summarize(rows: Iterable[Row]) -> tuple[dict[Split, dict[Label, int]], int, 
     for row in rows:
         images[row.split][row.label] += 1
         size += row.bytes
-        digest = hashlib.sha256(f"{row.md5} {row.split} {row.label}".encode()).digest()
+        identity = f"{row.md5} {row.split} {row.label} {row.group}"
+        digest = hashlib.sha256(identity.encode()).digest()
         total = (total + int.from_bytes(digest, "big")) % 2**256
     return images, size, f"{total:064x}"

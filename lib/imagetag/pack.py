@@ -29,9 +29,9 @@ from imagetag.exploration import input_size
 from imagetag.images import BadImage, Frame, load_resized
 from imagetag.layout import LABELS, Label, Layout, PartName
 from imagetag.log import Progress, get_logger
-from imagetag.manifest import Dataset, Row, load_dataset, read_rows
-from imagetag.packed import Packed, Shard, grouping_of, load_packed, make_example
-from imagetag.split import in_validation
+from imagetag.manifest import Dataset, Row, load_dataset
+from imagetag.packed import Packed, Shard, load_packed, make_example
+from imagetag.partition import find_partition, train_rows
 from imagetag.storage import ObjectNotFound, Storage
 
 _PARTS: tuple[PartName, ...] = ("train", "validation")
@@ -49,7 +49,8 @@ class Packing(BaseModel):
 
     image_size: str = "auto"
     resize: Resize = "letterbox"
-    validation_fraction: float = 0.2
+    validation_fraction: float = 0.15
+    threshold_fraction: float = 0.2
     jpeg_quality: int = 95
     shard_bytes: int = 64 << 20
     exclude_suspects: str = "no"
@@ -100,7 +101,6 @@ def pack_tag(storage: Storage, tag: str, packing: Packing, *, concurrency: int =
         tag=tag,
         name=name,
         fingerprint=dataset.fingerprint,
-        grouping=grouping_of(dataset),
         image_size=size,
         parts=parts,
         software=f"imagetag {__version__}",
@@ -134,11 +134,10 @@ def _name(packing: Packing, size: Size, dataset: Dataset) -> str:
     if packing.exclude_suspects == "no":
         del settings["exclude_suspects"]  # packs from before there was a choice
     identity = [
-        1,  # the version of this format
+        2,  # the version of this format
         settings,
         size,
         dataset.fingerprint,
-        grouping_of(dataset),
     ]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return f"{size[0]}x{size[1]}-{digest[:16]}"
@@ -178,23 +177,19 @@ def _images(
 ) -> dict[PartName, list[_Image]]:
     """Return the images of each part, in a random order that the seed decides.
 
-    Suspects are left out of what is trained on alone, as `imagetag train` does.
+    Those that the threshold is chosen on are not packed: evaluate reads them as they are.
 
     Raises:
         InputError: if a part has none.
 
     """
+    fractions = packing.validation_fraction, packing.threshold_fraction
+    partition = find_partition(storage, dataset, *fractions, excluded)
     images: dict[PartName, list[_Image]] = {part: [] for part in _PARTS}
-    left_out = 0
-    for row in read_rows(storage, dataset):
-        if row.split != "train":
-            continue
-        held_out = in_validation(row.group, packing.validation_fraction)
-        if not held_out and excluded.covers(row):
-            left_out += 1
-        else:
-            images["validation" if held_out else "train"].append(_image(row, size, packing.resize))
-    excluded.tell(left_out)
+    for row in train_rows(storage, dataset):
+        use = partition.use_of(row)
+        if use in _PARTS:
+            images[use].append(_image(row, size, packing.resize))
     prefix = f"{packing.seed} ".encode()
     for part, found in images.items():
         if not found:

@@ -81,19 +81,18 @@ class Shard(_Record):
 class Packed(_Record):
     """A complete pack, stored as its `index.json`: the marker, written last.
 
-    `image_size` is (height, width) in pixels; `fingerprint` is the dataset's, and `grouping` a
-    digest of what curation says of groups, which decide what is held out for validation;
-    `exclude_suspects` names the suspects that are not in it, as `exclusion.Exclusion` does.
+    `image_size` is (height, width) in pixels; `fingerprint` is the dataset's; `exclude_suspects`
+    names the suspects that are not in it, as `exclusion.Exclusion` does.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     tag: str
     name: str
     fingerprint: str
-    grouping: str
     image_size: tuple[PositiveInt, PositiveInt]
     resize: Resize
     validation_fraction: float
+    threshold_fraction: float
     jpeg_quality: int
     shard_bytes: int
     exclude_suspects: str = "no"
@@ -113,17 +112,18 @@ class Packed(_Record):
         size: Size,
         resize: Resize,
         validation_fraction: float,
+        threshold_fraction: float,
         exclude_suspects: str = "no",
     ) -> None:
         """Make sure that the pack is of a dataset as it is now, and as a training wants it.
 
         Raises:
             InputError: if the dataset, or its groups, have changed since.
-            UsageError: if the pack is of another size, resize mode or validation fraction, or has
-                other suspects left out.
+            UsageError: if the pack is of another size, resize mode or fractions, or has other
+                suspects left out.
 
         """
-        if (self.fingerprint, self.grouping) != (dataset.fingerprint, grouping_of(dataset)):
+        if self.fingerprint != dataset.fingerprint:
             raise InputError(
                 f"the dataset of the tag {self.tag!r} has changed since the pack {self.name!r} "
                 f"was made: run imagetag pack --tags {shlex.quote(self.tag)} again"
@@ -132,12 +132,14 @@ class Packed(_Record):
             "--image-size": "{}x{}".format(*size),
             "--resize": resize,
             "--validation-fraction": validation_fraction,
+            "--threshold-fraction": threshold_fraction,
             "--exclude-suspects": exclude_suspects,
         }
         known = {
             "--image-size": "{}x{}".format(*self.image_size),
             "--resize": self.resize,
             "--validation-fraction": self.validation_fraction,
+            "--threshold-fraction": self.threshold_fraction,
             "--exclude-suspects": self.exclude_suspects,
         }
         differ = [
@@ -150,12 +152,6 @@ class Packed(_Record):
                 f"the pack {self.name!r} of {self.tag!r} is of {', '.join(differ)}: train with "
                 "what it is of, or pack again"
             )
-
-
-def grouping_of(dataset: Dataset) -> str:
-    """Return a digest of what a dataset's curation says of groups; empty where it has none."""
-    parts = dataset.curation.parts if dataset.curation else ()
-    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:24] if parts else ""
 
 
 def load_packed(storage: Storage, tag: str, name: str = "latest") -> Packed:

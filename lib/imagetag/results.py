@@ -31,7 +31,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 _COLUMNS = ("md5", "label", "group", "logit", "probability", "decision")
 _LABELS = {"positive": 1, "negative": 0}
 _DECISIONS = {"true": 1, "false": 0}
-_VERSION = 2  # of `evaluation.json`
+_VERSION = 3  # of `evaluation.json`
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Short = Annotated[str, StringConstraints(max_length=200)]
@@ -123,7 +123,7 @@ class Dataset(_Record):
 class Evaluation(_Record):
     """What `evaluation.json` tells of a run."""
 
-    version: Literal[2]  # that is _VERSION
+    version: Literal[3]  # that is _VERSION
     tag: str
     run: str
     dataset: Dataset

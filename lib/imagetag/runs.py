@@ -22,9 +22,10 @@ from imagetag.storage import ObjectNotFound, Storage
 class Run(BaseModel):
     """A complete training run, stored as its `metrics.json`: the marker, written last.
 
-    `image_size` is (height, width) in pixels; `images` counts what was trained and validated on;
-    `history` is a row an epoch; `validation` are the metrics of the best epoch, whose weights the
-    model has.
+    `image_size` is (height, width) in pixels; `images` counts what was trained and validated on,
+    and kept for the threshold; `parts` is a digest of `parts.csv`, which says what each picture was
+    used for, empty in older runs; `history` is a row an epoch; `validation` are the metrics of the
+    best epoch, whose weights the model has.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,6 +38,7 @@ class Run(BaseModel):
     image_size: tuple[int, int]
     images: dict[PartName, dict[Label, int]]
     fingerprint: str
+    parts: str = ""
     seed: int
     best_epoch: int
     history: list[dict[str, float]]

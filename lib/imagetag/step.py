@@ -79,7 +79,11 @@ class Stepper:
         return self._strategy.experimental_local_results(self._train(batch))[0]
 
     def test(self, batch: Any) -> Any:
-        """Return the sums of a batch as the model is at inference; the loss is unweighted."""
+        """Return the sums of a batch as the model is at inference.
+
+        The loss has the class weights of training, so that early stopping minimizes what training
+        does, and no label smoothing.
+        """
         return self._strategy.experimental_local_results(self._test(batch))[0]
 
     def _train_replica(self, inputs: Any, targets: Any, weights: Any, noise: Any) -> Any:
@@ -113,15 +117,18 @@ class Stepper:
         return gradients, stats
 
     def _gradients(self, inputs: Any, targets: Any, weights: Any) -> tuple[list[Any], Any]:
-        negative, positive = self._objective.class_weights
         variables = [variable.value for variable in self._model.trainable_variables]
         with tf.GradientTape() as tape:
             logits = self._model(inputs, training=True)
             losses = losses_of(targets, logits, self._objective.label_smoothing)
-            losses = losses * weights * tf.where(targets > 0, positive, negative)
+            losses = losses * weights * self._balance(targets)
             loss = self._optimizer.scale_loss(tf.reduce_sum(losses))
         gradients = tape.gradient(loss, variables, unconnected_gradients="zero")
         return gradients, stats_of(targets, logits, weights, losses)
+
+    def _balance(self, targets: Any) -> Any:
+        negative, positive = self._objective.class_weights
+        return tf.where(targets > 0, positive, negative)
 
     def _clipped(self, gradients: list[Any]) -> list[Any]:
         context = tf.distribute.get_replica_context()
@@ -141,7 +148,8 @@ class Stepper:
             with tf.control_dependencies([stats]):
                 images, labels, shares = (tf.identity(values) for values in part)
                 logits = self._model(images, training=False)
-                stats = stats + stats_of(labels, logits, shares, losses_of(labels, logits) * shares)
+                losses = losses_of(labels, logits) * shares * self._balance(labels)
+                stats = stats + stats_of(labels, logits, shares, losses)
         context = tf.distribute.get_replica_context()
         return context.all_reduce(tf.distribute.ReduceOp.SUM, stats)
 

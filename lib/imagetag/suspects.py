@@ -15,7 +15,7 @@ import shlex
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,8 @@ from imagetag.log import get_logger
 from imagetag.manifest import Md5, Row, summarize
 from imagetag.storage import ObjectNotFound, Storage
 
-Part = Literal["train", "validation", "test"]
-_PARTS: tuple[Part, ...] = ("train", "validation", "test")
+Part = Literal["train", "validation", "threshold", "test"]
+_PARTS: tuple[Part, ...] = get_args(Part)
 
 LEAST_AUC = 0.8
 """Where features tell the labels apart worse than this, they judge none.
@@ -143,8 +143,9 @@ def find_suspects(examples: Sequence[Example], *, seed: int) -> Suspects:
     """Find labels that are probably wrong.
 
     Pictures of train and validation are judged by one another, in folds that no group straddles;
-    those of the test split by a head that is fitted on all of train and validation. No label of
-    the test split has a say in what is found elsewhere. Nothing depends on the order of examples.
+    the others by a head that is fitted on all of those. No label of the test split has a say in
+    what is found elsewhere, nor has one that the threshold is chosen on, as what is found may be
+    left out of the next training. Nothing depends on the order of examples.
 
     Args:
         examples: all pictures that could be read. A model that was trained from scratch, or whose
@@ -154,8 +155,8 @@ def find_suspects(examples: Sequence[Example], *, seed: int) -> Suspects:
     """
     ordered = sorted(examples, key=lambda example: example.row.md5)
     usable = [example for example in ordered if np.isfinite(example.features).all()]
-    known = [example for example in usable if example.part != "test"]
-    held = [example for example in usable if example.part == "test"]
+    known = [example for example in usable if example.part in ("train", "validation")]
+    held = [example for example in usable if example.part in ("threshold", "test")]
     # One thread: the same numbers on any machine, and no threads that wait for busy processors.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")  # they would be no lines of the log

@@ -30,18 +30,21 @@ from imagetag.feed import DecodedImages
 from imagetag.fit import Batches, Fitting, Images, OptimizerName, Part, Phase, Recipe, digest_of
 from imagetag.layout import LABELS, Label, Layout, PartName, checked_run
 from imagetag.log import get_logger
-from imagetag.manifest import Dataset, Row, load_dataset, read_rows
+from imagetag.manifest import Dataset, Row, load_dataset
 from imagetag.models import build_model, can_be_pretrained, with_resizing
 from imagetag.packed import Packed, PackedFeed, load_packed
+from imagetag.partition import Partition, Use, find_partition, store_partition, train_rows
 from imagetag.plan import Plan
 from imagetag.runs import Run, load_model, load_run, versions
 from imagetag.schedule import ScheduleName
-from imagetag.split import in_validation
 from imagetag.step import Objective
 from imagetag.storage import ObjectNotFound, Storage, open_storage
 from imagetag.tensorboard import write_events
 
 _LEAST_IMAGES = 8  # of each label, to train on; and a quarter of it to validate on
+_FED: tuple[PartName, ...] = ("train", "validation")  # the parts that a training reads
+_FEW = 20  # validation images of a label, below which an epoch is chosen by chance as much
+_LEAST_PROMISE = 59  # positives of the threshold part: all right, they prove 0.95 at 0.95
 
 
 class Training(BaseModel):
@@ -76,7 +79,8 @@ class Training(BaseModel):
     dropout: float | None = None
     augment: bool = True
     shear: float = 5.73
-    validation_fraction: float = 0.2
+    validation_fraction: float = 0.15
+    threshold_fraction: float = 0.2
     mixed_precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     seed: int = 1
 
@@ -213,7 +217,12 @@ def find_target(storage: Storage, tag: str, training: Training, run: str | None)
         auto = training.image_size == "auto"
         size = packed.image_size if auto else input_size(storage, tag, training.image_size)
         packed.check_fits(
-            dataset, size, training.resize, training.validation_fraction, excluded.name
+            dataset,
+            size,
+            training.resize,
+            training.validation_fraction,
+            training.threshold_fraction,
+            excluded.name,
         )
     name = checked_run(run) if run else _run_name(training, size, dataset)
     return Target(storage, name, training, size, dataset, excluded)
@@ -230,6 +239,10 @@ class _Making:
         target, training, means = self.target, self.target.training, self.means
         keras.utils.clear_session()  # of the tag before
         keras.utils.set_random_seed(training.seed)
+        fractions = training.validation_fraction, training.threshold_fraction
+        partition = find_partition(self.storage, target.dataset, *fractions, target.excluded)
+        _check_counts(target.dataset.tag, partition.images)
+        _tell_small(partition.images)
         weights = _weights(training.weights, means.cache_folder / "weights")
         batch = self._global_batch()
         with self.cluster.strategy.scope(), precision(training.mixed_precision):
@@ -244,7 +257,7 @@ class _Making:
         means.cache_folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="imagetag-train-") as scratch:
             inputs = self._fetched if training.packed == "no" else self._packed
-            parts, counts = inputs(batch)
+            parts, counts = inputs(batch, partition)
             get_logger().info(
                 "training",
                 run=target.run,
@@ -276,6 +289,8 @@ class _Making:
             if self.cluster.is_chief:
                 saved = build_model(training.model, target.size, weights=None)
                 saved.set_weights([keras.ops.convert_to_numpy(w) for w in model.weights])
+                digest = store_partition(self.storage, target.run, target.dataset, partition)
+                result = result.model_copy(update={"parts": digest})
                 self._store(result, saved, state.durations, Path(scratch))
                 checkpoints.clear()
         return result
@@ -286,25 +301,29 @@ class _Making:
             raise UsageError(f"--micro-batch {micro} must divide --batch-size {each}")
         return each * int(self.cluster.strategy.num_replicas_in_sync)
 
-    def _packed(self, batch: int) -> tuple[dict[PartName, Part], dict[PartName, dict[Label, int]]]:
+    def _packed(
+        self, batch: int, partition: Partition
+    ) -> tuple[dict[PartName, Part], dict[PartName, dict[Label, int]]]:
         """Let this worker's shards be streamed, and count what is in all of them."""
         target = self.target
         tag, training = target.dataset.tag, target.training
         packed = load_packed(self.storage, tag, training.packed)
-        names: tuple[PartName, ...] = ("train", "validation")
-        counts = {part: packed.images(part) for part in names}
+        counts = {part: packed.images(part) for part in _FED}
         _check_counts(tag, counts)
+        counts["threshold"] = dict(partition.images["threshold"])
         folder = self.means.cache_folder
         parts: dict[PartName, Part] = {
             part: _Streamed(self.storage, packed, part, batch, training.seed, folder)
-            for part in names
+            for part in _FED
         }
         return parts, counts
 
-    def _fetched(self, batch: int) -> tuple[dict[PartName, Part], dict[PartName, dict[Label, int]]]:
+    def _fetched(
+        self, batch: int, partition: Partition
+    ) -> tuple[dict[PartName, Part], dict[PartName, dict[Label, int]]]:
         """Fetch this worker's share of the images, and count all that are there."""
         target, means = self.target, self.means
-        rows = _parts(target, self.storage)
+        rows = self._rows(partition)
         each = batch // self.cluster.workers
         places = slice(self.cluster.worker * each, (self.cluster.worker + 1) * each)
         targets = {part: np.array([_target(row) for row in rows[part]]) for part in rows}
@@ -328,6 +347,7 @@ class _Making:
         sums = iter(np.sum(self.cluster.gather(there), axis=0).tolist())
         counts = {part: {label: next(sums) for label in LABELS} for part in plans}
         _check_counts(tag, counts)
+        counts["threshold"] = dict(partition.images["threshold"])
         found: dict[PartName, Sequence[Sample | None]] = {
             part: [samples.get(row.md5) for row in rows[part]] for part in rows
         }
@@ -346,6 +366,16 @@ class _Making:
             )
             parts[part] = Images(source, targets[part], plan)
         return parts, counts
+
+    def _rows(self, partition: Partition) -> dict[PartName, list[Row]]:
+        """Return the rows that are trained and validated on, in the order of their md5."""
+        dataset = self.target.dataset
+        rows: dict[PartName, list[Row]] = {part: [] for part in _FED}
+        for row in sorted(train_rows(self.storage, dataset), key=lambda row: row.md5):
+            use = partition.use_of(row)
+            if use in _FED:
+                rows[use].append(row)
+        return rows
 
     def _checkpoints(self) -> Checkpoints:
         tag, run = self.target.dataset.tag, self.target.run
@@ -563,29 +593,11 @@ def _target(row: Row) -> int:
     return int(row.label == "positive")
 
 
-def _parts(target: Target, storage: Storage) -> dict[PartName, list[Row]]:
-    """Return the rows of the train split in the order of their md5, a part of it held out.
-
-    Suspects are left out of what is trained on alone: a validation part without what the model
-    takes for the tag would make it look better than it is.
-    """
-    rows = (row for row in read_rows(storage, target.dataset) if row.split == "train")
-    parts: dict[PartName, list[Row]] = {"train": [], "validation": []}
-    for row in sorted(rows, key=lambda row: row.md5):
-        held_out = in_validation(row.group, target.training.validation_fraction)
-        parts["validation" if held_out else "train"].append(row)
-    kept = [row for row in parts["train"] if not target.excluded.covers(row)]
-    target.excluded.tell(len(parts["train"]) - len(kept))
-    parts["train"] = kept
-    _check_counts(target.dataset.tag, {part: _counts(found) for part, found in parts.items()})
-    return parts
-
-
 def _counts(rows: Sequence[Row]) -> dict[Label, int]:
     return {label: sum(row.label == label for row in rows) for label in LABELS}
 
 
-def _check_counts(tag: str, counts: dict[PartName, dict[Label, int]]) -> None:
+def _check_counts(tag: str, counts: Mapping[Any, Mapping[Label, int]]) -> None:
     least_images: dict[PartName, int] = {"train": _LEAST_IMAGES, "validation": _LEAST_IMAGES // 4}
     for part, least in least_images.items():
         for label, count in counts[part].items():
@@ -595,6 +607,24 @@ def _check_counts(tag: str, counts: dict[PartName, dict[Label, int]]) -> None:
                     f"the tag {tag!r} has {count} {label} images to {purpose} on and {least} are "
                     "needed: scrape more with a higher --limit"
                 )
+
+
+def _tell_small(counts: Mapping[Use, Mapping[Label, int]]) -> None:
+    """Warn of parts that are too small for what they are there for."""
+    validation, threshold = counts["validation"], counts["threshold"]
+    if min(validation.values()) < _FEW:
+        get_logger().warning(
+            f"fewer than {_FEW} validation images of a label: which epoch is the best, chance "
+            "decides as well; scrape more with a higher --limit, or raise --validation-fraction",
+            **{str(label): count for label, count in validation.items()},
+        )
+    if threshold["positive"] < _LEAST_PROMISE:
+        get_logger().warning(
+            f"fewer than {_LEAST_PROMISE} positives to choose the threshold on: they cannot prove "
+            "a precision of 0.95, were they all right; scrape more with a higher --limit, or raise "
+            "--threshold-fraction",
+            **{str(label): count for label, count in threshold.items()},
+        )
 
 
 def _class_weights(counts: dict[Label, int]) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import boto3
 import keras
@@ -44,12 +44,13 @@ from imagetag.evaluation import Evaluation
 from imagetag.exploration import load_exploration
 from imagetag.feed import Arrays as Inputs
 from imagetag.fit import Fitting, Images, Phase, Recipe
-from imagetag.layout import Label, Layout
+from imagetag.layout import Label, Layout, PartName
 from imagetag.manifest import Dataset, Row, summarize, write_part
 from imagetag.models import build_model
+from imagetag.partition import load_partition
 from imagetag.plan import Plan
 from imagetag.runs import Run, load_model, load_run
-from imagetag.split import in_validation, split_of
+from imagetag.split import parts_of_groups, split_of
 from imagetag.step import Objective
 from imagetag.storage import LocalStorage, open_storage
 from imagetag.suspects import load_suspects
@@ -134,13 +135,12 @@ PICTURES = [draw(number) for number in range(120)]
 ROWS = [picture.row for picture in PICTURES]
 
 
-def md5s(*, validation: bool) -> set[str]:
-    """The train split's images that are validated on, or trained on."""
-    return {
-        row.md5
-        for row in ROWS
-        if row.split == "train" and in_validation(row.group, 0.2) == validation
-    }
+PARTS = parts_of_groups(((row.group, row.label) for row in ROWS if row.split == "train"), 0.15, 0.2)
+
+
+def md5s(part: PartName) -> set[str]:
+    """The images of a part of the train split."""
+    return {row.md5 for row in ROWS if row.split == "train" and PARTS[row.group] == part}
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +235,7 @@ def trained(
 ) -> tuple[Path, Ended]:
     """A storage with a run trained by a process; no test image, and two others, were there."""
     storage = shutil.copytree(data, tmp_path_factory.mktemp("trained") / "storage")
-    lost, broken = sorted(md5s(validation=False))[:2]
+    lost, broken = sorted(md5s("train"))[:2]
     for row in ROWS:
         if row.md5 == lost:
             (storage / key_of(row)).unlink()
@@ -345,22 +345,23 @@ def test_no_test_image_is_opened_and_others_that_fail_are_left_out(
     trained: tuple[Path, Ended], cache: Path
 ) -> None:
     storage, ended = trained
-    lost, broken = sorted(md5s(validation=False))[:2]
+    lost, broken = sorted(md5s("train"))[:2]
     left_out = [line for line in ended.lines if line["event"] == "left out"]
     assert all(line["level"] == "warning" for line in left_out)
     assert lost in left_out[0]["detail"]
     assert broken in left_out[1]["file"]
     assert len(left_out) == 2, "it asked for test images"
     fetched = {path.stem for path in (cache / "broken" / "images").rglob("*.*")}
-    assert fetched == (md5s(validation=False) | md5s(validation=True)) - {lost}
+    assert fetched == (md5s("train") | md5s("validation")) - {lost}
     assert metrics(storage).images == {
         part: {
             label: sum(row.label == label for row in ROWS if row.md5 in members - {lost})
             for label in ("positive", "negative")
         }
         for part, members in (
-            ("train", md5s(validation=False)),
-            ("validation", md5s(validation=True)),
+            ("train", md5s("train")),
+            ("validation", md5s("validation")),
+            ("threshold", md5s("threshold")),
         )
     }
 
@@ -377,11 +378,14 @@ def test_the_saved_model_is_that_of_the_best_epoch(
     }
     # Computed again, from the files.
     model = load_model(LocalStorage(storage), found, tmp_path)
-    held_out = [item for item in PICTURES if item.row.md5 in md5s(validation=True)]
+    held_out = [item for item in PICTURES if item.row.md5 in md5s("validation")]
     pixels = np.stack([load_pixels(item.data, found.image_size) for item in held_out])
     labels = np.array([item.row.label == "positive" for item in held_out])
     scores = np.clip(model.predict(pixels, verbose=0)[:, 0].astype(float), 1e-7, 1 - 1e-7)
-    loss = -np.where(labels, np.log(scores), np.log(1 - scores)).mean()
+    counts = found.images["train"]
+    balance = {label: sum(counts.values()) / (2 * counts[label]) for label in counts}
+    weights = np.where(labels, balance["positive"], balance["negative"])
+    loss = -(weights * np.where(labels, np.log(scores), np.log(1 - scores))).mean()
     assert found.validation["loss"] == pytest.approx(loss, rel=1e-3, abs=1e-4)
     called = scores > 0.5
     assert found.validation["accuracy"] == pytest.approx((called == labels).mean())
@@ -391,15 +395,19 @@ def test_the_saved_model_is_that_of_the_best_epoch(
     )
 
 
-def test_no_group_is_trained_and_validated_on(data: Path) -> None:
-    storage = LocalStorage(data)
-    rows = [row for row in ROWS if row.split == "train"]
-    target = train.find_target(storage, TAG, Training(model="alexnet-small"), None)
-    parts = train._parts(target, storage)
-    groups = {part: {row.group for row in members} for part, members in parts.items()}
-    assert len(parts["train"]) + len(parts["validation"]) == len(rows)
-    assert len(groups["train"]) > len(groups["validation"]) > 2
-    assert not groups["train"] & groups["validation"]
+def test_what_each_picture_was_used_for_is_stored_and_no_group_in_two_parts(
+    trained: tuple[Path, Ended],
+) -> None:
+    found = metrics(trained[0])
+    used = load_partition(LocalStorage(trained[0]), found)
+    assert used.keys() == {row.md5 for row in ROWS if row.split == "train"}
+    for part in get_args(PartName):
+        assert {md5 for md5, (use, _) in used.items() if use == part} == md5s(part)
+    groups = {
+        part: {row.group for row in ROWS if row.md5 in md5s(part)} for part in get_args(PartName)
+    }
+    assert len(set.union(*groups.values())) == sum(map(len, groups.values()))
+    assert len(groups["train"]) > len(groups["threshold"]) > len(groups["validation"]) > 2
 
 
 def test_training_again_does_nothing(trained: tuple[Path, Ended], cache: Path, run: Runner) -> None:
@@ -528,7 +536,7 @@ def test_a_mirrored_training_is_about_as_good(
 ) -> None:
     options = (*QUICK, "--epochs", 3, "--no-augment", "--image-size", "72x72")
     # An odd number of images is left for the last batch: too few for both replicas.
-    count = len(md5s(validation=False))
+    count = len(md5s("train"))
     batch = next(n for n in range(4, 20) if count % (2 * n) == 1)
     two = process(
         *("train", *on(fresh, cache), *options, "--run", "two", "--batch-size", batch),
@@ -658,11 +666,15 @@ def test_a_training_from_a_pack(fresh: Path, cache: Path, run: Runner) -> None:
     assert found.image_size == (72, 72)
     assert found.images == {
         "train": {
-            label: sum(row.label == label for row in ROWS if row.md5 in md5s(validation=False))
+            label: sum(row.label == label for row in ROWS if row.md5 in md5s("train"))
             for label in ("positive", "negative")
         },
         "validation": {
-            label: sum(row.label == label for row in ROWS if row.md5 in md5s(validation=True))
+            label: sum(row.label == label for row in ROWS if row.md5 in md5s("validation"))
+            for label in ("positive", "negative")
+        },
+        "threshold": {
+            label: sum(row.label == label for row in ROWS if row.md5 in md5s("threshold"))
             for label in ("positive", "negative")
         },
     }
@@ -687,8 +699,8 @@ def test_forgotten_tags_are_found_and_not_trained_on(
     """Some of the discs say that they are none."""
     positives = [item.row for item in PICTURES if item.row.label == "positive"]
     parts = {
-        "train": [row for row in positives if row.md5 in md5s(validation=False)][:5],
-        "validation": [row for row in positives if row.md5 in md5s(validation=True)][:1],
+        "train": [row for row in positives if row.md5 in md5s("train")][:5],
+        "validation": [row for row in positives if row.md5 in md5s("validation")][:1],
         "test": [row for row in positives if row.split == "test"][:1],
     }
     forgotten = {row.md5 for rows in parts.values() for row in rows}
@@ -988,10 +1000,6 @@ def test_a_tag_that_was_not_scraped(tmp_path: Path, cache: Path, run: Runner) ->
     [
         (lambda row: row.label == "positive", "has 0 negative images to train on and 8 are"),
         (lambda row: row.post_id < 12, r"has \d \w+ images to train on and 8 are"),
-        (
-            lambda row: row.md5 not in md5s(validation=True),
-            "has 0 positive images to validate on and 2 are",
-        ),
     ],
 )
 def test_too_few_images_are_said_with_what_to_do(
@@ -1002,6 +1010,19 @@ def test_too_few_images_are_said_with_what_to_do(
     assert ended.code == 3
     assert re.search(complaint, ended.complaint)
     assert "scrape more" in ended.complaint
+
+
+def test_a_family_that_has_all_positives_leaves_none_to_validate_on(
+    tmp_path: Path, cache: Path, run: Runner
+) -> None:
+    def in_one_family(item: Picture) -> Picture:
+        group = "all" if item.row.label == "positive" else item.row.group
+        return Picture(item.row.model_copy(update={"group": group}), item.data)
+
+    store(tmp_path, map(in_one_family, PICTURES))
+    ended = run("train", *on(tmp_path, cache), *QUICK, "--image-size", "96x96")
+    assert ended.code == 3
+    assert "has 0 positive images to validate on and 2 are" in ended.complaint
 
 
 def test_a_training_that_diverges_is_one_line(fresh: Path, cache: Path, run: Runner) -> None:
@@ -1024,7 +1045,7 @@ def evaluated(
     storage = shutil.copytree(trained[0], folder / "storage")
     shutil.rmtree(storage / LAYOUT.root / "train")
     for item in PICTURES:
-        if item.row.split == "test" or in_validation(item.row.group, 0.2):
+        if item.row.split == "test" or item.row.md5 in md5s("threshold"):
             LocalStorage(storage).write(key_of(item.row), item.data)
     ended = process("evaluate", *on(storage, folder / "cache"), "--no-suspects")
     return storage, ended, metrics(storage)
@@ -1071,23 +1092,103 @@ def test_the_numbers_are_those_of_the_stored_predictions(
     assert list(scores) == sorted(scores, reverse=True)
 
 
-def test_the_threshold_was_chosen_on_validation_pictures(
+def test_the_threshold_was_chosen_on_pictures_that_chose_nothing_else(
     evaluated: tuple[Path, Ended, Run],
 ) -> None:
     storage, _, found = evaluated
-    with models(storage, found.run, "validation_predictions.csv").open(newline="") as stream:
+    with models(storage, found.run, "threshold_predictions.csv").open(newline="") as stream:
         table = {row["md5"]: row for row in csv.DictReader(stream)}
-    rows = [item.row for item in PICTURES if item.row.split == "train"]
-    assert table.keys() == {row.md5 for row in rows if in_validation(row.group, 0.2)}
+    assert table.keys() == md5s("threshold")
     result = evaluation(storage, found.run)
     promise = result.decision.promise
     assert promise is not None
     labels = [row["label"] == "positive" for row in table.values()]
-    assert result.validation == {"positive": sum(labels), "negative": len(labels) - sum(labels)}
+    assert result.chosen_on == {"positive": sum(labels), "negative": len(labels) - sum(labels)}
     groups = {row["group"] for row in table.values()}
     assert promise.positives + promise.negatives == len(groups)
     assert not promise.met  # of so few pictures nothing can be promised
     assert promise.needed is None or promise.needed > promise.positives
+
+
+def test_what_was_learned_from_chooses_no_threshold_however_it_is_grouped_by_then(
+    evaluated: tuple[Path, Ended, Run], cache: Path, tmp_path: Path, run: Runner
+) -> None:
+    storage = shutil.copytree(evaluated[0], tmp_path / "storage")
+    kept, learned = sorted(md5s("threshold")), sorted(md5s("train"))
+    by_md5 = {row.md5: row for row in ROWS}
+    # A curation finds that two of what was kept are twins of what was learned from; a later scrape
+    # brings pictures that turn the order of groups, and so the parts of another training.
+    groups = {kept[0]: "twins 1", learned[0]: "twins 1", kept[1]: "twins 2", learned[1]: "twins 2"}
+    groups |= {md5: f"renamed {md5}" for md5 in learned[2:]}
+    relabelled, gone = kept[2], kept[3]
+
+    def now(item: Picture) -> Picture:
+        row = item.row.model_copy(update={"group": groups.get(item.row.md5, item.row.group)})
+        if row.md5 == relabelled:
+            other: Label = "negative" if row.label == "positive" else "positive"
+            row = row.model_copy(update={"label": other})
+        return Picture(row, item.data)
+
+    more = [item for item in map(draw, range(1000, 1030)) if item.row.split == "train"]
+    store(storage, [*(now(item) for item in PICTURES if item.row.md5 != gone), *more])
+    ended = run("evaluate", *on(storage, cache), "--no-suspects")
+    assert ended.code == 0
+    [line] = [line for line in ended.lines if "has changed since" in line["event"]]
+    since = {"added": len(more), "gone": 1, "relabelled": 1, "tied": 2}
+    assert {name: line[name] for name in since} == since
+    found = evaluation(storage, evaluated[2].run)
+    assert found.since.model_dump() == since
+    with models(storage, found.run, "threshold_predictions.csv").open(newline="") as stream:
+        table = {row["md5"]: row for row in csv.DictReader(stream)}
+    assert table.keys() == {*kept[2:]} - {gone}
+    assert table[relabelled]["label"] != by_md5[relabelled].label
+    assert found.decision.fingerprint != evaluated[2].fingerprint
+
+
+def test_other_groups_are_another_training(
+    trained: tuple[Path, Ended], cache: Path, tmp_path: Path, run: Runner
+) -> None:
+    storage = shutil.copytree(trained[0], tmp_path / "storage")
+    same = [*on(storage, cache), *QUICK, "--seed", 11, "--no-export", "--image-size", "96x96"]
+    before = metrics(storage)
+    twins = {row.group for row in ROWS if row.split == "train"}
+    [one, other, *_] = sorted(twins)
+
+    def merged(item: Picture) -> Picture:
+        group = one if item.row.group == other else item.row.group
+        return Picture(item.row.model_copy(update={"group": group}), item.data)
+
+    store(storage, map(merged, PICTURES))
+    refused = run("train", *same, "--epochs", 3, "--run", before.run)
+    assert refused.code == 2
+    assert "with other settings or other images" in refused.complaint
+    ended = run("train", *same, "--epochs", 1)
+    assert "already trained" not in ended.events
+    assert metrics(storage).fingerprint != before.fingerprint
+
+
+@pytest.mark.parametrize("damage", ["unknown", "missing", "another"])
+def test_a_run_of_which_nobody_knows_what_it_learned_from_is_not_evaluated(
+    damage: str,
+    evaluated: tuple[Path, Ended, Run],
+    cache: Path,
+    tmp_path: Path,
+    run: Runner,
+) -> None:
+    storage, name = shutil.copytree(evaluated[0], tmp_path / "storage"), evaluated[2].run
+    models(storage, name, "evaluation.json").unlink()
+    parts, marker = models(storage, name, "parts.csv"), models(storage, name, "metrics.json")
+    if damage == "unknown":  # as runs were before it was stored
+        found = json.loads(marker.read_text())
+        del found["parts"]
+        marker.write_text(json.dumps(found))
+    elif damage == "missing":
+        parts.unlink()
+    else:
+        parts.write_bytes(parts.read_bytes().replace(b"threshold", b"train"))
+    ended = run("evaluate", *on(storage, cache), "--no-suspects")
+    assert ended.code == 3
+    assert re.search(r"train (it|the run) again", ended.complaint)
 
 
 def test_every_test_image_is_scored_and_no_other(
@@ -1165,8 +1266,8 @@ def test_what_evaluation_lacks_is_said_with_what_to_do(
     assert ended.code == 3
     assert "has no negative image to test" in ended.complaint
 
-    held_out = [x for x in PICTURES if x.row.split == "train" and in_validation(x.row.group, 0.2)]
-    store(storage, [x for x in PICTURES if x not in held_out or x.row.label == "positive"])
+    kept = md5s("threshold")
+    store(storage, [x for x in PICTURES if x.row.md5 not in kept or x.row.label == "positive"])
     ended = run("evaluate", *on(storage, cache))
     assert ended.code == 3
     assert "has no negative image to choose the threshold on" in ended.complaint

@@ -35,7 +35,6 @@ from imagetag.manifest import (
     summarize,
     write_part,
 )
-from imagetag.split import in_validation
 from imagetag.storage import LocalStorage, ObjectInfo, Storage
 
 LAYOUT = Layout("fox")
@@ -192,8 +191,6 @@ def test_twins_in_train_and_all_that_belongs_to_them_are_one_group(
     family = [PARENT, CHILD, REPOST, REPOSTS_CHILD]
     assert {rows[image.md5].group for image in family} == {"board:20"}
     assert len({row.group for row in rows.values()}) == len(rows) - len(family)
-    for fraction in (0.1, 0.3, 0.5, 0.7, 0.9):
-        assert len({in_validation(rows[image.md5].group, fraction) for image in family}) == 1
 
 
 GRANDPARENT = Shown(picture(30), group="board:30", post_id=30)

@@ -16,6 +16,7 @@ from imagetag.evaluation import (
     Evaluation,
     Request,
     Scored,
+    Since,
     evaluated,
     one_of_each_group,
     predictions_table,
@@ -93,7 +94,8 @@ def test_a_prevalence_that_is_asked_for_is_among_them() -> None:
         command="",
         dataset=make_dataset([item.row for item in items]),
         decision=decide("robot"),
-        validation=items,
+        chosen_on=items,
+        since=Since(),
         test=items,
         suspects=None,
     )

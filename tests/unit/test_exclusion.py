@@ -7,27 +7,29 @@ import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from PIL import Image
 
 from imagetag import train
+from imagetag.distribute import choose_devices
 from imagetag.errors import InputError, UsageError
 from imagetag.exclusion import Exclusion, find_exclusion
-from imagetag.layout import LABELS, Label, Layout, PartName
+from imagetag.layout import LABELS, Label, Layout
 from imagetag.manifest import Dataset, Row, summarize, write_part
 from imagetag.pack import Packing, pack_tag
 from imagetag.packed import load_packed
+from imagetag.partition import Use, find_partition, train_rows
 from imagetag.runs import Run
-from imagetag.split import in_validation, split_of
+from imagetag.split import parts_of_groups, split_of
 from imagetag.storage import LocalStorage
 from imagetag.suspects import Part, Suspect, Suspects, store_suspects
-from imagetag.train import Training, find_target
+from imagetag.train import Means, Training, find_target, train_tag
 
 TAG = "fate/stay_night"
 LAYOUT = Layout(TAG)
-TRAINING = Training(model="alexnet-small", image_size="96x96")
+TRAINING = Training(model="alexnet-small", image_size="96x96", validation_fraction=0.2)
 
 
 def picture(number: int) -> tuple[Row, bytes]:
@@ -55,6 +57,7 @@ def picture(number: int) -> tuple[Row, bytes]:
 
 PICTURES = [picture(number) for number in range(100)]
 ROWS = [row for row, _ in PICTURES]
+PARTS = parts_of_groups(((row.group, row.label) for row in ROWS if row.split == "train"), 0.2, 0.2)
 
 
 def digest(values: Any) -> str:
@@ -64,7 +67,7 @@ def digest(values: Any) -> str:
 def part_of(row: Row) -> Part:
     if row.split == "test":
         return "test"
-    return "validation" if in_validation(row.group, 0.2) else "train"
+    return PARTS[row.group]
 
 
 def some(part: Part, label: Label, count: int) -> list[Row]:
@@ -250,8 +253,17 @@ def test_a_list_that_could_judge_nothing_is_said(
 # ---- in training
 
 
-def members(target: train.Target, storage: LocalStorage) -> dict[PartName, set[str]]:
-    return {part: {row.md5 for row in rows} for part, rows in train._parts(target, storage).items()}
+def members(target: train.Target, storage: LocalStorage) -> dict[Use, set[str]]:
+    training = target.training
+    fractions = training.validation_fraction, training.threshold_fraction
+    partition = find_partition(storage, target.dataset, *fractions, target.excluded)
+    uses: dict[Use, set[str]] = {use: set() for use in get_args(Use)}
+    for row in train_rows(storage, target.dataset):
+        uses[partition.use_of(row)].add(row.md5)
+    assert {use: sum(partition.images[use].values()) for use in uses} == {
+        use: len(found) for use, found in uses.items()
+    }
+    return uses
 
 
 def test_the_training_part_alone_lacks_suspects(
@@ -263,9 +275,10 @@ def test_the_training_part_alone_lacks_suspects(
     choice = TRAINING.model_copy(update={"exclude_suspects": "latest"})
     target = find_target(storage, TAG, choice, None)
     rest = members(target, storage)
-    assert everything["train"] - rest["train"] == LEFT_OUT
+    assert everything["train"] - rest["train"] == LEFT_OUT == rest["excluded"]
     assert rest["train"] < everything["train"]
     assert rest["validation"] == everything["validation"]
+    assert rest["threshold"] == everything["threshold"]
     line = capsys.readouterr().out
     assert "suspects excluded" in line
     assert "images=3" in line
@@ -277,9 +290,8 @@ def test_another_fraction_of_validation_has_another_training_part(storage: Local
     rest = members(target, storage)
     listed = find_exclusion(storage, TAG, "first").md5s
     assert not rest["train"] & listed
-    still = {row.md5 for row in ROWS if in_validation(row.group, 0.4)} & listed
-    assert len(still) > 3
-    assert still <= rest["validation"]
+    assert rest["excluded"] < listed
+    assert listed - rest["excluded"] < rest["validation"] | rest["threshold"]
 
 
 def test_what_is_left_out_is_a_part_of_what_the_run_is(storage: LocalStorage) -> None:
@@ -320,20 +332,18 @@ def test_runs_from_before_there_was_a_choice_are_still_complete(storage: LocalSt
     assert target.run == f"alexnet-small-{identity[:8]}"
 
 
-def test_too_few_that_are_left_are_an_input_error(storage: LocalStorage) -> None:
+def test_too_few_that_are_left_are_an_input_error(storage: LocalStorage, tmp_path: Path) -> None:
     mine = [row for row in ROWS if part_of(row) == "train" and row.label == "negative"]
     store_suspects(storage, TAG, "first", suspects(mine[7:]))
-    target = find_target(
-        storage, TAG, TRAINING.model_copy(update={"exclude_suspects": "first"}), None
-    )
+    training = TRAINING.model_copy(update={"exclude_suspects": "first"})
     with pytest.raises(InputError, match="has 7 negative images to train on and 8 are needed"):
-        train._parts(target, storage)
+        train_tag(storage, TAG, training, choose_devices("none"), Means(tmp_path))
 
 
 # ---- in packs
 
 
-PACKING = Packing(image_size="8x8")
+PACKING = Packing(image_size="8x8", validation_fraction=0.2)
 
 
 def test_a_pack_lacks_what_a_training_leaves_out(
@@ -379,7 +389,7 @@ def test_a_training_must_leave_out_what_its_pack_does(
 def test_packs_from_before_there_was_a_choice_are_still_complete(storage: LocalStorage) -> None:
     packed = pack_tag(storage, TAG, PACKING)
     settings = PACKING.model_dump(exclude={"image_size", "exclude_suspects"})
-    identity = digest([1, settings, [8, 8], packed.fingerprint, packed.grouping])
+    identity = digest([2, settings, [8, 8], packed.fingerprint])
     assert packed.name == f"8x8-{identity[:16]}"
     key = LAYOUT.packed(packed.name, "index.json")
     text = storage.read(key).decode()

@@ -34,8 +34,8 @@ SIDES = {
     "drawing": "evaluation_page explore_page leaderboard plots report templating",
     "model": (
         "card checkpoint distribute evaluate exclusion export feed fit gradcam losses models pack "
-        "packed predict quiet rendezvous runs schedule scoring step suspects tensorboard train "
-        "weights"
+        "packed partition predict quiet rendezvous runs schedule scoring step suspects tensorboard "
+        "train weights"
     ),
 }
 MAY_IMPORT = {

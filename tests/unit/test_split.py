@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagetag.split import fraction_of, in_validation, split_of
+from imagetag.layout import LABELS, PARTS, Label, PartName
+from imagetag.split import fraction_of, parts_of_groups, split_of
 
 GROUPS = [f"safebooru:{number}" for number in range(20_000)]
 
@@ -62,7 +66,66 @@ def test_adding_groups_moves_nothing() -> None:
     assert all(after[group] == split for group, split in before.items())
 
 
-def test_validation_is_drawn_independently_of_test() -> None:
+# ---- the parts of the train split
+
+
+def counted(images: Sequence[tuple[str, Label]], *fractions: float) -> dict[PartName, Counter[str]]:
+    parts = parts_of_groups(images, *fractions)
+    found: dict[PartName, Counter[str]] = {part: Counter() for part in PARTS}
+    for group, label in images:
+        found[parts[group]][label] += 1
+    return found
+
+
+def test_parts_are_drawn_independently_of_test() -> None:
     train = [group for group in GROUPS if split_of(group, 0.2) == "train"]
-    share = sum(in_validation(group, 0.2) for group in train) / len(train)
+    parts = parts_of_groups([(group, "positive") for group in GROUPS], 0.2, 0.2)
+    share = sum(parts[group] == "validation" for group in train) / len(train)
     assert share == pytest.approx(0.2, abs=0.015)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 500), st.sampled_from(LABELS)), min_size=1),
+    st.randoms(use_true_random=False),
+)
+def test_parts_depend_on_which_images_there_are_and_on_nothing_else(
+    drawn: list[tuple[int, Label]], random: Random
+) -> None:
+    images = [(f"board:{group}", label) for group, label in drawn]
+    parts = parts_of_groups(images, 0.15, 0.2)
+    assert parts.keys() == {group for group, _ in images}
+    random.shuffle(images)
+    assert parts_of_groups(images, 0.15, 0.2) == parts
+
+
+@pytest.mark.parametrize("positives", [5, 20, 45, 300])
+@pytest.mark.parametrize("negatives", [20, 45, 1000])
+@pytest.mark.parametrize("seed", range(5))
+def test_each_part_has_its_share_of_both_labels(positives: int, negatives: int, seed: int) -> None:
+    names = [f"board {seed}:{number}" for number in range(positives + negatives)]
+    images: list[tuple[str, Label]] = [
+        (name, "positive" if number < positives else "negative")
+        for number, name in enumerate(names)
+    ]
+    found = counted(images, 0.15, 0.2)
+    for label, total in (("positive", positives), ("negative", negatives)):
+        assert found["validation"][label] == pytest.approx(0.15 * total, abs=0.51)
+        assert found["threshold"][label] == pytest.approx(0.2 * total, abs=1)
+
+
+def test_families_stay_together_and_shares_hold_to_half_a_family() -> None:
+    images: list[tuple[str, Label]] = [
+        (f"board:{number // 6}", "positive" if number % 6 < 2 else "negative")
+        for number in range(600)
+    ]
+    found = counted(images, 0.2, 0.3)
+    for label, each in (("positive", 2), ("negative", 4)):
+        assert found["validation"][label] == pytest.approx(0.2 * 100 * each, abs=each)
+        assert found["threshold"][label] == pytest.approx(0.3 * 100 * each, abs=each)
+
+
+def test_more_images_move_but_few_groups() -> None:
+    images: list[tuple[str, Label]] = [(group, "positive") for group in GROUPS[:1000]]
+    before = parts_of_groups(images, 0.15, 0.2)
+    after = parts_of_groups([(group, "positive") for group in GROUPS[:1100]], 0.15, 0.2)
+    assert sum(after[group] != part for group, part in before.items()) < 50

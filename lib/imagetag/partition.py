@@ -1,0 +1,132 @@
+"""What a training uses each picture of the train split for, and the record of it beside the run.
+
+evaluate goes by the record: what was learned from must not choose the threshold, however the
+pictures are grouped by then.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+from imagetag.errors import InputError, one_line
+from imagetag.exclusion import Exclusion
+from imagetag.layout import LABELS, Label, Layout, PartName
+from imagetag.manifest import Dataset, Row, read_rows
+from imagetag.runs import Run
+from imagetag.split import parts_of_groups
+from imagetag.storage import ObjectNotFound, Storage
+
+Use = Literal["train", "validation", "threshold", "excluded"]
+
+_COLUMNS = ["md5", "label", "use"]
+_MAX_BYTES = 1 << 30  # of `parts.csv`, which has some 50 a picture
+
+
+@dataclass(frozen=True)
+class Partition:
+    """How the train split is divided for a training.
+
+    Args:
+        groups: the part of each group.
+        excluded: pictures of the part `train` that are left out.
+        images: how many pictures there are of each use and label.
+
+    """
+
+    groups: Mapping[str, PartName]
+    excluded: Exclusion
+    images: Mapping[Use, Mapping[Label, int]]
+
+    def use_of(self, row: Row) -> Use:
+        """Return what a picture of the train split is used for.
+
+        Suspects are left out of what is trained on alone: without what the model takes for the tag,
+        the other parts would make it look better than it is.
+        """
+        part = self.groups[row.group]
+        return "excluded" if part == "train" and self.excluded.covers(row) else part
+
+
+class Used(NamedTuple):
+    """What a picture was used for, and the label it had then."""
+
+    use: Use
+    label: Label
+
+
+def find_partition(
+    storage: Storage,
+    dataset: Dataset,
+    validation_fraction: float,
+    threshold_fraction: float,
+    excluded: Exclusion,
+) -> Partition:
+    """Divide a dataset's train split; what is excluded is told in the log.
+
+    Raises:
+        InputError: if the manifest cannot be read.
+
+    """
+    groups = parts_of_groups(
+        ((row.group, row.label) for row in train_rows(storage, dataset)),
+        validation_fraction,
+        threshold_fraction,
+    )
+    images = {use: dict.fromkeys(LABELS, 0) for use in get_args(Use)}
+    partition = Partition(groups, excluded, images)
+    for row in train_rows(storage, dataset):
+        images[partition.use_of(row)][row.label] += 1
+    excluded.tell(sum(images["excluded"].values()))
+    return partition
+
+
+def train_rows(storage: Storage, dataset: Dataset) -> Iterable[Row]:
+    """Yield the rows of the train split.
+
+    Raises:
+        InputError: if the manifest cannot be read.
+
+    """
+    return (row for row in read_rows(storage, dataset) if row.split == "train")
+
+
+def store_partition(storage: Storage, run: str, dataset: Dataset, partition: Partition) -> str:
+    """Store what a run used each picture for, beside it, and return a digest of that."""
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(_COLUMNS)
+    for row in train_rows(storage, dataset):
+        writer.writerow([row.md5, row.label, partition.use_of(row)])
+    data = table.getvalue().encode()
+    storage.write(Layout(dataset.tag).run(run, "parts.csv"), data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_partition(storage: Storage, run: Run) -> dict[str, Used]:
+    """Return what a run used each picture for, by md5.
+
+    Raises:
+        InputError: if it is not stored, or is not what the run has stored.
+
+    """
+    key = Layout(run.tag).run(run.run, "parts.csv")
+    if not run.parts:
+        raise InputError(
+            f"the run {run.run!r} of {run.tag!r} was trained by an older version, which did not "
+            "store what it validated on: train it again"
+        )
+    try:
+        with storage.open(key) as stream:
+            data = stream.read(_MAX_BYTES)
+        if hashlib.sha256(data).hexdigest() != run.parts:
+            raise ValueError("it is not what the run has stored")
+        reader = csv.DictReader(io.StringIO(data.decode()))
+        return {row["md5"]: Used(row["use"], row["label"]) for row in reader}  # type: ignore[arg-type]
+    except (ObjectNotFound, ValueError, csv.Error) as error:
+        why = "is missing" if isinstance(error, ObjectNotFound) else f"({one_line(error, 200)})"
+        raise InputError(f"{storage.url}/{key} {why}: train the run again") from error
