@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import math
 import os
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageFile, UnidentifiedImageError
 
 from imagetag import whole
 from imagetag.errors import one_line
@@ -176,8 +177,7 @@ def load_rgb(
         BadImage: if it cannot be decoded.
 
     """
-    with _opened(source, max_pixels) as image:
-        return _decoded(image, None if at_least is None else lambda _: at_least)[0]
+    return _decoded(source, max_pixels, None if at_least is None else lambda _: at_least)[0]
 
 
 def load_resized(source: bytes | Path, frame: Callable[[Size], Frame]) -> Image.Image:
@@ -195,8 +195,7 @@ def load_resized(source: bytes | Path, frame: Callable[[Size], Frame]) -> Image.
         BadImage: if it cannot be decoded.
 
     """
-    with _opened(source, MAX_PIXELS) as image:
-        picture, shape = _decoded(image, lambda shape: frame(shape).at_least)
+    picture, shape = _decoded(source, MAX_PIXELS, lambda shape: frame(shape).at_least)
     # Of the full size, so that how it was decoded changes nothing of how it is framed.
     shown = frame(shape)
     height, width = shown.size
@@ -206,25 +205,28 @@ def load_resized(source: bytes | Path, frame: Callable[[Size], Frame]) -> Image.
 
 
 def _decoded(
-    image: Image.Image, at_least: Callable[[Size], Size] | None
+    source: bytes | Path, max_pixels: int, at_least: Callable[[Size], Size] | None
 ) -> tuple[Image.Image, Size]:
     """Return a picture turned, in RGB and on white, and the (height, width) it has in full."""
-    shape = image.height, image.width
-    # A JPEG's EXIF is before its pixels, and must be known to shrink it; a PNG's may be behind.
-    is_jpeg = _kind(image) == "JPEG"
-    turn = _orientation(image) if is_jpeg else None
-    if is_jpeg and at_least is not None:
-        height, width = _turned(at_least(_turned(shape, turn)), turn)
-        image.draft("RGB" if image.mode != "CMYK" else "CMYK", (width, height))
-    with _turn(image):
-        _load(image)
-        if not is_jpeg:
-            turn = _orientation(image)
-        try:
-            upright = image if turn is None else image.transpose(turn)
-            return _on_white(upright), _turned(shape, turn)
-        except Exception as error:
-            raise BadImage("not_an_image", one_line(error, 200)) from error
+    with _opened(source, max_pixels) as image:
+        shape = image.height, image.width
+        # A JPEG's EXIF is before its pixels, and must be known to shrink it; a PNG's may be behind.
+        is_jpeg = _kind(image) == "JPEG"
+        turn = _orientation(image) if is_jpeg else None
+        if is_jpeg and at_least is not None:
+            height, width = _turned(at_least(_turned(shape, turn)), turn)
+            image.draft("RGB" if image.mode != "CMYK" else "CMYK", (width, height))
+        transparent = _transparent(image)
+        with _turn(image):
+            _load(image)
+            if not is_jpeg:
+                turn = _orientation(image)
+            try:
+                picture = _on_white(image, transparent and _alpha(image, source, *transparent))
+                upright = picture if turn is None else picture.transpose(turn)
+            except Exception as error:
+                raise BadImage("not_an_image", one_line(error, 200)) from error
+        return upright, _turned(shape, turn)
 
 
 def _orientation(image: Image.Image) -> Image.Transpose | None:
@@ -238,9 +240,12 @@ def _turned(size: Size, turn: Image.Transpose | None) -> Size:
     return (size[1], size[0]) if turn in _SIDEWAYS else size
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def _on_white(image: Image.Image, alpha: Image.Image | None) -> Image.Image:
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):  # 16 bits of grey: keep the high 8
         image = image.convert("I").point(lambda value: value / 257).convert("L")
+    if alpha is not None:
+        image = image.convert("RGB")
+        image.putalpha(alpha)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -248,7 +253,54 @@ def _on_white(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _opened(source: bytes | Path, max_pixels: int) -> Image.Image:
+def _transparent(image: ImageFile.ImageFile) -> tuple[str, tuple[int, ...]] | None:
+    """Return how a PNG has its pixels, and the one grey or colour that is transparent there.
+
+    To be asked before they are decoded: Pillow knows no longer then how the file has them.
+    """
+    colour = image.info.get("transparency")
+    if image.format != "PNG" or image.mode not in ("L", "I;16", "RGB") or colour is None:
+        return None
+    samples = colour if isinstance(colour, tuple) else (colour,)
+    return (str(image.tile[0].args), samples) if image.tile else None  # without pixels, none
+
+
+def _alpha(
+    image: Image.Image, source: bytes | Path, layout: str, colour: tuple[int, ...]
+) -> Image.Image:
+    """Return 0 for the pixels that are of the transparent colour, and 255 for the others.
+
+    As libpng does, in the file's own bits. Pillow compares the colour as it is in the file with the
+    8 bits that it has made of each sample, which is right for files of 8 bits alone.
+
+    Args:
+        image: the decoded picture.
+        source: its file.
+        layout: how that has its pixels, by Pillow's name.
+        colour: the samples of the colour, as the file has them.
+
+    """
+    if layout == "I;16B":
+        bands = Image.frombytes("LA", image.size, image.tobytes()).split()
+        values = [colour[0] & 255, colour[0] >> 8]
+    elif layout == "RGB;16B":
+        with _opened(source, MAX_PIXELS) as low:
+            # Pillow takes the first byte of each sample; with the other order, the second.
+            low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]
+            bands = (*image.split(), *low.split())
+        values = [*(sample >> 8 for sample in colour), *(sample & 255 for sample in colour)]
+    else:
+        step = {"L;2": 85, "L;4": 17}.get(layout, 1)  # between two shades, once in 8 bits
+        bands = image.split()
+        values = [(sample & 255 // step) * step for sample in colour]
+    others = [
+        band.point([0 if shade == value else 255 for shade in range(256)])
+        for band, value in zip(bands, values, strict=True)
+    ]
+    return functools.reduce(ImageChops.lighter, others)
+
+
+def _opened(source: bytes | Path, max_pixels: int) -> ImageFile.ImageFile:
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         image = Image.open(stream, formats=tuple(FORMATS))

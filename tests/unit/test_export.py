@@ -42,7 +42,9 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def raw_png(width: int, height: int, depth: int, color: int, channels: int) -> bytes:
+def raw_png(
+    width: int, height: int, depth: int, color: int, channels: int, transparent: bytes = b""
+) -> bytes:
     """A PNG of random samples, of bit depths that Pillow does not write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -54,6 +56,8 @@ def raw_png(width: int, height: int, depth: int, color: int, channels: int) -> b
     rows = b"".join(b"\0" + _RANDOM.bytes(row) for _ in range(height))
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    if transparent:
+        parts.insert(1, (b"tRNS", transparent))
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
@@ -103,6 +107,9 @@ PICTURES = {
     "WebP with alpha": encoded(VEIL, "WEBP", lossless=True),
     "BMP": encoded(PHOTO, "BMP"),
     "BMP of 32 bits": encoded(VEIL, "BMP"),
+    "grey of 1 bit, black transparent": raw_png(304, 200, 1, 0, 1, b"\0\0"),
+    "grey of 2 bits, one of them transparent": raw_png(304, 200, 2, 0, 1, b"\0\1"),
+    "grey of 4 bits, one of them transparent": raw_png(304, 200, 4, 0, 1, b"\0\7"),
 }
 
 

@@ -162,6 +162,71 @@ def test_what_is_transparent_is_white(data: bytes, shown: list[tuple[int, ...]])
     assert row(data) == shown
 
 
+def packed(samples: list[int], depth: int) -> bytes:
+    """A row of a PNG: its filter, none, and its samples, of so many bits each."""
+    bits = "".join(f"{sample:0{depth}b}" for sample in samples)
+    return bytes([0, *(int(bits[i : i + 8].ljust(8, "0"), 2) for i in range(0, len(bits), 8))])
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_a_grey_is_transparent_as_the_file_has_it(depth: int) -> None:
+    most = 2**depth - 1
+    # Of 16 bits, some that differ in one of their bytes alone.
+    greys = sorted({0, 1, 2 % (most + 1), most // 3, most // 2, most - 1, most, 0x7FFE & most})
+    for transparent in greys:
+        # The file's bits above those of the depth count for nothing.
+        colour = transparent | (0x100 if depth == 8 else 0)
+        data = png(
+            *(len(greys), 1, depth, 0),
+            packed(greys, depth),
+            chunk(b"tRNS", struct.pack(">H", colour)),
+        )
+        expected = [WHITE if grey == transparent else (grey * 255 // most,) * 3 for grey in greys]
+        assert row(data) == expected, transparent
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_colour_is_transparent_as_the_file_has_it(depth: int) -> None:
+    most = 2**depth - 1
+    colours = [(0x1234 & most, 0x5678 & most, 0x9ABC & most), (0, 0, 0), (most, most, most)]
+    colours += [(r ^ 1, g, b) for r, g, b in colours[:1]]
+    colours += [(r, g ^ 1, b) for r, g, b in colours[:1]]
+    colours += [(r, g, b ^ 1) for r, g, b in colours[:1]]
+    samples = [sample for colour in colours for sample in colour]
+    for transparent in colours:
+        trns = chunk(b"tRNS", struct.pack(">3H", *transparent))
+        data = png(len(colours), 1, depth, 2, packed(samples, depth), trns)
+        shown = [tuple(sample >> depth - 8 for sample in colour) for colour in colours]
+        shown[colours.index(transparent)] = WHITE
+        assert row(data) == shown, transparent
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_a_palette_has_its_own_alpha_at_every_depth(depth: int) -> None:
+    data = png(
+        *(2, 1, depth, 3),
+        packed([0, 1], depth),
+        chunk(b"PLTE", bytes([*RED, *GREEN])) + chunk(b"tRNS", b"\x80"),
+    )
+    assert row(data) == [(255, 127, 127), GREEN]
+
+
+def test_a_picture_with_a_transparent_grey_is_turned_too(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6  # a quarter turn
+    turn = chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    trns = chunk(b"tRNS", struct.pack(">3H", 7, 7, 7))
+    (tmp_path / "a").write_bytes(png(2, 1, 16, 2, packed([7] * 3 + [8] * 3, 16), trns + turn))
+    turned = load_rgb(tmp_path / "a")
+    assert turned.size == (1, 2)
+    assert [turned.getpixel((0, y)) for y in range(2)] == [WHITE, BLACK]
+
+
+def test_a_transparent_colour_of_no_pixels_is_no_picture() -> None:
+    data = png(1, 1, 2, 0, b"\0\0", chunk(b"tRNS", b"\0\1") + chunk(b"IEND", b""))
+    check_either_or(data)
+
+
 # EXIF.
 
 
