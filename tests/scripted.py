@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]
     number: int  # from 0: how many came before it
+    method: str = "GET"
 
 
 @dataclass
@@ -51,11 +53,13 @@ def serving(
         disable_nagle_algorithm = True  # head and body are two writes; waiting costs 40 ms
 
         def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
             parts = urlsplit(self.path)
             query = dict(parse_qsl(parts.query, keep_blank_values=True))
             with lock:
                 headers = {key.lower(): value for key, value in self.headers.items()}
-                request = Request(parts.path, query, headers, len(server.requests))
+                number = len(server.requests)
+                request = Request(parts.path, query, headers, number, self.command)
                 server.requests.append(request)
             reply = answer(request)
             self.send_response(reply.status)
@@ -68,6 +72,8 @@ def serving(
                 self.wfile.write(reply.body)
             if length != len(reply.body):
                 self.close_connection = True
+
+        do_POST = do_PUT = do_GET  # noqa: N815 - the names that the base class calls
 
         def log_message(self, *args: object) -> None:
             pass
@@ -85,3 +91,31 @@ def serving(
     finally:
         listener.shutdown()
         listener.server_close()
+
+
+class RawServer:
+    """A server of one fixed answer, in bytes: it may break off, or speak no HTTP at all."""
+
+    def __init__(self, answer: bytes, port: int = 0) -> None:
+        self.answer = answer
+        self.asked = 0
+        self._socket = socket.create_server(("127.0.0.1", port))
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(65536)
+                self.asked += 1
+                connection.sendall(self.answer)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -35,6 +34,7 @@ from imagetag.storage import (
     open_storage,
 )
 from imagetag.storage.s3 import S3Storage
+from tests.scripted import RawServer
 from tests.storage_contract import StorageContract
 
 
@@ -371,41 +371,15 @@ def test_a_server_that_speaks_no_tls(
     assert "TLS" in str(error)
 
 
-class Server:
-    """A server of one fixed answer, which may promise more bytes than it gives."""
-
-    def __init__(self, answer: bytes, port: int = 0) -> None:
-        self.answer = answer
-        self.asked = 0
-        self._socket = socket.create_server(("127.0.0.1", port))
-        self.port = self._socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            with connection:
-                connection.recv(65536)
-                self.asked += 1
-                connection.sendall(self.answer)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):  # closed already
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-
-
 @pytest.fixture
 def serve() -> Iterator[Any]:
     servers = []
 
-    def serve(status: str, body: bytes = b"", length: int | None = None, port: int = 0) -> Server:
-        head = f"HTTP/1.1 {status}\r\nContent-Length: {length or len(body)}\r\n\r\n"
-        servers.append(Server(head.encode() + body, port))
+    def serve(
+        status: str, body: bytes = b"", length: int | None = None, port: int = 0
+    ) -> RawServer:
+        head = f'HTTP/1.1 {status}\r\nETag: "1"\r\nContent-Length: {length or len(body)}\r\n\r\n'
+        servers.append(RawServer(head.encode() + body, port))
         return servers[-1]
 
     yield serve
@@ -418,7 +392,7 @@ def serve() -> Iterator[Any]:
     [
         ("503 Slow Down", "SlowDown", TransientError),
         ("500 Internal", "InternalError", TransientError),
-        ("504 Gateway Timeout", "Unknown", TransientError),
+        ("504 Gateway Timeout", "504", TransientError),
         ("429 Too Many", "TooManyRequests", TransientError),
         ("429 Too Many", "429", TransientError),
         ("400 Bad Request", "RequestTimeout", TransientError),

@@ -7,32 +7,21 @@ import functools
 import io
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, TypeVar
 
-import boto3
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    FlexibleChecksumError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    SSLError,
-)
-from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from imagetag import __version__
 from imagetag.errors import TransientError, UsageError, one_line
 from imagetag.log import get_logger
+from imagetag.storage.answers import NoS3Answer, check_answer, judged
+from imagetag.storage.aws import new_session
 from imagetag.storage.base import (
-    AccessDenied,
-    BucketNotFound,
-    EndpointUnreachable,
     ObjectInfo,
     ObjectNotFound,
     Storage,
@@ -42,31 +31,15 @@ from imagetag.storage.base import (
 )
 
 _MULTIPART = TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=16 << 20)
-_DENIED = {
-    "403",
-    "AccessDenied",
-    "AllAccessDisabled",
-    "ExpiredToken",
-    "InvalidAccessKeyId",
-    "InvalidToken",
-    "RequestTimeTooSkewed",
-    "SignatureDoesNotMatch",
-}
-_MISSING = {"404", "NoSuchKey", "NotFound"}
-_PASSING = {
-    "429",
-    "InternalError",
-    "OperationAborted",
-    "RequestTimeout",
-    "ServiceUnavailable",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequests",
-}
 _ATTEMPTS = 3  # of boto3's own, within a second or, where the server throttles, a few
 # Seconds between further attempts once there is work to lose: a server restarts in this time.
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
+
+# What is raised where a server does not answer, or refuses; and what boto3 makes of an answer that
+# it cannot understand.
+_OF_BOTO = (BotoCoreError, ClientError, NoS3Answer)
+_FAILURES = (*_OF_BOTO, ResponseParserError, ValueError, LookupError, TypeError, AttributeError)
+_EMPTY_PAGES = 1_000  # in a row, before a listing is given up
 
 Result = TypeVar("Result")
 
@@ -85,29 +58,44 @@ class S3Storage(Storage):
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self._transfer = _MULTIPART
         try:
-            with self._errors(""):
-                self._client: Any = _new_client(concurrency)
-                # Fail here, with one line and soon, rather than in the middle of the work.
-                self._client.list_objects_v2(Bucket=bucket, Prefix=self._prefix, MaxKeys=1)
-        except ValueError as error:
+            self._client: Any = _new_client(concurrency)
+        except (BotoCoreError, ValueError) as error:
             raise UsageError(
                 f"--storage {self.url}: the AWS settings are wrong: {one_line(error)}"
             ) from error
+        # Fail here, with one line and soon, rather than in the middle of the work.
+        with self._errors(""):
+            self._client.list_objects_v2(Bucket=bucket, Prefix=self._prefix, MaxKeys=1)
 
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects below a folder, a page of 1,000 at a time."""
         where = {"Bucket": self._bucket, "Prefix": self._prefix + checked_key(folder, folder=True)}
-        position: dict[str, str] = {}
-        while True:
-            ask = functools.partial(self._client.list_objects_v2, **where, **position)
-            page = self._patiently(folder, ask)
-            for entry in page.get("Contents", ()):
-                key = entry["Key"].removeprefix(self._prefix)
+        token: str | None = ""
+        seen: set[tuple[str, str]] = set()  # of each page its first key, and what leads on
+        empty = 0
+        while token is not None:
+            position = {"ContinuationToken": token} if token else {}
+            ask = functools.partial(self._page, **where, **position)
+            entries, token = self._patiently(folder, ask)
+            empty = 0 if entries else empty + 1
+            marks = {("key", name) for name, _ in entries[:1]} | {("token", token or "")}
+            with self._errors(folder):
+                if marks & seen or empty > _EMPTY_PAGES:
+                    raise NoS3Answer("a listing that goes on and comes no further")
+            seen |= marks
+            for name, size in entries:
+                key = name.removeprefix(self._prefix)
                 if is_key(key):
-                    yield ObjectInfo(key, entry["Size"])
-            if not page.get("IsTruncated"):
-                return
-            position = {"ContinuationToken": page["NextContinuationToken"]}
+                    yield ObjectInfo(key, size)
+
+    def _page(self, **where: str) -> tuple[Sequence[tuple[str, int]], str | None]:
+        """Return the names and sizes of one page of a listing, and the token of the next."""
+        page = self._client.list_objects_v2(**where)
+        entries = [(entry["Key"], entry["Size"]) for entry in page.get("Contents", ())]
+        token = page.get("NextContinuationToken")
+        if page.get("IsTruncated") and not token:
+            raise NoS3Answer("a listing that goes on and does not say how (ListObjectsV2)")
+        return entries, token if page.get("IsTruncated") else None
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Return an object's size, None if there is none."""
@@ -126,7 +114,7 @@ class S3Storage(Storage):
     def _stream(self, key: str, full: str) -> Iterator[BinaryIO]:
         where = {"Bucket": self._bucket, "Key": full}
         answer = self._patiently(key, lambda: self._client.get_object(**where))
-        with self._errors(key), contextlib.closing(answer["Body"]) as body:
+        with self._errors(key, _OF_BOTO), contextlib.closing(answer["Body"]) as body:
             # Buffered, as a body reads a line byte by byte.
             yield io.BufferedReader(body, 1 << 17)
 
@@ -157,7 +145,8 @@ class S3Storage(Storage):
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
         where = {"Bucket": self._bucket, "Key": self._full(key)}
-        self._patiently(key, lambda: self._client.delete_object(**where))
+        with contextlib.suppress(ObjectNotFound):  # some servers tell
+            self._patiently(key, lambda: self._client.delete_object(**where))
 
     def _patiently(self, key: str, operation: Callable[[], Result]) -> Result:
         """Do an operation, and again after pauses while it fails for a passing reason."""
@@ -175,35 +164,20 @@ class S3Storage(Storage):
         return self._prefix + checked_key(key)
 
     @contextlib.contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
-        where = f"s3://{self._bucket}/{self._prefix}{key}"
+    def _errors(self, key: str, kinds: tuple[type[Exception], ...] = _FAILURES) -> Iterator[None]:
         try:
             yield
-        except (NoCredentialsError, PartialCredentialsError) as error:
-            raise AccessDenied(
-                f"{where}: no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                "a profile, or the pod's service account"
+        except kinds as error:
+            raise judged(
+                error,
+                f"s3://{self._bucket}/{self._prefix}{key}",
+                bucket=self._bucket,
+                endpoint=self._client.meta.endpoint_url,
             ) from error
-        except ClientError as error:
-            raise _translate(error, where, self._bucket) from error
-        except (IncompleteReadError, FlexibleChecksumError) as error:
-            raise TransientError(f"{where}: the answer was damaged: {one_line(error)}") from error
-        except SSLError as error:
-            raise UsageError(
-                f"{where}: no TLS with {self._client.meta.endpoint_url}: {one_line(error)}"
-            ) from error
-        except (BotoConnectionError, HTTPClientError) as error:
-            endpoint = self._client.meta.endpoint_url
-            raise EndpointUnreachable(
-                f"{where}: the S3 endpoint {endpoint} does not answer "
-                f"({type(error).__name__}); check AWS_ENDPOINT_URL_S3 and the network"
-            ) from error
-        except BotoCoreError as error:
-            raise UsageError(f"{where}: {one_line(error)}") from error
 
 
 def _new_client(concurrency: int) -> Any:
-    return boto3.Session().client(
+    client = new_session().client(
         "s3",
         config=Config(
             max_pool_connections=max(concurrency + 1, 10),  # and the main thread
@@ -214,20 +188,9 @@ def _new_client(concurrency: int) -> Any:
             user_agent_extra=f"imagetag/{__version__}",
         ),
     )
-
-
-def _translate(error: ClientError, where: str, bucket: str) -> Exception:
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code == "NoSuchBucket":
-        return BucketNotFound(f"{where}: there is no bucket {bucket!r}; create it first")
-    if code in _MISSING:
-        return ObjectNotFound(f"{where}: there is no such object")
-    if code in _DENIED:
-        return AccessDenied(f"{where}: access denied ({code}); check the credentials and policy")
-    if code in _PASSING or status >= 500:
-        return TransientError(f"{where}: the S3 server fails for now ({code or status})")
-    return UsageError(f"{where}: the S3 server refuses: {one_line(error)}")
+    # Called before the handler of `before-parse.s3.*`, botocore's, which makes a 500 of any text.
+    client.meta.events.register("before-parse.*.*", check_answer)
+    return client
 
 
 class _Unclosed(io.RawIOBase):
