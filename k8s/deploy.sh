@@ -251,8 +251,7 @@ check() {
   die "$left is a placeholder of the overlay $OVERLAY: $how"
 }
 
-# The pod that keeps the storage, where the overlay has one, and when it was made. StatefulSet's OnDelete leaves
-# it as it is.
+# The pod that keeps the storage, where the overlay has one, and when it was made.
 find_storage() {
   born=
   pod=$(sed -n 's/^  CHAIN_STORAGE_POD: //p' "$work/all.yaml")

@@ -13,7 +13,7 @@ set -eu
 CHAIN_PAUSE=${CHAIN_PAUSE:-20}       # seconds from one look to the next, at most
 CHAIN_PATIENCE=${CHAIN_PATIENCE:-30} # how many looks in a row may fail
 namespace=${CHAIN_NAMESPACE:-imagetag}
-again="make deploy again; with kubectl alone: kubectl delete jobs --all -n $namespace --cascade=foreground, then apply again"
+again="make deploy again; with kubectl alone, or for a bucket that was emptied: kubectl delete jobs --all -n $namespace --cascade=foreground, then apply again"
 failed_before=
 child=
 work=$(mktemp -d)

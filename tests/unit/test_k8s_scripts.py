@@ -582,10 +582,15 @@ def deletable(tmp_path: Path) -> Path:
     return folder
 
 
-def undeploy(folder: Path) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
+def stand_in(folder: Path) -> Path:
     fake = folder / "kubectl"
     fake.write_text(NAMESPACE.format(python=sys.executable, state=str(folder)))
     fake.chmod(0o755)
+    return fake
+
+
+def undeploy(folder: Path) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
+    fake = stand_in(folder)
     done = subprocess.run(
         [K8S / "undeploy.sh"],
         capture_output=True,
@@ -605,6 +610,15 @@ def test_undeploy_deletes_the_jobs_before_the_namespace(deletable: Path) -> None
     assert {"--all", "-n", "imagetag", "--cascade=foreground"} < set(calls[0])
     for call in calls:
         assert {"--ignore-not-found", "--timeout=90s"} < set(call)
+
+
+def test_undeploy_frees_a_namespace_that_is_stuck(deletable: Path) -> None:
+    fake = stand_in(deletable)
+    stuck = subprocess.run([fake, "delete", "namespace", "imagetag"], check=False)
+    assert stuck.returncode == 1
+    done, _ = undeploy(deletable)
+    assert done.returncode == 0, done.stderr
+    assert not (deletable / "namespace").exists()
 
 
 def test_undeploy_deletes_jobsets_before_their_jobs(deletable: Path) -> None:

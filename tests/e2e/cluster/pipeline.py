@@ -295,7 +295,7 @@ def test_tags_in_classifiers_out_each_stage_after_the_other() -> None:
 
     # Its S3 server's pod is lost, and the pictures with it: all of it begins anew.
     kubectl("delete", "pod", "s3-0")
-    deploy(TAGS="robot fox")
+    deploy(TAGS="robot fox", SET="")
     assert job("scrape")["metadata"]["uid"] != before["scrape"]
     complete("scrape", 20)
 
