@@ -505,39 +505,6 @@ def test_on_a_laptop_the_storage_starts_with_its_bucket_and_its_pod_stays() -> N
     assert made == [urlsplit(common["IMAGETAG_STORAGE"]).netloc]
 
 
-# What the nodes of kind ask for in kube-system (kubectl describe node), and what the kubelet keeps.
-LAPTOP = {"cpu": 2 - 0.95, "memory": 6 * 2**30 - (290 + 100) * 2**20}
-
-
-def requested(pod: Manifest, resource: str) -> float:
-    """What the scheduler counts for a pod."""
-    each = {
-        kind: [
-            amount(item["resources"]["requests"][resource]) for item in pod["spec"].get(kind, [])
-        ]
-        for kind in ("containers", "initContainers")
-    }
-    return max([sum(each["containers"]), *each["initContainers"]])
-
-
-def test_a_laptop_of_two_cpus_has_room_for_each_stage_with_two_pods(tmp_path: Path) -> None:
-    found = rendered(tmp_path, OVERLAY="local", PODS="2", WORKERS="2", SET=PREDICT)
-    stages = manifests.of_kind(found, "Job")
-    chain = stages.pop("chain")["spec"]["template"]
-    assert set(stages) == {*STAGES, "predict"}
-    for resource, room in LAPTOP.items():
-        beside = requested(chain, resource)
-        for kind in ("Deployment", "StatefulSet"):
-            for server in manifests.of_kind(found, kind).values():
-                # A Deployment's new pod comes beside the old.
-                copies = server["spec"]["replicas"] + (kind == "Deployment")
-                beside += copies * requested(server["spec"]["template"], resource)
-        for name, job in stages.items():
-            assert job["spec"]["parallelism"] == 2, name
-            pods = 2 * requested(job["spec"]["template"], resource)
-            assert beside + pods <= room, (name, resource, beside + pods, room)
-
-
 # What make deploy makes of them.
 
 PREDICT = "predict.IMAGETAG_TAG=robot predict.IMAGETAG_OUTPUT=s3://pictures/robot.csv"
@@ -577,6 +544,46 @@ def test_deploy_takes_tags_and_numbers(tmp_path: Path) -> None:
     assert (values["IMAGETAG_WORKERS"], values["IMAGETAG_SHARD_COUNT"]) == ("2", "1")
     assert jobs["train"]["spec"]["maxFailedIndexes"] == 0
     assert allowed(found, "train", "train", 8470)
+
+
+# What a node of kind has left of 2 CPUs and 6 GiB: the system's pods ask for 950m and 290Mi, and
+# its kubelet keeps 100Mi.
+LAPTOP = {"cpu": 2 - 0.95, "memory": 6 * 2**30 - (290 + 100) * 2**20}
+
+
+def requested(pod: Manifest, resource: str) -> float:
+    """What the scheduler counts for a pod."""
+    each = {
+        kind: [
+            amount(item["resources"]["requests"][resource]) for item in pod["spec"].get(kind, [])
+        ]
+        for kind in ("containers", "initContainers")
+    }
+    return max([sum(each["containers"]), *each["initContainers"]])
+
+
+def test_a_laptop_of_two_cpus_has_room_for_each_stage_with_two_pods(tmp_path: Path) -> None:
+    found = rendered(tmp_path, OVERLAY="local", PODS="2", WORKERS="2", SET=PREDICT)
+    jobs = manifests.of_kind(found, "Job")
+    chain = jobs.pop("chain")["spec"]["template"]
+    assert set(jobs) == {*STAGES, "predict"}
+    assert {job["spec"]["parallelism"] for job in jobs.values()} == {2}
+
+    def most(resource: str) -> float:
+        beside = requested(chain, resource)
+        for kind in ("Deployment", "StatefulSet"):
+            for server in manifests.of_kind(found, kind).values():
+                # A Deployment's new pod comes beside the old.
+                copies = server["spec"]["replicas"] + (kind == "Deployment")
+                beside += copies * requested(server["spec"]["template"], resource)
+        stages = (job["spec"]["template"] for job in jobs.values())
+        return beside + max(2 * requested(stage, resource) for stage in stages)
+
+    assert most("cpu") <= LAPTOP["cpu"]
+    assert most("memory") <= LAPTOP["memory"]
+    readme = (manifests.K8S.parent / "README.md").read_text()
+    assert f"ask for {most('cpu'):.2f} CPU" in readme
+    assert f"and {most('memory') / 2**30:.1f} GiB at most" in readme
 
 
 def test_deploy_takes_images_from_a_registry(tmp_path: Path) -> None:
