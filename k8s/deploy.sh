@@ -228,7 +228,10 @@ apply() { # SELECTOR OPTION...
 
 # Its pods are to be gone before others take their names.
 delete() {
-  $KUBECTL delete job "$1" -n "$namespace" --ignore-not-found --cascade=foreground --timeout=15m && return 0
+  $KUBECTL delete job "$1" -n "$namespace" --ignore-not-found --cascade=foreground --timeout=15m 2>"$work/error" &&
+    return 0
+  cat "$work/error" >&2
+  grep -q 'timed out' "$work/error" || exit 1
   echo "deploy: the Job $1 is not gone: see kubectl get pods -n $namespace; a pod whose node is lost goes with" \
     "kubectl delete pod NAME -n $namespace --force; then again" >&2
   exit 75

@@ -49,6 +49,8 @@ if verb == "apply":
 name = arguments[2]
 job = state / "jobs" / (name + ".json")
 if verb == "delete":
+    if (state / "refused").exists():
+        sys.exit((state / "refused").read_text())
     job.unlink(missing_ok=True)
 if verb == "get" and job.exists():
     form = next(item for item in arguments if item.startswith("jsonpath=") or item.startswith("{{"))
@@ -418,6 +420,28 @@ def test_deploy_stops_at_an_error_that_it_does_not_know(empty: Cluster, tmp_path
     assert "no space left in etcd" in done.stderr
     assert deleted(empty) == ["chain"]
     assert applied(empty) == [REST]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code", "lines"),
+    [
+        ("error: timed out waiting for the condition on jobs/chain", 75, 2),
+        ("Error from server (Forbidden)", 1, 1),
+    ],
+)
+def test_deploy_says_which_job_it_waits_for_in_vain(
+    refusal: str, code: int, lines: int, empty: Cluster, tmp_path: Path
+) -> None:
+    (empty.folder / "refused").write_text(refusal)
+    values = {"OVERLAY": "many-tags", "SET": BUCKET, "REGISTRY": REGISTRY}
+    done = deploy(tmp_path, "apply", KUBECTL=str(empty.fake), **values)
+    assert done.returncode == code
+    first, *rest = done.stderr.splitlines()
+    assert first == refusal
+    assert len(rest) == lines - 1
+    assert all(
+        "the Job chain is not gone: see kubectl get pods -n imagetag" in line for line in rest
+    )
 
 
 @pytest.mark.parametrize(
