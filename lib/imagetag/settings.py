@@ -21,6 +21,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -54,6 +55,19 @@ class JobSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level that is logged; debug adds tracebacks"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trimmed(cls, values: Any) -> Any:
+        """Cut off the blanks and line breaks that `echo` and editors leave at the ends of values.
+
+        A value that is nothing else is none, as an empty variable is.
+        """
+        trimmed = {
+            name: value.strip() if isinstance(value, str) else value
+            for name, value in values.items()
+        }
+        return {name: value for name, value in trimmed.items() if value or not values[name]}
 
 
 class StorageSettings(JobSettings):
@@ -256,7 +270,7 @@ def completion_index() -> int:
         ValueError: if the variable JOB_COMPLETION_INDEX is no index.
 
     """
-    text = os.environ.get("JOB_COMPLETION_INDEX") or "0"
+    text = os.environ.get("JOB_COMPLETION_INDEX", "").strip() or "0"
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise ValueError(f"JOB_COMPLETION_INDEX must be a number from 0, and it is {text[:100]!r}")
     return int(text)

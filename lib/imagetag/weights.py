@@ -147,7 +147,7 @@ def link_into_cache() -> None:
         UsageError: if the links cannot be made.
 
     """
-    given = os.environ.get(FOLDER_VARIABLE)
+    given = os.environ.get(FOLDER_VARIABLE, "").strip()
     if not given or not Path(given).is_dir():
         return
     cache = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"

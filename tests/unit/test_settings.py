@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from imagetag.errors import EXIT_USAGE, UsageError
 from imagetag.settings import TagSettings, checked_tag, env_name, option_name, parse_settings
@@ -45,6 +45,50 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv(f"IMAGETAG_{name}", "")
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "")
     assert parse() == Settings(storage="here")
+
+
+def test_blanks_and_line_breaks_at_the_ends_of_values_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Keyed(Settings):
+        key: SecretStr = Field(SecretStr(""), description="a secret")
+        folder: Path = Field(Path(), description="a folder")
+
+    (tmp_path / "tags.txt").write_bytes(b"\xef\xbb\xbf fox \r\n\r\n# a note\r\n dog\t\r\n")
+    expected = {
+        "storage": "s3://bucket/a",
+        "key": SecretStr("k e y"),
+        "folder": Path("a b"),
+        "batch_size": 7,
+        "negatives": False,
+        "log_format": "json",
+        "tags": ("cat", "cow"),
+        "tags_file": tmp_path / "tags.txt",
+        "shard_count": 3,
+        "weights": "none",
+    }
+    texts = {name: str(value) for name, value in expected.items()}
+    texts |= {"key": "k e y", "tags": "cat, cow"}
+    for name, value in texts.items():
+        monkeypatch.setenv(env_name(name), f" {value}\r\n")
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "2\n")
+    settings = parse_settings(Keyed, (), command="try", summary="A job to try.")
+    assert {name: getattr(settings, name) for name in expected} == expected
+    assert settings.all_tags() == ["cat", "cow", "fox", "dog"]
+    assert settings.shard_index == 2
+    given = ("--weights", "imagenet\n", "--storage", "here ")
+    assert (
+        parse_settings(Keyed, given, command="try", summary="A job to try.").weights == "imagenet"
+    )
+
+
+def test_a_blank_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BATCH_SIZE", "WEIGHTS", "TAGS", "TAGS_FILE", "SHARD_INDEX", "NEGATIVES"):
+        monkeypatch.setenv(f"IMAGETAG_{name}", " \n")
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "\n")
+    assert parse() == Settings(storage="here")
+    with pytest.raises(UsageError, match=r"--storage \(IMAGETAG_STORAGE\) is required"):
+        parse(storage=" \n")
 
 
 def test_help_names_every_option_its_variable_and_its_default(
