@@ -53,7 +53,7 @@ class Span:
 
 
 class SharedListing(Board):
-    """A board whose small pages are remembered.
+    """A board whose small pages are remembered, but for empty ones: those are asked for again.
 
     Tags whose negatives are drawn from the same stretches of ids share the requests.
     """
@@ -62,16 +62,17 @@ class SharedListing(Board):
         super().__init__(board.site, board.client, board.login)
         self._board = board
         self.by_time = board.by_time
+        self.certain, self.doubts = board.certain, board.doubts
         self._pages: OrderedDict[tuple[object, ...], Future[list[Post]]] = OrderedDict()
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="list")
 
-    def page(self, query: Query, *, below: int | None, above: int | None, limit: int) -> list[Post]:
+    def page(self, query: Query, *, below: int | None, limit: int) -> list[Post]:
         """Return a page, as the base class says, from memory where it was asked for before."""
         if limit > _STRATUM_POSTS:  # a walk on and on, of which memory could not hold much
-            return self._board.page(query, below=below, above=above, limit=limit)
-        key = (query, below, above, limit)
+            return self._board.page(query, below=below, limit=limit)
+        key = (query, below, limit)
         if key not in self._pages:
-            self._ask(query, below, above, limit)
+            self._ask(query, below, limit)
         self._pages.move_to_end(key)
         posts: list[Post] = []
         try:
@@ -85,29 +86,14 @@ class SharedListing(Board):
         """Ask for the first pages of many walks side by side: one by one they take their time."""
         limit = min(limit, self.site.page_size)
         for below in itertools.islice(ends, _PAGES // 2):
-            if (query, below, None, limit) not in self._pages:
-                self._ask(query, below, None, limit)
+            if (query, below, limit) not in self._pages:
+                self._ask(query, below, limit)
 
-    def _ask(self, query: Query, below: int | None, above: int | None, limit: int) -> None:
-        page = partial(self._board.page, query, below=below, above=above, limit=limit)
-        self._pages[query, below, above, limit] = self._pool.submit(page)
+    def _ask(self, query: Query, below: int | None, limit: int) -> None:
+        page = partial(self._board.page, query, below=below, limit=limit)
+        self._pages[query, below, limit] = self._pool.submit(page)
         if len(self._pages) > _PAGES:
             self._pages.popitem(last=False)
-
-    def walk(
-        self,
-        query: Query,
-        *,
-        below: int | None = None,
-        above: int | None = None,
-        limit: int | None = None,
-    ) -> Iterator[Post]:
-        """Yield posts, as the base class says."""
-        # The pages have no lower bound: a longer stretch that ends here begins with the same one.
-        for post in super().walk(query, below=below, limit=limit):
-            if above is not None and post.id <= above:
-                return
-            yield post
 
 
 def candidates(
@@ -186,6 +172,7 @@ def _random(
     That is logged, as age alone may tell those from the positives, unless `told` of already.
     """
     query = selection.query()
+    background.doubts.note(span.oldest)  # a run that goes on has not listed it
     # Twice, as there may be half; no more than are wanted.
     count = min(2 * max(_STRATA, wanted // _STRATUM_POSTS), wanted)
     stretches = span.stretches(count)

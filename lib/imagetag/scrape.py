@@ -141,7 +141,7 @@ class Scraper:
 
     def _posts(self, ids: list[int]) -> Iterator[Post]:
         for post_id in ids:
-            yield from self._board.page(
+            yield from self._board.walk(
                 self._selection.query(), below=post_id + 1, above=post_id - 1, limit=1
             )
 

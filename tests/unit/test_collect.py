@@ -49,7 +49,7 @@ class Shelf(Board):
         self.posts = posts
         self.shown = 0
 
-    def page(self, query: Query, *, below: int | None, above: int | None, limit: int) -> list[Post]:
+    def page(self, query: Query, *, below: int | None, limit: int) -> list[Post]:
         found = [post for post in self.posts if below is None or post.id < below][:limit]
         self.shown += len(found)
         return found

@@ -269,7 +269,7 @@ class Shelf(Board):
         self.broken: set[int] = set()
         self.fetched: list[int] = []
 
-    def page(self, query: Query, *, below: int | None, above: int | None, limit: int) -> list[Post]:
+    def page(self, query: Query, *, below: int | None, limit: int) -> list[Post]:
         self.queries.append((query, below, limit))
         found = [post for post in self.posts if below is None or post.id < below]
         return found[:limit]

@@ -27,17 +27,16 @@ class Listed(Board):
     def __init__(self, posts: list[Post]) -> None:
         super().__init__(Site("b", "none", "http://b.example"), Client(rate=1))
         self.posts = sorted(posts, key=lambda post: -post.id)
-        self.asked: list[tuple[Query, int | None, int | None]] = []
+        self.asked: list[tuple[Query, int | None, int]] = []
 
-    def page(self, query: Query, *, below: int | None, above: int | None, limit: int) -> list[Post]:
-        self.asked.append((query, below, above))
+    def page(self, query: Query, *, below: int | None, limit: int) -> list[Post]:
+        self.asked.append((query, below, limit))
         found = [
             post
             for post in self.posts
             if set(query.tags) <= set(post.tags)
             and not set(query.without) & set(post.tags)
             and (below is None or post.id < below)
-            and (above is None or post.id > above)
         ]
         return found[:limit]
 
@@ -150,7 +149,7 @@ class Forgotten(Board):
         super().__init__(Site("b", "none", "http://b.example", 1000), Client(rate=1))
         self.alive = alive
 
-    def page(self, query: Query, *, below: int | None, above: int | None, limit: int) -> list[Post]:
+    def page(self, query: Query, *, below: int | None, limit: int) -> list[Post]:
         assert below is not None
         found: list[Post] = []
         for post_id in range(below - 1, max(0, below - 1 - limit), -1):

@@ -41,14 +41,14 @@ class ApiBoard(Board):
         self._answered = False
 
     @abstractmethod
-    def _list(self, query: Query, below: int | None, above: int | None, limit: int) -> Page:
+    def _list(self, query: Query, below: int | None, limit: int) -> Page:
         """Ask for one page."""
 
-    def page(self, query: Query, *, below: int | None, above: int | None, limit: int) -> list[Post]:
+    def page(self, query: Query, *, below: int | None, limit: int) -> list[Post]:
         """Return the newest posts that match, as the base class says."""
         unreadable = 0
         while True:
-            found = self._list(query, below, above, min(limit, self.most))
+            found = self._list(query, below, min(limit, self.most))
             self._answered = True
             if found.posts or not found.unreadable:
                 return found.posts

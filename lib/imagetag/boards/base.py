@@ -14,6 +14,7 @@ from imagetag.log import get_logger
 from imagetag.manifest import Rating
 
 _READINGS = 3  # of a page that cannot be read
+_CONFIRMATIONS = 4  # of an empty page, where there is reason to doubt it; else one
 
 
 class BoardError(TransientError):
@@ -100,26 +101,48 @@ class Post:
         return f"{self.board}:{self.parent_id or self.id}"
 
 
+@dataclass
+class Doubts:
+    """What tells that an empty page is no end: boards that are overloaded answer so, too.
+
+    Attributes:
+        misled: whether the board has given an empty page where it had posts.
+        oldest: the lowest id that it is known to have; None while none is known.
+
+    """
+
+    misled: bool = False
+    oldest: int | None = None
+
+    def note(self, post_id: int) -> None:
+        """Remember a post that the board has."""
+        self.oldest = post_id if self.oldest is None else min(self.oldest, post_id)
+
+
 class Board(ABC):
     """A board of some engine. Its methods are called from many threads.
 
     Attributes:
+        doubts: what makes its empty pages doubtful.
         by_time: whether ids grow as time goes by, so that its listing is the newest first.
         scattered: whether its files are on hosts that have nothing to do with each other.
+        certain: whether an empty page of it is an end for certain.
 
     """
 
     by_time: bool = True
     scattered: bool = False
+    certain: bool = False
 
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
         self.site = site
         self.root = site.root.rstrip("/")
         self.client = client
         self.login = login
+        self.doubts = Doubts()
 
     @abstractmethod
-    def page(self, query: Query, *, below: int | None, above: int | None, limit: int) -> list[Post]:
+    def page(self, query: Query, *, below: int | None, limit: int) -> list[Post]:
         """Return the newest posts that match, in falling order of id.
 
         A board that cannot be asked for every part of a query (some allow two tags) is asked for
@@ -128,9 +151,8 @@ class Board(ABC):
         Args:
             query: which posts.
             below: only ids under this.
-            above: only ids over this.
             limit: how many are wanted at once; a board whose pages have a fixed length gives that.
-                An empty list means that there are no more.
+                An empty list may mean that there are no more: see `walk`.
 
         Raises:
             BoardError, HttpError: if the board cannot be read.
@@ -168,37 +190,65 @@ class Board(ABC):
         """Yield every post that matches, newest first, a page at a time as they are wanted.
 
         Pages are asked for by id rather than by number: boards refuse high page numbers, and
-        numbered pages shift while posts come and go.
+        numbered pages shift while posts come and go. They are asked for without a lower bound: an
+        older post is the proof of an end, where an empty page has to be confirmed.
+
+        Raises:
+            BoardError: if the board ignores which ids are asked for, or gives empty pages where it
+                has posts, time and again.
+
         """
         size = min(limit or self.site.page_size, self.site.page_size)
-        # Of the newest, too: nothing at all would mean that there is no such tag.
-        full, length = below is None, 0
         while True:
-            posts = self._page_again(query, below, above, size)
-            if not posts and full:  # the end, or what an overloaded board says instead of an error
-                posts = self._page_again(query, below, above, size)
+            posts = self._page_again(query, below, size) or self._confirmed(query, below, size)
             if not posts:
                 return
-            # Some boards give fewer than they are asked for, but always as many.
-            full, length = len(posts) >= size or len(posts) == length, len(posts)
             for post in posts:
-                if (below is not None and post.id >= below) or (
-                    above is not None and post.id <= above
-                ):
+                if below is not None and post.id >= below:
                     raise BoardError(
-                        f"{self.root} ignores id:<N in searches (asked below {below} and above "
-                        f"{above}, got {post.id}): its listing cannot be walked"
+                        f"{self.root} ignores id:<N in searches (asked below {below}, got "
+                        f"{post.id}): its listing cannot be walked"
                     )
+                if above is not None and post.id <= above:
+                    return
                 below = post.id
+                self.doubts.note(post.id)
                 yield post
 
-    def _page_again(
-        self, query: Query, below: int | None, above: int | None, limit: int
-    ) -> list[Post]:
+    def _confirmed(self, query: Query, below: int | None, size: int) -> list[Post]:
+        """Return a page that came empty once: it is the end only if it comes so again.
+
+        Each time another length is asked for, from the largest on, so that no cache answers, and
+        so that it reaches past posts that a board hides after it has counted them.
+        """
+        if self.certain:
+            return []
+        oldest = self.doubts.oldest
+        # What a query asks of tags, the post may not have.
+        everything = not query.tags and not query.without
+        refuted = everything and oldest is not None and (below is None or oldest < below)
+        times = _CONFIRMATIONS if refuted or self.doubts.misled else 1
+        largest = self.site.page_size - (size == self.site.page_size)
+        for limit in range(largest, largest - times, -1):
+            posts = self._page_again(query, below, max(limit, 1))
+            if posts:
+                if not self.doubts.misled:
+                    get_logger().info("an empty page was no end", board=self.site.name)
+                self.doubts.misled = True
+                return posts
+        if refuted:
+            raise BoardError(
+                f"{self.root} lists no post{'' if below is None else f' below {below}'}, "
+                f"{times + 1} times, though it has {oldest}: it seems to be overloaded; run this "
+                "again later"
+            )
+        return []
+
+    def _page_again(self, query: Query, below: int | None, limit: int) -> list[Post]:
         """Return a page; an answer that cannot be read may be one that came to harm."""
         for _ in range(_READINGS - 1):
             try:
-                return self.page(query, below=below, above=above, limit=limit)
+                return self.page(query, below=below, limit=limit)
             except BoardError as error:
                 get_logger().debug("reading again", error=str(error))
-        return self.page(query, below=below, above=above, limit=limit)
+        return self.page(query, below=below, limit=limit)

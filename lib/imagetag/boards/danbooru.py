@@ -40,22 +40,20 @@ class Danbooru(ApiBoard):
         super().__init__(site, client, login)
         self._most_terms = None if self._secrets else _FEWEST_TERMS
 
-    def _list(self, query: Query, below: int | None, above: int | None, limit: int) -> Page:
+    def _list(self, query: Query, below: int | None, limit: int) -> Page:
         params = {"limit": str(limit)}
         if below is not None:
             params["page"] = f"b{below}"
-        bounds = [f"id:>{above}"] if above is not None else []
-        bounds += _rating_terms(query)
         try:
-            content = self._get("/posts.json", params | {"tags": self._tags(query, bounds)})
+            content = self._get("/posts.json", params | {"tags": self._tags(query)})
         except HttpError as error:
             if error.reason != "http_422" or self._most_terms is not None:
                 raise self._failure(error) from None
             self._most_terms = _FEWEST_TERMS  # an account that may search for no more than others
-            content = self._ask("/posts.json", params | {"tags": self._tags(query, bounds)})
+            content = self._ask("/posts.json", params | {"tags": self._tags(query)})
         return self._read(self._json(content))
 
-    def _tags(self, query: Query, bounds: list[str]) -> str:
+    def _tags(self, query: Query) -> str:
         kept = []
         counted = 0
         for term in tag_terms(query):
@@ -64,7 +62,7 @@ class Danbooru(ApiBoard):
             counted += not free
             if free or self._most_terms is None or counted <= self._most_terms:
                 kept.append(term)
-        return " ".join([*kept, *bounds])
+        return " ".join([*kept, *_rating_terms(query)])
 
     def _post(self, fields: Mapping[str, Any]) -> Post:
         post_id = read.post_id(fields.get("id"))

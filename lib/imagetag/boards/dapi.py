@@ -25,12 +25,11 @@ class DapiBoard(ApiBoard):
     left_out: ClassVar[tuple[Rating, ...]]
     login_names = ("user_id", "api_key")
 
-    def _terms(self, query: Query, below: int | None, above: int | None) -> list[str]:
+    def _terms(self, query: Query, below: int | None) -> list[str]:
         terms = [*query.tags, *("-" + tag for tag in query.without)]
         if query.ratings:
             terms += [f"-rating:{name}" for name in self.left_out if name not in query.ratings]
         terms += [f"id:<{below}"] if below is not None else []
-        terms += [f"id:>{above}"] if above is not None else []
         return terms
 
     @staticmethod

@@ -23,12 +23,11 @@ class E621(ApiBoard):
     most = 320
     login_names = ("login", "api_key")
 
-    def _list(self, query: Query, below: int | None, above: int | None, limit: int) -> Page:
+    def _list(self, query: Query, below: int | None, limit: int) -> Page:
         terms = tag_terms(query)[:_MOST_TERMS]
         if query.ratings:
             unwanted = [letter for letter, name in _RATINGS.items() if name not in query.ratings]
             terms += [f"-rating:{letter}" for letter in unwanted]
-        terms += [f"id:>{above}"] if above is not None else []
         params = {"limit": str(limit), "tags": " ".join(terms)}
         if below is not None:
             params["page"] = f"b{below}"

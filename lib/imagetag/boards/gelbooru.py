@@ -25,8 +25,8 @@ class Gelbooru(DapiBoard):
     }
     left_out = ("general", "sensitive", "questionable", "explicit")
 
-    def _list(self, query: Query, below: int | None, above: int | None, limit: int) -> Page:
-        params = self._api(self._terms(query, below, above), limit) | {"json": "1"}
+    def _list(self, query: Query, below: int | None, limit: int) -> Page:
+        params = self._api(self._terms(query, below), limit) | {"json": "1"}
         return self._read(self._found(self._ask("/index.php", params)))
 
     def _found(self, content: bytes) -> Any:

@@ -78,8 +78,8 @@ class Gelbooru02(DapiBoard):
         self._ways = {False: ways, True: {name: ways[name] for name in ("xml", "html", "json")}}
         self._settled: set[bool] = set()
 
-    def _list(self, query: Query, below: int | None, above: int | None, limit: int) -> Page:
-        terms = self._terms(query, below, above)
+    def _list(self, query: Query, below: int | None, limit: int) -> Page:
+        terms = self._terms(query, below)
         settled = query.dated in self._settled
         refusals: list[UsageError | None] = []
         complaints: list[str] = []

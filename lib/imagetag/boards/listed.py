@@ -254,6 +254,7 @@ class ListedBoard(Board):
     """
 
     by_time = False
+    certain = True
 
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
         super().__init__(site, client, login)
@@ -301,9 +302,9 @@ class ListedBoard(Board):
     def _file_url(self, name: str) -> str:
         """Return the URL of the picture of that name."""
 
-    def page(self, query: Query, *, below: int | None, above: int | None, limit: int) -> list[Post]:
+    def page(self, query: Query, *, below: int | None, limit: int) -> list[Post]:
         """Return the newest posts that match, as the base class says."""
-        return [self._post(row) for row in self._index.select(query, below, above, limit)]
+        return [self._post(row) for row in self._index.select(query, below, limit)]
 
     def _leave_out(self, reason: str, where: str) -> None:
         """Count what cannot be used."""
@@ -492,9 +493,7 @@ class _Index:
             attempt += 1
         return stable_id(name, attempt)
 
-    def select(
-        self, query: Query, below: int | None, above: int | None, limit: int
-    ) -> list[tuple[Any, ...]]:
+    def select(self, query: Query, below: int | None, limit: int) -> list[tuple[Any, ...]]:
         """Return posts that match, highest id first."""
         with self._lock:
             tags = sorted(query.tags, key=self._count)
@@ -512,10 +511,9 @@ class _Index:
                 terms.append("NOT EXISTS (SELECT 1 FROM tagged t WHERE t.tag=? AND t.id=posts.id)")
                 values.append(_tag_key(tag))
             column = "tagged.id" if tags else "posts.id"
-            for term, bound in ((f"{column} < ?", below), (f"{column} > ?", above)):
-                if bound is not None:
-                    terms.append(term)
-                    values.append(min(max(bound, 0), MAX_ID))
+            if below is not None:
+                terms.append(f"{column} < ?")
+                values.append(min(max(below, 0), MAX_ID))
             if query.ratings:
                 terms.append(f"rating IN ({', '.join('?' * len(query.ratings))})")
                 values += query.ratings

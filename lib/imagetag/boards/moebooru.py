@@ -22,8 +22,9 @@ class Moebooru(ApiBoard):
     engine = "Moebooru"
     most = 1000
 
-    def _list(self, query: Query, below: int | None, above: int | None, limit: int) -> Page:
-        terms = [*tag_terms(query)[:_MOST_TERMS], *_rating_terms(query), *_id_terms(below, above)]
+    def _list(self, query: Query, below: int | None, limit: int) -> Page:
+        terms = [*tag_terms(query)[:_MOST_TERMS], *_rating_terms(query)]
+        terms += [f"id:<{below}"] if below is not None else []
         params = {"limit": str(limit), "tags": " ".join(terms)}
         return self._read(self._json(self._ask("/post.json", params)))
 
@@ -53,12 +54,3 @@ def _rating_terms(query: Query) -> list[str]:
     if len(wanted) == 1:
         return [f"rating:{wanted[0]}"]
     return [f"-rating:{unwanted[0]}"] if len(unwanted) == 1 else []
-
-
-def _id_terms(below: int | None, above: int | None) -> list[str]:
-    # Of these too only the last counts, so that two bounds must be one range.
-    if below is not None and above is not None:
-        return [f"id:{above + 1}..{below - 1}"]
-    if above is not None:
-        return [f"id:>{above}"]
-    return [f"id:<{below}"] if below is not None else []

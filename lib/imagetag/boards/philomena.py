@@ -33,13 +33,12 @@ class Philomena(ApiBoard):
     most = 50
     login_names = ("", "key")
 
-    def _list(self, query: Query, below: int | None, above: int | None, limit: int) -> Page:
+    def _list(self, query: Query, below: int | None, limit: int) -> Page:
         terms = [_term(tag) for tag in query.tags]
         terms += ["-" + _term(tag) for tag in query.without]
         if query.ratings:
             terms += ["-" + tag for tag, name in _RATINGS.items() if name not in query.ratings]
         terms += [f"id.lt:{below}"] if below is not None else []
-        terms += [f"id.gt:{above}"] if above is not None else []
         params = {"q": ", ".join(terms) or "*", "per_page": str(limit), "sf": "id", "sd": "desc"}
         host = urlsplit(self.root).hostname or ""
         params["filter_id"] = _OPEN_FILTERS.get(host, _OPEN_FILTER)
