@@ -70,7 +70,9 @@ def _pictures(settings: BoardSettings) -> Iterator[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns its exit code."""
-    return run_job("board", str(__doc__), BoardSettings, work, argv)
+    return run_job(
+        "board", str(__doc__), BoardSettings, work, argv, kept="the board serves no longer"
+    )
 
 
 if __name__ == "__main__":

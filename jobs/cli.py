@@ -9,7 +9,7 @@ import sys
 from types import FrameType
 
 from imagetag import __version__
-from imagetag.errors import EXIT_TERMINATED
+from imagetag.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 # What the first line of each job's module says, written here too: importing them all to ask for it
 # would make `imagetag scrape` pay for TensorFlow.
@@ -47,7 +47,10 @@ def main() -> int:
         # The first process of a container ignores it unless it says otherwise, and so while the
         # job is imported would wait to be killed.
         signal.signal(signal.SIGTERM, _leave)
-    module = importlib.import_module(f"jobs.{name}")
+    try:
+        module = importlib.import_module(f"jobs.{name}")
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     return int(module.main(sys.argv[2:]))
 
 

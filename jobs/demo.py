@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import Field
 
 from imagetag.demo.scenes import draw_posts
-from imagetag.errors import InputError, TransientError
+from imagetag.errors import InputError, Terminated, TransientError
 from imagetag.job import run_job
 from imagetag.layout import Layout
 from imagetag.log import LogFormat
@@ -105,9 +105,15 @@ def _run(job: str, *options: str) -> None:
 
     """
     _say(f"\n$ imagetag {job} {' '.join(options)}")
-    result = subprocess.run([sys.executable, "-m", f"jobs.{job}", *options], check=False)  # noqa: S603
-    if result.returncode != 0:
-        raise InputError(f"imagetag {job} ended with {result.returncode}; the lines above say why")
+    with subprocess.Popen([sys.executable, "-m", f"jobs.{job}", *options]) as process:  # noqa: S603
+        try:
+            code = process.wait()
+        except (KeyboardInterrupt, Terminated):
+            process.terminate()  # it may have had the same signal; a second one does no harm
+            process.wait()
+            raise
+    if code != 0:
+        raise InputError(f"imagetag {job} ended with {code}; the lines above say why")
 
 
 def _summarize(storage: Path, tag: str, predictions: Path) -> None:
@@ -141,7 +147,8 @@ def _say(text: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns its exit code."""
-    return run_job("demo", str(__doc__), DemoSettings, work, argv)
+    kept = "what the lines above say is kept; run it again to go on"
+    return run_job("demo", str(__doc__), DemoSettings, work, argv, kept=kept)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,8 @@ def work(settings: PackSettings) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns its exit code."""
-    return run_job("pack", str(__doc__), PackSettings, work, argv)
+    kept = "shards that are stored are kept; run it again to go on"
+    return run_job("pack", str(__doc__), PackSettings, work, argv, kept=kept)
 
 
 if __name__ == "__main__":

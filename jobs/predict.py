@@ -146,9 +146,13 @@ class _Predicting:
         tally = Tally()
         writer = CsvWriter(sys.stdout)
         pictures = filter(self._is_mine, self._source.pictures())
-        for _, row in self._rows(pictures):
-            writer.write(row)
-            tally.count(row)
+        try:
+            for _, row in self._rows(pictures):
+                writer.write(row)
+                tally.count(row)
+        except BaseException as error:
+            error.add_note("rows on the terminal are not kept; run it again to have all of them")
+            raise
         if self._copies is not None:
             self._copies.wait()
         self._tell(tally, "-")
@@ -173,8 +177,9 @@ class _Predicting:
         try:
             for picture, row in self._rows(parts.remaining(self._source, self._is_mine)):
                 parts.add(picture, row)
-        except BaseException:
-            parts.save_at_last()
+        except BaseException as error:
+            rows = parts.save_at_last()
+            error.add_note(f"{rows} rows are kept; run it again to go on")
             raise
         parts.finish(kind)
         self._tell(parts.tally, f"{output.url}/{name}", reused=parts.reused)
@@ -317,7 +322,8 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns its exit code."""
-    return run_job("predict", str(__doc__), PredictSettings, work, argv)
+    kept = "rows in OUTPUT.parts are kept; run it again to go on"
+    return run_job("predict", str(__doc__), PredictSettings, work, argv, kept=kept)
 
 
 if __name__ == "__main__":

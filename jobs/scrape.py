@@ -213,7 +213,8 @@ def _selection(settings: ScrapeSettings, board: str) -> Selection:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns its exit code."""
-    return run_job("scrape", str(__doc__), ScrapeSettings, work, argv)
+    kept = "images that are stored are kept; run it again to go on"
+    return run_job("scrape", str(__doc__), ScrapeSettings, work, argv, kept=kept)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,11 @@ from imagetag.errors import (
     UsageError,
     one_line,
 )
-from imagetag.job import for_each_tag, leave, run_job
+from imagetag.job import for_each_tag, run_job
 from imagetag.log import get_logger
 from imagetag.quiet import quiet_imports
 from imagetag.settings import CommaList, TagSettings, cache_folder_field, completion_index
+from imagetag.stopping import leave
 from imagetag.storage import open_storage
 
 # What the project that this one grew from did: batches of 16, early stopping on the validation
@@ -174,7 +175,7 @@ class TrainSettings(TagSettings):
         "auto", description="go on from the run's last checkpoint, or begin anew"
     )
     checkpoint_seconds: float = Field(
-        300.0, ge=0, description="between two checkpoints; SIGTERM makes one at once"
+        300.0, ge=0, description="between two checkpoints; SIGTERM and Ctrl-C make one at once"
     )
     export: bool = Field(
         True, description="store a SavedModel for TF Serving with the run, also with an older one"
@@ -258,16 +259,16 @@ def work(settings: TrainSettings) -> None:
     with quiet_imports():  # TensorFlow: not for --help
         from imagetag.distribute import choose_devices, choose_precision
         from imagetag.rendezvous import meet
-        from imagetag.train import Means, Training, find_target, train_tag
+        from imagetag.train import Means, Training, is_trained, train_tag
 
     values = settings.model_dump(include=set(Training.model_fields) - {"mixed_precision"})
     training = Training(**values, mixed_precision=choose_precision(settings.mixed_precision))
     if several:
-        targets = [find_target(storage, tag, training, settings.run) for tag in tags]
-        if all(target.completed() for target in targets):
+        if all(is_trained(storage, tag, training, settings.run) for tag in tags):
             get_logger().info("already trained, all of them", tags=len(tags))
             return  # the other workers may have gone long ago
-        same = [training.model_dump(), [target.digest for target in targets], settings.resume]
+        # What they find of each tag is compared when it is that tag's turn.
+        same = [training.model_dump(), tags, settings.run, settings.resume]
         identity = hashlib.sha256(json.dumps(same).encode()).hexdigest()
         timeout = settings.rendezvous_timeout
         meet(addresses, settings.worker_index, identity=identity, timeout=timeout)
@@ -322,7 +323,8 @@ def _deadline(seconds: float) -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns its exit code."""
-    code = run_job("train", str(__doc__), TrainSettings, work, argv)
+    kept = "the last checkpoint, if there was one yet, is kept; run it again to go on"
+    code = run_job("train", str(__doc__), TrainSettings, work, argv, kept=kept)
     if code != EXIT_DONE and "TF_CONFIG" in os.environ:
         # Not by the ordinary way out: there TensorFlow would wait for the other workers.
         leave(code)

@@ -195,7 +195,11 @@ def run(storage: object, *options: object) -> Ended:
 
 def start(storage: object, *options: object, before: str = "", **how: Any) -> subprocess.Popen[str]:
     """Start the job as a process of its own; `before` is Python that it runs first."""
-    script = f"import sys\n{before}\nfrom jobs.predict import main\nsys.exit(main(sys.argv[1:]))"
+    # Ctrl-C counts, though a shell that started this in the background may have said otherwise.
+    before = f"signal.signal(signal.SIGINT, signal.default_int_handler)\n{before}"
+    script = (
+        f"import signal, sys\n{before}\nfrom jobs.predict import main\nsys.exit(main(sys.argv[1:]))"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", script, *arguments(storage, options)],
         stdout=subprocess.PIPE,

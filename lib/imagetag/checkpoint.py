@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from imagetag.losses import STATS
 from imagetag.storage import ObjectNotFound, Storage
 
 Arrays = list[npt.NDArray[np.generic]]
+Place = Literal["storage", "disk"]  # where a checkpoint is: the latter is this machine's
 
 _NAME = re.compile(r"(\d{2})-(\d{5})-(\d{8})\.npz")
 _KEPT = 2  # the newest, and the one before in case it cannot be read
@@ -145,6 +146,7 @@ class Checkpoints:
         self._layout, self._run, self._folder = Layout(tag), run, folder
         self._pool: ThreadPoolExecutor | None = None
         self._upload: Future[None] | None = None
+        self._last: Path | None = None  # of those that were saved
 
     def newest(self) -> Checkpoint | None:
         """Return the newest checkpoint that can be read, None if there is none."""
@@ -174,18 +176,22 @@ class Checkpoints:
         self.settle()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._last = self._folder / checkpoint.state.name
         self._upload = self._pool.submit(self._save, checkpoint)
 
-    def settle(self) -> None:
-        """Wait until what was saved is stored."""
+    def settle(self) -> Place | None:
+        """Wait until what was saved is stored; return where it is to go on from."""
         if self._upload is None:
-            return
+            return None
         try:
             self._upload.result()
         except (ImagetagError, OSError) as error:
             get_logger().warning("checkpoint not stored", reason=one_line(error))
+            local = not self._shared and self._last is not None and self._last.is_file()
+            return "disk" if local else None
         finally:
             self._upload = None
+        return "storage"
 
     def clear(self) -> None:
         """Remove all checkpoints: the run is complete, or begins anew."""

@@ -85,7 +85,9 @@ class Collector:
     def __enter__(self) -> Collector:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, _: object
+    ) -> None:
         # After an error nobody waits for downloads: they end when their process does.
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
         if kind is None or issubclass(kind, Exception):
@@ -95,6 +97,8 @@ class Collector:
         last = threading.Thread(target=self._flush_if_it_can, daemon=True)
         last.start()
         last.join(_LAST_SECONDS)
+        assert value is not None  # noqa: S101 - as there is a kind
+        value.add_note(self._kept())
 
     def collect(self, label: Label, candidates: Iterator[Post], wanted: int) -> None:
         """Store candidates, in their order, until `wanted` of the label are in storage.
@@ -358,6 +362,13 @@ class Collector:
             f"{self._board.root} seems to be down or to refuse us: {_OUTAGE_POSTS} posts in a "
             f"row failed, the last with {detail}; run this again later to go on"
         )
+
+    def _kept(self) -> str:
+        """Say what the next run of the tag finds."""
+        unrecorded = len(self._rows)
+        recorded = sum(self._known.rows.values()) - unrecorded
+        more = f", and {unrecorded} more are stored" if unrecorded else ""
+        return f"{recorded} images are stored and recorded{more}; run it again to go on"
 
     def _flush_if_due(self) -> None:
         full = len(self._rows) + len(self._failures) >= _PART_ROWS

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any, Literal, Protocol
 
 import keras
@@ -24,9 +21,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from imagetag.augment import RandomAffine
-from imagetag.checkpoint import Arrays, Checkpoint, Checkpoints, State
+from imagetag.checkpoint import Arrays, Checkpoint, Checkpoints, Place, State
 from imagetag.distribute import Cluster
-from imagetag.errors import InputError, Terminated, UsageError
+from imagetag.errors import InputError, UsageError
 from imagetag.feed import Arrays as Inputs
 from imagetag.feed import Feed, Source
 from imagetag.log import Progress, get_logger
@@ -35,6 +32,7 @@ from imagetag.models import backbone_of, features_of, head_of, logits_of, set_tr
 from imagetag.plan import Plan
 from imagetag.schedule import Schedule, ScheduleName
 from imagetag.step import Objective, Stepper, Sums
+from imagetag.stopping import stop
 
 OptimizerName = Literal["adam", "adamw", "sgd"]
 
@@ -165,7 +163,7 @@ class Fitting:
             InputError: if the loss is not a number any more.
             UsageError: if the checkpoint is of other settings or images, or memory is too small.
             TransientError: if another worker is lost.
-            Terminated: after SIGTERM, with a checkpoint stored.
+            Terminated, KeyboardInterrupt: if a signal asks for it, with a checkpoint stored.
 
         """
         self._begun = self._saved = time.monotonic()
@@ -173,12 +171,12 @@ class Fitting:
         checkpoint = self._restored() if resume else None
         if checkpoint is None:
             self.state = State(identity=self.identity)
-        with _Stop() as stop, self._explained():
+        with stop.noted(), self._explained():
             while self.state.phase < len(self.phases):
-                self._run_phase(checkpoint, stop)
+                self._run_phase(checkpoint)
                 self._begin_phase(self.state.phase + 1)
                 checkpoint = None
-            self._leave_if(stop)
+            self._leave_if_asked()
         self.state.seconds += time.monotonic() - self._begun
         return self.state
 
@@ -189,7 +187,7 @@ class Fitting:
         state.since_halving = state.halvings = 0
         _assign(self._variables, self._best)
 
-    def _run_phase(self, checkpoint: Checkpoint | None, stop: _Stop) -> None:
+    def _run_phase(self, checkpoint: Checkpoint | None) -> None:
         phase, state, strategy = self.phases[self.state.phase], self.state, self.cluster.strategy
         set_trainable(self.model, phase.blocks)
         with strategy.scope():
@@ -230,7 +228,7 @@ class Fitting:
         unseen = self._distributed(validation.one_pass)
         self._sums = Sums(state.stats)
         with train.explained(), validation.explained():
-            self._run_epochs(stepper, batches, unseen, schedule, train.steps, stop)
+            self._run_epochs(stepper, batches, unseen, schedule, train.steps)
 
     def _run_epochs(
         self,
@@ -239,20 +237,19 @@ class Fitting:
         unseen: Any,
         schedule: Schedule,
         steps: int,
-        stop: _Stop,
     ) -> None:
         phase, state = self.phases[self.state.phase], self.state
         while state.epoch < phase.epochs and state.waited < self.recipe.patience:
             started = time.monotonic()
-            self._run_epoch(stepper, batches, schedule, steps, stop)
+            self._run_epoch(stepper, batches, schedule, steps)
             sums = Sums()
             for batch in unseen:
                 sums.add(stepper.test(batch))
-                self._leave_if(stop)
+                self._leave_if_asked()
             self._end_epoch(phase, schedule, sums, steps, time.monotonic() - started)
 
     def _run_epoch(
-        self, stepper: Stepper, batches: Iterator[Any], schedule: Schedule, steps: int, stop: _Stop
+        self, stepper: Stepper, batches: Iterator[Any], schedule: Schedule, steps: int
     ) -> None:
         state = self.state
         images = self.train.batch
@@ -266,7 +263,7 @@ class Fitting:
                 progress.advance(images)
                 if self.cluster.is_chief and not stop.asked and self._is_time():
                     self._save()
-                self._leave_if(stop)
+                self._leave_if_asked()
 
     def _end_epoch(
         self, phase: Phase, schedule: Schedule, sums: Sums, steps: int, seconds: float
@@ -344,11 +341,32 @@ class Fitting:
         passed = time.monotonic() - self._saved
         return passed > self.recipe.checkpoint_seconds and not self.checkpoints.busy
 
-    def _leave_if(self, stop: _Stop) -> None:
-        if stop.asked:
-            self._save()
-            self.checkpoints.settle()
-            raise Terminated
+    def _leave_if_asked(self) -> None:
+        """Store a checkpoint and leave, if a signal has come.
+
+        After a step the variables are the same on all workers: each can do so alone.
+        """
+        if stop.asked is None:
+            return
+        get_logger().info("stopping: a checkpoint is stored first; Ctrl-C again leaves without it")
+        self._save()
+        where = self.checkpoints.settle()
+        leaving = stop.asked()
+        leaving.add_note(self._kept(where))
+        raise leaving
+
+    def _kept(self, where: Place | None) -> str:
+        state = self.state
+        if where is None:
+            return (
+                "no checkpoint could be stored; run it again to go on from the one before, if "
+                "there is one"
+            )
+        place = {"storage": "stored", "disk": "on this machine alone, as storage failed"}[where]
+        return (
+            f"a checkpoint is {place} (epoch {len(state.history) + 1}, step {state.step}); run it "
+            "again to go on from there"
+        )
 
     def _save(self) -> None:
         state = self.state
@@ -407,32 +425,6 @@ class Fitting:
                 "the device's memory is too small for this: set --micro-batch to a half or quarter "
                 "of --batch-size, or take a smaller --image-size"
             ) from error
-
-
-class _Stop:
-    """Notes SIGTERM, which else would come in the middle of a step.
-
-    The variables are the same on all workers after each step: whoever is told to stop stores
-    them and leaves.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._previous: Any = None
-
-    def __enter__(self) -> _Stop:
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
-        if self.asked and kind is not Terminated:
-            raise Terminated
-
-    def _note(self, _signal: int, _frame: FrameType | None) -> None:
-        self.asked = True
 
 
 def _that_may_change(model: keras.Model, phases: Sequence[Phase]) -> list[Any]:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import os
 import select
-import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
-from typing import Any
 
 import structlog
 
 from imagetag import log
 from imagetag.errors import (
     EXIT_DONE,
+    EXIT_INTERRUPTED,
     EXIT_TERMINATED,
     EXIT_TRANSIENT,
     EXIT_USAGE,
@@ -29,11 +26,14 @@ from imagetag.errors import (
     one_line,
 )
 from imagetag.settings import Settings, TagSettings, parse_settings
+from imagetag.stopping import leave, listening
 
 _M_ARENA_MAX = -8  # of malloc.h
 
 EXIT_DEFECT = 1
-EXIT_INTERRUPTED = 130
+
+# For jobs that store the work on a tag, or all of theirs, at its end.
+_BEGINS_ANEW = "what was under way begins anew when it is run again"
 
 
 def run_job(
@@ -42,12 +42,37 @@ def run_job(
     settings_class: type[Settings],
     work: Callable[[Settings], None],
     argv: Sequence[str] | None = None,
+    *,
+    kept: str = _BEGINS_ANEW,
 ) -> int:
     """Run one job from its arguments to its exit code.
 
-    SIGTERM raises `Terminated` in the main thread: the work saves its state on the way out, and
-    the process ends with 143 even where a thread of it is still waiting for a server.
+    SIGTERM raises `Terminated` in the main thread, and Ctrl-C KeyboardInterrupt: the work saves its
+    state on the way out, and the process ends with 143 or 130 even where a thread of it is still
+    waiting for a server. A second Ctrl-C waits for nothing.
+
+    Args:
+        command: the job's name.
+        summary: of it, for `--help`.
+        settings_class: its options.
+        work: the job itself.
+        argv: its arguments; by default those of the process.
+        kept: what is kept of its work whenever it is stopped. The last line says so, unless a note
+            to the exception (`add_note`) says what was saved on the way out.
+
     """
+    with listening(kept):
+        return _run(command, summary, settings_class, work, argv, kept)
+
+
+def _run(
+    command: str,
+    summary: str,
+    settings_class: type[Settings],
+    work: Callable[[Settings], None],
+    argv: Sequence[str] | None,
+    kept: str,
+) -> int:
     log.configure()
     logger = log.get_logger()
     debug = False
@@ -60,20 +85,16 @@ def run_job(
         )
         log.configure(settings.log_format, settings.log_level)
         debug = settings.log_level == "debug"
-        previous = signal.signal(signal.SIGTERM, _terminate)
-        try:
-            work(settings)
-            sys.stdout.flush()
-        finally:
-            signal.signal(signal.SIGTERM, previous)
+        work(settings)
+        sys.stdout.flush()
     except ImagetagError as error:
         logger.error(one_line(error, None), exit_code=error.exit_code, exc_info=debug)
         return error.exit_code
-    except Terminated:
-        logger.warning("stopped by SIGTERM; run it again to go on", exit_code=EXIT_TERMINATED)
+    except Terminated as stopped:
+        logger.warning(f"stopped by SIGTERM; {_kept(stopped, kept)}", exit_code=EXIT_TERMINATED)
         leave(EXIT_TERMINATED)
-    except KeyboardInterrupt:
-        logger.warning("interrupted; run it again to go on", exit_code=EXIT_INTERRUPTED)
+    except KeyboardInterrupt as stopped:
+        logger.warning(f"interrupted; {_kept(stopped, kept)}", exit_code=EXIT_INTERRUPTED)
         leave(EXIT_INTERRUPTED)
     except BrokenPipeError as error:
         if _stdout_has_reader():
@@ -151,16 +172,8 @@ def for_each_tag(settings: TagSettings, work: Callable[[str], object]) -> None:
     raise kind(f"{len(failed)} of {len(tags)} tags failed: {names}")
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> Any:
-    raise Terminated
-
-
-def leave(code: int) -> None:
-    """End the process at once, with what it has logged."""
-    # Not sys.exit: that would wait for download threads, which may wait for a server.
-    with contextlib.suppress(OSError):
-        sys.stderr.flush()
-    os._exit(code)
+def _kept(stopped: BaseException, always: str) -> str:
+    return "; ".join(getattr(stopped, "__notes__", [always]))
 
 
 def _stdout_has_reader() -> bool:

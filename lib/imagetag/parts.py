@@ -258,11 +258,17 @@ class Parts:
         ):
             self._store(len(self._rows))
 
-    def save_at_last(self) -> None:
-        """Store the whole batches there are, if that can be done soon: the run is being stopped."""
+    def save_at_last(self) -> int:
+        """Store the whole batches there are, if that can be done soon: the run is being stopped.
+
+        Returns:
+            How many rows are stored.
+
+        """
         last = threading.Thread(target=self._store_if_it_can, daemon=True)
         last.start()
         last.join(_LAST_SECONDS)
+        return self._saved
 
     def _store_if_it_can(self) -> None:
         try:

@@ -139,9 +139,7 @@ def train_tag(
         TransientError: if storage or weights cannot be reached, or another worker is lost.
 
     """
-    target = find_target(storage, tag, training, run)
-    # With another list of suspects one would wait for a step that others do not take.
-    cluster.agree("a training", target.digest)
+    target = _agreed_target(storage, tag, training, cluster, run)
     done = target.completed()
     if len({row[0] for row in cluster.gather([int(done is not None)])}) > 1:
         raise TransientError("the workers do not agree whether the run is complete: start again")
@@ -153,6 +151,45 @@ def train_tag(
     made = _Making(storage, target, cluster, means).make()
     cluster.gather([1])  # the others wait until the chief has stored it
     return made
+
+
+def is_trained(storage: Storage, tag: str, training: Training, run: str | None) -> bool:
+    """Tell whether a tag's run is complete.
+
+    Raises:
+        UsageError: if a setting is wrong, or it is of other settings or images.
+
+    """
+    try:
+        return find_target(storage, tag, training, run).completed() is not None
+    except InputError:  # told when it is the tag's turn
+        return False
+
+
+def _agreed_target(
+    storage: Storage, tag: str, training: Training, cluster: Cluster, run: str | None
+) -> Target:
+    """Settle what is to be trained, or why it cannot be, as all other workers do.
+
+    One of another mind would wait for a step that others do not take, or they for its.
+
+    Raises:
+        InputError, UsageError: as `find_target`, on all workers alike.
+        TransientError: if they differ.
+
+    """
+    found: Target | InputError
+    try:
+        found = find_target(storage, tag, training, run)
+        digest = found.digest
+    except InputError as error:
+        found = error
+        # Each may have another name for the same storage.
+        digest = _digest([tag, str(error).replace(storage.url, "")])
+    cluster.agree(f"a training of {tag!r}, or a reason against it,", digest)
+    if isinstance(found, InputError):
+        raise found
+    return found
 
 
 @dataclass(frozen=True)

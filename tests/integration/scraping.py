@@ -123,12 +123,21 @@ def run(board: BoardServer, storage: Storage, *options: str, tags: str = "fox") 
     return Ended(code, log_lines(stderr.getvalue()))
 
 
+# Ctrl-C counts, though a shell that started this in the background may have said otherwise.
+MAIN = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from jobs.scrape import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def start(
     board: BoardServer, storage: Storage, *options: str, tags: str = "fox"
 ) -> subprocess.Popen[str]:
     """Start the job as a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "jobs.scrape", *arguments(board, storage, *options, tags=tags)],
+        [sys.executable, "-c", MAIN, *arguments(board, storage, *options, tags=tags)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -437,7 +437,7 @@ def test_a_model_that_is_not_there_or_not_right_is_one_line(
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--input", "EMPTY"], 3, "no image there (a file that ends in bmp"),
+        (["--input", "EMPTY"], 3, "no image there, by name or by content"),
         (["--input", "EMPTY", "--output", "x.txt"], 2, "must end in .csv, .jsonl or .parquet"),
         (["--input", "http://example.org/"], 2, "--input 'http://example.org/'"),
         (["--input", "EMPTY/no.txt"], 2, "No such file"),
@@ -750,10 +750,14 @@ def test_a_list_that_was_killed_anywhere_ends_the_same_to_the_last_byte(
     assert {row["error"] for row in rows_of(output)} == {""}
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "how"),
+    [(signal.SIGTERM, 143, "stopped by SIGTERM"), (signal.SIGINT, 130, "interrupted")],
+)
 def test_a_folder_that_was_stopped_keeps_what_was_done(
-    stored: Path, folder: Path, tmp_path: Path
+    number: signal.Signals, code: int, how: str, stored: Path, folder: Path, tmp_path: Path
 ) -> None:
-    """By SIGTERM: the rows since the last part are saved on the way out."""
+    """The rows since the last part are saved on the way out."""
     options = ["--input", folder, "--batch-size", 2]
     output, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
     # No part is due; after ten pictures each takes its time. (One batch waits for the next.)
@@ -771,11 +775,11 @@ p.StoredPictures.read = slow
     assert job.stdout is not None
     assert job.stdout.readline() == "slow\n"
     time.sleep(2)
-    job.send_signal(signal.SIGTERM)
+    job.send_signal(number)
     _, stderr = job.communicate(timeout=20)
-    assert job.returncode == 143
+    assert job.returncode == code
     last = json.loads(stderr.splitlines()[-1])
-    assert last["event"] == "stopped by SIGTERM; run it again to go on"
+    assert last["event"] == f"{how}; 8 rows are kept; run it again to go on"
     assert not output.exists()
     ended = run(stored, *options, "--output", output)
     assert ended.lines[-1]["reused"] == 8

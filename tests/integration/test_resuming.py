@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ class Worker:
         return [json.loads(line) for line in text if line.startswith("{") and line.endswith("}")]
 
     def wait_for(self, event: str, number: int = 1, **fields: Any) -> None:
-        for _ in range(3000):
+        for _ in range(30_000):  # minutes, on a machine that has more to do
             found = [line for line in self.lines() if fields.items() <= line.items()]
             if [line["event"] for line in found].count(event) >= number:
                 return
@@ -93,6 +94,9 @@ class Worker:
         return str(self.lines()[-1]["event"])
 
 
+Lines = list[dict[str, Any]]
+
+
 def ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     found = [int(each.getsockname()[1]) for each in sockets]
@@ -103,22 +107,40 @@ def ports(count: int) -> list[int]:
 
 Start = Callable[..., list[Worker]]
 
+# Ctrl-C counts, though a shell that started this in the background may have said otherwise.
+MAIN = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+{before}
+from jobs.train import main
+sys.exit(main())
+"""
+
 
 @contextmanager
 def starting(storage: Path, tmp_path: Path) -> Iterator[Start]:
     """Start a training, as one process or as some workers; each has a cache of its own."""
     started: list[Worker] = []
 
-    def start(run: str, *options: Any, workers: int = 1, only: int | None = None) -> list[Worker]:
+    def start(
+        run: str,
+        *options: Any,
+        workers: int = 1,
+        only: int | None = None,
+        before: str = "",
+        own: Sequence[Sequence[Any]] = ((), ()),
+    ) -> list[Worker]:
         addresses = ",".join(f"127.0.0.1:{port}" for port in ports(workers))
         found = []
         for index in range(workers):
             if only not in (None, index):
                 continue
             command = [
-                *(sys.executable, "-m", "jobs.train", "--storage", storage, "--tags", TAG),
+                *(sys.executable, "-c", MAIN.format(before=before)),
+                *("--storage", storage, "--tags", TAG),
                 *("--run", run, "--cache-folder", tmp_path / f"cache-{index}"),
                 *options,
+                *own[index],
             ]
             if workers > 1:
                 command += ["--workers", workers, "--worker-addresses", addresses]
@@ -229,12 +251,13 @@ def calm(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_run_goes_on_on_another_machine_as_if_undisturbed(
     storage: Path, calm: str, start: Start, tmp_path: Path
 ) -> None:
-    for signum, epochs in ((signal.SIGKILL, 2), (signal.SIGTERM, 1), (signal.SIGKILL, 1)):
+    ends = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+    for signum, epochs in ((signal.SIGKILL, 2), (signal.SIGTERM, 1), (signal.SIGINT, 1)):
         [worker] = start("torn", *SMALL)
         worker.wait_for("epoch", epochs)
         time.sleep(0.05)  # into the next
         worker.process.send_signal(signum)
-        assert worker.wait() == (143 if signum == signal.SIGTERM else -signal.SIGKILL)
+        assert worker.wait() == ends[signum]
         assert not (storage / LAYOUT.run("torn", "metrics.json")).exists()
         # Two are kept; a kill may come between the third and the removal of the first.
         assert len(list((storage / LAYOUT.run("torn", "checkpoint/x")).parent.glob("*.npz"))) <= 3
@@ -245,6 +268,67 @@ def test_a_run_goes_on_on_another_machine_as_if_undisturbed(
     assert resumed["epoch"] >= 3
     assert_same(storage, calm, "torn")
     assert list((storage / LAYOUT.run("torn", "checkpoint/x")).parent.glob("*")) == []
+
+
+RARELY = ("--checkpoint-seconds", 1000)
+
+
+def test_ctrl_c_keeps_what_was_trained_and_says_how_far(
+    storage: Path, calm: str, start: Start, tmp_path: Path
+) -> None:
+    [worker] = start("ctrl-c", *SMALL, *RARELY)
+    worker.wait_for("epoch", 2)
+    worker.process.send_signal(signal.SIGINT)
+    assert worker.wait() == 130
+    place = re.fullmatch(
+        r"interrupted; a checkpoint is stored \((epoch \d, step \d+)\); "
+        "run it again to go on from there",
+        worker.complaint,
+    )
+    assert place, worker.complaint
+    shutil.rmtree(tmp_path / "cache-0")  # another machine
+    [worker] = start("ctrl-c", *SMALL, *RARELY)
+    finish([worker])
+    [resumed] = [line for line in worker.lines() if line["event"] == "resumed"]
+    assert f"epoch {resumed['epoch']}, step {resumed['step']}" == place[1]
+    assert_same(storage, calm, "ctrl-c")
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_checkpoint(storage: Path, start: Start) -> None:
+    stalled = """
+import imagetag.checkpoint, time
+imagetag.checkpoint.Checkpoints._save = lambda self, checkpoint: time.sleep(600)
+"""
+    [worker] = start("stalled", *SMALL, *RARELY, before=stalled)
+    worker.wait_for("epoch")
+    worker.process.send_signal(signal.SIGINT)
+    worker.wait_for("stopping: a checkpoint is stored first; Ctrl-C again leaves without it")
+    worker.process.send_signal(signal.SIGINT)
+    assert worker.wait(20) == 130
+    assert "left without saving what was under way" in worker.complaint
+    assert not list(storage.joinpath(LAYOUT.run("stalled", "checkpoint")).glob("*"))
+
+
+def test_a_checkpoint_that_storage_does_not_take_is_said_to_be_here_alone(start: Start) -> None:
+    full = """
+import errno, imagetag.storage
+def refuse(self, path, key):
+    raise OSError(errno.ENOSPC, "No space left on device")
+imagetag.storage.LocalStorage.upload = refuse
+"""
+    [worker] = start("unstored", *SMALL, *RARELY, before=full)
+    worker.wait_for("epoch", 2)
+    worker.process.send_signal(signal.SIGINT)
+    assert worker.wait() == 130
+    assert "a checkpoint is on this machine alone, as storage failed (" in worker.complaint
+    [worker] = start("unstored", *SMALL, *RARELY)
+    worker.wait_for("resumed")
+    # With several workers, only what is in storage counts.
+    workers = start("unstored-2", *SMALL, *RARELY, "--batch-size", 8, workers=2, before=full)
+    workers[1].wait_for("epoch")
+    workers[1].process.send_signal(signal.SIGINT)
+    assert workers[1].wait() == 130
+    assert "; no checkpoint could be stored; " in workers[1].complaint
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
@@ -330,6 +414,79 @@ def test_when_a_worker_dies_all_leave_and_go_on_together(storage: Path, start: S
     # One that was started again when all was done has nothing to wait for.
     [late] = start("workers-torn", *options, workers=2, only=1)
     assert late.wait() == 0
+
+
+@pytest.mark.parametrize("told", [0, 1])
+def test_where_one_of_two_workers_is_interrupted_both_go_on_from_there(
+    told: int, start: Start
+) -> None:
+    options = (f"interrupted-{told}", *SMALL, *RARELY, "--batch-size", 8)
+    workers = start(*options, workers=2)
+    workers[told].wait_for("epoch", 2)
+    workers[told].process.send_signal(signal.SIGINT)
+    assert workers[told].wait() == 130
+    assert "; a checkpoint is stored (epoch " in workers[told].complaint
+    assert workers[1 - told].wait(60) == 75
+    workers = start(*options, workers=2)
+    finish(workers)
+    resumed = [
+        {(line["epoch"], line["digest"]) for line in worker.lines() if line["event"] == "resumed"}
+        for worker in workers
+    ]
+    assert resumed[0] == resumed[1]
+    assert min(resumed[0])[0] > 2
+
+
+def test_two_workers_that_are_interrupted_together_go_on_too(start: Start) -> None:
+    """Ctrl-C in a terminal reaches all that were started there."""
+    options = ("interrupted", *SMALL, *RARELY, "--batch-size", 8)
+    workers = start(*options, workers=2)
+    workers[0].wait_for("epoch", 2)
+    for worker in workers:
+        worker.process.send_signal(signal.SIGINT)
+    assert [worker.wait(60) for worker in workers] == [130, 130]
+    workers = start(*options, workers=2)
+    finish(workers)
+    assert "resumed" in [line["event"] for line in workers[0].lines()]
+
+
+# ---- many tags
+
+
+def lines_of(worker: Worker, event: str) -> Lines:
+    return [line for line in worker.lines() if line["event"] == event]
+
+
+def test_a_tag_that_cannot_be_trained_stops_no_other(storage: Path, start: Start) -> None:
+    """As with one worker; all of them know which, and why."""
+    tags = ("--tags", f"nothere,{TAG},gone", "--epochs", 1)
+    told = []
+    for name, workers in (("tags-1", 1), ("tags-2", 2)):
+        started = start(name, *SMALL, *tags, "--batch-size", 16 // workers, workers=workers)
+        for worker in started:
+            assert worker.wait() == 3, worker.log.read_text()
+            assert worker.complaint == "2 of 3 tags failed: nothere, gone"
+            told.append([line["event"] for line in worker.lines() if line["level"] == "error"])
+        assert lines_of(started[0], "trained")
+        assert run_of(storage, name).workers == workers
+    assert told == [told[0]] * 3
+    assert "no complete dataset of the tag 'nothere'" in told[0][0]
+
+    # Given again, what is trained is not trained again.
+    for worker in start("tags-2", *SMALL, *tags, "--batch-size", 8, workers=2):
+        assert worker.wait() == 3, worker.log.read_text()
+        assert lines_of(worker, "already trained")
+
+
+@pytest.mark.parametrize("tags", ["{}", "nothere,{}", "{},nothere"])
+def test_workers_that_see_different_datasets_start_again(
+    tags: str, start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    options = (*SMALL, "--epochs", 1, "--batch-size", 8, "--tags", tags.format(TAG))
+    workers = start("apart", *options, workers=2, own=((), ("--storage", tmp_path / "empty")))
+    assert [worker.wait() for worker in workers] == [75, 75]
+    assert all("start all" in worker.complaint for worker in workers)
 
 
 def test_a_worker_that_never_comes_is_waited_for_no_longer_than_asked(start: Start) -> None:

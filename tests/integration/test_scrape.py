@@ -536,17 +536,20 @@ def test_a_kill_costs_only_what_was_under_way(
     assert run(board, storage, "--limit", "20").code == 0
 
 
-def test_sigterm_saves_the_rows_and_a_rerun_goes_on(
-    drawn: Drawn, board: Moody, tmp_path: Path
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_rows_and_a_rerun_goes_on(
+    number: signal.Signals, code: int, drawn: Drawn, board: Moody, tmp_path: Path
 ) -> None:
     storage, undisturbed = (
         open_storage(str(tmp_path / name)) for name in ("killed", "undisturbed")
     )
     run(board, undisturbed, "--limit", "20")
-    ended, seconds = kill(board, storage, 8, signal.SIGTERM)
-    assert ended.code == 143
+    ended, seconds = kill(board, storage, 8, number)
+    assert ended.code == code
     assert seconds < 10
-    assert ended.lines[-1]["exit_code"] == 143
+    assert ended.lines[-1]["exit_code"] == code
+    said = "; 8 images are stored and recorded; run it again to go on"
+    assert ended.lines[-1]["event"].endswith(said)
     assert not ended.errors
     layout = Layout("fox")
     rows = list(read_parts(storage, part_keys(storage, layout, "part"), Row))

@@ -251,9 +251,11 @@ def test_whoever_stops_it_does_not_wait_for_a_storage_that_is_down(
 
     monkeypatch.setattr(collect, "write_part", stalled)
     monkeypatch.setattr(collect, "_LAST_SECONDS", 0.1)
-    with pytest.raises(Terminated):
+    with pytest.raises(Terminated) as stopped:
         collect_and_stop(storage)
     assert not waited_for.is_set()
+    [note] = stopped.value.__notes__
+    assert note == "0 images are stored and recorded, and 3 more are stored; run it again to go on"
     let_go.set()
 
 
@@ -264,5 +266,13 @@ def test_a_storage_that_is_down_does_not_hide_that_it_was_stopped(
         raise TransientError("down")
 
     monkeypatch.setattr(collect, "write_part", down)
-    with pytest.raises(Terminated):
+    with pytest.raises(Terminated) as stopped:
         collect_and_stop(storage)
+    assert ", and 3 more are stored; " in stopped.value.__notes__[0]
+
+
+def test_whoever_stops_it_is_told_what_is_kept(storage: Storage) -> None:
+    with pytest.raises(Terminated) as stopped:
+        collect_and_stop(storage)
+    assert stopped.value.__notes__ == ["3 images are stored and recorded; run it again to go on"]
+    assert recorded(storage) == [3, 2, 1]

@@ -114,13 +114,16 @@ def test_help_is_0_and_an_unknown_option_2(capfd: pytest.CaptureFixture[str]) ->
     assert "usage: imagetag try" in capfd.readouterr().out
 
 
-def test_the_handler_of_sigterm_is_put_back(run: Callable[..., Outcome]) -> None:
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_handlers_of_signals_are_put_back(
+    number: signal.Signals, run: Callable[..., Outcome]
+) -> None:
+    before = signal.signal(number, ignoring := lambda *_: None)
     try:
         run(raising(InputError("no posts")))
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        assert signal.getsignal(number) is ignoring
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
 
 
 # Many tags.
@@ -251,7 +254,122 @@ def test_a_signal_saves_the_state_and_ends_though_a_thread_is_stuck(
     saved, last = err.splitlines()
     assert saved == "state saved"
     assert json.loads(last)["exit_code"] == code
-    assert "run it again" in json.loads(last)["event"]
+    assert json.loads(last)["event"].endswith(
+        "; what was under way begins anew when it is run again"
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_last_line_says_what_was_saved_on_the_way_out(
+    number: signal.Signals, code: int
+) -> None:
+    process = start(
+        """\
+        try:
+            print("started", flush=True)
+            time.sleep(60)
+        except BaseException as error:
+            error.add_note("12 rows are kept")
+            raise
+        """
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert json.loads(err)["event"].endswith("; 12 rows are kept")
+
+
+# Saves for a minute once it is told to stop.
+SLOW_TO_SAVE = """\
+try:
+    print("started", flush=True)
+    time.sleep(60)
+finally:
+    print("saving", flush=True)
+    time.sleep(60)
+"""
+# In the midst of a call that Python's own handlers wait for, as for a step of TensorFlow.
+IN_A_STEP = """\
+import hashlib
+from imagetag.stopping import stop
+with stop.noted():
+    print("started", flush=True)
+    print("saving", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+"""
+
+
+@pytest.mark.parametrize("work", [SLOW_TO_SAVE, IN_A_STEP])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_ctrl_c_waits_for_nothing(work: str, first: signal.Signals) -> None:
+    process = start(work)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(first)
+    assert process.stdout.readline() == "saving\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    last = json.loads(err)
+    assert last["exit_code"] == 130
+    assert last["event"].startswith("interrupted again: left without saving what was under way; ")
+
+
+def test_what_is_being_saved_is_not_disturbed_by_another_sigterm() -> None:
+    process = start(
+        """\
+        try:
+            print("started", flush=True)
+            time.sleep(60)
+        finally:
+            print("saving", flush=True)
+            sys.stdin.readline()
+            print("saved", flush=True)
+        """,
+        stdin=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    for _ in range(3):
+        process.terminate()
+    assert process.stdout.readline() == "saving\n"
+    process.terminate()
+    out, _ = process.communicate("go on\n", timeout=20)
+    assert out == "saved\n"
+    assert process.returncode == 143
+
+
+def test_what_is_noted_is_raised_at_the_end_of_it() -> None:
+    process = start(
+        """\
+        from imagetag.stopping import stop
+        with stop.noted():
+            print("started", flush=True)
+            while stop.asked is None:
+                time.sleep(0.01)
+            print("a step more", flush=True)
+            raise ValueError("which matters no more")
+        """
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert (out, process.returncode) == ("a step more\n", 130)
+
+
+def test_ctrl_c_stays_ignored_where_a_shell_has_said_so() -> None:
+    script = """\
+import os, signal
+from imagetag.job import run_job
+from imagetag.settings import JobSettings
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+run_job('try', 'A job.', JobSettings, lambda _: os.kill(os.getpid(), signal.SIGINT), [])
+assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_sigterm_is_not_eaten_by_code_that_catches_every_exception() -> None:

@@ -58,7 +58,7 @@ def test_every_common_option_is_in_its_table() -> None:
 def test_every_exit_code_is_told() -> None:
     told = {int(code) for code in re.findall(r"^\| (\d+) \|", _README, re.MULTILINE)}
     codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
-    assert told == codes | {job.EXIT_DEFECT, job.EXIT_INTERRUPTED}
+    assert told == codes | {job.EXIT_DEFECT}
 
 
 def test_every_board_is_in_the_table() -> None:

@@ -1,0 +1,125 @@
+"""SIGTERM and Ctrl-C: the work stops and saves what it can; a second Ctrl-C waits for nothing.
+
+A signal raises `Terminated` or KeyboardInterrupt in the main thread: at once, or where that would
+be in the middle of a step, when the work looks. Whoever saves something on the way out adds a note
+to the exception, and the job's last line tells it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from imagetag.errors import EXIT_INTERRUPTED, Terminated
+from imagetag.log import get_logger
+
+_LAST_SECONDS = 1.0  # for the last line, where nobody reads it
+
+
+class Stop:
+    """What signals have asked for. There is one, as there is one handler of a signal.
+
+    Attributes:
+        asked: what is to be raised, None while the work may go on.
+
+    """
+
+    def __init__(self) -> None:
+        self.asked: type[BaseException] | None = None
+        self._noted = False
+
+    def begin(self) -> None:
+        """Forget what another job of this process was asked."""
+        self.asked, self._noted = None, False
+
+    def ask(self, number: int, _frame: FrameType | None) -> None:
+        """Take a signal. What follows the first one must not disturb what is being saved."""
+        if self.asked is None:
+            self.asked = KeyboardInterrupt if number == signal.SIGINT else Terminated
+            if not self._noted:
+                raise self.asked
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[Stop]:
+        """Raise nothing inside, but at its end, whatever else went wrong meanwhile."""
+        self._noted = True
+        try:
+            yield self
+        except BaseException as error:
+            if self.asked is None or isinstance(error, self.asked):
+                raise
+        finally:
+            self._noted = False
+        if self.asked is not None:
+            raise self.asked
+
+
+stop = Stop()
+
+
+@contextlib.contextmanager
+def listening(kept: str) -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C stop what runs inside.
+
+    Args:
+        kept: what is kept whenever this is stopped; it is told at a second Ctrl-C.
+
+    """
+    stop.begin()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    # Python's own handler waits for a step of TensorFlow to end, and takes two signals that came
+    # meanwhile for one. What is written here by the system's does not.
+    watcher = threading.Thread(target=_watch, args=(reader, kept), name="signals", daemon=True)
+    watcher.start()
+    previous_writer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    numbers = [signal.SIGTERM]
+    # A shell lets what it starts in the background ignore it.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        numbers.append(signal.SIGINT)
+    previous = {number: signal.signal(number, stop.ask) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(previous_writer)
+        os.close(writer)
+        watcher.join()
+        os.close(reader)
+
+
+def leave(code: int) -> None:
+    """End the process at once, with what it has logged."""
+    # Not sys.exit: that would wait for download threads, which may wait for a server.
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _watch(reader: int, kept: str) -> None:
+    """Leave when a Ctrl-C is not the first to say that this shall end."""
+    asked = False
+    while number := os.read(reader, 1):
+        if asked and number[0] == signal.SIGINT:
+            _leave_at_once(kept)
+        asked = asked or number[0] in (signal.SIGINT, signal.SIGTERM)
+
+
+def _leave_at_once(kept: str) -> None:
+    def tell() -> None:
+        get_logger().warning(
+            f"interrupted again: left without saving what was under way; {kept}",
+            exit_code=EXIT_INTERRUPTED,
+        )
+
+    # The main thread may be in the midst of a line, and wait for its reader.
+    last = threading.Thread(target=tell, daemon=True)
+    last.start()
+    last.join(_LAST_SECONDS)
+    os._exit(EXIT_INTERRUPTED)
