@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scipy.special import expit, logit
+from scipy.special import logit
 
 from imagetag.calibration import Calibration
 from imagetag.contract import Promise, promise_precision
@@ -41,7 +41,6 @@ def decide(
         promise=promise,
         logit_threshold=float(logit(threshold)),
         threshold=threshold,
-        raw_threshold=float(expit(logit(threshold))),
         created="2026-01-02T00:00:00+00:00",
     )
 

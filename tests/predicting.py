@@ -21,7 +21,7 @@ from PIL import Image
 from imagetag.calibration import Calibration
 from imagetag.contract import Promise
 from imagetag.dataset import Resize, Size, load_pixels
-from imagetag.decision import Decision, logit_of, sigmoid
+from imagetag.decision import Decision, logit_of
 from imagetag.layout import Layout
 from imagetag.models import with_resizing
 from imagetag.runs import Run
@@ -118,7 +118,6 @@ def decide(
         promise=promise,
         logit_threshold=logit,
         threshold=threshold,
-        raw_threshold=sigmoid(logit),
         created="2026-01-02T00:00:00+00:00",
     )
     key = Layout(tag).run(run, "decision.json")

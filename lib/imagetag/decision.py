@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imagetag.calibration import Calibration
@@ -23,9 +24,12 @@ _LARGE = 1e4  # a logit beyond all
 class Decision(BaseModel):
     """From a model's logit to a probability and to yes or no.
 
-    A picture is called the tag from `logit_threshold` on. `threshold` is the same as a calibrated
-    probability, and `raw_threshold` as the probability that the model itself gives, and TF Serving
-    with it. `promise` is how it was chosen, None where it was given.
+    A picture is called the tag if its logit is `logit_threshold` or more: here, and for who asks TF
+    Serving. `threshold` is the same as a calibrated probability. `promise` is how it was chosen,
+    None where it was given.
+
+    The model's own probability is none to go by: in 32 bits it is 1 from a logit of 16.64 on. Older
+    versions told a `raw_threshold` of it, which is no longer read.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -39,7 +43,6 @@ class Decision(BaseModel):
     promise: Promise | None
     logit_threshold: float
     threshold: float = Field(ge=0, le=1)
-    raw_threshold: float = Field(ge=0, le=1)
     created: str
 
     def probability(self, logit: float) -> float:
@@ -49,6 +52,19 @@ class Decision(BaseModel):
     def positive(self, logit: float) -> bool:
         """Tell whether the picture is called the tag."""
         return logit >= self.logit_threshold
+
+
+def between_logits(threshold: float) -> float:
+    """Return a threshold that the same logits of 32 bits reach, halfway between two of them.
+
+    Neither rounding to 64 bits nor the decimals that TF Serving writes of a logit, which are of as
+    many digits as tell it from its neighbours, then puts it on the other side.
+    """
+    least = np.float32(threshold)
+    if float(least) < threshold:
+        least = np.nextafter(least, np.float32(np.inf))
+    below = np.nextafter(least, np.float32(-np.inf))
+    return (float(least) + float(below)) / 2
 
 
 def logit_of(calibration: Calibration, probability: float) -> float:

@@ -19,13 +19,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from scipy import special
 
 from imagetag import images
 from imagetag.calibration import calibrate
 from imagetag.contract import Promise, promise_precision
 from imagetag.dataset import Sample, load_pixels, sync
-from imagetag.decision import Decision, load_decision, logit_of
+from imagetag.decision import Decision, between_logits, load_decision, logit_of
 from imagetag.errors import InputError
 from imagetag.evaluation import (
     Evaluation,
@@ -339,9 +338,8 @@ def _decide(
         fingerprint=dataset.fingerprint,
         calibration=calibration,
         promise=promise,
-        logit_threshold=cut,
+        logit_threshold=between_logits(cut),
         threshold=request.threshold or float(calibration.probabilities(cut)),
-        raw_threshold=float(special.expit(cut)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

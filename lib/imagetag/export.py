@@ -1,4 +1,4 @@
-"""A trained model as a SavedModel that TF Serving takes: a picture's bytes in, a probability out.
+"""A trained model as a SavedModel that TF Serving takes: a picture's bytes in, its logit out.
 
 What `dataset.load_pixels` does with Pillow is repeated here with TensorFlow's own operations, which
 are saved with the model: decode, onto white, reduce, resize, crop or grey bars.
@@ -15,9 +15,11 @@ import tensorflow as tf
 
 from imagetag.dataset import GREY, Resize, Size
 from imagetag.layout import Layout
+from imagetag.models import core_of
 from imagetag.storage import Storage
 
-VERSION_FOLDER = "saved_model/1"  # TF Serving loads the highest number it finds
+# TF Serving loads the highest number it finds. What 1 had, by older versions, was no logit.
+VERSION_FOLDER = "saved_model/2"
 _MARKER = "saved_model.pb"
 _MAX_PIXELS = 50_000_000  # of a picture: decoding it takes some 26 bytes a pixel
 
@@ -25,7 +27,9 @@ _MAX_PIXELS = 50_000_000  # of a picture: decoding it takes some 26 bytes a pixe
 def export_model(model: keras.Model, folder: Path, size: Size, resize: Resize) -> None:
     """Write a model as a SavedModel, which plain TensorFlow can load.
 
-    It has two signatures, each with the output `probability`, `(batch,)` float32:
+    It has two signatures, each with two outputs, `(batch,)` float32: `logit`, to be compared with
+    the `logit_threshold` of `decision.json`; and `probability`, its sigmoid, which is 1 from a
+    logit of 16.64 on, and no number to decide by. The signatures are:
 
     - `serving_default` takes `image_bytes`, `(batch,)` strings: JPEG, PNG, WebP or BMP files. One
       that cannot be decoded fails the whole batch with InvalidArgumentError.
@@ -33,15 +37,20 @@ def export_model(model: keras.Model, folder: Path, size: Size, resize: Resize) -
       size.
 
     Args:
-        model: takes `(batch, height, width, 3)` in 0..255 and returns `(batch, 1)`.
+        model: takes `(batch, height, width, 3)` in 0..255 and returns `(batch, 1)`; has a layer
+            `logit`.
         folder: is created.
         size: (height, width) in pixels of the input.
         resize: how pictures are fitted into it, as `dataset.load_pixels` does.
 
     """
+    core = core_of(model)  # pixels come at its size
+    outputs = {"logit": core.get_layer("logit").output, "probability": core.output}
+    served = keras.Model(core.input, outputs)
 
     def from_pixels(pixels: Any) -> dict[str, Any]:
-        return {"probability": tf.reshape(model(pixels, training=False), [-1])}
+        found = served(pixels, training=False)
+        return {name: tf.reshape(values, [-1]) for name, values in found.items()}
 
     def from_bytes(image_bytes: Any) -> dict[str, Any]:
         pixels = tf.map_fn(
@@ -53,7 +62,7 @@ def export_model(model: keras.Model, folder: Path, size: Size, resize: Resize) -
 
     # What Keras exports by itself has every weight in it twice.
     module = tf.Module()
-    module.weights = [weight.value for weight in model.weights]
+    module.weights = [weight.value for weight in served.weights]
     pictures = tf.TensorSpec([None, *size, 3], tf.float32, name="pixels")
     files = tf.TensorSpec([None], tf.string, name="image_bytes")
     signatures = {

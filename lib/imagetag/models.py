@@ -235,6 +235,12 @@ def with_resizing(model: keras.Model, size: Size, resize: Resize) -> keras.Model
     return keras.Model(inputs, model(fitted, training=False), name=model.name)
 
 
+def core_of(model: keras.Model) -> keras.Model:
+    """Return the model without what `with_resizing` has put before it."""
+    last = model.layers[-1]
+    return last if isinstance(last, keras.Model) else model
+
+
 def can_be_pretrained(name: str) -> bool:
     """Tell whether there are ImageNet weights of this model."""
     return name not in ALEXNETS

@@ -19,6 +19,7 @@ from imagetag.ahead import map_ahead
 from imagetag.dataset import Resize, Size, load_pixels
 from imagetag.errors import InputError
 from imagetag.images import BadImage
+from imagetag.models import core_of
 
 Item = TypeVar("Item")
 _Decoded = tuple[Item, "NDArray[np.uint8] | BadImage"]
@@ -67,7 +68,7 @@ class Scorer:
         self._size, self._resize, self._batch_size = size, resize, batch_size
         self._threads = threads or min(32, 4 + len(os.sched_getaffinity(0)))
         # Pictures come at its size: what resizes them on the way is not needed.
-        core = model.layers[-1]
+        core = core_of(model)
         names = ("logit", "features") if features else ("logit",)
         try:
             part = keras.Model(core.input, {name: core.get_layer(name).output for name in names})

@@ -190,7 +190,6 @@ def test_a_threshold_that_no_probability_reaches_calls_nothing() -> None:
         promise=None,
         logit_threshold=0.0,
         threshold=0.5,
-        raw_threshold=0.5,
         created="",
     )
     assert decision.positive(0.0)

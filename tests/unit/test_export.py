@@ -13,11 +13,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from imagetag import dataset, export
+from imagetag.calibration import Calibration
+from imagetag.decision import Decision, between_logits
+from imagetag.distribute import Precision, precision
 from imagetag.layout import Layout
-from imagetag.models import build_model
+from imagetag.models import build_model, logits_of, with_resizing
+from imagetag.scoring import Score, Scorer
 from imagetag.storage import LocalStorage
 
 _RANDOM = np.random.default_rng(7)
@@ -236,28 +242,122 @@ def test_both_signatures_say_what_the_model_does(name: str, tmp_path: Path) -> N
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
     model(pixels, training=True)
-    expected = model.predict_on_batch(pixels)[:, 0]
-    spread = np.ptp(expected)
-    assert spread > 1e-5, "it says the same of all"
+    expected = outputs(model, pixels)
+    spreads = {name: np.ptp(values) for name, values in expected.items()}
+    assert min(spreads.values()) > 1e-5, "it says the same of all"
     export.export_model(model, tmp_path / "1", (72, 80), "letterbox")
     signatures = tf.saved_model.load(tmp_path / "1").signatures
     assert set(signatures) == {"serving_default", "pixels"}
     values = tf.constant(pixels, tf.float32)
-    found = signatures["pixels"](pixels=values)["probability"].numpy()
-    assert (found.shape, found.dtype) == ((20,), np.float32)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=0.01 * spread)
+    compare(signatures["pixels"](pixels=values), expected, spreads)
     # From bytes: of the same pixels, as a model of random weights makes much of a level.
     data = tf.constant([PICTURES[name] for name in names])
     pixels = np.stack([export.load_pixels(item, (72, 80), "letterbox") for item in data])
-    expected = model.predict_on_batch(pixels)[:, 0]
-    found = signatures["serving_default"](image_bytes=data)["probability"].numpy()
-    assert (found.shape, found.dtype) == ((20,), np.float32)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=0.01 * spread)
+    expected = outputs(model, pixels)
+    compare(signatures["serving_default"](image_bytes=data), expected, spreads)
+
+
+def outputs(model: keras.Model, pixels: Any) -> dict[str, Any]:
+    logit = logits_of(model).predict_on_batch(pixels)[:, 0]
+    return {"logit": logit, "probability": model.predict_on_batch(pixels)[:, 0]}
+
+
+def compare(found: dict[str, Any], expected: dict[str, Any], spreads: dict[str, float]) -> None:
+    assert found.keys() == expected.keys()
+    for name, values in found.items():
+        assert (values.shape, values.dtype) == ((20,), tf.float32)
+        np.testing.assert_allclose(values, expected[name], rtol=0, atol=0.01 * spreads[name])
+
+
+def flat(red: int, green: int = 0) -> bytes:
+    return encoded(Image.new("RGB", (8, 8), (red, green, 0)), "PNG")
+
+
+def decision_at(threshold: float) -> Decision:
+    return Decision(
+        tag="fox",
+        run="first",
+        trained="",
+        fingerprint="",
+        calibration=Calibration(),
+        promise=None,
+        logit_threshold=between_logits(threshold),
+        threshold=0.5,
+        created="",
+    )
+
+
+def as_tf_serving_writes(logit: np.float32) -> str:
+    """A number in its JSON: six digits, or nine where six would be another number's."""
+    short = f"{logit:.6g}"
+    return short if np.float32(short) == logit else f"{logit:.9g}"
+
+
+@pytest.mark.parametrize("level", [-100, -40, -20, 20, 40, 100])
+def test_who_asks_tf_serving_decides_as_predict_does(level: int, tmp_path: Path) -> None:
+    """At the threshold and its neighbours among numbers of 32 bits, however high it is."""
+    step = float(np.spacing(np.float32(abs(level))))
+    inputs = keras.Input((8, 8, 3))
+    features = keras.layers.GlobalAveragePooling2D(name="features")(inputs)
+    head = keras.layers.Dense(1, name="logit")
+    core = keras.Model(inputs, keras.layers.Activation("sigmoid")(head(features)))
+    # Red is the level, and green one more step each.
+    head.set_weights([np.array([[np.sign(level)], [step], [0]]), np.zeros(1)])
+    model = with_resizing(core, (8, 8), "stretch")
+    pictures = [flat(abs(level), green) for green in range(3)]
+    logits = np.float32(level) + np.arange(3, dtype=np.float32) * np.float32(step)
+    decision = decision_at(float(logits[1]))
+
+    scored = Scorer(model, (8, 8), "stretch", 4).score(pictures, bytes)
+    predicted = [score.logit for _, score in scored if isinstance(score, Score)]
+    assert predicted == logits.tolist()
+    assert [decision.positive(logit) for logit in predicted] == [False, True, True]
+
+    export.export_model(model, tmp_path / "1", (8, 8), "stretch")
+    signatures = tf.saved_model.load(tmp_path / "1").signatures
+    served = signatures["serving_default"](image_bytes=tf.constant(pictures))["logit"].numpy()
+    assert served.tolist() == logits.tolist()
+    for read in (float, lambda logit: float(as_tf_serving_writes(logit)), lambda x: float(str(x))):
+        assert [read(x) >= decision.logit_threshold for x in served] == [False, True, True]
+
+
+@pytest.mark.parametrize("name", get_args(Precision))
+def test_logits_are_of_32_bits_whatever_was_computed_with(name: Precision, tmp_path: Path) -> None:
+    with precision(name):
+        model = build_model("alexnet-small", (72, 80), weights=None)
+    pixels = np.stack([dataset.load_pixels(PICTURES[name], (72, 80)) for name in PICTURES][:8])
+    kernel, bias = model.get_layer("logit").get_weights()
+    logits = logits_of(model).predict_on_batch(pixels)[:, 0]
+    scale = 200 / np.ptp(logits)
+    model.get_layer("logit").set_weights([kernel * scale, bias - scale * logits.mean()])
+    expected = logits_of(model).predict_on_batch(pixels)[:, 0]
+    assert expected.min() < -20 < 20 < expected.max()
+    export.export_model(model, tmp_path / "1", (72, 80), "letterbox")
+    served = tf.saved_model.load(tmp_path / "1").signatures["pixels"]
+    found = served(pixels=tf.constant(pixels, tf.float32))["logit"]
+    assert found.dtype == tf.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
+    # More of them than 16 bits can tell apart: not rounded on the way.
+    assert any(x != np.float32(tf.cast(x, tf.bfloat16)) for x in found.numpy())
+
+
+@given(st.floats(-1e4, 1e4), st.integers(-3, 3))
+def test_a_threshold_parts_the_same_logits_halfway_between_two(
+    threshold: float, steps: int
+) -> None:
+    logit = np.float32(threshold)
+    for _ in range(abs(steps)):
+        logit = np.nextafter(logit, np.float32(np.sign(steps) * np.inf))
+    parted = between_logits(threshold)
+    assert (float(logit) >= threshold) == (float(logit) >= parted)
+    assert (float(logit) >= parted) == (float(as_tf_serving_writes(logit)) >= parted)
+    assert float(np.float32(parted)) != parted
 
 
 def test_a_model_for_any_size_is_exported_for_one(resize: dataset.Resize, tmp_path: Path) -> None:
     layers = keras.layers
-    sums = layers.Dense(1, kernel_initializer="ones")  # of the means of red, green and blue
+    # Of the means of red, green and blue.
+    sums = layers.Dense(1, kernel_initializer="ones", name="logit")
     inputs = keras.Input((None, None, 3))
     model = keras.Model(inputs, sums(layers.GlobalAveragePooling2D()(inputs)))
     export.export_model(model, tmp_path / "1", (72, 72), resize)
@@ -268,7 +368,7 @@ def test_a_model_for_any_size_is_exported_for_one(resize: dataset.Resize, tmp_pa
     picture = Image.new("RGB", (300, 100))
     picture.paste((255, 255, 255), (100, 0, 200, 100))
     data = tf.constant([encoded(picture, "PNG")])
-    found = signatures["serving_default"](image_bytes=data)["probability"].numpy()
+    found = signatures["serving_default"](image_bytes=data)["logit"].numpy()
     means = {"crop": 255, "stretch": 255 / 3, "letterbox": 255 / 9 + dataset.GREY * 2 / 3}
     assert found / 3 == pytest.approx([means[resize]], abs=3)
 
@@ -295,5 +395,5 @@ def test_an_export_is_there_when_its_last_file_is(tmp_path: Path) -> None:
         storage, "a/b", "some", model, tmp_path / "scratch", size=(72, 80), resize="crop"
     )
     assert export.is_exported(storage, "a/b", "some")
-    assert written[-1] == Layout("a/b").run("some", "saved_model/1/saved_model.pb")
-    assert Layout("a/b").run("some", "saved_model/1/variables/variables.index") in written
+    assert written[-1] == Layout("a/b").run("some", "saved_model/2/saved_model.pb")
+    assert Layout("a/b").run("some", "saved_model/2/variables/variables.index") in written
