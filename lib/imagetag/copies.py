@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from imagetag.errors import UsageError
-from imagetag.images import FORMATS, BadImage
+from imagetag.images import READ, BadImage
 from imagetag.log import get_logger
 from imagetag.sources import Picture, Source, StoredPictures, place_of
 from imagetag.storage import AccessDenied, ObjectNotFound, Storage, open_storage
@@ -131,9 +131,9 @@ def _beside(key: str, md5: str) -> str:
 def _ending(path: Path) -> str:
     """Return the ending that a picture's format is stored under."""
     try:
-        with Image.open(path, formats=tuple(FORMATS)) as image:
+        with Image.open(path, formats=tuple(READ)) as image:
             # A camera's MPO is a JPEG with previews behind it.
-            return FORMATS["JPEG" if image.format == "MPO" else str(image.format)]
+            return READ["JPEG" if image.format == "MPO" else str(image.format)]
     except Exception as error:  # it was read before
         raise BadImage("not_an_image", str(error)) from error
 

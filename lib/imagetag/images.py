@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,9 @@ Size = tuple[int, int]  # (height, width) in pixels
 # Pillow's name of a format, and the ending it is stored under.
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 EXTENSIONS = frozenset(FORMATS.values()) | {"jpeg"}
+# What is read besides, but in no dataset, as not all that trains on one can.
+READ = FORMATS | {"AVIF": "avif", "TIFF": "tif"}
+HEAD_BYTES = 16  # of a file, which tell its format
 
 # More than any picture on a board, less than a decompression bomb needs.
 MAX_PIXELS = 100_000_000
@@ -116,7 +119,7 @@ def inspect(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
     """
     with _refusing("not_an_image"):
         whole.check_bounds(data)
-    with _opened(data, max_pixels) as image:
+    with _opened(data, max_pixels, FORMATS) as image:
         kind = _kind(image)
         if kind != "JPEG" and _is_animated(image):
             raise BadImage("animated", "more than one frame")
@@ -130,6 +133,13 @@ def inspect(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
                 _load(image)
         height, width = _turned((image.height, image.width), _orientation(image))
         return ImageInfo(FORMATS[kind], width, height)
+
+
+def is_picture(head: bytes) -> bool:
+    """Tell from a file's first `HEAD_BYTES` whether it is of a format that can be read."""
+    Image.init()
+    # An answer in words is why a format cannot be read here.
+    return any(accept(head) is True for accept in (Image.OPEN[kind][1] for kind in READ) if accept)
 
 
 def _is_sound(kind: str, data: bytes) -> bool:
@@ -300,14 +310,16 @@ def _alpha(
     return functools.reduce(ImageChops.lighter, others)
 
 
-def _opened(source: bytes | Path, max_pixels: int) -> ImageFile.ImageFile:
+def _opened(
+    source: bytes | Path, max_pixels: int, formats: Mapping[str, str] = READ
+) -> ImageFile.ImageFile:
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        image = Image.open(stream, formats=tuple(FORMATS))
+        image = Image.open(stream, formats=tuple(formats))
     except Image.DecompressionBombError as error:
         raise BadImage("too_many_pixels", one_line(error, 200)) from error
     except UnidentifiedImageError as error:
-        raise BadImage("not_an_image", "neither " + ", ".join(FORMATS)) from error
+        raise BadImage("not_an_image", "neither " + ", ".join(formats)) from error
     except FileNotFoundError:
         raise
     except Exception as error:  # Pillow's parsers raise many kinds on hostile bytes

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 import shutil
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from imagetag.errors import InputError
-from imagetag.images import EXTENSIONS, BadImage
+from imagetag.images import EXTENSIONS, HEAD_BYTES, BadImage, is_picture
 from imagetag.log import get_logger
-from imagetag.storage import LocalStorage, ObjectInfo, ObjectNotFound, Storage
+from imagetag.storage import AccessDenied, LocalStorage, ObjectInfo, ObjectNotFound, Storage
 
 _MAX_BYTES = 200_000_000  # of a file: more is no picture, and would fill the memory
+# Endings of pictures, also of those that cannot be read: they are told of by an error.
+_ENDINGS = EXTENSIONS | {
+    *("apng", "avif", "avifs", "dib", "heic", "heif", "hif", "jfi", "jfif", "jif", "jp2", "jpe"),
+    *("jxl", "pjp", "pjpeg", "tif", "tiff"),
+}
+_TYPES = mimetypes.MimeTypes()  # what Python itself knows: a machine may know more
+_NAMES = 100  # told in one line of the log
 
 Cursor = Mapping[str, int]
 
@@ -92,7 +100,8 @@ class Source(ABC):
 class StoredPictures(Source):
     """The image files of a folder or a prefix, and of all below, in the order of their keys.
 
-    Files that do not end like an image are passed over and counted in the log.
+    A file is one if it is named like one, or if its name says nothing and it begins like one. What
+    is hidden, by a dot before its name or a folder's, is none. Others are named in the log.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -104,20 +113,42 @@ class StoredPictures(Source):
 
     def pictures(self, after: Cursor | None = None) -> Iterator[Picture]:  # noqa: ARG002 - has none
         """Yield the pictures, as the base class says."""
-        found = others = 0
+        found = False
+        others: list[str] = []
         for entry in self.storage.list():
-            if PurePosixPath(entry.key).suffix.lower().removeprefix(".") in EXTENSIONS:
-                found += 1
+            if self._is_picture(entry):
+                found = True
                 yield Picture(entry.key, entry.key, self._version(entry), origin=entry)
-            else:
-                others += 1
+                continue
+            others.append(entry.key)
+            if len(others) == _NAMES:
+                _tell(others)
+                others = []
         if others:
-            get_logger().info("files that are no images were passed over", files=others)
+            _tell(others)
         if not found:
-            endings = ", ".join(sorted(EXTENSIONS))
-            raise InputError(
-                f"--input {self.storage.url}: no image there (a file that ends in {endings})"
-            )
+            raise InputError(f"--input {self.storage.url}: no image there, by name or by content")
+
+    def _is_picture(self, entry: ObjectInfo) -> bool:
+        """Tell whether a file is to be read: by its name, or if that says nothing, its beginning.
+
+        To look into each that is a text or a film by its name would cost a request each.
+        """
+        if entry.key.startswith(".") or "/." in entry.key:
+            return False
+        name = entry.key.rpartition("/")[2].lower()
+        kind, packed = _TYPES.guess_type(f"/{name}")
+        if name.rpartition(".")[2] in _ENDINGS:
+            return True
+        if kind or packed or entry.size > _MAX_BYTES:
+            return bool(kind and kind.startswith("image/"))
+        try:
+            if self._folder is not None:
+                _plain_file(self._folder / entry.key)
+            with self.storage.open(entry.key) as stream:
+                return is_picture(stream.read(HEAD_BYTES))
+        except (BadImage, ObjectNotFound, AccessDenied):
+            return False
 
     def _version(self, entry: ObjectInfo) -> str:
         if self._folder is None:
@@ -156,6 +187,12 @@ class StoredPictures(Source):
 
     def forget(self, picture: Picture) -> None:
         """Do nothing: it is the user's."""
+
+
+def _tell(names: list[str]) -> None:
+    get_logger().info(
+        "files that are no images, or hidden, were passed over", files=len(names), names=names
+    )
 
 
 def place_of(storage: Storage) -> str:

@@ -483,7 +483,7 @@ def test_bytes_behind_a_picture_are_no_harm() -> None:
         b"\xff\xd8\xff",
         b"RIFF\xff\xff\xff\xffWEBP",
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n",
-        encoded(noise(), "TIFF"),
+        encoded(noise(), "PPM"),
         encoded(noise(), "ICO"),
     ],
 )
@@ -620,3 +620,32 @@ def test_every_single_damaged_byte_of_a_header_is_a_picture_or_a_bad_one() -> No
         for place in range(min(len(data), 120)):
             for value in (0, 0x7F, 0xFF, data[place] ^ 1):
                 check_either_or(data[:place] + bytes([value]) + data[place + 1 :])
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_formats_that_no_dataset_has_are_read_upright(kind: str, orientation: int) -> None:
+    picture = Image.new("RGB", (32, 16), (250, 250, 250))
+    picture.paste((10, 10, 10), (0, 0, 16, 8))
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    plain = encoded(picture, exif=exif)  # first: an AVIF's encoder takes it out
+    data = encoded(picture, kind, exif=exif)
+    shapes: list[images.Size] = []
+
+    def whole(shape: images.Size) -> Frame:
+        shapes.append(shape)
+        return Frame(shape)
+
+    found, expected = load_resized(data, whole), load_rgb(plain)
+    assert set(shapes) == {(expected.height, expected.width)}
+    assert found.size == expected.size
+    assert ImageStat.Stat(ImageChops.difference(found, expected)).mean[0] < 10
+    assert images.is_picture(data[: images.HEAD_BYTES])
+    with pytest.raises(BadImage, match=r"neither JPEG, PNG, WEBP, GIF, BMP$"):
+        inspect(data)
+
+
+def test_what_is_no_picture_does_not_begin_like_one() -> None:
+    for head in (b"", b"B", b"#!/bin/sh", b"PK\3\4", b"\0" * 16, b"%PDF-1.7", b"RIFF....WAVEfmt "):
+        assert not images.is_picture(head)

@@ -50,11 +50,14 @@ def rows(scorer: Scorer, folder: Path | LocalStorage, judge: Judge = RAW) -> lis
 def test_pictures_of_all_folders_are_predicted_and_other_files_counted(
     model: keras.Model, scorer: Scorer, tmp_path: Path
 ) -> None:
-    names = ["a.png", "b/c/d.JPG", "b/e.webp", "z.jpeg"]
+    # By name, and where that says nothing by content.
+    names = ["a.png", "b/c/d.JPG", "b/c/png", "b/e.webp", "b/f.jpg~", "b/g (1).orig", "z.jpeg"]
     for number, name in enumerate(names):
         write(tmp_path, name, noise(number))
-    for name in ("README.txt", "b/Thumbs.db", "b/c/png"):
-        write(tmp_path, name, noise(1))
+    others = [".a.png", ".trash/a.png", "README.txt", "b/.c/d.png", "b/Makefile", "b/a.mp4"]
+    for name in others:
+        write(tmp_path, name, b"CC = gcc" if name.endswith("file") else noise(1))
+    write(tmp_path, "b/empty", b"")
 
     with capture_logs() as logs:
         found = rows(scorer, tmp_path)
@@ -64,7 +67,53 @@ def test_pictures_of_all_folders_are_predicted_and_other_files_counted(
         assert row.probability == pytest.approx(alone(model, noise(number)), abs=1e-5)
         assert (row.page_url, row.error) == ("", None)
         assert row.probability == round(row.probability or 0, 6)
-    assert [line["files"] for line in logs if "passed over" in line["event"]] == [3]
+    [line] = [line for line in logs if "passed over" in line["event"]]
+    assert (line["files"], line["names"]) == (7, [*others, "b/empty"])
+
+
+def test_all_files_that_are_passed_over_are_named_however_many(tmp_path: Path) -> None:
+    names = {f"{number}.txt" for number in range(250)}
+    for name in names:
+        write(tmp_path, name, b"a tag")
+    write(tmp_path, "a.png", noise(0))
+    with capture_logs() as logs:
+        assert len([*StoredPictures(LocalStorage(tmp_path)).pictures()]) == 1
+    lines = [line for line in logs if "passed over" in line["event"]]
+    assert {name for line in lines for name in line["names"]} == names
+    assert max(len(line["names"]) for line in lines) == 100
+
+
+ENDINGS = [
+    *("jfif", "jpe", "pjpeg", "JPG", "avif", "AVIF", "tif", "tiff", "dib", "apng", "heic", "heif"),
+    *("jxl", "jp2", "svg", "ico"),
+]
+
+
+def test_whatever_is_named_like_a_picture_has_a_row(scorer: Scorer, tmp_path: Path) -> None:
+    good = {f"a.{ending}": noise(1) for ending in ENDINGS}
+    bad = {f"b.{ending}": b"\0\0\0\x18ftypheic....." for ending in ENDINGS}
+    for name, data in (good | bad).items():
+        write(tmp_path, name, data)
+    found = {row.file: row.error for row in rows(scorer, tmp_path)}
+    assert found == dict.fromkeys(good) | dict.fromkeys(
+        bad, "not_an_image: neither JPEG, PNG, WEBP, GIF, BMP, AVIF, TIFF"
+    )
+
+
+def test_a_bucket_is_asked_only_for_files_whose_names_say_nothing(tmp_path: Path) -> None:
+    asked = []
+
+    class Bucket(LocalStorage):
+        def open(self, key: str) -> Any:
+            asked.append(key)
+            return super().open(key)
+
+    for name in ("a.png", "b.txt", "c.mp4", "d.json", "e", "f.jpg_large", "g.zip"):
+        write(tmp_path, name, noise(1))
+    source = StoredPictures(Bucket(tmp_path))
+    source._folder = None
+    assert [picture.file for picture in source.pictures()] == ["a.png", "e", "f.jpg_large"]
+    assert asked == ["e", "f.jpg_large"]
 
 
 def test_a_file_that_cannot_be_read_is_a_row_with_its_error(scorer: Scorer, tmp_path: Path) -> None:
@@ -139,7 +188,7 @@ def test_a_folder_without_pictures_is_an_input_error(
 ) -> None:
     for name in names:
         write(tmp_path, name, b"text")
-    with pytest.raises(InputError, match=r"no image there \(a file that ends in bmp, ") as caught:
+    with pytest.raises(InputError, match="no image there, by name or by content") as caught:
         rows(scorer, tmp_path)
     assert caught.value.exit_code == 3
     assert str(tmp_path) in str(caught.value)
