@@ -6,6 +6,9 @@ it, so that a model sees in production what it saw in training.
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +28,8 @@ from imagetag.storage import ObjectNotFound, Storage
 
 Size = images.Size  # (height, width) in pixels
 Resize = Literal["letterbox", "crop", "stretch"]  # how a picture is fitted into the input
+
+_md5 = functools.partial(hashlib.md5, usedforsecurity=False)
 
 GREY = 128  # of the bars beside a picture of another aspect: near the mean of all
 
@@ -47,14 +52,15 @@ def sync(
 ) -> list[Sample]:
     """Copy images to the local disk in parallel, and return them in the order of their md5.
 
-    Files are named by content and shared by all tags: what is there already is not fetched again.
+    Files are named by content and shared by all tags: what is there already, and is what its name
+    says, is not fetched again.
     An image that is in the manifest but not in storage is left out with a warning.
     """
     layout = Layout(tag)
 
     def fetch(row: Row) -> Sample | None:
         path = folder / row.md5[:2] / f"{row.md5}.{row.ext}"
-        if not path.is_file() or path.stat().st_size != row.bytes:
+        if not _is_there(path, row):
             try:
                 storage.download(layout.image(row.split, row.label, row.md5, row.ext), path)
             except ObjectNotFound as error:
@@ -69,6 +75,17 @@ def sync(
             if sample is not None:
                 samples.append(sample)
     return sorted(samples, key=lambda sample: sample.row.md5)
+
+
+def _is_there(path: Path, row: Row) -> bool:
+    """Tell whether a file has a row's content: others may write to the folder, or a disk decay."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != row.bytes:
+                return False
+            return hashlib.file_digest(file, _md5).hexdigest() == row.md5
+    except OSError:
+        return False
 
 
 def load_pixels(

@@ -130,7 +130,7 @@ def _way(storage: Storage, target: Storage, folder: str) -> str | None:
 
 def _place(storage: Storage) -> tuple[str, str, str]:
     if isinstance(storage, LocalStorage):
-        return "", "", str(Path(storage.url).resolve())
+        return "", "", os.path.realpath(storage.url)
     parts = urlsplit(storage.url)
     return parts.scheme, parts.netloc, parts.path or "/"
 

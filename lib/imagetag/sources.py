@@ -197,7 +197,8 @@ def _tell(names: list[str]) -> None:
 
 def place_of(storage: Storage) -> str:
     """Return the URL of a storage, or its whole path: what it is from wherever one looks."""
-    return str(Path(storage.url).resolve()) if isinstance(storage, LocalStorage) else storage.url
+    # Not `resolve`, which fails where links lead round and round.
+    return os.path.realpath(storage.url) if isinstance(storage, LocalStorage) else storage.url
 
 
 def _plain_file(path: Path) -> Path:

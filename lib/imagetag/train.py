@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -679,13 +680,18 @@ def _weights(text: str, folder: Path) -> Literal["imagenet"] | Path | None:
         if not Path(text).is_file():
             raise UsageError(f"--weights {text!r}: no such file; or take imagenet or none")
         return Path(text)
-    parent, _, name = text.rpartition("/")
-    path = folder / hashlib.sha256(text.encode()).hexdigest()[:16] / name
+    return _stored_weights(text, folder)
+
+
+@functools.cache
+def _stored_weights(url: str, folder: Path) -> Path:
+    """Fetch weights from storage: once a process, as nothing tells whether an old copy is right."""
+    parent, _, name = url.rpartition("/")
+    path = folder / hashlib.sha256(url.encode()).hexdigest()[:16] / name
     try:
-        if not path.is_file():
-            open_storage(parent).download(name, path)
+        open_storage(parent).download(name, path)
     except (ObjectNotFound, UsageError) as error:
-        raise UsageError(f"--weights {text!r}: {error}") from error
+        raise UsageError(f"--weights {url!r}: {error}") from error
     return path
 
 

@@ -932,6 +932,17 @@ def test_what_auto_stands_for(
     assert train._settled(asked.model_copy(update={"learning_rate": 0.5})).learning_rate == 0.5
 
 
+def test_an_old_copy_of_stored_weights_is_not_trusted(tmp_path: Path) -> None:
+    (tmp_path / "my.weights.h5").write_bytes(b"right")
+    url = (tmp_path / "my.weights.h5").as_uri()
+    path = train._weights(url, tmp_path / "cache")
+    assert isinstance(path, Path)
+    path.write_bytes(b"wrong")
+    train._stored_weights.cache_clear()  # as in another process
+    assert train._weights(url, tmp_path / "cache") == path
+    assert path.read_bytes() == b"right"
+
+
 @pytest.mark.parametrize("place", ["file", "s3"])
 def test_training_goes_on_from_given_weights(
     place: str, bucket: str, fresh: Path, cache: Path, tmp_path: Path, run: Runner

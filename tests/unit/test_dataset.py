@@ -391,6 +391,19 @@ def test_a_local_copy_of_another_size_is_replaced(storage: Storage, tmp_path: Pa
     assert {sample.row.md5: sample.path.read_bytes() for sample in again} == images
 
 
+def test_a_local_copy_of_the_same_size_is_not_trusted(storage: Storage, tmp_path: Path) -> None:
+    images = store(storage)
+    first = sync(storage, TAG, rows_of(images), tmp_path / "cache")
+    for number, sample in enumerate(first[:3]):
+        data = bytearray(sample.path.read_bytes())
+        data[-1 - number] ^= 1
+        sample.path.write_bytes(data)
+    first[3].path.unlink()
+    first[3].path.symlink_to(first[3].path.name)
+    again = sync(storage, TAG, rows_of(images), tmp_path / "cache")
+    assert {sample.row.md5: sample.path.read_bytes() for sample in again} == images
+
+
 def test_downloads_are_under_way_at_once_and_no_more_than_asked(tmp_path: Path) -> None:
     together, lock = threading.Barrier(4, timeout=20), threading.Lock()
     under_way = most = 0

