@@ -6,20 +6,20 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from imagetag import images, sharing, similar
-from imagetag.boards import Board, BoardError, Post
+from imagetag.boards import Board, BoardError, File, Post
 from imagetag.errors import ImagetagError, Terminated, TransientError, UsageError, one_line
 from imagetag.http import HttpError
 from imagetag.known import Known, key_at, place
 from imagetag.layout import Label, Layout
 from imagetag.log import Progress, get_logger
-from imagetag.manifest import Failure, Row, write_part
+from imagetag.manifest import Failure, Lead, Repeat, Row, write_part
 from imagetag.selection import TOO_OLD, Selection
 from imagetag.sharing import SharedImage
 from imagetag.split import split_of
@@ -29,7 +29,9 @@ _PART_ROWS = 200  # rows buffered before a part is written, and
 _PART_SECONDS = 15.0  # for how long at the most
 _ALIAS_POSTS = 200  # posts without the tag asked for, before it is taken for an alias
 _OUTAGE_POSTS = 25  # posts lost in a row, before the board is taken for down or for refusing us
+_UNSETTLED = 32  # posts that wait for one before them, for each download under way
 _DOWNLOADS = 3  # of a file that does not come as its post says, before it is given up
+_LONGEST_URL = 4096  # characters of one that is recorded
 _LAST_SECONDS = 4.0  # for what is under way when a run is stopped, and for its rows
 # What says something about who asks and not about the picture: another day it may be had.
 _ABOUT_US = {"http_401", "http_403", "private_host", "robots"}
@@ -70,12 +72,12 @@ class Collector:
         self._selection, self._how, self._known = selection, how, known
         self._pool = ThreadPoolExecutor(how.concurrency, thread_name_prefix="fetch")
         self._rows: list[Row] = []
+        self._repeats: list[Repeat] = []
         self._failures: list[Failure] = []
         self._flushed = time.monotonic()
         self._too_old_in_a_row = 0  # by what their own pages tell
         self._lost_in_a_row: set[str] = set()  # their ids, or of a list of links their hosts
         self._lock = threading.Lock()
-        self._taken: set[bytes] = set()  # digests of the pictures that this run has fetched
         self.skipped: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self.lost: Counter[Label] = Counter()  # failures that may pass
@@ -108,7 +110,7 @@ class Collector:
             UsageError: if the board refuses us for good.
 
         """
-        running: dict[Future[Row], Post] = {}
+        waiting: list[_Fetch] = []  # in the listing's order
         under_way: set[int] = set()
         chosen = self._choose(label, candidates, under_way)
         self._too_old_in_a_row = 0
@@ -120,40 +122,47 @@ class Collector:
                     # Never more under way than are missing: what is taken is then the first that
                     # can be had in the listing's order, whichever download ends first.
                     missing = wanted - self._known.rows[label]
-                    while more and len(running) < min(2 * self._how.concurrency, missing):
+                    most = min(_UNSETTLED * self._how.concurrency, missing)
+                    running = sum(not fetch.future.done() for fetch in waiting)
+                    while more and len(waiting) < most and running < 2 * self._how.concurrency:
                         post = next(chosen, None)
                         if post is None or self._too_old_in_a_row >= TOO_OLD:
                             more = False
                         else:
                             under_way.add(post.id)
-                            running[self._pool.submit(self._fetch, post, label)] = post
-                    if not running:
+                            future = self._pool.submit(self._fetch, post, label)
+                            waiting.append(_Fetch(post, future))
+                            running += 1
+                    if not waiting:
                         break
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        post = running.pop(future)
-                        stored = self._settle(future, post, label)
+                    wait(
+                        [fetch.future for fetch in waiting if not fetch.future.done()],
+                        return_when=FIRST_COMPLETED,
+                    )
+                    for fetch in _decided(waiting):
+                        waiting.remove(fetch)
+                        stored = self._settle(fetch, label)
                         self._flush_if_due()
-                        under_way.discard(post.id)
+                        under_way.discard(fetch.post.id)
                         progress.advance(stored, failed=self.failed.total())
         except BaseException as error:
-            self._save(running, label, error)
+            self._save(waiting, label, error)
             raise
         if self._known.rows[label] < wanted:
             get_logger().warning(
                 "fewer than asked for", label=label, images=self._known.rows[label], wanted=wanted
             )
 
-    def _save(self, running: dict[Future[Row], Post], label: Label, error: BaseException) -> None:
+    def _save(self, waiting: list[_Fetch], label: Label, error: BaseException) -> None:
         """Record what is stored of the downloads that are under way, when a run ends early."""
-        for future in running:
-            future.cancel()
+        for fetch in waiting:
+            fetch.future.cancel()
         if isinstance(error, Terminated | KeyboardInterrupt):
             self._board.client.stop()
-        done, _ = wait(running, timeout=_LAST_SECONDS)
-        for future in done:
-            if not future.cancelled() and future.exception() is None:
-                self._settle(future, running[future], label)
+        wait([fetch.future for fetch in waiting], timeout=_LAST_SECONDS)
+        for fetch in _decided(waiting):
+            if fetch.future.exception() is None:
+                self._settle(fetch, label)
 
     def _choose(
         self, label: Label, candidates: Iterator[Post], under_way: set[int]
@@ -163,7 +172,11 @@ class Collector:
         for post in candidates:
             reason = self._selection.unfit(post, self._layout.tag, label)
             alias = alias and reason == "tag_absent"
-            if self._known.has(post) or post.id in under_way:
+            if post.id in under_way:
+                continue
+            if self._known.has(post):
+                if reason is None:
+                    self._say_again(post, label)
                 continue
             if reason is None:
                 yield post
@@ -174,14 +187,26 @@ class Collector:
                 if self.skipped[reason] >= _ALIAS_POSTS:
                     return
 
-    def _fetch(self, listed: Post, label: Label) -> Row:
-        """Fetch, check and store one post. Runs in the pool."""
+    def _say_again(self, post: Post, label: Label) -> None:
+        """Record what a post says of an image that is known, if nothing like it is recorded."""
+        other: Label = "negative" if label == "positive" else "positive"
+        digest = self._known.said.get((post.id, other))
+        if digest is None and post.md5 is not None and post.id not in self._known.posts:
+            digest = bytes.fromhex(post.md5)
+        if digest is not None:
+            self._repeat(post, label, digest.hex(), None)
+
+    def _fetch(self, listed: Post, label: Label) -> tuple[Row, list[Post]]:
+        """Fetch, check and store one post. Runs in the pool.
+
+        Returns its row, and the other posts that are known to be of the same file.
+        """
         post = self._board.complete(listed)
         unfit = self._selection.unfit(post, self._layout.tag, label)
         if unfit:
             raise _Unfit(unfit)
-        image = self._copied(post, label) or self._downloaded(post, label)
-        return Row(
+        image, copies = self._copied(post, label) or self._downloaded(post, label)
+        row = Row(
             post_id=post.id,
             board=post.board,
             page_url=post.page_url,
@@ -190,45 +215,49 @@ class Collector:
             bytes=image.bytes,
             width=image.width,
             height=image.height,
-            tags=post.tags,
+            tags=tuple(dict.fromkeys(tag for of in (post, *copies) for tag in of.tags)),
             rating=post.rating,
             split=split_of(post.group, self._selection.test_fraction),
             label=label,
             group=post.group,
             phashes=image.phashes,
+            lead=image.lead,
         )
+        return row, copies
 
     def _key(self, post: Post, label: Label, name: str, ext: str) -> str:
         split = split_of(post.group, self._selection.test_fraction)
         return self._layout.image(split, label, name, ext)
 
-    def _copied(self, post: Post, label: Label) -> SharedImage | None:
+    def _copied(self, post: Post, label: Label) -> tuple[SharedImage, list[Post]] | None:
         """Store the post's picture from another tag's folder, if one has it."""
         image = sharing.find(self._storage, post)
         if image is None:
             return None
         key = self._key(post, label, image.md5, image.ext)
         self._check(image)
-        self._take(image.md5)
         try:
+            copies = self._copies(post, label, image, lambda: self._storage.read(image.key))
+            if bytes.fromhex(image.md5) in self._known.labels:
+                return image, copies
             if key != image.key:
                 self._storage.copy(image.key, key)
             elif self._storage.stat(key) is None:
                 raise ObjectNotFound(key)
         except ObjectNotFound:  # that tag was removed
-            with self._lock:
-                self._taken.discard(bytes.fromhex(image.md5))
             return None
         with self._lock:
             self.copied += 1
-        return image
+        return image, copies
 
-    def _downloaded(self, post: Post, label: Label) -> SharedImage:
+    def _downloaded(self, post: Post, label: Label) -> tuple[SharedImage, list[Post]]:
         """Fetch the post's picture, check and store it."""
         stored = self._stored_before(post, label)
-        data, info, md5 = (
-            (stored, images.inspect(stored), _md5(stored)) if stored else self._download(post)
-        )
+        if stored is None:
+            file, info, md5 = self._download(post)
+            data, lead = file.content, _lead(post, file)
+        else:
+            data, info, md5, lead = stored, images.inspect(stored), _md5(stored), None
         image = SharedImage(
             key=self._key(post, label, md5, info.ext),
             md5=md5,
@@ -237,13 +266,28 @@ class Collector:
             width=info.width,
             height=info.height,
             phashes=similar.perceptual_hashes(data) if self._how.perceptual_hash else (),
+            lead=lead,
         )
         self._check(image)
-        self._take(md5)
-        if stored is None:
-            self._storage.write(image.key, data)
-        sharing.offer(self._storage, post, image)
-        return image
+        copies = self._copies(post, label, image, lambda: data)
+        if bytes.fromhex(md5) not in self._known.labels:
+            if stored is None:
+                self._storage.write(image.key, data)
+            sharing.offer(self._storage, post, image)
+        return image, copies
+
+    def _copies(
+        self, post: Post, label: Label, image: SharedImage, content: Callable[[], bytes]
+    ) -> list[Post]:
+        """Return the other posts of the file, having seen whether all may be taken together."""
+        copies = self._board.copies(post, image.bytes, content)
+        for copy in copies:
+            unfit = self._selection.unfit_tags(copy)
+            if label == "negative" and self._layout.tag in copy.tags:
+                unfit = "conflicting"
+            if unfit:
+                raise _Unfit(unfit)
+        return copies
 
     def _check(self, image: SharedImage) -> None:
         """See whether the picture is what its post said."""
@@ -255,34 +299,26 @@ class Collector:
         if unfit:
             raise _Unfit(unfit)
 
-    def _take(self, md5: str) -> None:
-        """See to it that a picture is stored once, where two posts show the same."""
-        digest = bytes.fromhex(md5)
-        with self._lock:
-            if digest in self._taken or digest in self._known.digests:
-                raise _Unfit("duplicate")
-            self._taken.add(digest)
-
-    def _download(self, post: Post) -> tuple[bytes, images.ImageInfo, str]:
+    def _download(self, post: Post) -> tuple[File, images.ImageInfo, str]:
         """Fetch a file, again where what came is damaged, as it may be by the way here."""
         came = set()
         for _ in range(_DOWNLOADS):
             try:
-                data = self._board.fetch(post, self._selection.max_bytes)
+                file = self._board.fetch(post, self._selection.max_bytes)
             except HttpError as error:
                 if error.reason == "too_large":
                     raise _Unfit("file_too_large") from error
                 raise
-            md5 = _md5(data)
+            md5 = _md5(file.content)
             try:
-                info = images.inspect(data)
+                info = images.inspect(file.content)
             except images.BadImage as error:
                 if md5 == post.md5:
                     raise
                 problem = error
             else:
                 if post.md5 in (None, md5):
-                    return data, info, md5
+                    return file, info, md5
                 detail = f"{post.file_url}: md5 {md5}, declared {post.md5}"
                 problem = images.BadImage("md5", detail)
             came.add(md5)
@@ -301,16 +337,16 @@ class Collector:
         except ValueError:  # no sum
             return None
         ext = self._known.objects.get(where)
-        if ext is None:
+        if ext is None or bytes.fromhex(name) in self._known.labels:
             return None
         data = self._storage.read(key_at(self._layout, where, ext))
         return data if _md5(data) == name else None
 
-    def _settle(self, future: Future[Row], post: Post, label: Label) -> int:
+    def _settle(self, fetch: _Fetch, label: Label) -> int:
         """Record how a post ended; return how many images that added."""
-        stored = 0
+        post, before = fetch.post, self._known.rows[label]
         try:
-            row = future.result()
+            row, copies = fetch.future.result()
         except _Unfit as unfit:
             older = self._board.by_time and unfit.reason == "too_old"
             self._too_old_in_a_row = self._too_old_in_a_row + 1 if older else 0
@@ -328,10 +364,34 @@ class Collector:
         else:
             self._too_old_in_a_row = 0
             self._lost_in_a_row.clear()
-            self._known.add(row, self._board.site.name)
-            self._rows.append(row)
-            stored = 1
-        return stored
+            if bytes.fromhex(row.md5) in self._known.labels:
+                # It may have been stored before that was known.
+                where = place(row.split, row.label, row.md5)
+                self._known.objects.setdefault(where, row.ext)
+                self._repeat(post, label, row.md5, row.lead)
+            else:
+                self._known.add(row, self._board.site.name)
+                self._rows.append(row)
+            for copy in copies:
+                of: Label = "positive" if self._layout.tag in copy.tags else "negative"
+                self._repeat(copy, of, row.md5, None)
+        return self._known.rows[label] - before
+
+    def _repeat(self, post: Post, label: Label, md5: str, lead: Lead | None) -> None:
+        """Record a post that is not stored, as its picture is known."""
+        if (post.id, label) in self._known.said:
+            return
+        record = Repeat(
+            post_id=post.id,
+            board=post.board,
+            page_url=post.page_url,
+            md5=md5,
+            label=label,
+            tags=post.tags,
+            lead=lead,
+        )
+        self._known.repeat(record, self._board.site.name)
+        self._repeats.append(record)
 
     def _fail(self, post: Post, label: Label, reason: str, detail: str, *, permanent: bool) -> None:
         get_logger().debug("post failed", post=post.id, reason=reason, detail=detail)
@@ -371,7 +431,7 @@ class Collector:
         return f"{recorded} images are stored and recorded{more}; run it again to go on"
 
     def _flush_if_due(self) -> None:
-        full = len(self._rows) + len(self._failures) >= _PART_ROWS
+        full = len(self._rows) + len(self._repeats) + len(self._failures) >= _PART_ROWS
         if full or time.monotonic() - self._flushed > _PART_SECONDS:
             self._flush()
 
@@ -384,10 +444,47 @@ class Collector:
     def _flush(self) -> None:
         if self._rows:
             write_part(self._storage, self._layout, "part", self._rows)
+        if self._repeats:
+            write_part(self._storage, self._layout, "repeat", self._repeats)
         if self._failures:
             write_part(self._storage, self._layout, "failed", self._failures)
-        self._rows, self._failures = [], []
+        self._rows, self._repeats, self._failures = [], [], []
         self._flushed = time.monotonic()
+
+
+@dataclass(frozen=True, eq=False)
+class _Fetch:
+    """A post that is being fetched, or was."""
+
+    post: Post
+    future: Future[tuple[Row, list[Post]]]
+
+
+def _decided(waiting: list[_Fetch]) -> list[_Fetch]:
+    """Return those that are done, and that no post before them can have the picture of.
+
+    So of two posts of one picture the first in the listing is stored, whichever comes first. Where
+    posts tell the sums of their files, none waits for another.
+    """
+    decided = []
+    ahead: set[str] = set()  # sums of what is not decided
+    for fetch in waiting:
+        if not fetch.future.done() or fetch.future.cancelled():
+            if fetch.post.md5 is None:
+                break
+            ahead.add(fetch.post.md5)
+        elif fetch.future.exception() is None and fetch.future.result()[0].md5 in ahead:
+            continue
+        else:
+            decided.append(fetch)
+    return decided
+
+
+def _lead(post: Post, file: File) -> Lead | None:
+    """Return how a post led to a file, None where it is for certain what the post means."""
+    if post.md5 is not None or urlsplit(post.file_url or "").scheme == "file":
+        return None
+    return Lead(end=file.end[:_LONGEST_URL], width=post.width, height=post.height)
 
 
 class _Unfit(Exception):

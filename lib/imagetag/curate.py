@@ -2,7 +2,8 @@
 
 An image of the test split whose twin is in train is dropped. Train images that are twins get one
 group, so validation, which is split off by group, takes both or neither. Twins of different labels
-in train stay, and are counted: one of the labels is probably wrong.
+in train stay, and are counted: one of the labels is probably wrong. Where posts of one file differ
+in the label, it is counted too, and dropped if it is a negative: someone has seen the tag on it.
 
 The verdicts are a part of the manifest. It is written first, then the marker that names it, and
 only then are dropped images deleted: killed anywhere, the next run ends the same.
@@ -20,11 +21,12 @@ from typing import Any
 
 from imagetag import similar
 from imagetag.images import BadImage
-from imagetag.layout import LABELS, Label, Layout, Split, parse_image
+from imagetag.layout import LABELS, SPLITS, Label, Layout, Split, parse_image
 from imagetag.log import Progress, get_logger
 from imagetag.manifest import (
     Curation,
     Dataset,
+    Repeat,
     Row,
     Verdict,
     curated,
@@ -65,7 +67,8 @@ def curate_tag(
     """
     layout = Layout(tag)
     dataset = load_dataset(storage, tag)
-    covers = hashlib.sha256("\n".join(sorted(dataset.parts)).encode()).hexdigest()
+    looked_at = sorted(dataset.parts + dataset.repeats)
+    covers = hashlib.sha256("\n".join(looked_at).encode()).hexdigest()
     known = dataset.curation
     if known and (known.method, known.threshold, known.covers) == (
         similar.METHOD,
@@ -86,7 +89,9 @@ def curate_tag(
         gallery = _Gallery(storage, layout, pool)
         rows = distinct(read_parts(storage, dataset.parts, Row))
         gallery.read(row for row in rows if row.md5 not in earlier)
-        findings = _Findings(gallery.images)
+        repeats = read_parts(storage, dataset.repeats, Repeat)
+        said = {(record.md5, record.label) for record in repeats}
+        findings = _Findings(gallery.images, said)
         _compare(gallery, findings, threshold)
     verdicts = sorted([*earlier.values(), *findings.verdicts()], key=lambda verdict: verdict.md5)
     curation = Curation(
@@ -156,8 +161,8 @@ def _clean(storage: Storage, layout: Layout, curation: Curation) -> None:
     """Delete dropped images that are still there, and the parts of earlier curations."""
     changes = read_changes(storage, curation.parts)
     if None in changes.values():
-        for label in LABELS:  # only the test split loses any
-            for entry in storage.list(layout.images("test", label)):
+        for folder in (layout.images(split, label) for split in SPLITS for label in LABELS):
+            for entry in storage.list(folder):
                 try:
                     image = parse_image(entry.key)
                 except ValueError:  # not ours
@@ -266,11 +271,16 @@ class _Gallery:
 class _Findings:
     """What twins mean for a dataset."""
 
-    def __init__(self, images: Sequence[_Image]) -> None:
+    def __init__(self, images: Sequence[_Image], said: set[tuple[str, Label]]) -> None:
         self._images = images
+        self._disputed = {
+            number
+            for number, image in enumerate(images)
+            if (image.md5, "negative" if image.label == "positive" else "positive") in said
+        }
         self._parents: dict[str, str] = {}
         self._twins: dict[int, int] = {}
-        self._conflicting: set[int] = set()
+        self._conflicting = set(self._disputed)
         self._relate()
 
     def _relate(self) -> None:
@@ -335,8 +345,12 @@ class _Findings:
         for number, image in enumerate(self._images):
             twin = self._twins.get(number)
             root = self._root(image.group)
-            dropped = image.split == "test"
-            if twin is None and (dropped or root == image.group):
+            if image.split == "test" and twin is None:
+                root = image.group
+            dropped = (image.split == "test" and twin is not None) or (
+                number in self._disputed and image.label == "negative"
+            )
+            if twin is None and root == image.group and number not in self._disputed:
                 continue
             yield Verdict(
                 md5=image.md5,

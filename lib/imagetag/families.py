@@ -55,7 +55,10 @@ class Group(_Record):
 
 
 class Conflict(_Record):
-    """Near-duplicates of different labels, one of which is probably wrong; some of each."""
+    """Near-duplicates of different labels, one of which is probably wrong; some of each.
+
+    Of one file that has both labels there is no negative: it is stored as a positive.
+    """
 
     positive: tuple[Picture, ...]
     negative: tuple[Picture, ...]
@@ -65,8 +68,8 @@ class Families(_Record):
     """What belongs together.
 
     `twins` are pictures of the train split that curation found near-duplicates of, `twin_groups`
-    their groups. `conflicting` counts the groups in which near-duplicates differ in their label,
-    of which `conflicts` has 50 at the most.
+    their groups. `conflicting` counts the groups in which near-duplicates differ in their label, or
+    posts of one file do, of which `conflicts` has 50 at the most.
     """
 
     splits: dict[Split, GroupCounts]
@@ -85,10 +88,11 @@ class Twins:
         conflicting: dict[str, list[bytes]] = {}
         self.count = 0
         for verdict in verdicts:
-            if verdict.dropped or verdict.twin is None or verdict.group is None:
+            if verdict.dropped or verdict.group is None:
                 continue
-            self.count += 1
-            groups.add(group_number(verdict.group))
+            if verdict.twin is not None:
+                self.count += 1
+                groups.add(group_number(verdict.group))
             if verdict.conflicting:
                 conflicting.setdefault(verdict.group, []).append(bytes.fromhex(verdict.md5))
         self.groups = len(groups)

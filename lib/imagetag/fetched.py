@@ -238,7 +238,7 @@ class FoundPosts(Fetched):
             picture.file = post.file_url
             if _is_video(picture.file):
                 raise BadImage("video", "its name is that of a video")
-        return self._board.fetch(post, _MAX_BYTES)
+        return self._board.fetch(post, _MAX_BYTES).content
 
     def _place(self, picture: Picture) -> str:
         return urlsplit(picture.file).netloc if self._board.scattered else picture.name

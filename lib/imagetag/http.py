@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -57,11 +57,12 @@ _USER_INFO = re.compile(r"//[^/?#@\s]*@")
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer with status 200."""
+    """A whole answer with status 200, and whether its URL is not the one that was asked."""
 
     url: str
     content: bytes
     content_type: str
+    redirected: bool = False
 
 
 class Client:
@@ -247,7 +248,7 @@ class Client:
     def _follow(self, wish: _Wish, *, again: bool) -> Answer:
         """Make a request and those that it is redirected to."""
         url, params = wish.url, wish.params
-        for _ in range(_HOPS):
+        for hop in range(_HOPS):
             self._stop.check()
             request = self._prepare(url, params, wish)
             assert request.url is not None  # noqa: S101 - it was prepared
@@ -255,7 +256,7 @@ class Client:
                 wish.robots.check(request.url, wish.shown)
             answer = self._visit(request, wish, again=again)
             if isinstance(answer, Answer):
-                return answer
+                return replace(answer, redirected=hop > 0)
             url, params = answer, None
         raise HttpError("redirects", f"{wish.shown}: too many redirects", permanent=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from imagetag.boards import Post
@@ -11,6 +12,8 @@ from imagetag.errors import UsageError
 from imagetag.layout import LABELS, SPLITS, Label, Layout, Split, parse_image
 from imagetag.manifest import (
     Failure,
+    Lead,
+    Repeat,
     Row,
     distinct,
     is_dropped,
@@ -18,6 +21,7 @@ from imagetag.manifest import (
     read_changes,
     read_parts,
 )
+from imagetag.placeholder import Sighting, is_placeholder
 from imagetag.split import split_of
 from imagetag.storage import Storage
 
@@ -55,11 +59,13 @@ class Known:
     Attributes:
         rows: recorded images by label.
         posts: ids that are not to be fetched (again).
+        said: of which image a post is, by its id and the label that it was recorded with.
         failed: ids that failed, for now or for good, and are not stored.
-        digests: md5s of the images, dropped ones too.
+        labels: of the images by their md5s, dropped ones too; None for what is left out for good.
+        left_out: md5s of what is none of the pictures that the posts which lead to it are of.
         objects: images without a row, by their `place`, with their endings: a run was killed
             before it recorded them.
-        span: the least and the greatest post id of the positives.
+        positives: their post ids.
         tags: how many positives have each tag.
 
     """
@@ -67,10 +73,15 @@ class Known:
     rows: Counter[Label] = field(default_factory=Counter)
     posts: set[int] = field(default_factory=set)
     failed: dict[int, Label] = field(default_factory=dict)
-    digests: set[bytes] = field(default_factory=set)
+    said: dict[tuple[int, Label], bytes] = field(default_factory=dict)
+    labels: dict[bytes, Label | None] = field(default_factory=dict)
+    left_out: set[bytes] = field(default_factory=set)
     objects: dict[bytes, str] = field(default_factory=dict)
-    span: tuple[int, int] = (0, 0)
+    positives: set[int] = field(default_factory=set)
     tags: Counter[str] = field(default_factory=Counter)
+    _repeats: list[tuple[bytes, Label]] = field(default_factory=list)
+    _leads: dict[bytes, dict[Sighting, tuple[Label, Lead]]] = field(default_factory=dict)
+    _uncounted: set[bytes] = field(default_factory=set)  # images that are not in `rows`
 
     @classmethod
     def read(cls, storage: Storage, layout: Layout, board: str, test_fraction: float) -> Known:
@@ -95,6 +106,9 @@ class Known:
                 known.drop(row, board)
             elif there:
                 known.add(row, board)
+        known._read_repeats(
+            read_parts(storage, part_keys(storage, layout, "repeat"), Repeat), board
+        )
         permanent = set()
         for failure in read_parts(storage, part_keys(storage, layout, "failed"), Failure):
             if failure.board == board and failure.post_id not in known.posts:
@@ -105,27 +119,83 @@ class Known:
         known.objects = stored
         return known
 
+    def _read_repeats(self, records: Iterable[Repeat], board: str) -> None:
+        orphans: dict[bytes, list[Repeat]] = {}
+        for record in records:
+            digest = bytes.fromhex(record.md5)
+            if digest in self.labels:
+                self.repeat(record, board)
+            else:
+                orphans.setdefault(digest, []).append(record)
+        for digest, of_one in orphans.items():
+            for record in of_one:
+                self._sight(record, "")
+            # Else the row was lost, and these posts may be fetched again.
+            if digest in self.left_out:
+                self.labels[digest] = None
+                for record in of_one:
+                    self.repeat(record, board)
+
     def add(self, row: Row, board: str) -> None:
         """Count an image that is stored and recorded, of this board or of another."""
         self.rows[row.label] += 1
-        self.digests.add(bytes.fromhex(row.md5))
+        self.labels[bytes.fromhex(row.md5)] = row.label
+        self._sight(row, board)
         if row.label == "positive":
             self.tags.update(row.tags)
-        if row.board != board:
-            return
-        self.posts.add(row.post_id)
-        if row.label == "positive":
-            oldest, newest = self.span
-            self.span = (min(oldest or row.post_id, row.post_id), max(newest, row.post_id))
+            if row.board == board:
+                self.positives.add(row.post_id)
 
     def drop(self, row: Row, board: str) -> None:
         """Remember an image that curation has dropped: it is not fetched again, nor counted."""
-        self.digests.add(bytes.fromhex(row.md5))
-        if row.board == board:
-            self.posts.add(row.post_id)
+        self.labels[bytes.fromhex(row.md5)] = row.label
+        self._uncounted.add(bytes.fromhex(row.md5))
+        self._sight(row, board)
+
+    def repeat(self, record: Repeat, board: str) -> None:
+        """Remember another post of an image, or another record of the same post."""
+        self._repeats.append((bytes.fromhex(record.md5), record.label))
+        self._sight(record, board)
+
+    def repeats(self) -> Counter[str]:
+        """Count the posts that are not stored for an image that is, or that is left out."""
+        # Of what is left out, the first post has a row as long as this run goes on.
+        reasons = Counter(
+            "placeholder" for digest in self.left_out if self.labels.get(digest) is not None
+        )
+        for digest, label in self._repeats:
+            if digest in self.left_out:
+                reasons["placeholder"] += 1
+            else:
+                reasons["duplicate" if label == self.labels[digest] else "conflicting"] += 1
+        return reasons
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The least and the greatest post id of the positives."""
+        return min(self.positives, default=0), max(self.positives, default=0)
 
     def has(self, post: Post) -> bool:
         """Tell whether the post is stored, or known never to be."""
         return post.id in self.posts or (
-            post.md5 is not None and bytes.fromhex(post.md5) in self.digests
+            post.md5 is not None and bytes.fromhex(post.md5) in self.labels
         )
+
+    def _sight(self, record: Row | Repeat, board: str) -> None:
+        digest = bytes.fromhex(record.md5)
+        if record.board == board:
+            self.posts.add(record.post_id)
+            self.said[record.post_id, record.label] = digest
+        if record.lead is None:
+            return
+        leads = self._leads.setdefault(digest, {})
+        leads[record.board, record.post_id] = record.label, record.lead
+        if is_placeholder({post: lead for post, (_, lead) in leads.items()}):
+            self.left_out.add(digest)
+        # What makes room for another of its label is a matter of that label's posts: whenever a
+        # run is killed, the next comes to the same.
+        label = self.labels.get(digest)
+        alike = {post: lead for post, (of, lead) in leads.items() if of == label}
+        if label is not None and digest not in self._uncounted and is_placeholder(alike):
+            self._uncounted.add(digest)
+            self.rows[label] -= 1

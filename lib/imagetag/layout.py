@@ -2,6 +2,7 @@
 
     <tag>/{train,test}/{<tag>,not_<tag>}/<md5>.<ext>    the images
     <tag>/manifest/part-<digest>.jsonl                  a row an image
+    <tag>/manifest/repeat-<digest>.jsonl                a row a post whose picture another has
     <tag>/manifest/failed-<digest>.jsonl                a row a post that could not be stored
     <tag>/manifest/curated-<digest>.jsonl               a row an image that curation changed
     <tag>/dataset.json                                  summary and completion marker
@@ -34,7 +35,7 @@ Split = Literal["train", "test"]
 Label = Literal["positive", "negative"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 LABELS: tuple[Label, ...] = get_args(Label)
-PartKind = Literal["part", "failed", "curated"]
+PartKind = Literal["part", "repeat", "failed", "curated"]
 PartName = Literal["train", "validation", "threshold"]  # of the train split
 PARTS: tuple[PartName, ...] = get_args(PartName)
 
@@ -135,13 +136,13 @@ class Layout:
         return self.root + "manifest/"
 
     def part(self, kind: PartKind, digest: str) -> str:
-        """Return the key of a part of the manifest: of its images, its failures, its curation."""
+        """Return the key of a part of the manifest: its images, repeats, failures, curation."""
         return f"{self.manifest}{kind}-{digest}.jsonl"
 
     def part_kind(self, key: str) -> PartKind | None:
         """Return what a key below `manifest` holds, None if nothing of ours."""
         folder, name = key[: len(self.manifest)], key[len(self.manifest) :]
-        match = re.fullmatch(r"(part|failed|curated)-[0-9a-f]{8,64}\.jsonl", name)
+        match = re.fullmatch(r"(part|repeat|failed|curated)-[0-9a-f]{8,64}\.jsonl", name)
         if folder != self.manifest:
             return None
         return match and match[1]  # type: ignore[return-value]

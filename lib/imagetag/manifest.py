@@ -28,12 +28,24 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+class Lead(_Record):
+    """How a post leads to its file, where nothing vouches for what is there.
+
+    `end` is the URL that it was redirected to, empty where it was not; `width` and `height` are
+    those that the post tells, in pixels.
+    """
+
+    end: str = ""
+    width: int | None = None
+    height: int | None = None
+
+
 class Row(_Record):
     """An image that is stored.
 
     `width` and `height` are in pixels of the picture as it is seen, turned as EXIF says (rows of
     before 2026-11-26 have the file's), `bytes` is the file's size, `group` is what must stay in
-    one split.
+    one split. `lead` is None where the post's source vouches for the file.
     """
 
     post_id: int
@@ -50,6 +62,22 @@ class Row(_Record):
     label: Label
     group: str
     phashes: tuple[str, ...] = ()
+    lead: Lead | None = None
+
+
+class Repeat(_Record):
+    """A post whose picture is that of another post, byte for byte, and what it says of it.
+
+    Where it has another label than the row of that picture, one of them is probably wrong.
+    """
+
+    post_id: int
+    board: str
+    page_url: str
+    md5: Md5
+    label: Label
+    tags: tuple[str, ...]
+    lead: Lead | None = None
 
 
 class Failure(_Record):
@@ -67,7 +95,8 @@ class Failure(_Record):
 class Verdict(_Record):
     """What curation says of an image: dropped from the dataset, or put into another group.
 
-    `twin` is a near-duplicate of it, None where only the rest of its group has one.
+    `twin` is a near-duplicate of it, None where only the rest of its group has one, or where its
+    own file is what another post gives another label.
     """
 
     md5: Md5
@@ -80,9 +109,9 @@ class Verdict(_Record):
 class Curation(_Record):
     """How a dataset was curated, and the parts that say what came out.
 
-    `covers` is a digest of the names of the parts of images that were looked at; `dropped` and
-    `conflicting` count images (twins of different labels are conflicting), `groups` those that
-    twins have in common, `unreadable` the images that were passed over.
+    `covers` is a digest of the names of the parts that were looked at; `dropped` and `conflicting`
+    count images (twins of different labels are conflicting, and so is one that posts give both),
+    `groups` those that twins have in common, `unreadable` the images that were passed over.
     """
 
     parts: tuple[str, ...]
@@ -117,6 +146,7 @@ class Dataset(_Record):
     created: str
     software: str
     curation: Curation | None = None
+    repeats: tuple[str, ...] = ()
 
 
 Record = TypeVar("Record", bound=_Record)
@@ -190,6 +220,7 @@ def load_dataset(storage: Storage, tag: str) -> Dataset:
             f"{storage.url}/{key} cannot be read: {complaint(error)}; scrape the tag again"
         ) from error
     strange = [part for part in dataset.parts if layout.part_kind(part) != "part"]
+    strange += [part for part in dataset.repeats if layout.part_kind(part) != "repeat"]
     if dataset.curation is not None:
         parts = dataset.curation.parts
         strange += [part for part in parts if layout.part_kind(part) != "curated"]

@@ -21,6 +21,7 @@ from imagetag.log import get_logger
 from imagetag.manifest import (
     Dataset,
     Failure,
+    Repeat,
     Row,
     curated,
     distinct,
@@ -32,6 +33,7 @@ from imagetag.manifest import (
     standing_curation,
     summarize,
     write_dataset,
+    write_part,
 )
 from imagetag.negatives import SharedListing, Span, candidates
 from imagetag.selection import Selection
@@ -87,7 +89,7 @@ class Scraper:
             recent = self._selection.recent(self._board, listing)
             collector.collect("positive", recent, self._selection.limit)
             if not known.rows["positive"]:
-                raise _nothing(self._board, tag, "positive", collector)
+                raise _nothing(self._board, tag, "positive", collector, known)
             negatives = candidates(
                 self._board,
                 self._background,
@@ -99,7 +101,7 @@ class Scraper:
             )
             collector.collect("negative", negatives, self._negatives(known))
             if not known.rows["negative"]:
-                raise _nothing(self._board, tag, "negative", collector)
+                raise _nothing(self._board, tag, "negative", collector, known)
         return self._complete(layout, collector, known)
 
     def retry(self, tag: str) -> Dataset:
@@ -163,12 +165,17 @@ class Scraper:
         changes = read_changes(storage, curation.parts) if curation else {}
         stored = stored_images(storage, layout)
         gone = 0
+        left_out: list[Row] = []
 
         def rows() -> Iterator[Row]:
             nonlocal gone
             for row in distinct(read_parts(storage, parts, Row)):
                 lost.pop((row.board, row.post_id), None)  # it was had later
                 where = place(row.split, row.label, row.md5)
+                if bytes.fromhex(row.md5) in known.left_out:
+                    left_out.append(row)
+                    unrecorded[where] = row.ext
+                    continue
                 unrecorded.pop(where, None)
                 gone += where not in stored and not is_dropped(row.md5, changes)
                 yield row
@@ -179,9 +186,8 @@ class Scraper:
                 f"{gone} images below {storage.url}/{layout.root} are gone: another run of the tag "
                 "may have taken them for what a killed one left; run this again, one at a time"
             )
-        # A run that was killed stored them, and this one selects others.
-        for where, ext in unrecorded.items():
-            storage.delete(key_at(layout, where, ext))
+        kept = self._without(layout, parts, left_out)
+        repeats = known.repeats()
         dataset = Dataset(
             tag=layout.tag,
             board=self._board.site.name,
@@ -189,14 +195,20 @@ class Scraper:
             images=counts,
             bytes=size,
             failures=dict(Counter(lost.values())),
-            skipped=previous.skipped if previous else dict(collector.skipped),
-            parts=parts,
+            skipped=previous.skipped if previous else dict(collector.skipped + repeats),
+            parts=kept,
+            repeats=tuple(part_keys(storage, layout, "repeat")),
             fingerprint=fingerprint,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             software=f"imagetag {__version__}",
             curation=curation,
         )
         write_dataset(storage, dataset)
+        # A run that was killed stored them, and this one selects others; or they are left out.
+        for key in set(parts) - set(kept):
+            storage.delete(key)
+        for where, ext in unrecorded.items():
+            storage.delete(key_at(layout, where, ext))
         get_logger().info(
             "dataset complete",
             images=counts,
@@ -211,11 +223,41 @@ class Scraper:
             f"{split} {label}" for split in SPLITS for label in LABELS if not counts[split][label]
         ]:
             get_logger().warning("no image in a split: take more, or another tag", empty=empty)
+        if repeats["placeholder"]:
+            get_logger().warning(
+                "left out: what posts of different files lead to is no picture of theirs, but what "
+                "a host gives for files that it has no more",
+                posts=repeats["placeholder"],
+            )
+        if repeats["conflicting"]:
+            get_logger().warning(
+                "posts of one picture differ in the tag: one of them is probably wrong",
+                posts=repeats["conflicting"],
+            )
         if dataset.failures:
             get_logger().warning(
                 "posts failed: --retry-failed tries them again", failures=dataset.failures
             )
         return dataset
+
+    def _without(
+        self, layout: Layout, parts: tuple[str, ...], left_out: list[Row]
+    ) -> tuple[str, ...]:
+        """Record rows as what is left out, and return the parts, those of them written anew."""
+        if not left_out:
+            return parts
+        repeats = [Repeat.model_validate(row.model_dump()) for row in left_out]
+        write_part(self._storage, layout, "repeat", repeats)
+        digests = {row.md5 for row in left_out}
+        kept = []
+        for part in parts:
+            rows = list(read_parts(self._storage, (part,), Row))
+            others = [row for row in rows if row.md5 not in digests]
+            if len(others) == len(rows):
+                kept.append(part)
+            elif others:
+                kept.append(write_part(self._storage, layout, "part", others))
+        return tuple(kept)
 
 
 def _previous(storage: Storage, tag: str) -> Dataset | None:
@@ -228,9 +270,11 @@ def _previous(storage: Storage, tag: str) -> Dataset | None:
         return None
 
 
-def _nothing(board: Board, tag: str, label: Label, collector: Collector) -> ImagetagError:
+def _nothing(
+    board: Board, tag: str, label: Label, collector: Collector, known: Known
+) -> ImagetagError:
     """Return why there is no image of a label."""
-    left_out = collector.skipped + collector.failed
+    left_out = collector.skipped + collector.failed + known.repeats()
     reasons = ", ".join(f"{name} {count}" for name, count in left_out.most_common())
     if collector.lost[label]:
         return TransientError(

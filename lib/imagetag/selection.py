@@ -86,7 +86,7 @@ class Selection(BaseModel):
         """Return why a post is not wanted, as far as what is known of it tells; None if it is."""
         if (tag in post.tags) != (label == "positive"):
             return "tag_absent" if label == "positive" else "tag_present"
-        return self._unfit_tags(post) or self._unfit_picture(post)
+        return self.unfit_tags(post) or self._unfit_picture(post)
 
     def recent(self, board: Board, listing: Iterator[Post]) -> Iterator[Post]:
         """Yield the posts of a board's listing, newest first, until it has passed `since`."""
@@ -102,7 +102,8 @@ class Selection(BaseModel):
             return False
         return post.created_at is None or post.created_at < self.since
 
-    def _unfit_tags(self, post: Post) -> str | None:
+    def unfit_tags(self, post: Post) -> str | None:
+        """Return why a post is not wanted by its tags and rating; None if it is."""
         if not set(self.blocked_tags).isdisjoint(post.tags):
             return "blocked_tag"
         if post.rating is not None and post.rating not in self.ratings:

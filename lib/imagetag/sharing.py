@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imagetag import layout
 from imagetag.boards import Post
-from imagetag.manifest import Md5
+from imagetag.manifest import Lead, Md5
 from imagetag.storage import ObjectNotFound, Storage
 
 
@@ -29,6 +29,7 @@ class SharedImage(BaseModel):
     width: int = Field(ge=1)
     height: int = Field(ge=1)
     phashes: tuple[str, ...] = ()
+    lead: Lead | None = None
 
 
 def find(storage: Storage, post: Post) -> SharedImage | None:

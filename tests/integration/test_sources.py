@@ -145,7 +145,7 @@ def test_a_picture_is_read_whole_and_no_further_than_allowed(tmp_path: Path) -> 
     write(tmp_path / "a tag" / "1 #ä?.jpg", b"12345")
     board = folder_board(tmp_path)
     [post] = board.walk(Query(("a_tag",)))
-    assert board.fetch(post, 5) == b"12345"
+    assert board.fetch(post, 5).content == b"12345"
     assert refusal(board, post, 4) == "too_large"
     (tmp_path / "a tag" / "1 #ä?.jpg").unlink()
     assert refusal(board, post) == "missing"
@@ -178,7 +178,7 @@ def test_links_that_lead_out_are_refused_when_listed_and_when_read(tmp_path: Pat
     posts = by_name(board)
     assert {"real.jpg", "link.jpg", "later.jpg"} <= set(posts)
     assert not {"out.jpg", "1.jpg", "round.jpg", "tagged.jpg"} & set(posts)
-    assert board.fetch(posts["link.jpg"], 10) == b"real"
+    assert board.fetch(posts["link.jpg"], 10).content == b"real"
     (inside / "tag" / "later.jpg").unlink()
     (inside / "tag" / "later.jpg").symlink_to(tmp_path / "secret.txt")
     assert refusal(board, posts["later.jpg"]) == "leads_outside"

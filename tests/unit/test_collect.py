@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import random
 import threading
@@ -15,13 +16,13 @@ import pytest
 from PIL import Image
 
 from imagetag import collect
-from imagetag.boards import Board, Post, Query, Site
+from imagetag.boards import Board, File, Post, Query, Site
 from imagetag.collect import Collector, How
 from imagetag.errors import Terminated, TransientError
 from imagetag.http import Client, HttpError
 from imagetag.known import Known
 from imagetag.layout import Layout
-from imagetag.manifest import Row, part_keys, read_parts
+from imagetag.manifest import Repeat, Row, part_keys, read_parts
 from imagetag.selection import Selection
 from imagetag.storage import Storage, open_storage
 from tests.scripted import Reply, Request, Server, serving
@@ -154,6 +155,109 @@ def test_a_row_tells_the_size_of_the_picture_as_it_is_seen(storage: Storage) -> 
     assert (row.width, row.height) == (8, 16)
 
 
+class Reposts(Shelf):
+    """Posts of which three in a row are of one picture; of each three, the last comes first."""
+
+    def __init__(self, found: Sequence[Post], *, hurry: bool = False) -> None:
+        super().__init__(found, "http://host.example")
+        self.came = {post.id: threading.Event() for post in found}
+        if hurry:
+            for event in self.came.values():
+                event.set()
+
+    def fetch(self, post: Post, max_bytes: int) -> File:
+        later = self.came.get(post.id - 1)
+        if post.id % 3 and later:
+            later.wait(0.1)  # or as it comes, where that one is not asked for
+        self.came[post.id].set()
+        return File(png(post.id // 3))
+
+
+def repeated(storage: Storage) -> list[int]:
+    records = read_parts(storage, part_keys(storage, LAYOUT, "repeat"), Repeat)
+    return sorted((record.post_id for record in records), reverse=True)
+
+
+@pytest.mark.parametrize("stop_after", [None, 4, 20])
+@pytest.mark.parametrize("concurrency", [1, 3, 16])
+def test_of_one_picture_the_first_post_is_stored_whichever_comes_first(
+    storage: Storage, concurrency: int, stop_after: int | None
+) -> None:
+    found = posts("http://host.example", 59)
+    if stop_after is not None:
+        with pytest.raises(Terminated), collector(storage, Reposts(found), concurrency) as run:
+            run.collect("positive", stopping(found, stop_after), 12)
+    with collector(storage, Reposts(found, hurry=concurrency == 1), concurrency) as run:
+        run.collect("positive", iter(found), 12)
+    firsts = range(59, 24, -3)
+    assert recorded(storage) == list(firsts)
+    assert run._known.repeats()["duplicate"] == len(repeated(storage)) >= 22
+    assert not set(repeated(storage)) & set(firsts)
+
+
+def stopping(found: Sequence[Post], after: int) -> Iterator[Post]:
+    yield from found[:after]
+    raise Terminated
+
+
+def test_posts_that_tell_their_sums_wait_for_none(storage: Storage) -> None:
+    # The first comes last, and the others are recorded when the run is stopped meanwhile.
+    told = [
+        replace(post, md5=hashlib.md5(png(post.id)).hexdigest())
+        for post in posts("http://host.example", 6)
+    ]
+
+    class Slow(Shelf):
+        def fetch(self, post: Post, max_bytes: int) -> File:
+            if post.id == 6:
+                for _ in range(200):
+                    if len(run._rows) == 5:
+                        break
+                    time.sleep(0.05)
+            return File(png(post.id))
+
+    with collector(storage, Slow(told, "http://host.example")) as run:
+        run.collect("positive", iter(told), 6)
+        assert [row.post_id for row in run._rows][-1] == 6
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_what_many_posts_lead_to_is_left_out_and_makes_room(
+    storage: Storage, *, moved: bool
+) -> None:
+    class Host(Shelf):
+        def fetch(self, post: Post, max_bytes: int) -> File:
+            if post.id % 3 == 0:
+                return File(png(0), "http://host.example/removed.png" if moved else "")
+            return File(png(post.id))
+
+    found = posts("http://host.example", 30)
+    board = Host(found, "http://host.example")
+    with collector(storage, board) as run:
+        run.collect("positive", iter(found), 10)
+    good = [post_id for post_id in range(30, 0, -1) if post_id % 3][:10]
+    assert [post_id for post_id in recorded(storage) if post_id != 30] == good
+    known = Known.read(storage, LAYOUT, "shelf", SELECTION.test_fraction)
+    assert known.rows == {"positive": 10}
+    assert known.repeats() == run._known.repeats()
+    assert known.repeats()["placeholder"] >= 5
+    assert known.left_out == {hashlib.md5(png(0)).digest()}
+
+
+def test_a_post_that_changed_its_label_says_so_and_is_not_fetched_again(storage: Storage) -> None:
+    found = posts("http://host.example", 4)
+    with collector(storage, Reposts(found, hurry=True)) as run:
+        run.collect("positive", iter(found[:1]), 1)
+        run.collect("negative", iter([replace(found[1], tags=("owl",))]), 2)
+    assert len(recorded(storage)) == 1  # of one picture
+    changed = [replace(found[0], tags=("owl",))]
+    for _ in range(2):  # and once
+        with collector(storage, Reposts([])) as run:
+            run.collect("negative", iter(changed), 1)
+    assert repeated(storage) == [4, 3]
+    assert run._known.repeats() == {"conflicting": 2}
+
+
 def test_lists_no_further_than_it_must(storage: Storage) -> None:
     with pictures() as server:
         board = Shelf(posts(server.url, 300), server.url)
@@ -219,10 +323,10 @@ class Links(Shelf):
 
     scattered = True
 
-    def fetch(self, post: Post, max_bytes: int) -> bytes:
+    def fetch(self, post: Post, max_bytes: int) -> File:
         if post.id > 10:
             raise HttpError("http_403", "refused", permanent=True)
-        return png(post.id)
+        return File(png(post.id))
 
 
 @pytest.mark.parametrize("hosts", [1, 30])

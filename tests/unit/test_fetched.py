@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from imagetag.boards import Board, BoardError, Post, Query
+from imagetag.boards import Board, BoardError, File, Post, Query
 from imagetag.boards.base import Site
 from imagetag.errors import InputError, TransientError, UsageError
 from imagetag.fetched import FoundPosts, ListedUrls, read_query, shown
@@ -279,11 +279,11 @@ class Shelf(Board):
             return make_post(post.id, file_url=f"https://board.example/late/{post.id}.jpg")
         return post
 
-    def fetch(self, post: Post, max_bytes: int) -> bytes:
+    def fetch(self, post: Post, max_bytes: int) -> File:
         if post.id in self.broken:
             raise BoardError(f"the page of {post.id} is broken")
         self.fetched.append(post.id)
-        return b"picture %d" % post.id
+        return File(b"picture %d" % post.id)
 
 
 def make_post(number: int, **fields: Any) -> Post:

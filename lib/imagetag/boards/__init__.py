@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from imagetag.boards.base import NO_LOGIN, Board, BoardError, Login, Post, Query, Site
+from imagetag.boards.base import NO_LOGIN, Board, BoardError, File, Login, Post, Query, Site
 from imagetag.errors import UsageError
 from imagetag.http import Client
 
@@ -18,6 +18,7 @@ __all__ = [
     "SITES",
     "Board",
     "BoardError",
+    "File",
     "Login",
     "Post",
     "Query",

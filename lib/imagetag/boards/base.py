@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -119,6 +119,14 @@ class Doubts:
         self.oldest = post_id if self.oldest is None else min(self.oldest, post_id)
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """A post's file, byte for byte, and the URL that redirects ended at, empty without any."""
+
+    content: bytes
+    end: str = ""
+
+
 class Board(ABC):
     """A board of some engine. Its methods are called from many threads.
 
@@ -169,15 +177,28 @@ class Board(ABC):
         """
         return post
 
-    def fetch(self, post: Post, max_bytes: int) -> bytes:
-        """Return the picture's file, byte for byte.
+    def fetch(self, post: Post, max_bytes: int) -> File:
+        """Return the picture's file.
 
         Raises:
             HttpError: if it cannot be had, is larger than `max_bytes`, or its owner has opted out.
 
         """
         assert post.file_url  # noqa: S101 - a post without a file is not asked for
-        return self.client.get(post.file_url, max_bytes=max_bytes, opt_out=True).content
+        answer = self.client.get(post.file_url, max_bytes=max_bytes, opt_out=True)
+        return File(answer.content, answer.url if answer.redirected else "")
+
+    def copies(self, post: Post, size: int, content: Callable[[], bytes]) -> list[Post]:
+        """Return the other posts that are known to be of the same file, in falling order of id.
+
+        Args:
+            post: one of them.
+            size: of its file, in bytes.
+            content: reads the file, where that is needed.
+
+        """
+        del post, size, content  # boards on the net refuse a file that they have
+        return []
 
     def walk(
         self,

@@ -10,16 +10,17 @@ of the path below PATH: files that come or go move no other.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from imagetag.boards.base import NO_LOGIN, Login, Post, Site
+from imagetag.boards.base import NO_LOGIN, File, Login, Post, Site
 from imagetag.boards.fields import load_json
 from imagetag.boards.listed import BadEntry, Entry, ListedBoard, clean_tag, read_entry, read_tags
 from imagetag.errors import UsageError
@@ -29,6 +30,7 @@ from imagetag.layout import decode
 
 _MAX_SIDE_CAR = 1 << 20  # bytes
 _MAX_DEPTH = 50  # folders within each other
+_SAMPLE = 4096  # bytes that most files of one size differ in
 _ENDINGS = EXTENSIONS | {"avif", "jxl", "tif", "tiff"}  # the latter are left out by who asked
 _SIDE_CARS = (".txt", ".caption", ".json")
 
@@ -50,9 +52,10 @@ class FolderBoard(ListedBoard):
         except (OSError, ValueError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or "it cannot be read"
             raise UsageError(f"--board folder+{site.root}: {reason}; name a folder") from error
+        self._samples: dict[int, bytes] = {}
         super().__init__(site, client, login)
 
-    def fetch(self, post: Post, max_bytes: int) -> bytes:
+    def fetch(self, post: Post, max_bytes: int) -> File:
         """Read a picture.
 
         Raises:
@@ -60,8 +63,32 @@ class FolderBoard(ListedBoard):
                 folder.
 
         """
-        path = unquote(urlsplit(post.file_url or "").path, errors="surrogateescape")
-        return self._read(Path(path), max_bytes)
+        return File(self._read(_path_of(post), max_bytes))
+
+    def copies(self, post: Post, size: int, content: Callable[[], bytes]) -> list[Post]:
+        """Return the other posts of the same file, as the base class says."""
+        others = [other for other in self._posts_with("bytes", size) if other.id != post.id]
+        sample = self._sample(post) if others else b""
+        others = [other for other in others if self._sample(other) == sample]
+        data = content() if others else b""
+        return [other for other in others if self._is(other, data)]
+
+    def _sample(self, post: Post) -> bytes:
+        """Return a digest of a file's end: where many are of one size, few are read whole."""
+        if post.id not in self._samples:
+            try:
+                with _path_of(post).open("rb") as stream:
+                    stream.seek(-min(_SAMPLE, os.fstat(stream.fileno()).st_size), os.SEEK_END)
+                    self._samples[post.id] = _digest(stream.read(_SAMPLE))
+            except OSError:  # it is gone
+                self._samples[post.id] = b""
+        return self._samples[post.id]
+
+    def _is(self, post: Post, content: bytes) -> bool:
+        try:
+            return self._read(_path_of(post), len(content)) == content
+        except HttpError:
+            return False
 
     def _file_url(self, name: str) -> str:
         return "file://" + quote(os.fsencode(self._folder / name))
@@ -131,6 +158,7 @@ class FolderBoard(ListedBoard):
             parent_id=told.parent_id or told.id,
             score=told.score,
             created_at=told.created_at,
+            bytes=entry.stat().st_size,
         )
 
     def _side_car(self, path: Path) -> Entry:
@@ -175,6 +203,14 @@ class FolderBoard(ListedBoard):
         if data is None or len(data) > max_bytes:
             raise HttpError("too_large", f"{path}: more than {max_bytes} bytes", permanent=True)
         return data
+
+
+def _path_of(post: Post) -> Path:
+    return Path(unquote(urlsplit(post.file_url or "").path, errors="surrogateescape"))
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def _is_picture(name: str) -> bool:

@@ -15,12 +15,12 @@ import sqlite3
 import threading
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from imagetag.boards.base import NO_LOGIN, Board, Login, Post, Query, Site
 from imagetag.boards.fields import MAX_ID, md5, moment
@@ -36,6 +36,7 @@ _MAX_TAG = 200  # characters
 _MAX_TAGS = 5000  # a post
 _CACHE = 32 << 10  # kibibytes of the index in memory
 _MAX_PAGES = 16 << 20  # 64 GB of index: a small compressed list may have any number of rows
+_MOST_COPIES = 100_000  # posts that may be of one file
 _BATCH = 1000  # posts between two reports of progress
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # `s` is "sensitive" on some boards and "safe" on others: the narrower reading can do no harm.
@@ -306,6 +307,16 @@ class ListedBoard(Board):
         """Return the newest posts that match, as the base class says."""
         return [self._post(row) for row in self._index.select(query, below, limit)]
 
+    def copies(self, post: Post, size: int, content: Callable[[], bytes]) -> list[Post]:
+        """Return the other posts with the sum that the list tells, as the base class says."""
+        del size, content
+        if post.md5 is None:
+            return []
+        return [other for other in self._posts_with("md5", post.md5) if other.id != post.id]
+
+    def _posts_with(self, column: Literal["md5", "bytes"], value: str | int) -> list[Post]:
+        return [self._post(row) for row in self._index.having(column, value)]
+
     def _leave_out(self, reason: str, where: str) -> None:
         """Count what cannot be used."""
         self._left_out[reason] += 1
@@ -486,6 +497,8 @@ class _Index:
                 run("UPDATE posts SET id = ? WHERE key = ?", (self._free_id(name), key))
         run("DROP INDEX by_id")
         run("CREATE UNIQUE INDEX by_id ON posts (id)")
+        for column in ("md5", "bytes"):
+            run(f"CREATE INDEX by_{column} ON posts ({column}) WHERE {column} IS NOT NULL")
 
     def _free_id(self, name: str) -> int:
         attempt = 1
@@ -520,6 +533,12 @@ class _Index:
             where = f"WHERE {' AND '.join(terms)}" if terms else ""
             sql = f"SELECT {_POST} FROM {source} {where} ORDER BY {column} DESC LIMIT ?"  # noqa: S608 - no value is in it
             return self._db.execute(sql, [*values, limit]).fetchall()
+
+    def having(self, column: Literal["md5", "bytes"], value: str | int) -> list[tuple[Any, ...]]:
+        """Return posts by their sum or size, highest id first."""
+        with self._lock:
+            sql = f"SELECT {_POST} FROM posts WHERE {column} = ? ORDER BY id DESC LIMIT ?"  # noqa: S608
+            return self._db.execute(sql, (value, _MOST_COPIES)).fetchall()
 
     def _count(self, tag: str) -> int:
         if tag not in self._counts:
