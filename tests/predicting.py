@@ -208,7 +208,7 @@ def start(storage: object, *options: object, before: str = "", **how: Any) -> su
     )
 
 
-def end(job: subprocess.Popen[str], timeout: float = 120) -> Ended:
+def end(job: subprocess.Popen[str], timeout: float = 400) -> Ended:
     try:
         stdout, stderr = job.communicate(timeout=timeout)
     finally:

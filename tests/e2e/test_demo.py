@@ -21,7 +21,7 @@ from imagetag.storage import open_storage
 
 TAGS = ("robot", "fox")
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2700)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         start_new_session=True,
     ) as process:
         try:
-            stdout, _ = process.communicate(timeout=850)
+            stdout, _ = process.communicate(timeout=2600)
         except BaseException:
             os.killpg(process.pid, 9)
             raise

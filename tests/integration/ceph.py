@@ -163,7 +163,7 @@ class Ceph:
         command = [program, "-c", self._conf, *arguments]
         if program == "monmaptool":
             command = [program, *arguments]
-        done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=400, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.decode(errors='replace')}")
         return done.stdout
@@ -174,7 +174,7 @@ class Ceph:
         with (self.folder / "log" / f"{name}.out").open("ab") as out:
             self._running[name] = _daemon([*command, "-c", self._conf], out)
 
-    def _wait(self, name: str, ready: Callable[[], bool], seconds: float = 120) -> None:
+    def _wait(self, name: str, ready: Callable[[], bool], seconds: float = 400) -> None:
         until = time.monotonic() + seconds
         while not ready():
             if self._running[name].poll() is not None or time.monotonic() > until:

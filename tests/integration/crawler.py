@@ -64,7 +64,7 @@ def crawl(
             start + page.format(quote(query)),
         ],
         check=True,
-        timeout=240,
+        timeout=800,
         capture_output=True,
         text=True,
     )

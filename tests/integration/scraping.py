@@ -144,7 +144,7 @@ def start(
     )
 
 
-def end(job: subprocess.Popen[str], timeout: float = 60) -> Ended:
+def end(job: subprocess.Popen[str], timeout: float = 200) -> Ended:
     try:
         _, stderr = job.communicate(timeout=timeout)
     finally:

@@ -441,7 +441,7 @@ def test_gallery_dl_downloads_exactly_the_posts_of_a_tag(
             f"gelbooru_v02:{board.url}/index.php?page=post&s=list&tags={tag}",
         ],
         check=True,
-        timeout=120,
+        timeout=400,
         capture_output=True,
     )
     files = list((tmp_path / "files").iterdir())
@@ -472,7 +472,7 @@ def test_the_job_serves_until_it_is_stopped_and_leaves_nothing(tmp_path: Path) -
         assert ET.fromstring(requests.get(listing, timeout=20).content).attrib["count"] == "3"
         assert list(tmp_path.iterdir())
         job.send_signal(signal.SIGTERM)
-        assert job.wait(timeout=20) == 143
+        assert job.wait(timeout=200) == 143
         assert job.stdout.read() == ""
         assert not list(tmp_path.iterdir())
     finally:

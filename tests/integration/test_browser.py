@@ -270,7 +270,7 @@ def catching(unblock: Unblocker, url: str, ended: list[BaseException]) -> None:
 
 
 def wait_for(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.05)

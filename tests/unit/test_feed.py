@@ -275,6 +275,7 @@ def test_what_is_beyond_the_look_ahead_is_not_read(
         for _ in range(count):
             next(iterator)
         with fed:
+            fed.wait_for(lambda: len(made) > count)
             while fed.wait(0.4):
                 pass
         return len(made) - count

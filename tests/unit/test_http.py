@@ -21,6 +21,7 @@ from structlog.testing import capture_logs
 
 from imagetag import transport
 from imagetag.errors import Terminated, UsageError
+from imagetag.hosts import Host
 from imagetag.http import Breaker, Client, HttpError
 from tests.certificates import certified
 from tests.scripted import Reply, Request, serving
@@ -89,22 +90,24 @@ def test_never_reads_more_than_it_may(declared: bool) -> None:
     assert (caught.value.reason, caught.value.permanent) == ("too_large", True)
 
 
-def seconds_of_retry_after(value: str) -> float:
-    def answer(request: Request) -> Reply:
-        return Reply() if request.number else Reply(status=429, headers={"Retry-After": value})
+def test_retry_after_is_obeyed_in_seconds_and_as_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(Host, "ask_not_before", lambda _, seconds: asked.append(seconds))
 
-    with serving(answer) as server:
-        started = time.monotonic()
-        client().get(server.url, max_bytes=10)
-        return time.monotonic() - started
+    def seconds_of(value: str) -> float:
+        def answer(request: Request) -> Reply:
+            return Reply() if request.number else Reply(status=429, headers={"Retry-After": value})
 
+        asked.clear()
+        with serving(answer) as server:
+            client().get(server.url, max_bytes=10)
+        return sum(asked)
 
-def test_retry_after_is_obeyed_in_seconds_and_as_a_date() -> None:
-    assert seconds_of_retry_after("1") >= 1
-    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=2.5), usegmt=True)
-    assert 1 <= seconds_of_retry_after(soon) < 10
+    assert seconds_of("100") == 100
+    later = format_datetime(datetime.now(UTC) + timedelta(hours=5), usegmt=True)
+    assert seconds_of(later) == pytest.approx(5 * 3600, rel=0.1)
     for nonsense in ("soon", "", "-1", "²", "Mon, 01 Jan 0001 00:00:00 -0000", "1e5"):
-        assert seconds_of_retry_after(nonsense) < 1
+        assert seconds_of(nonsense) == 0
 
 
 def test_retry_after_holds_for_all_threads() -> None:
@@ -134,10 +137,11 @@ def test_all_threads_together_keep_the_rate() -> None:
         return Reply()
 
     with serving(answer) as server:
+        started = time.monotonic()
         polite = client(rate=50.0)
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(lambda _: polite.get(server.url, max_bytes=10), range(60)))
-    assert max(times) - min(times) >= 59 / 50 - 0.05
+    assert max(times) - started >= 59 / 50 - 0.01
     assert polite.sent == 60
 
 
@@ -220,12 +224,10 @@ def test_a_body_that_drips_in_is_given_up() -> None:
             time.sleep(0.05)
             yield b"x"
 
-    started = time.monotonic()
     with sending(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n", drops()) as url:
         with pytest.raises(HttpError) as caught:
             client(body_seconds=0.3, attempts=1).get(url, max_bytes=1000)
     assert (caught.value.reason, caught.value.permanent) == ("timeout", False)
-    assert time.monotonic() - started < 3
 
 
 def test_the_body_of_a_redirect_is_not_read() -> None:
@@ -293,12 +295,9 @@ def drips(line: bytes, pause: float = 0.05) -> Iterator[bytes]:
     ],
 )
 def test_a_head_that_drips_in_or_never_comes_is_given_up(head: bytes, line: bytes) -> None:
-    started = time.monotonic()
     with sending(head, drips(line)) as url:
         error = failure_of(url, head_seconds=0.4, timeout=(5, 1))
-        took = time.monotonic() - started
     assert (error.reason, error.permanent) == ("timeout", False)
-    assert took < 4
 
 
 def test_gigantic_heads_are_not_read() -> None:
@@ -504,7 +503,7 @@ def test_a_host_has_so_many_requests_at_once_and_no_more() -> None:
 
 def test_retry_after_is_for_the_host_that_said_it() -> None:
     def busy(request: Request) -> Reply:
-        return Reply() if request.number else Reply(status=503, headers={"Retry-After": "3"})
+        return Reply() if request.number else Reply(status=503, headers={"Retry-After": "250"})
 
     with serving(busy) as first, serving(lambda _: Reply()) as second:
         polite = client()
@@ -515,7 +514,9 @@ def test_retry_after_is_for_the_host_that_said_it() -> None:
             for _ in range(20):
                 polite.get(second.url, max_bytes=10)
             assert not waiting.done()
-            waiting.result(timeout=20)
+            polite.stop()
+            with pytest.raises(Terminated):
+                waiting.result()
 
 
 def test_nobody_waits_for_an_hour() -> None:
@@ -538,11 +539,12 @@ def test_an_interval_is_kept() -> None:
         return Reply()
 
     with serving(answer) as server:
+        started = time.monotonic()
         polite = client()
         polite.set_interval(server.url.removeprefix("http://"), 0.2)
         with ThreadPoolExecutor(5) as pool:
             list(pool.map(lambda _: polite.get(server.url, max_bytes=10), range(5)))
-    assert max(times) - min(times) >= 0.78
+    assert max(times) - started >= 0.79
 
 
 @pytest.fixture
@@ -553,24 +555,20 @@ def exact_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("exact_pauses")
 def test_a_host_that_is_down_is_paused_and_then_asked_by_one_alone() -> None:
     times: list[float] = []
-    down = True
     together = threading.Barrier(4)
 
     def answer(request: Request) -> Reply:
         times.append(time.monotonic())
         if request.number < 4:
-            together.wait(20)
-        return Reply(status=500) if down else Reply(b"ok")
+            together.wait(200)
+        return Reply(status=500) if request.number < 6 else Reply(b"ok")
 
     with serving(answer) as server:
         breaker = Breaker(failures=4, pause=0.5, openings=10)
         polite = client(attempts=100, back_off=0.3, breaker=breaker)
         with capture_logs() as logs, ThreadPoolExecutor(4) as pool:
             waiting = [pool.submit(polite.get, server.url, max_bytes=10) for _ in range(4)]
-            while len(times) < 6:
-                time.sleep(0.01)
-            down = False
-            assert {future.result(timeout=20).content for future in waiting} == {b"ok"}
+            assert {future.result().content for future in waiting} == {b"ok"}
     # Four came at once; then one after each pause, the third of which finds an answer.
     assert times[4] - times[3] >= 0.6
     assert times[5] - times[4] >= 1.2
@@ -589,7 +587,7 @@ def test_a_host_that_stays_down_is_given_up_for_now() -> None:
         polite = client(attempts=100, back_off=0.1, breaker=breaker)
         with ThreadPoolExecutor(4) as pool:
             waiting = [pool.submit(polite.get, server.url, max_bytes=10) for _ in range(4)]
-            errors = [future.exception(timeout=20) for future in waiting]
+            errors = [future.exception() for future in waiting]
         asked = len(server.requests)
         with pytest.raises(HttpError):
             polite.get(server.url, max_bytes=10)
@@ -717,7 +715,7 @@ def test_goes_on_as_a_browser_that_got_past_the_challenge() -> None:
         polite = client(unblock=unblock, attempts=1, breaker=Breaker(failures=2, pause=1000.0))
         with ThreadPoolExecutor(8) as pool:
             futures = [pool.submit(polite.get, server.url, max_bytes=10) for _ in range(8)]
-            assert {future.result(timeout=20).content for future in futures} == {b"picture"}
+            assert {future.result().content for future in futures} == {b"picture"}
     assert visits == [server.url + "/"], "one goes, the others wait"
     assert server.requests[-1].headers["user-agent"] == "Browser/1.0"
 
@@ -811,12 +809,10 @@ def ends_soon(url: str, **options: Any) -> None:
         futures = [pool.submit(polite.get, url, max_bytes=10) for _ in range(2)]
         time.sleep(0.4)
         assert not any(future.done() for future in futures)
-        stopped = time.monotonic()
         polite.stop()
         for future in futures:
-            with pytest.raises(Terminated):
-                future.result(timeout=20)
-    assert time.monotonic() - stopped < 5  # and not the minutes that each would take
+            with pytest.raises(Terminated):  # and not what minutes of waiting would end with
+                future.result()
     with pytest.raises(Terminated):
         polite.get(url, max_bytes=10)
 
@@ -833,7 +829,7 @@ def test_stop_ends_who_waits_for_a_host_that_is_down() -> None:
 
 
 def test_stop_ends_who_waits_as_a_server_asked() -> None:
-    with serving(lambda _: Reply(status=503, headers={"Retry-After": "60"})) as server:
+    with serving(lambda _: Reply(status=503, headers={"Retry-After": "250"})) as server:
         ends_soon(server.url)
 
 

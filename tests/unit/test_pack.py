@@ -521,7 +521,7 @@ def test_a_bounded_number_of_images_is_in_flight(
         if key.startswith(f"{LAYOUT.root}train/"):
             images.append(key)
             if first.acquire(blocking=False):
-                release.wait(30)
+                release.wait()
         return plainly(key)
 
     monkeypatch.setattr(storage, "open", slow)
@@ -529,13 +529,11 @@ def test_a_bounded_number_of_images_is_in_flight(
         target=pack_tag, args=(storage, TAG, PACKING), kwargs={"concurrency": 3}
     )
     worker.start()
-    stable_since, seen = time.monotonic(), 0
-    while time.monotonic() - stable_since < 0.5:
-        if len(images) != seen:
-            stable_since, seen = time.monotonic(), len(images)
+    while len(images) < 3:
         time.sleep(0.01)
+    time.sleep(0.5)  # for more of them, which must not come
     try:
-        assert 3 <= len(images) <= 6
+        assert len(images) <= 6
     finally:
         release.set()
         worker.join()
@@ -860,11 +858,9 @@ def test_no_more_than_two_shards_are_on_the_disk(
         assert list(folder.iterdir()) == []  # and none has a name that it could leave behind
     assert max(seen) == 2
     del batches
-    deadline = time.monotonic() + 20
-    while files_in(folder) and time.monotonic() < deadline:
+    while files_in(folder):
         gc.collect()
         time.sleep(0.05)
-    assert files_in(folder) == 0
 
 
 def test_the_next_shard_comes_while_one_is_read(
@@ -876,8 +872,7 @@ def test_the_next_shard_comes_while_one_is_read(
     made = feed(shuffle=False, batch=1)
     batches = made._parts(0, None)
     next(batches)
-    deadline = time.monotonic() + 20
-    while len(storage.opened) < 2 and time.monotonic() < deadline:
+    while len(storage.opened) < 2:
         time.sleep(0.01)
     time.sleep(0.1)
     assert storage.opened == [shard.key for shard in packed.parts["train"][:2]]

@@ -32,7 +32,7 @@ os.write(2, b"after\\n")
         env=unset | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
 
