@@ -260,7 +260,7 @@ def test_sigterm_is_not_lost_while_it_starts(built: Engine) -> None:
         "sys.argv = ['imagetag', 'slow']\n"
         "import jobs.cli as cli\n"
         "cli.JOBS['slow'] = ''\n"
-        "open('/scratch/slow.py', 'w').write('import time; print(1, flush=True); time.sleep(900)')\n"
+        "open('/scratch/slow.py', 'w').write('import time; print(1, flush=True); time.sleep(99)')\n"
         "import jobs; jobs.__path__.append('/scratch')\n"
         "cli.main()\n"
     )
