@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict
 
 from imagetag.images import FORMATS
 from imagetag.manifest import Rating, Row
-from imagetag.metrics import Confusion, Estimate, exact_interval
+from imagetag.metrics import Confusion, Estimate, numbered, share_of
 
 Kind = Literal["size", "aspect", "rating", "format", "companion_tag"]
 Measure = Literal["precision", "recall", "false_positive_rate"]
@@ -71,8 +71,8 @@ class Difference(_Record):
 class Slice(_Record):
     """A part of the test split: how good the decisions in it are, and where that is no chance.
 
-    `name` is one line of printable text, also of a tag. The intervals are Clopper-Pearson's at
-    95 %, each for itself.
+    `name` is one line of printable text, also of a tag. The intervals are those of
+    `intervals.share_interval`, each for itself.
     """
 
     kind: Kind
@@ -135,7 +135,7 @@ def breakdown(
         "recall": (positive, decided),
         "false_positive_rate": (~positive, decided),
     }
-    single = _one_a_group(rows)
+    single, members = _one_a_group(rows), numbered([row.group for row in rows])
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, len(rows) + 1)))])
     parts = [part for part in _parts(rows, positive, least, most) if part[2].any()]
     tests = [
@@ -154,7 +154,9 @@ def breakdown(
             if p <= ALPHA:
                 tables = (_table(among, hit, inside) for among in (whole & single, whole))
                 differences += _difference(measure, p, *tables)
-        slices.append(_slice(kind, name, positive[inside], decided[inside], differences))
+        slices.append(
+            _slice(kind, name, positive[inside], decided[inside], members[inside], differences)
+        )
     kinds = get_args(Kind)
     # Those of equal rank stay in their order.
     return sorted(slices, key=lambda part: (kinds.index(part.kind), _rank(part)))
@@ -265,29 +267,31 @@ def _shares(table: Table) -> tuple[float, float]:
 
 
 def _slice(
-    kind: Kind, name: str, positive: Bools, called: Bools, differences: Sequence[Difference]
+    kind: Kind,
+    name: str,
+    positive: Bools,
+    called: Bools,
+    members: Ints,
+    differences: Sequence[Difference],
 ) -> Slice:
-    tp, fp = int((called & positive).sum()), int((called & ~positive).sum())
-    fn, tn = int((~called & positive).sum()), int((~called & ~positive).sum())
+    right, wrong = called & positive, called & ~positive
     return Slice(
         kind=kind,
         name=name,
-        pictures=tp + fp + fn + tn,
-        positives=tp + fn,
-        confusion=Confusion(tp=tp, fp=fp, fn=fn, tn=tn),
-        precision=_estimate(tp, tp + fp),
-        recall=_estimate(tp, tp + fn),
-        false_positive_rate=_estimate(fp, fp + tn),
-        accuracy=_estimate(tp + tn, tp + fp + fn + tn),
+        pictures=positive.size,
+        positives=int(positive.sum()),
+        confusion=Confusion(
+            tp=int(right.sum()),
+            fp=int(wrong.sum()),
+            fn=int((~called & positive).sum()),
+            tn=int((~called & ~positive).sum()),
+        ),
+        precision=share_of(right, called, members),
+        recall=share_of(right, positive, members),
+        false_positive_rate=share_of(wrong, ~positive, members),
+        accuracy=share_of(called == positive, np.ones(positive.size), members),
         differences=tuple(differences),
     )
-
-
-def _estimate(part: int, whole: int) -> Estimate:
-    if not whole:
-        return Estimate(value=None, low=None, high=None)
-    low, high = exact_interval(part, whole)
-    return Estimate(value=part / whole, low=low, high=high)
 
 
 def _rank(part: Slice) -> tuple[float, float, int]:

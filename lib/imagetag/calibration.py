@@ -20,7 +20,8 @@ from scipy import optimize, special
 from sklearn.isotonic import isotonic_regression
 from sklearn.model_selection import StratifiedGroupKFold
 
-from imagetag.metrics import exact_interval
+from imagetag.intervals import share_interval
+from imagetag.metrics import numbered
 
 Method = Literal["none", "temperature", "isotonic"]
 
@@ -111,21 +112,22 @@ def calibrate(
     return _fit(truth, values, chosen).model_copy(update={"log_loss": losses})
 
 
-def reliability(labels: ArrayLike, probabilities: ArrayLike) -> Reliability:
+def reliability(labels: ArrayLike, probabilities: ArrayLike, groups: Sequence[str]) -> Reliability:
     """Compare probabilities with shares, in ten bins of equally many pictures.
 
     Args:
         labels: (pictures,), 1 or True where the tag is in the picture.
         probabilities: (pictures,), in [0, 1].
+        groups: what belongs together, (pictures,).
 
     """
     truth, chances = np.asarray(labels).astype(bool), np.asarray(probabilities, np.float64)
-    order = np.argsort(chances, kind="stable")
+    order, members = np.argsort(chances, kind="stable"), numbered(groups)
     bins, error = [], 0.0
     for part in np.array_split(order, min(_BINS, len(order))):
-        mean, right = float(chances[part].mean()), int(truth[part].sum())
-        low, high = exact_interval(right, len(part))
-        share = right / len(part)
+        mean, found = float(chances[part].mean()), truth[part]
+        low, high = share_interval(found, np.ones(len(part)), members[part])
+        share = float(found.mean())
         bins.append(Bin(probability=mean, share=share, low=low, high=high, pictures=len(part)))
         error += abs(mean - share) * len(part) / len(order)
     return Reliability(bins=tuple(bins), error=error)

@@ -19,8 +19,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetag.intervals import Interval, share_interval
+
 Metric = Literal["average-precision", "precision", "recall", "f1", "accuracy", "roc-auc", "brier"]
 
+RESAMPLED: tuple[Metric, ...] = ("average-precision", "roc-auc", "brier")  # for their intervals
 RESAMPLES = 2000
 _CHUNK = 250_000  # weights that are held at once
 _TAIL = 0.025  # on each side of a 95 % interval
@@ -63,7 +66,11 @@ class Answers:
 
 @dataclass(frozen=True)
 class Span:
-    """A number and its 95 % interval; no interval where the pictures are too few for one."""
+    """A number and its 95 % interval; no interval where the pictures are too few for one.
+
+    Of a run's share, such as its precision, it is that of `share_interval`. Of the metrics of
+    `RESAMPLED` it is percentiles of the resamples, which hold the true value less often.
+    """
 
     value: float
     low: float | None
@@ -113,7 +120,7 @@ def compare(
         Standing(
             value=None
             if np.isnan(values[number])
-            else _alone(float(values[number]), drawn[:, number], _trials(metric, exam, run)),
+            else _alone(float(values[number]), drawn[:, number], metric, exam.labels, members, run),
             behind=losses[number],
             apart=number != best and _above_zero(losses[number]),
         )
@@ -176,24 +183,26 @@ def _above_zero(loss: Span | None) -> bool:
     return loss is not None and loss.low is not None and loss.low > 0
 
 
-def _alone(value: float, drawn: Floats, trials: int) -> Span:
-    """Return a run's value with its percentile interval.
+def _alone(
+    value: float, drawn: Floats, metric: Metric, labels: Bools, members: Ints, run: Answers
+) -> Span:
+    """Return a run's value with its interval."""
+    if metric not in RESAMPLED:
+        above, below = _sums(metric, labels, members, run)
+        low, high = share_interval(above, below, np.arange(above.size))
+    elif value in (0, 1):  # no resample can change it
+        low, high = _without_variation(value, labels, members)
+    else:
+        # What is not defined may be anything from 0 to 1.
+        low = float(np.quantile(np.where(np.isnan(drawn), 0, drawn), _TAIL))
+        high = float(np.quantile(np.where(np.isnan(drawn), 1, drawn), 1 - _TAIL))
+    return Span(value, min(value, low), max(value, high))
 
-    No resample can change a 0 or a 1: there it is the Clopper-Pearson interval of so many trials.
-    """
-    if value in (0, 1):
-        width = 1 - _TAIL ** (1 / max(1, trials))
-        return Span(value, max(0.0, value - width), min(1.0, value + width))
-    # What is not defined may be anything from 0 to 1.
-    low = np.quantile(np.where(np.isnan(drawn), 0, drawn), _TAIL)
-    high = np.quantile(np.where(np.isnan(drawn), 1, drawn), 1 - _TAIL)
-    return Span(value, min(value, float(low)), max(value, float(high)))
 
-
-def _trials(metric: Metric, exam: Exam, run: Answers) -> int:
-    if metric == "precision":
-        return int(run.called.sum())
-    return exam.labels.size if metric in ("accuracy", "brier") else int(exam.labels.sum())
+def _without_variation(value: float, labels: Bools, members: Ints) -> Interval:
+    """Return the wider of the intervals that such a share of either label would have."""
+    found = [share_interval(value * label, label, members) for label in (labels, ~labels)]
+    return min(low for low, _ in found), max(high for _, high in found)
 
 
 def _resamples(groups: int, pictures: int, seed: int) -> Iterator[Floats]:
@@ -219,20 +228,7 @@ def _measure(metric: Metric, labels: Bools, members: Ints, run: Answers) -> Meas
     if metric in ("average-precision", "roc-auc"):
         return _ranking(metric, labels, members, run.scores)
 
-    def total(values: NDArray[np.generic]) -> Floats:
-        return np.asarray(np.bincount(members, weights=values.astype(np.float64)), np.float64)
-
-    everything, positives = total(np.ones(labels.size)), total(labels)
-    called, right = total(run.called), total(run.called & labels)
-    agreeing = total(run.called == labels)
-    off = total((run.probabilities - labels) ** 2)
-    above, below = {
-        "precision": (right, called),
-        "recall": (right, positives),
-        "f1": (2 * right, called + positives),
-        "accuracy": (agreeing, everything),
-        "brier": (off, everything),
-    }[metric]
+    above, below = _sums(metric, labels, members, run)
 
     def share(weights: Floats) -> Floats:
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -240,6 +236,25 @@ def _measure(metric: Metric, labels: Bools, members: Ints, run: Answers) -> Meas
         return found
 
     return share
+
+
+def _sums(metric: Metric, labels: Bools, members: Ints, run: Answers) -> tuple[Floats, Floats]:
+    """Return of what and by what a metric is the share, each by group, (groups,)."""
+
+    def total(values: NDArray[np.generic]) -> Floats:
+        return np.asarray(np.bincount(members, weights=values.astype(np.float64)), np.float64)
+
+    everything, positives = total(np.ones(labels.size)), total(labels)
+    called, right = total(run.called), total(run.called & labels)
+    agreeing = total(run.called == labels)
+    off = total((run.probabilities - labels) ** 2)
+    return {
+        "precision": (right, called),
+        "recall": (right, positives),
+        "f1": (2 * right, called + positives),
+        "accuracy": (agreeing, everything),
+        "brier": (off, everything),
+    }[metric]
 
 
 def _ranking(metric: Metric, labels: Bools, members: Ints, scores: Floats) -> Measure:

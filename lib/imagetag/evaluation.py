@@ -198,10 +198,10 @@ def evaluated(
         chosen_on={label: sum(item.row.label == label for item in chosen_on) for label in LABELS},
         since=since,
         metrics=metrics,
-        prevalences=tuple(at_prevalence(metrics.chosen.confusion, rate) for rate in prevalences),
+        prevalences=tuple(at_prevalence(answers, rate) for rate in prevalences),
         reliability={
-            "raw": reliability(answers.labels, special.expit(answers.scores)),
-            "calibrated": reliability(answers.labels, answers.probabilities),
+            "raw": reliability(answers.labels, special.expit(answers.scores), answers.groups),
+            "calibrated": reliability(answers.labels, answers.probabilities, answers.groups),
         },
         slices=tuple(breakdown([item.row for item in test], [item.called for item in test])),
         galleries={

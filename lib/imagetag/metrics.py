@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy import stats
-from sklearn.metrics import (
-    average_precision_score,
-    brier_score_loss,
-    classification_report,
-    roc_auc_score,
-)
+from sklearn.metrics import classification_report
 
+from imagetag import compare
 from imagetag.errors import InputError
-
-Interval = tuple[float, float]
-
-_RESAMPLES = 2000
-_CHUNK = 4_000_000  # weights that are held at once
-_TAIL = 2.5  # percent on each side of a 95 % interval
+from imagetag.intervals import Interval, ratio_interval, share_interval
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 class _Record(BaseModel):
@@ -77,8 +68,9 @@ class AtThreshold(_Record):
 class BinaryMetrics(_Record):
     """How good probabilities are: at the threshold that was chosen, at 0.5, and at all of them.
 
-    Intervals are percentiles of 2,000 bootstrap resamples of the groups of pictures that belong
-    together. Where a share is 0 or 1, which no resample can change, they are Clopper-Pearson's.
+    The unit of the intervals are groups of pictures that belong together. Those of shares, at a
+    threshold, are Clopper-Pearson's (`intervals.share_interval`), the others percentiles of 2,000
+    bootstrap resamples (`compare`).
     """
 
     positives: int
@@ -130,92 +122,82 @@ def binary_metrics(answers: Answers, threshold: float, *, seed: int = 0) -> Bina
 
     """
     _check(answers)
-    truth, halves = answers.labels, answers.probabilities >= 0.5
-    found: dict[str, list[Floats]] = {}
-    for weights in _resamples(answers.groups, seed):
-        for name, values in _weighed(weights, answers, halves).items():
-            found.setdefault(name, []).append(values)
-    resampled = {name: np.concatenate(values) for name, values in found.items()}
+    truth, members = answers.labels, numbered(answers.groups)
+    exam = compare.Exam(truth, members)
+    run = compare.Answers(answers.scores, answers.probabilities, answers.called)
 
-    def estimate(name: str, value: float | None) -> Estimate:
-        values = resampled[name][np.isfinite(resampled[name])]
-        if value is None or not values.size:
-            return Estimate(value=value, low=None, high=None)
-        low, high = np.percentile(values, (_TAIL, 100 - _TAIL))
-        return Estimate(value=value, low=min(float(low), value), high=max(float(high), value))
-
-    def at(prefix: str, called: Bools, level: float) -> AtThreshold:
-        return _at_threshold(truth, called, level, lambda name, v: estimate(prefix + name, v))
+    def resampled(metric: compare.Metric) -> Estimate:
+        span = compare.compare(exam, [run], metric, seed=seed)[0].value
+        return Estimate(value=None, low=None, high=None) if span is None else Estimate(**vars(span))
 
     return BinaryMetrics(
         positives=int(truth.sum()),
         negatives=int((~truth).sum()),
-        chosen=at("chosen ", answers.called, threshold),
-        half=at("half ", halves, 0.5),
-        average_precision=estimate(
-            "average precision", float(average_precision_score(truth, answers.scores))
-        ),
-        roc_auc=estimate("roc auc", float(roc_auc_score(truth, answers.scores))),
-        brier=estimate("brier", float(brier_score_loss(truth, answers.probabilities))),
+        chosen=_at_threshold(truth, answers.called, threshold, members),
+        half=_at_threshold(truth, answers.probabilities >= 0.5, 0.5, members),
+        average_precision=resampled("average-precision"),
+        roc_auc=resampled("roc-auc"),
+        brier=resampled("brier"),
     )
 
 
-def at_prevalence(counts: Confusion, prevalence: float) -> AtPrevalence:
+def at_prevalence(answers: Answers, prevalence: float) -> AtPrevalence:
     """Return the precision to expect at a rate of positives other than the test split's.
 
     By Bayes' rule from the shares of positives and of negatives that are called positive. The
-    interval is made of both shares' Clopper-Pearson intervals at 97.5 %, so it is a wide one.
+    interval is that of the ratio of both, from an interval of each by group.
 
     Args:
-        counts: of the test split.
+        answers: of the test split, which has both labels.
         prevalence: the share of pictures with the tag, in (0, 1).
 
     """
-    positives, negatives = counts.tp + counts.fn, counts.fp + counts.tn
-    hits, alarms = counts.tp / positives, counts.fp / negatives
-
-    def precision(hit: float, alarm: float) -> float:
-        right, wrong = prevalence * hit, (1 - prevalence) * alarm
-        return right / (right + wrong)
-
-    if counts.tp + counts.fp == 0:
+    truth, called, members = answers.labels, answers.called, numbered(answers.groups)
+    if not called.any():
         return AtPrevalence(
             prevalence=prevalence, precision=Estimate(value=None, low=None, high=None)
         )
-    hit = exact_interval(counts.tp, positives, 0.975)
-    alarm = exact_interval(counts.fp, negatives, 0.975)
+    part, rest = (
+        (float(np.mean(called[label])), share_interval(called & label, label, members))
+        for label in (truth, ~truth)
+    )
+    alarms = ratio_interval(*rest, *part)  # of one negative, for a positive that is found
+
+    def precision(ratio: float) -> float:
+        return prevalence / (prevalence + (1 - prevalence) * ratio)
+
     return AtPrevalence(
         prevalence=prevalence,
         precision=Estimate(
-            value=precision(hits, alarms),
-            low=precision(hit[0], alarm[1]),
-            high=precision(hit[1], alarm[0]),
+            value=precision(rest[0] / part[0] if part[0] else math.inf),
+            low=precision(alarms[1]),
+            high=precision(alarms[0]),
         ),
     )
 
 
-def exact_interval(successes: int, total: int, confidence: float = 0.95) -> Interval:
-    """Return the two-sided Clopper-Pearson interval of a share; `total` is 1 or more."""
-    tail = (1 - confidence) / 2
-    failures = total - successes
-    low = stats.beta.ppf(tail, successes, failures + 1) if successes else 0.0
-    high = stats.beta.ppf(1 - tail, successes + 1, failures) if failures else 1.0
-    return float(low), float(high)
+def numbered(groups: Sequence[str]) -> Ints:
+    """Return each picture's group as a number from 0 on, (pictures,)."""
+    return np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1].astype(np.int64)
 
 
-def _at_threshold(truth: Bools, called: Bools, threshold: float, estimate: Any) -> AtThreshold:
-    tp, fp = int(np.sum(called & truth)), int(np.sum(called & ~truth))
-    fn, tn = int(np.sum(~called & truth)), int(np.sum(~called & ~truth))
+def share_of(part: NDArray[Any], whole: NDArray[Any], members: Ints) -> Estimate:
+    """Return the share that a part has of a whole, with its interval; of nothing there is none.
 
-    def share(name: str, part: int, whole: int) -> Estimate:
-        if not whole:
-            return Estimate(value=None, low=None, high=None)
-        if part in (0, whole):
-            low, high = exact_interval(part, whole)
-            return Estimate(value=part / whole, low=low, high=high)
-        found: Estimate = estimate(name, part / whole)
-        return found
+    Args:
+        part: what each picture counts in the part, (pictures,), bool or number.
+        whole: the same in the whole; no less.
+        members: the number of each picture's group.
 
+    """
+    if not whole.any():
+        return Estimate(value=None, low=None, high=None)
+    low, high = share_interval(part, whole, members)
+    return Estimate(value=float(part.sum() / whole.sum()), low=low, high=high)
+
+
+def _at_threshold(truth: Bools, called: Bools, threshold: float, members: Ints) -> AtThreshold:
+    right, agreeing = called & truth, called == truth
     report: dict[str, Any] = {
         "y_true": truth,
         "y_pred": called,
@@ -225,57 +207,20 @@ def _at_threshold(truth: Bools, called: Bools, threshold: float, estimate: Any) 
     }
     return AtThreshold(
         threshold=threshold,
-        confusion=Confusion(tp=tp, fp=fp, fn=fn, tn=tn),
-        precision=share("precision", tp, tp + fp),
-        recall=share("recall", tp, tp + fn),
-        specificity=share("specificity", tn, tn + fp),
-        accuracy=share("accuracy", tp + tn, truth.size),
-        f1=estimate("f1", 2 * tp / (2 * tp + fp + fn)),
+        confusion=Confusion(
+            tp=int(right.sum()),
+            fp=int((called & ~truth).sum()),
+            fn=int((~called & truth).sum()),
+            tn=int((~called & ~truth).sum()),
+        ),
+        precision=share_of(right, called, members),
+        recall=share_of(right, truth, members),
+        specificity=share_of(~called & ~truth, ~truth, members),
+        accuracy=share_of(agreeing, np.ones(truth.size), members),
+        f1=share_of(2 * right, called.astype(int) + truth, members),
         report=_plain(classification_report(**report, output_dict=True)),
         report_text=classification_report(**report, digits=3),
     )
-
-
-def _resamples(groups: Sequence[str], seed: int) -> Iterator[Floats]:
-    """Yield how often each picture is drawn, (resamples, pictures), some resamples at a time."""
-    names, members = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
-    random = np.random.default_rng(seed)
-    each = max(1, _CHUNK // len(members))
-    for start in range(0, _RESAMPLES, each):
-        count = min(each, _RESAMPLES - start)
-        drawn = random.integers(len(names), size=(count, len(names)))
-        weights = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
-        yield weights[:, members].astype(np.float64)
-
-
-def _weighed(weights: Floats, answers: Answers, halves: Bools) -> dict[str, Floats]:
-    """Return each metric of each resample, (resamples,); what is not defined is not a number."""
-    truth = answers.labels
-    found: dict[str, Floats] = {}
-    with np.errstate(divide="ignore", invalid="ignore"):
-        total, positives = weights.sum(axis=1), weights @ truth
-        negatives = total - positives
-        for name, called in (("chosen", answers.called), ("half", halves)):
-            tp, fp = weights @ (called & truth), weights @ (called & ~truth)
-            found |= {
-                f"{name} precision": tp / (tp + fp),
-                f"{name} recall": tp / positives,
-                f"{name} specificity": 1 - fp / negatives,
-                f"{name} accuracy": (tp + negatives - fp) / total,
-                f"{name} f1": 2 * tp / (tp + fp + positives),
-            }
-        found["brier"] = weights @ (answers.probabilities - truth) ** 2 / total
-        order = np.argsort(-answers.scores, kind="stable")
-        ranked = answers.scores[order]
-        ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # of equal scores
-        right = np.cumsum(weights[:, order] * truth[order], axis=1)[:, ends]
-        wrong = np.cumsum(weights[:, order] * ~truth[order], axis=1)[:, ends]
-        gained = np.diff(right, axis=1, prepend=0)
-        precision = np.nan_to_num(right / (right + wrong))  # of nothing drawn yet: not gained from
-        found["average precision"] = (gained * precision).sum(axis=1) / positives
-        before = np.diff(wrong, axis=1, prepend=0)
-        found["roc auc"] = (before * (right - gained / 2)).sum(axis=1) / (positives * negatives)
-    return found
 
 
 def _check(answers: Answers) -> None:

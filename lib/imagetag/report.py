@@ -18,7 +18,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from imagetag import plots
-from imagetag.metrics import Interval
+from imagetag.intervals import Interval
 from imagetag.templating import page_environment
 
 MAX_PAGE_BYTES = 5_000_000

@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from scipy import special
 
-from imagetag.compare import Answers, Exam, Ints, Metric, Span, Standing, compare
+from imagetag.compare import RESAMPLED, Answers, Exam, Ints, Metric, Span, Standing, compare
 from imagetag.errors import InputError
 from imagetag.layout import Layout, RunKey, parse_run
 from imagetag.log import get_logger
@@ -436,11 +436,14 @@ def _loss(standing: Standing) -> float:
 def _value(
     standing: Standing, result: Result, metric: Metric, table: Table, exam: Exam
 ) -> Span | None:
-    """Return a run's value, with the interval of its own report if that is of the same pictures."""
+    """Return a run's value; the interval is that of its own report if both are drawn at random.
+
+    So it is the same on both pages, if they are of the same pictures.
+    """
     found, told = standing.value, _evaluation(result).metrics.estimate(metric)
     if found is None or told.low is None or told.high is None:
         return found
-    if exam.labels.size < table.pictures.size:
+    if metric not in RESAMPLED or exam.labels.size < table.pictures.size:
         return found
     return Span(found.value, min(told.low, found.value), max(told.high, found.value))
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from imagetag.breakdown import ALPHA, Measure, Slice, breakdown, fisher, holm, worst
+from imagetag.intervals import share_interval
 from imagetag.manifest import Row
-from imagetag.metrics import Confusion, exact_interval
+from imagetag.metrics import Confusion, Estimate
 from tests.cost import processor_seconds
 
 Group = tuple[int, str, bool, dict[str, Any]]
@@ -214,7 +215,8 @@ def test_numbers_are_those_counted_by_hand() -> None:
     for name, (part, whole) in expected.items():
         estimate = getattr(hat, name)
         assert estimate.value == pytest.approx(part / whole)
-        assert estimate.interval == pytest.approx(exact_interval(part, whole))
+        alone = share_interval(np.arange(whole) < part, np.ones(whole), np.arange(whole))
+        assert estimate.interval == pytest.approx(alone)
     assert named(slices, "PNG").confusion == Confusion(tp=10, fp=1, fn=0, tn=19)
     assert named(slices, "1 to 2 megapixels").confusion == Confusion(tp=16, fp=3, fn=3, tn=28)
 
@@ -477,7 +479,8 @@ def test_random_labels_are_flagged_no_more_often_than_stated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Intervals decide nothing, and take most of the time.
-    monkeypatch.setattr("imagetag.breakdown.exact_interval", lambda part, whole: (0.0, 1.0))
+    nothing = Estimate(value=None, low=None, high=None)
+    monkeypatch.setattr("imagetag.breakdown.share_of", lambda *_: nothing)
     random = np.random.default_rng(2024)
     tags = [f"tag{number}" for number in range(12)]
     rows = [

@@ -141,27 +141,31 @@ def test_too_few_to_compare_take_the_temperature() -> None:
 
 def test_reliability_by_example() -> None:
     labels = [0] * 9 + [1] + [1] * 5 + [0] * 5
-    found = reliability(labels, [0.1] * 10 + [0.5] * 10)
+    found = reliability(labels, [0.1] * 10 + [0.5] * 10, [str(n) for n in range(20)])
     assert len(found.bins) == 10
     assert found.bins[0].pictures == 2
     assert sum(item.pictures for item in found.bins) == 20
     # |0.1 - 0| in 4 bins, |0.1 - 0.5| in one; |0.5 - 1| in two, 0 in one, |0.5 - 0| in two.
     assert found.error == pytest.approx((4 * 0.1 + 0.4 + 4 * 0.5) * 2 / 20)
     assert all(item.low <= item.share <= item.high for item in found.bins)
+    # The two pictures of each bin are a family: one is known, and not two.
+    families = reliability(labels, [0.1] * 10 + [0.5] * 10, [str(n // 2) for n in range(20)])
+    assert found.bins[0].high == pytest.approx(1 - 0.025**0.5)
+    assert families.bins[0].high == pytest.approx(0.975)
 
 
 def test_calibration_brings_probabilities_to_shares() -> None:
     labels, logits, groups = draw(4000, overconfident)
     found = calibrate(labels, logits, groups)
-    fresh, others, _ = draw(4000, overconfident, seed=1)
-    before = reliability(fresh, expit(others)).error
-    after = reliability(fresh, found.probabilities(others)).error
+    fresh, others, alone = draw(4000, overconfident, seed=1)
+    before = reliability(fresh, expit(others), alone).error
+    after = reliability(fresh, found.probabilities(others), alone).error
     assert before > 0.1
     assert after < 0.03
 
 
 def test_few_pictures_have_few_bins() -> None:
-    assert len(reliability([1, 0, 1], [0.9, 0.1, 0.8]).bins) == 3
+    assert len(reliability([1, 0, 1], [0.9, 0.1, 0.8], ["a", "b", "c"]).bins) == 3
 
 
 # ---- the decision that stands on it

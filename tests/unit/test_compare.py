@@ -129,6 +129,18 @@ def test_a_family_of_pictures_is_one_piece_of_evidence() -> None:
     assert not any(standing.apart for standing in compare(family, [right, wrong], "recall"))
 
 
+@pytest.mark.parametrize("metric", [metric for metric in METRICS if metric != "brier"])
+def test_where_all_is_right_the_interval_is_that_of_as_many_families(metric: Metric) -> None:
+    labels = np.arange(120) < 60
+    exam = Exam(labels, np.arange(120) // 6)
+    right = Answers(labels.astype(np.float64), labels.astype(np.float64), labels)
+    [found] = compare(exam, [right], metric)
+    trials = 20 if metric == "accuracy" else 10
+    assert found.value is not None
+    assert (found.value.value, found.value.high) == (1, 1)
+    assert found.value.low == pytest.approx(0.025 ** (1 / trials))
+
+
 def test_the_same_answers_are_tied_and_the_first_is_the_best() -> None:
     exam = make_exam(50, 50)
     run = make_answers(exam, 2, seed=1)

@@ -28,8 +28,8 @@ SIDES = {
     ),
     "data": (
         "augment breakdown calibration companions compare contract curate dataset decision "
-        "evaluation exploration explore families metrics plan results shortcuts sizes standings "
-        "survey"
+        "evaluation exploration explore families intervals metrics plan results shortcuts sizes "
+        "standings survey"
     ),
     "drawing": "evaluation_page explore_page leaderboard plots report templating",
     "model": (

@@ -27,7 +27,10 @@ WIDTHS = np.exp(RNG.normal(6.9, 0.4, COUNT)).round()
 HEIGHTS = np.exp(RNG.normal(7.1, 0.4, COUNT)).round()
 CHANCES = 1 / (1 + np.exp(-RNG.normal(np.where(POSITIVE, 2, -2), 2)))
 CALLED = CHANCES >= 0.8
-RAW, CALIBRATED = reliability(POSITIVE, CHANCES**2), reliability(POSITIVE, CHANCES)
+RAW, CALIBRATED = (
+    reliability(POSITIVE, chances, [str(number) for number in range(COUNT)])
+    for chances in (CHANCES**2, CHANCES)
+)
 HISTORY = [
     {"loss": 1 / n, "accuracy": 1 - 0.4 / n, "val_loss": 1 / n + n / 50, "val_accuracy": 0.8}
     for n in range(1, 12)
