@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -418,3 +419,18 @@ def test_a_line_break_in_the_middle_is_a_setting(
     with pytest.raises(UsageError, match="line break") as error:
         open_storage("s3://bucket")
     assert SECRET not in str(error.value)
+
+
+def test_no_traceback_has_a_secret_in_it(
+    sts: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.configure("json", "debug")
+    sts(lambda _: Reply(f"<a><SecretAccessKey>{SECRET}</SecretAccessKey>".encode()))
+    told = traceback.format_exception(failure())
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", f"{SECRET}\nx")
+    with pytest.raises(UsageError) as error:
+        open_storage("s3://bucket")
+    told += traceback.format_exception(error.value)
+    assert SECRET not in "".join(told) + capsys.readouterr().err

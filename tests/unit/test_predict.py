@@ -116,6 +116,20 @@ def test_a_bucket_is_asked_only_for_files_whose_names_say_nothing(tmp_path: Path
     assert asked == ["e", "f.jpg_large"]
 
 
+def test_links_that_lead_round_and_round_are_named_and_nothing_is_predicted_twice(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, "a.png", noise(0))
+    (tmp_path / "b").symlink_to(".")
+    (tmp_path / "c.png").symlink_to("c.png")
+    with capture_logs() as logs:
+        found = [picture.file for picture in StoredPictures(LocalStorage(tmp_path)).pictures()]
+    assert found == ["a.png"]
+    assert {line["file"] for line in logs} == {"b/", "c.png"}
+    with pytest.raises(UsageError, match="symbolic links"):
+        list(StoredPictures(LocalStorage(tmp_path / "c.png")).pictures())
+
+
 def test_a_file_that_cannot_be_read_is_a_row_with_its_error(scorer: Scorer, tmp_path: Path) -> None:
     write(tmp_path, "1-cut.png", noise(0)[:200])
     write(tmp_path, "3-good.png", noise(0))

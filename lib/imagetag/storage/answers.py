@@ -28,6 +28,7 @@ from botocore.exceptions import (
     SSLError,
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.parsers import ResponseParserError
 from urllib3.exceptions import DecodeError
 
 from imagetag.errors import ImagetagError, TransientError, UsageError, one_line
@@ -217,6 +218,15 @@ def unreachable(error: Exception, who: str, settings: str) -> ImagetagError:
             "that cannot be sent, such as a line break"
         )
     return EndpointUnreachable(f"{who} does not answer ({type(error).__name__}); check {settings}")
+
+
+def shown(error: Exception) -> Exception | None:
+    """Return an error as the cause of another, None if its text may have a secret in it.
+
+    A header that cannot be sent and an answer that cannot be parsed are in it word for word.
+    """
+    hidden = type(error) is HTTPClientError or isinstance(error, ResponseParserError)
+    return None if hidden else error
 
 
 def passes(status: int) -> bool:

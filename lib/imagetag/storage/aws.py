@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,14 @@ from botocore.parsers import ResponseParserError
 
 from imagetag.errors import ImagetagError, TransientError, UsageError, one_line
 from imagetag.log import get_logger
-from imagetag.storage.answers import NETWORK, error_code, passes, refuses_for_now, unreachable
+from imagetag.storage.answers import (
+    NETWORK,
+    error_code,
+    passes,
+    refuses_for_now,
+    shown,
+    unreachable,
+)
 from imagetag.storage.base import AccessDenied
 
 _FULL_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)  # that passes by itself
@@ -52,6 +60,7 @@ def new_session() -> boto3.Session:
 
     """
     _trim_environment()
+    logging.getLogger("botocore.credentials").addFilter(_without_traceback)
     session = botocore.session.get_session()
     asked = _Asked(session)
     with _told(asked, "the AWS settings"):
@@ -66,6 +75,12 @@ def _trim_environment() -> None:
         if name.startswith("AWS_") and value != value.strip():
             os.environ[name] = value.strip()
             get_logger().warning("blanks or a line break at the ends are left out", setting=name)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Let botocore warn that a renewal failed; why is ours to tell, without the secrets in it."""
+    record.exc_info = None
+    return True
 
 
 class _Asked:
@@ -210,7 +225,7 @@ def _told(asked: _Asked, source: str, *, had: bool = False) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _FULL_MACHINE:
             raise
-        raise _failure(error, source, asked, had) from error
+        raise _failure(error, source, asked, had) from shown(error)
 
 
 def _failure(error: Exception, source: str, asked: _Asked, had: bool) -> ImagetagError:

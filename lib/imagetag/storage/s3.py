@@ -19,7 +19,7 @@ from botocore.parsers import ResponseParserError
 from imagetag import __version__
 from imagetag.errors import TransientError, UsageError, one_line
 from imagetag.log import get_logger
-from imagetag.storage.answers import NoS3Answer, check_answer, judged
+from imagetag.storage.answers import NoS3Answer, check_answer, judged, shown
 from imagetag.storage.aws import new_session
 from imagetag.storage.base import (
     ObjectInfo,
@@ -173,7 +173,7 @@ class S3Storage(Storage):
                 f"s3://{self._bucket}/{self._prefix}{key}",
                 bucket=self._bucket,
                 endpoint=self._client.meta.endpoint_url,
-            ) from error
+            ) from shown(error)
 
 
 def _new_client(concurrency: int) -> Any:
