@@ -175,6 +175,8 @@ def test_lengths_and_dates_that_are_none(changed: Changed) -> None:
         answer = f'HTTP/1.1 200 OK\r\nConnection: close\r\nETag: "1"\r\n{header}\r\n\r\n'.encode()
         for use in ("stat", "read"):
             assert changed.failure(answer, USES[use]).startswith("2 ")
+    chunked = b'HTTP/1.1 200 OK\r\nConnection: close\r\nETag: "1"\r\nTransfer-Encoding: chunked'
+    assert changed.failure(chunked + b"\r\n\r\n", USES["stat"]).startswith("2 ")
 
 
 def test_the_right_region_and_endpoint_are_named_where_they_are_told(changed: Changed) -> None:

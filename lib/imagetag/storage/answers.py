@@ -241,7 +241,7 @@ def refuses_for_now(error: ClientError) -> bool:
 
 def error_code(error: ClientError) -> str:
     """Return the code of a server's error, a number where it gave none."""
-    code = str(error.response.get("Error", {}).get("Code") or "")
+    code = one_line(str(error.response.get("Error", {}).get("Code") or ""), 100)
     return str(_status(error)) if code in ("", "Unknown") else code
 
 
@@ -272,7 +272,7 @@ def _refusal(error: ClientError, where: str, bucket: str) -> ImagetagError:
     said = f"{where}: the S3 server refuses with status {_named(status)}"
     said += f", {code}" if code != str(status) else ""
     said += f": {message}" if message and message not in said else ""
-    region = str(told.get("Region") or headers.get("x-amz-bucket-region", ""))
+    region = one_line(str(told.get("Region") or headers.get("x-amz-bucket-region", "")), 100)
     endpoint = str(told.get("Endpoint") or headers.get("location", ""))
     advice = _advice(status, f"{code} {message}", region, endpoint) or skew
     if not advice and code == str(status):

@@ -100,11 +100,11 @@ class S3Storage(Storage):
     def stat(self, key: str) -> ObjectInfo | None:
         """Return an object's size, None if there is none."""
         where = {"Bucket": self._bucket, "Key": self._full(key)}
+        ask = functools.partial(self._client.head_object, **where)
         try:
-            head = self._patiently(key, lambda: self._client.head_object(**where))
+            return self._patiently(key, lambda: ObjectInfo(key, ask()["ContentLength"]))
         except ObjectNotFound:
             return None
-        return ObjectInfo(key, head["ContentLength"])
 
     def open(self, key: str) -> AbstractContextManager[BinaryIO]:
         """Open an object to stream its bytes; a failure in mid-stream is an error too."""
