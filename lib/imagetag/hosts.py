@@ -25,13 +25,15 @@ class HttpError(Exception):
     Attributes:
         reason: one word for counting, such as `http_404`, `timeout`, `too_large`.
         permanent: whether asking again is pointless.
+        content: the first bytes that came with a refusal, which may say why; not in its text.
 
     """
 
-    def __init__(self, reason: str, detail: str, *, permanent: bool) -> None:
+    def __init__(self, reason: str, detail: str, *, permanent: bool, content: bytes = b"") -> None:
         super().__init__(detail)
         self.reason = reason
         self.permanent = permanent
+        self.content = content
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ _LONGEST_BACK_OFF = 60.0  # seconds
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 _CHUNK = 1 << 16  # bytes
 _MANY = 1000
+_MAX_REFUSAL = 8 << 10  # bytes
 _MAX_COOKIES = 100
 _MAX_COOKIE_BYTES = 4096
 
@@ -376,7 +377,10 @@ class Client:
                 return _Blocked(error, visit.host, str(response.url))
             detail = f"status {status} and a page that needs JavaScript: see --browser auto"
             error = wish.error(f"http_{status}", detail, permanent=permanent)
-        return error if permanent else _Passing(error, after)
+        if not permanent:
+            return _Passing(error, after)
+        error.content = _start(response)
+        return error
 
     def _body(self, response: requests.Response, wish: _Wish) -> bytes:
         declared = response.headers.get("Content-Length", "")
@@ -497,6 +501,15 @@ def _read(response: requests.Response, most: int) -> bytes:
         size += len(chunk)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _start(response: requests.Response) -> bytes:
+    """Return what has come of the body of a refusal, if anything has."""
+    try:
+        found: bytes = response.raw.read1(_MAX_REFUSAL, decode_content=True)
+    except (HTTPError, OSError, ValueError):
+        return b""
+    return found
 
 
 def _is_truncated(error: Exception) -> bool:

@@ -99,6 +99,8 @@ Original image</a></li></ul></div></div><div class="content" id="right-col">
 <a href="index.php?page=post&amp;s=list&amp;tags=parent%3A5060100">parent post</a>.</div>
 <img alt="1girl" src="https://board.example//samples/5060/sample_e1.jpg?5060123" id="image" \
 width="850" height="1326"/></div></div></div></body></html>"""
+API_PAGE = '<html><body><div id="content"><h1>API</h1><p>Documentation</p></div></body></html>'
+LOGIN_PAGE = "<html><title>Hello</title><form><input type='password' name='p'></form></html>"
 CHALLENGE = "<!DOCTYPE html><html><head><title>Just a moment...</title></head><body></body></html>"
 
 
@@ -477,6 +479,48 @@ def test_a_board_that_refuses_every_way_wants_credentials() -> None:
     with board_that(**answers) as (board, _):
         with pytest.raises(UsageError, match=r"status 401.*--board-user"):
             page(board)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"json": NO_KEY, "xml": "<error>Missing authentication</error>", "list": API_PAGE},
+        {"json": NO_KEY, "xml": "<error>Missing authentication</error>"},  # a 404 for the pages
+        {"json": NO_KEY, "xml": CHALLENGE, "list": CHALLENGE},
+        {"json": "", "xml": "<posts><error>Missing authentication</error></posts>"},
+        {"json": Reply(NO_KEY.encode(), 403), "xml": CHALLENGE},
+        {"json": CHALLENGE, "xml": CHALLENGE, "list": LOGIN_PAGE},
+    ],
+)
+def test_one_refusal_is_outvoted_by_no_way_that_leads_nowhere(answers: dict[str, Content]) -> None:
+    with board_that(**answers) as (board, server):
+        with pytest.raises(UsageError, match="it may want --board-user and --board-key"):
+            list(board.walk(Query(("1girl",))))
+        assert kinds(server) == ["json", "xml", "list"]
+        client = Client(rate=10_000, allow_private_hosts=True)
+        board = open_board(f"gelbooru02+{server.url}", client, Login("6498", "wr0ng"))
+        with pytest.raises(UsageError, match="refuses this user and key"):
+            page(board)
+
+
+@pytest.mark.parametrize("said", ['"User throttled"', '{"success": false, "reason": "overloaded"}'])
+def test_a_way_that_is_busy_is_not_outvoted_by_an_empty_one(said: str) -> None:
+    for answers in ({"json": said, "list": NO_LIST}, {"json": said}, {"json": NO_KEY, "xml": said}):
+        with board_that(**answers) as (board, _):
+            with pytest.raises(TransientError, match="cannot be listed") as caught:
+                page(board)
+        assert not isinstance(caught.value, BoardError)
+    with board_that(json=said, list=LIST) as (board, _):
+        assert page(board)
+
+
+def test_a_refusal_in_mid_walk_is_told() -> None:
+    def answer(request: Request) -> Content:
+        return NO_KEY if "id:<" in request.query["tags"] else as_json(POST)
+
+    with board_that(json=answer) as (board, _):
+        with pytest.raises(UsageError, match="Missing authentication"):
+            list(board.walk(Query(("1girl",))))
 
 
 def test_credentials_go_with_the_search_and_into_no_error() -> None:

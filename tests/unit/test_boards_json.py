@@ -708,14 +708,59 @@ def test_what_is_no_such_board_is_said_in_one_line(api: Api, said: Any) -> None:
         '{"success": false, "reason": "SessionLoader::AuthenticationFailure"}',
         '{"success": false, "reason": "Access Denied"}',
         '<?xml version="1.0"?><error>Missing authentication</error>',
+        '{"posts": [], "images": [], "post": [], "message": "Anonymous search is disabled"}',
+        '<!DOCTYPE html><title>Hello</title><form><input name=p type="password"></form>',
     ],
 )
 def test_a_complaint_about_credentials_names_the_settings(api: Api, said: str) -> None:
-    speaks = api.engine == "gelbooru" or not said.startswith("<")
-    with board_that(api, said) as (board, _):
-        with pytest.raises(UsageError if speaks else BoardError) as caught:
-            page(board)
-    assert ("IMAGETAG_BOARD_KEY" in str(caught.value)) == (speaks and api.engine != "moebooru")
+    for answer in (said, Reply(said.encode(), 401), Reply(said.encode(), 403)):
+        with board_that(api, answer) as (board, server):
+            with pytest.raises(UsageError) as caught:
+                page(board)
+            assert len(asked_of(server)) == 1
+        assert ("IMAGETAG_BOARD_KEY" in str(caught.value)) == (api.engine != "moebooru")
+        if isinstance(answer, str):
+            assert re.search("(?i)authentication|access|log in|anonymous", str(caught.value))
+
+
+@engines
+@pytest.mark.parametrize(
+    "said",
+    [
+        '"User throttled"',
+        '{"success": false, "message": "Site under maintenance"}',
+        '{"posts": [], "images": [], "post": [], "message": "Search is overloaded"}',
+        '[{"message": "too many requests"}]',
+        "<error>The search is temporarily unavailable</error>",
+        "<html><title>Down for maintenance</title><body>We are back soon</body></html>",
+        "Rate limit of your API key is reached",
+    ],
+)
+def test_a_board_that_says_it_is_busy_may_be_asked_later(api: Api, said: str) -> None:
+    for answer in (said, Reply(said.encode(), 403)):
+        with board_that(api, answer) as (board, server):
+            with pytest.raises(TransientError, match="cannot be listed") as caught:
+                page(board)
+            assert not isinstance(caught.value, BoardError)
+            assert len(asked_of(server)) == 1
+
+
+@engines
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"success": false, "message": "You cannot search for more than 2 tags at a time"}',
+        '"Too deep! Pull it back some."',
+        '{"success": false, "error": "PostQuery::TagLimitError"}',
+    ],
+)
+def test_a_search_that_is_refused_is_told_in_the_boards_words(api: Api, said: str) -> None:
+    words = re.search(r"more than 2 tags|Too deep|TagLimit", said)
+    assert words is not None
+    for answer in (said, Reply(said.encode(), 410)):
+        with board_that(api, answer) as (board, _):
+            with pytest.raises(UsageError, match=words[0]):
+                page(board)
 
 
 @pytest.mark.parametrize("api", [api for api in APIS if api.engine != "gelbooru"], ids=str)

@@ -873,3 +873,14 @@ def test_a_name_server_and_a_host_that_never_answer_are_given_up(
     error = failure_of("http://slow.example", timeout=(0.2, 0.2))
     answered.set()
     assert (error.reason, error.permanent) == ("connection", False)
+
+
+@pytest.mark.parametrize(("status", "size"), [(403, 3), (404, 100_000), (503, 3)])
+def test_what_comes_with_a_refusal_is_kept_as_far_as_it_is_short(status: int, size: int) -> None:
+    with serving(lambda _: Reply(b"w" * size, status)) as server:
+        with pytest.raises(HttpError) as refused:
+            client(attempts=1).get(server.url, max_bytes=10)
+    content = refused.value.content
+    assert content == b"w" * len(content)
+    assert (0 < len(content) <= 8192) == refused.value.permanent
+    assert "www" not in str(refused.value)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from imagetag.boards.base import NO_LOGIN, Board, BoardError, Login, Post, Query, Site
 from imagetag.boards.fields import Page, load_json, read_posts
+from imagetag.boards.words import meaning_of, words_in, words_of
 from imagetag.errors import ImagetagError, TransientError, UsageError, one_line
 from imagetag.http import Client, HttpError
 from imagetag.log import get_logger
@@ -16,9 +17,12 @@ from imagetag.log import get_logger
 MAX_LISTING = 16 << 20  # bytes
 # More posts in a row that cannot be read are no accident, but another engine.
 _MOST_UNREADABLE = 10
-_ABOUT_LOGIN = re.compile(r"authenticat|api.key|log ?in\b|access denied", re.IGNORECASE)
 _NOTHING_THERE = {"http_404", "http_405", "http_410"}
 _OPTIONS = "--board-user and --board-key (the settings IMAGETAG_BOARD_USER and IMAGETAG_BOARD_KEY)"
+
+
+class NothingThere(UsageError):
+    """There is nothing where the engine has its API: it is probably another one."""
 
 
 class ApiBoard(Board):
@@ -82,13 +86,13 @@ class ApiBoard(Board):
         try:
             found = load_json(content)
         except ValueError as error:
-            raise self._nonsense(f"not JSON: {error}") from None
-        if isinstance(found, dict) and found.get("success") is False:
-            said = [found.get(name) for name in ("reason", "message", "error")]
-            told = next((text for text in said if isinstance(text, str) and text), "no reason told")
-            raise self._complaint(told)
-        if isinstance(found, str):
-            raise self._complaint(found)
+            verdict = self._verdict(words_of(content))
+            raise verdict or self._nonsense(f"not JSON: {error}") from None
+        words = words_in(found)
+        if isinstance(found, str) or (isinstance(found, dict) and found.get("success") is False):
+            raise self._complaint(words or "no reason told")
+        if verdict := self._verdict(words):
+            raise verdict
         return found
 
     def _read(self, found: Any) -> Page:
@@ -105,25 +109,45 @@ class ApiBoard(Board):
         text = self._plain(str(error))
         if error.reason in ("private_host", "robots"):
             return UsageError(f"--board {self.root}: {text}")
+        words = words_of(error.content)
+        if verdict := self._verdict(words):
+            return verdict
+        text = f"{text}: {self._plain(words)}" if words else text
         if error.reason in ("http_401", "http_403"):
             return self._refusal(text)
         if not error.permanent or error.reason == "http_421":  # Danbooru's "user throttled"
             return TransientError(f"the board cannot be listed: {text}")
         if error.reason in _NOTHING_THERE and not self._answered:
-            return UsageError(
+            return NothingThere(
                 f"{self.root} has nothing where {self.engine} has its API ({text}); check --board"
             )
         return self._nonsense(text)
 
-    def _complaint(self, said: str) -> ImagetagError:
+    def _complaint(self, words: str) -> ImagetagError:
         """Return what it means that a board says this in the place of posts."""
-        said = self._plain(said)[:300]
-        return self._refusal(said) if _ABOUT_LOGIN.search(said) else self._nonsense(said)
+        return self._verdict(words) or self._nonsense(words)
+
+    def _verdict(self, words: str) -> ImagetagError | None:
+        """Return what such words mean for whoever runs this; None if that is not known."""
+        meaning, said = meaning_of(words), self._plain(words)[:300]
+        if meaning == "busy":
+            return TransientError(f"the board cannot be listed: {self.root} says {said!r}")
+        if meaning == "account":
+            return self._refusal(said)
+        if meaning == "query":
+            more = f"; it may allow an account more: {_OPTIONS}" if self._takes_account else ""
+            return UsageError(f"{self.root} refuses such a search ({said}){more}")
+        return None
+
+    @property
+    def _takes_account(self) -> bool:
+        """Whether an account may be given and is not."""
+        return not self._secrets and any(self.login_names) and self.site.login != "none"
 
     def _refusal(self, why: str) -> UsageError:
         if self._secrets:
             what = f"refuses this user and key ({why}); check {_OPTIONS}"
-        elif any(self.login_names) and self.site.login != "none":
+        elif self._takes_account:
             what = f"refuses us ({why}); it may want {_OPTIONS}"
         else:
             what = f"refuses us ({why}): it may not want to be scraped, or not from here"

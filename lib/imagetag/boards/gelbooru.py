@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from imagetag.boards.base import Query
 from imagetag.boards.dapi import DapiBoard, posts_in
 from imagetag.boards.fields import Page, document, load_xml_posts
+from imagetag.boards.words import words_of
 from imagetag.manifest import Rating
 
 
@@ -36,6 +37,9 @@ class Gelbooru(DapiBoard):
         if not content.startswith(b"<"):
             return posts_in(self._json(content))
         try:  # what it answers where it does not know `json=1`
-            return load_xml_posts(content)
+            found = load_xml_posts(content)
         except ValueError as error:
-            raise self._complaint(str(error)) from None
+            raise self._complaint(words_of(content) or str(error)) from None
+        if verdict := self._verdict("" if found else words_of(content)):
+            raise verdict
+        return found

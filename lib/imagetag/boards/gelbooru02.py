@@ -17,11 +17,12 @@ from bs4 import BeautifulSoup, Tag, XMLParsedAsHTMLWarning
 from bs4.exceptions import ParserRejectedMarkup
 
 from imagetag.boards import fields as read
-from imagetag.boards.api import MAX_LISTING
+from imagetag.boards.api import MAX_LISTING, NothingThere
 from imagetag.boards.base import NO_LOGIN, BoardError, Login, Post, Query, Site
 from imagetag.boards.dapi import DapiBoard, posts_in
 from imagetag.boards.fields import Page
-from imagetag.errors import UsageError
+from imagetag.boards.words import words_of
+from imagetag.errors import ImagetagError, TransientError
 from imagetag.http import Client, HttpError
 from imagetag.log import get_logger
 from imagetag.manifest import Rating
@@ -42,11 +43,11 @@ Reader = Callable[[Sequence[str], int], Page]
 
 
 class _Closed(Exception):
-    """The board does not let itself be asked this way."""
+    """The board does not let itself be asked this way; with what that means, if it is known."""
 
-    def __init__(self, why: str, refused: UsageError | None = None) -> None:
+    def __init__(self, why: str, verdict: ImagetagError | None = None) -> None:
         super().__init__(why)
-        self.refused = refused
+        self.verdict = verdict
 
 
 class Gelbooru02(DapiBoard):
@@ -81,7 +82,7 @@ class Gelbooru02(DapiBoard):
     def _list(self, query: Query, below: int | None, limit: int) -> Page:
         terms = self._terms(query, below)
         settled = query.dated in self._settled
-        refusals: list[UsageError | None] = []
+        verdicts: list[ImagetagError | None] = []
         complaints: list[str] = []
         best: Page | None = None
         for name, reader in self._ways[query.dated].items():
@@ -89,7 +90,7 @@ class Gelbooru02(DapiBoard):
                 found = reader(terms, limit)
             except _Closed as error:
                 complaints.append(f"{name}: {error}")
-                refusals.append(error.refused)
+                verdicts.append(error.verdict)
                 continue
             # An answer without posts may also be what a closed API says: until one way has shown
             # a post, the others are asked too.
@@ -101,12 +102,13 @@ class Gelbooru02(DapiBoard):
                 return found
             if best is None or found.unreadable:
                 best = found
-        if best is None:
-            refused = next((error for error in refusals if error), None)
-            if refused and all(refusals):
-                raise refused
-            raise self._nonsense("; ".join(complaints))
-        return best
+        busy = next((error for error in verdicts if isinstance(error, TransientError)), None)
+        if best is not None and (best.unreadable or busy is None):
+            return best
+        # That there is nothing to be had one way says nothing of a refusal another way.
+        refused = next((e for e in verdicts if e and not isinstance(e, NothingThere)), None)
+        nothing = verdicts[0] if all(verdicts) else None
+        raise busy or refused or nothing or self._nonsense("; ".join(complaints))
 
     def complete(self, post: Post) -> Post:
         """Read the post's own page, where only a list page is known of it."""
@@ -117,52 +119,61 @@ class Gelbooru02(DapiBoard):
 
     def _read_json(self, terms: Sequence[str], limit: int) -> Page:
         content = self._call(self._api(terms, limit) | {"json": "1"})
-        if not read.document(
-            content
-        ):  # what the engine says when nothing matches, and not only then
+        # What the engine says when nothing matches, and not only then.
+        if not read.document(content):
             if False in self._settled:
                 return Page([])
             raise _Closed("nothing")
         try:
             found = posts_in(read.load_json(content))
         except ValueError as error:
-            raise _Closed(f"not JSON ({str(error)[:60]})") from None
+            raise self._closed(content, f"not JSON ({str(error)[:60]})") from None
         if not isinstance(found, list):
-            raise _Closed("no list of posts")
-        return self._checked(found)
+            raise self._closed(content, "no list of posts")
+        return self._checked(found, content)
 
     def _read_xml(self, terms: Sequence[str], limit: int) -> Page:
         content = self._call(self._api(terms, limit))
         try:
-            return self._checked(read.load_xml_posts(content))
+            found = read.load_xml_posts(content)
         except ValueError as error:
-            raise _Closed(str(error)) from None
+            raise self._closed(content, str(error)) from None
+        return self._checked(found, content)
 
-    def _checked(self, found: Sequence[Any]) -> Page:
+    def _checked(self, found: Sequence[Any], content: bytes) -> Page:
         listed = read.read_posts(found, self._post)
         if listed.unreadable and not listed.posts and not listed.ids:
-            raise _Closed("none of the posts has the fields of this engine")
+            raise self._closed(content, "none of the posts has the fields of this engine")
+        if not listed.posts and (closed := self._closed(content, "")).verdict:
+            raise closed
         return listed
+
+    def _closed(self, content: bytes, why: str) -> _Closed:
+        """Return that an answer is no listing: by what it says, else for a reason of ours."""
+        words = words_of(content)
+        verdict = self._verdict(words)
+        return _Closed(self._plain(words) if verdict else why, verdict)
 
     def _call(self, params: Mapping[str, str], max_bytes: int = MAX_LISTING) -> bytes:
         try:
             return self._get("/index.php", params, max_bytes)
         except HttpError as error:
             failure = self._failure(error)
-            if error.reason == "private_host" or not isinstance(failure, UsageError | BoardError):
+            if error.reason == "private_host" or not error.permanent:
                 raise failure from None
-            refused = failure if isinstance(failure, UsageError) else None
-            raise _Closed(self._plain(str(error)), refused) from None
+            verdict = None if isinstance(failure, BoardError) else failure
+            raise _Closed(self._plain(str(error)), verdict) from None
 
     def _read_html(self, terms: Sequence[str], _limit: int) -> Page:
         params = {"page": "post", "s": "list", "tags": " ".join(terms), "pid": "0"}
+        content = self._call(params, _MAX_PAGE)
         try:
-            soup = _soup(self._call(params, _MAX_PAGE))
+            soup = _soup(content)
         except BoardError as error:
             raise _Closed(str(error)) from None
         posts = list(self._thumbnails(soup))
-        if not posts and soup.select_one("#post-list, .content, #content") is None:
-            raise _Closed("no list of posts in the page")
+        if not posts and soup.select_one("#post-list, .image-list") is None:
+            raise self._closed(content, "no list of posts in the page")
         return Page(read.newest_first(posts))
 
     def _thumbnails(self, soup: BeautifulSoup) -> Iterator[Post]:
