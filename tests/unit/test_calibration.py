@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -199,3 +201,20 @@ def test_a_threshold_that_no_probability_reaches_calls_nothing() -> None:
     assert decision.positive(0.0)
     assert not decision.positive(-1e-9)
     assert decision.probability(0.0) == pytest.approx(0.5)
+
+
+def test_a_decision_of_an_older_version_is_read() -> None:
+    """It had another threshold besides, of the model's own probability."""
+    decision = Decision(
+        tag="fox",
+        run="first",
+        trained="",
+        fingerprint="",
+        calibration=Calibration(),
+        promise=None,
+        logit_threshold=21.142,
+        threshold=0.99,
+        created="",
+    )
+    old = decision.model_dump() | {"raw_threshold": 0.999999999342}
+    assert Decision.model_validate_json(json.dumps(old)) == decision
