@@ -503,7 +503,7 @@ def test_a_demo_that_is_stopped_lets_its_job_end_as_it_does(
         while not demo.stdout.readline().startswith("http"):
             assert demo.poll() is None
         demo.send_signal(number)
-        _, err = demo.communicate(timeout=60)
+        _, err = demo.communicate(timeout=200)
     finally:
         demo.kill()
         demo.wait()

@@ -304,7 +304,7 @@ imagetag.checkpoint.Checkpoints._save = lambda self, checkpoint: time.sleep(600)
     worker.process.send_signal(signal.SIGINT)
     worker.wait_for("stopping: a checkpoint is stored first; Ctrl-C again leaves without it")
     worker.process.send_signal(signal.SIGINT)
-    assert worker.wait(20) == 130
+    assert worker.wait() == 130
     assert "left without saving what was under way" in worker.complaint
     assert not list(storage.joinpath(LAYOUT.run("stalled", "checkpoint")).glob("*"))
 
@@ -424,7 +424,7 @@ def test_where_one_of_two_workers_is_interrupted_both_go_on_from_there(
     workers[told].process.send_signal(signal.SIGINT)
     assert workers[told].wait() == 130
     assert "; a checkpoint is stored (epoch " in workers[told].complaint
-    assert workers[1 - told].wait(60) == 75
+    assert workers[1 - told].wait() == 75
     workers = start(*options, workers=2)
     finish(workers)
     resumed = [
@@ -442,7 +442,7 @@ def test_two_workers_that_are_interrupted_together_go_on_too(start: Start) -> No
     workers[0].wait_for("epoch", 2)
     for worker in workers:
         worker.process.send_signal(signal.SIGINT)
-    assert [worker.wait(60) for worker in workers] == [130, 130]
+    assert [worker.wait() for worker in workers] == [130, 130]
     workers = start(*options, workers=2)
     finish(workers)
     assert "resumed" in [line["event"] for line in workers[0].lines()]

@@ -273,7 +273,7 @@ def test_the_last_line_says_what_was_saved_on_the_way_out(
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(number)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == code
     assert json.loads(err)["event"].endswith("; 12 rows are kept")
 
@@ -307,7 +307,7 @@ def test_a_second_ctrl_c_waits_for_nothing(work: str, first: signal.Signals) -> 
     process.send_signal(first)
     assert process.stdout.readline() == "saving\n"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 130
     last = json.loads(err)
     assert last["exit_code"] == 130
@@ -333,7 +333,7 @@ def test_what_is_being_saved_is_not_disturbed_by_another_sigterm() -> None:
         process.terminate()
     assert process.stdout.readline() == "saving\n"
     process.terminate()
-    out, _ = process.communicate("go on\n", timeout=20)
+    out, _ = process.communicate("go on\n", timeout=200)
     assert out == "saved\n"
     assert process.returncode == 143
 
@@ -353,7 +353,7 @@ def test_what_is_noted_is_raised_at_the_end_of_it() -> None:
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=200)
     assert (out, process.returncode) == ("a step more\n", 130)
 
 

@@ -71,13 +71,16 @@ def test_pictures_of_all_folders_are_predicted_and_other_files_counted(
     assert (line["files"], line["names"]) == (7, [*others, "b/empty"])
 
 
-def test_a_name_that_no_storage_can_have_is_told(tmp_path: Path) -> None:
+def test_what_no_storage_can_have_is_told(tmp_path: Path) -> None:
     for name in ("a.png", "b\nc.png", "\x7f"):
         write(tmp_path, name, noise(1))
+    (tmp_path / "nowhere.png").symlink_to(tmp_path / "nothing")
     with capture_logs() as logs:
         found = [picture.file for picture in StoredPictures(LocalStorage(tmp_path)).pictures()]
     assert found == ["a.png"]
-    assert {line["file"] for line in logs if line["event"] == "left out"} == {"b\nc.png", "\x7f"}
+    told = {line["file"]: line["reason"] for line in logs if line["event"] == "left out"}
+    assert told.keys() == {"b\nc.png", "\x7f", "nowhere.png"}
+    assert told["nowhere.png"] == "a symbolic link leads nowhere"
 
 
 def test_all_files_that_are_passed_over_are_named_however_many(tmp_path: Path) -> None:

@@ -77,7 +77,9 @@ class LocalStorage(Storage):
                 continue
             try:
                 size = entry.stat().st_size
-            except FileNotFoundError:  # removed while we list
+            except FileNotFoundError:  # removed while we list, unless it is what a link leads to
+                if entry.is_symlink():
+                    _leave_out(prefix + entry.name, "a symbolic link leads nowhere")
                 continue
             except OSError as error:
                 if error.errno != errno.ELOOP:
