@@ -389,7 +389,8 @@ def test_what_is_no_board_is_said_in_one_line(answers: dict[str, Content]) -> No
 
 
 def test_another_kind_of_site_is_a_wrong_setting() -> None:
-    with board_that() as (board, server):
+    missing = Reply(LOGIN_PAGE.encode(), 404)
+    with board_that(json=missing, xml=missing, list=missing) as (board, server):
         with pytest.raises(UsageError, match="check --board") as caught:
             page(board)
         assert server.url in str(caught.value)

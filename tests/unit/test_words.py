@@ -56,6 +56,7 @@ def test_the_words_of_an_answer(content: str, words: str) -> None:
         ("Too deep! Pull it back some.", "query"),
         ("Search of this kind is disabled", "query"),
         ("Just a moment...", None),
+        ("Blog in English", None),
         ("API offline. Feel free to browse the site the old fashioned way for now.", None),
         ("", None),
     ],

@@ -109,7 +109,8 @@ class ApiBoard(Board):
         text = self._plain(str(error))
         if error.reason in ("private_host", "robots"):
             return UsageError(f"--board {self.root}: {text}")
-        words = words_of(error.content)
+        # A site's own page for what it has not may have a form to log in on it.
+        words = "" if error.reason in ("http_404", "http_405") else words_of(error.content)
         if verdict := self._verdict(words):
             return verdict
         text = f"{text}: {self._plain(words)}" if words else text

@@ -29,7 +29,7 @@ _MEANINGS: tuple[tuple[Meaning, re.Pattern[str]], ...] = (
     (
         "account",
         re.compile(
-            r"authenticat|api.?key|log(ged)?.?in\b|sign(ed)?.?in\b|access.denied|anonymous"
+            r"authenticat|api.?key|\blog(ged)?.?in\b|\bsign(ed)?.?in\b|access.denied|anonymous"
             r"|credential|unauthori[sz]ed|forbidden"
             r"|(need|requir|want|creat|without|valid|members?)\w*\W.{0,30}\b(account|only)\b",
             re.IGNORECASE,
