@@ -23,8 +23,8 @@ SIDES = {
         "similar sources split stopping storage whole"
     ),
     "scrape": (
-        "boards browser collect demo fetched hosts http known negatives pace robots scrape "
-        "selection sharing transport"
+        "boards browser collect demo fetched hosts http known negatives pace placeholder robots "
+        "scrape selection sharing transport"
     ),
     "data": (
         "augment breakdown calibration companions compare contract curate dataset decision "
