@@ -19,8 +19,9 @@ from imagetag.http import Client
 from imagetag.images import EXTENSIONS, MAX_PIXELS
 from imagetag.job import for_each_tag, run_job, share_memory_among_threads
 from imagetag.log import get_logger
+from imagetag.manifest import Negatives
 from imagetag.scrape import Scraper
-from imagetag.selection import Negatives, Selection
+from imagetag.selection import Selection
 from imagetag.settings import (
     CommaList,
     Contact,

@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -17,7 +17,7 @@ from imagetag.boards import Board, BoardError, File, Post
 from imagetag.errors import ImagetagError, Terminated, TransientError, UsageError, one_line
 from imagetag.http import HttpError
 from imagetag.known import Known, key_at, place
-from imagetag.layout import Label, Layout
+from imagetag.layout import Label, Layout, PartKind
 from imagetag.log import Progress, get_logger
 from imagetag.manifest import Failure, Lead, Repeat, Row, write_part
 from imagetag.selection import TOO_OLD, Selection
@@ -70,6 +70,7 @@ class Collector:
     ) -> None:
         self._storage, self._board, self._layout = storage, board, layout
         self._selection, self._how, self._known = selection, how, known
+        self._request = selection.digest
         self._pool = ThreadPoolExecutor(how.concurrency, thread_name_prefix="fetch")
         self._rows: list[Row] = []
         self._repeats: list[Repeat] = []
@@ -83,6 +84,7 @@ class Collector:
         self.lost: Counter[Label] = Counter()  # failures that may pass
         self.tags_seen: Counter[str] = Counter()
         self.copied = 0  # images that another tag had
+        self.written: list[str] = []  # keys of the manifest's parts
 
     def __enter__(self) -> Collector:
         return self
@@ -222,6 +224,11 @@ class Collector:
             group=post.group,
             phashes=image.phashes,
             lead=image.lead,
+            score=post.score or 0,  # as `unfit` takes what a board does not tell
+            created_at=post.created_at,
+            root=self._selection.board,
+            negatives=self._selection.negatives if label == "negative" else None,
+            request=self._request,
         )
         return row, copies
 
@@ -291,11 +298,7 @@ class Collector:
 
     def _check(self, image: SharedImage) -> None:
         """See whether the picture is what its post said."""
-        unfit = self._selection.unfit_size(image.width, image.height)
-        if image.ext not in self._selection.extensions:
-            unfit = "extension"
-        if image.bytes > self._selection.max_bytes:
-            unfit = "file_too_large"
+        unfit = self._selection.unfit_file(image.ext, image.bytes, image.width, image.height)
         if unfit:
             raise _Unfit(unfit)
 
@@ -370,7 +373,7 @@ class Collector:
                 self._known.objects.setdefault(where, row.ext)
                 self._repeat(post, label, row.md5, row.lead)
             else:
-                self._known.add(row, self._board.site.name)
+                self._known.add(row)
                 self._rows.append(row)
             for copy in copies:
                 of: Label = "positive" if self._layout.tag in copy.tags else "negative"
@@ -389,8 +392,9 @@ class Collector:
             label=label,
             tags=post.tags,
             lead=lead,
+            root=self._selection.board,
         )
-        self._known.repeat(record, self._board.site.name)
+        self._known.repeat(record)
         self._repeats.append(record)
 
     def _fail(self, post: Post, label: Label, reason: str, detail: str, *, permanent: bool) -> None:
@@ -407,6 +411,7 @@ class Collector:
                 reason=reason,
                 detail=detail[:500],
                 permanent=permanent,
+                root=self._selection.board,
             )
         )
         # That one host of many is gone is no outage, however many posts in a row are there.
@@ -442,12 +447,14 @@ class Collector:
             get_logger().warning("rows are not saved", error=one_line(error))
 
     def _flush(self) -> None:
-        if self._rows:
-            write_part(self._storage, self._layout, "part", self._rows)
-        if self._repeats:
-            write_part(self._storage, self._layout, "repeat", self._repeats)
-        if self._failures:
-            write_part(self._storage, self._layout, "failed", self._failures)
+        kinds: tuple[tuple[PartKind, Sequence[Row | Repeat | Failure]], ...] = (
+            ("part", self._rows),
+            ("repeat", self._repeats),
+            ("failed", self._failures),
+        )
+        for kind, records in kinds:
+            if records:
+                self.written.append(write_part(self._storage, self._layout, kind, records))
         self._rows, self._repeats, self._failures = [], [], []
         self._flushed = time.monotonic()
 

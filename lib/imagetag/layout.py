@@ -5,6 +5,8 @@
     <tag>/manifest/repeat-<digest>.jsonl                a row a post whose picture another has
     <tag>/manifest/failed-<digest>.jsonl                a row a post that could not be stored
     <tag>/manifest/curated-<digest>.jsonl               a row an image that curation changed
+    <tag>/manifest/kept-<digest>.jsonl                  the rows of a part that a dataset has,
+                                                        where it has not all of them
     <tag>/dataset.json                                  summary and completion marker
     <tag>/explore/                                      plots, report, recommended input size
     <tag>/models/<run>/                                 model, metrics, report
@@ -35,7 +37,7 @@ Split = Literal["train", "test"]
 Label = Literal["positive", "negative"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 LABELS: tuple[Label, ...] = get_args(Label)
-PartKind = Literal["part", "repeat", "failed", "curated"]
+PartKind = Literal["part", "repeat", "failed", "curated", "kept"]
 PartName = Literal["train", "validation", "threshold"]  # of the train split
 PARTS: tuple[PartName, ...] = get_args(PartName)
 
@@ -136,13 +138,16 @@ class Layout:
         return self.root + "manifest/"
 
     def part(self, kind: PartKind, digest: str) -> str:
-        """Return the key of a part of the manifest: its images, repeats, failures, curation."""
+        """Return the key of a part of the manifest: its images, repeats, failures, curation.
+
+        Of `kept` parts a dataset has all rows; they repeat rows of its images' parts.
+        """
         return f"{self.manifest}{kind}-{digest}.jsonl"
 
     def part_kind(self, key: str) -> PartKind | None:
         """Return what a key below `manifest` holds, None if nothing of ours."""
         folder, name = key[: len(self.manifest)], key[len(self.manifest) :]
-        match = re.fullmatch(r"(part|repeat|failed|curated)-[0-9a-f]{8,64}\.jsonl", name)
+        match = re.fullmatch(r"(part|repeat|failed|curated|kept)-[0-9a-f]{8,64}\.jsonl", name)
         if folder != self.manifest:
             return None
         return match and match[1]  # type: ignore[return-value]

@@ -11,13 +11,21 @@ import shlex
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from imagetag.errors import InputError, complaint
 from imagetag.layout import LABELS, SPLITS, Label, Layout, PartKind, Split
 from imagetag.storage import ObjectNotFound, Storage
 
 Rating = Literal["general", "sensitive", "questionable", "explicit"]
+Negatives = Literal["random", "hard", "mixed"]
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 
 _MAX_LINE = 1 << 20  # bytes; a row has a few kilobytes
@@ -45,7 +53,9 @@ class Row(_Record):
 
     `width` and `height` are in pixels of the picture as it is seen, turned as EXIF says (rows of
     before 2026-11-26 have the file's), `bytes` is the file's size, `group` is what must stay in
-    one split. `lead` is None where the post's source vouches for the file.
+    one split. `lead` is None where the post's source vouches for the file. `root` is the board's
+    URL or path, `negatives` how a negative was chosen, and `request` a digest of all that was asked
+    for. Rows from before these were recorded lack them, the score and the time.
     """
 
     post_id: int
@@ -63,12 +73,18 @@ class Row(_Record):
     group: str
     phashes: tuple[str, ...] = ()
     lead: Lead | None = None
+    score: int | None = None
+    created_at: AwareDatetime | None = None
+    root: str = ""
+    negatives: Negatives | None = None
+    request: str = ""
 
 
 class Repeat(_Record):
     """A post whose picture is that of another post, byte for byte, and what it says of it.
 
-    Where it has another label than the row of that picture, one of them is probably wrong.
+    Where it has another label than the row of that picture, one of them is probably wrong. `root`
+    is as of a row.
     """
 
     post_id: int
@@ -78,10 +94,11 @@ class Repeat(_Record):
     label: Label
     tags: tuple[str, ...]
     lead: Lead | None = None
+    root: str = ""
 
 
 class Failure(_Record):
-    """A post that was wanted and could not be stored, and why."""
+    """A post that was wanted and could not be stored, and why; `root` is as of a row."""
 
     post_id: int
     board: str
@@ -90,6 +107,7 @@ class Failure(_Record):
     reason: str
     detail: str
     permanent: bool
+    root: str = ""
 
 
 class Verdict(_Record):
@@ -128,9 +146,10 @@ class Dataset(_Record):
     """The summary of a complete dataset, stored as `dataset.json`.
 
     `images` counts by split and label; `failures` counts by reason; `request` is what was asked
-    for: a later scrape that asks the same has nothing to do. `fingerprint` changes when any image,
-    label, split or group does: whatever is derived from rows alone is of the same fingerprint the
-    same. All of them are of what curation left.
+    for: a later scrape that asks the same has nothing to do. `parts` have the rows, `failed_parts`
+    the posts that could not be stored. `fingerprint` changes when any image, label, split or group
+    does: whatever is derived from rows alone is of the same fingerprint the same. All of them are
+    of what curation left.
     """
 
     version: Literal[1] = 1
@@ -142,6 +161,7 @@ class Dataset(_Record):
     failures: dict[str, int]
     skipped: dict[str, int]
     parts: tuple[str, ...]
+    failed_parts: tuple[str, ...] = ()
     fingerprint: str
     created: str
     software: str
@@ -160,14 +180,37 @@ def write_part(storage: Storage, layout: Layout, kind: PartKind, rows: Iterable[
     return key
 
 
-def part_keys(storage: Storage, layout: Layout, kind: PartKind) -> list[str]:
-    """Return the keys of the parts that are stored, complete dataset or not."""
-    found = storage.list(layout.manifest)
-    return [entry.key for entry in found if layout.part_kind(entry.key) == kind]
+def part_keys(
+    storage: Storage, layout: Layout, kind: PartKind, known: Iterable[str] = ()
+) -> list[str]:
+    """Return the keys of the parts that are stored, complete dataset or not.
+
+    A listing may be some seconds late: `known` ones, which this run has written or a marker names,
+    are among them whether they are listed or not.
+    """
+    keys = {entry.key for entry in storage.list(layout.manifest)}.union(known)
+    return sorted(key for key in keys if layout.part_kind(key) == kind)
 
 
-def read_parts(storage: Storage, keys: Iterable[str], record: type[Record]) -> Iterator[Record]:
+def missing_parts(storage: Storage, dataset: Dataset) -> list[str]:
+    """Return the parts that a marker names and that are gone."""
+    listed = {entry.key for entry in storage.list(Layout(dataset.tag).manifest)}
+    named = dataset.parts + dataset.repeats
+    named += dataset.curation.parts if dataset.curation else ()
+    # One that is not listed may have been written a moment ago.
+    return [key for key in named if key not in listed and storage.stat(key) is None]
+
+
+def read_parts(
+    storage: Storage, keys: Iterable[str], record: type[Record], *, strict: bool = True
+) -> Iterator[Record]:
     """Yield the records of some parts, one part after the other.
+
+    Args:
+        storage: has them.
+        keys: of the parts.
+        record: what a line is.
+        strict: whether all must be there; a listing may still show one that was deleted.
 
     Raises:
         InputError: if a part is missing or a line of it cannot be read; it names both.
@@ -177,6 +220,8 @@ def read_parts(storage: Storage, keys: Iterable[str], record: type[Record]) -> I
         try:
             yield from _read_part(storage, key, record)
         except ObjectNotFound as error:
+            if not strict:
+                continue
             raise InputError(
                 f"{storage.url}/{key}: this part of the manifest is missing; scrape the tag again"
             ) from error
@@ -219,7 +264,7 @@ def load_dataset(storage: Storage, tag: str) -> Dataset:
         raise InputError(
             f"{storage.url}/{key} cannot be read: {complaint(error)}; scrape the tag again"
         ) from error
-    strange = [part for part in dataset.parts if layout.part_kind(part) != "part"]
+    strange = [part for part in dataset.parts if layout.part_kind(part) not in ("part", "kept")]
     strange += [part for part in dataset.repeats if layout.part_kind(part) != "repeat"]
     if dataset.curation is not None:
         parts = dataset.curation.parts
@@ -306,13 +351,15 @@ def standing_curation(storage: Storage, layout: Layout) -> Curation | None:
         InputError: if a part cannot be read.
 
     """
-    parts = tuple(part_keys(storage, layout, "curated"))
-    if not parts:
-        return None
     try:
         previous = load_dataset(storage, layout.tag).curation
     except InputError:
         previous = None
+    found = part_keys(storage, layout, "curated", previous.parts if previous else ())
+    # They are few, and a listing may still show one that was deleted.
+    parts = tuple(key for key in found if storage.stat(key) is not None)
+    if not parts:
+        return None
     if previous is not None and set(previous.parts) == set(parts):
         return previous
     changes = read_changes(storage, parts)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+
+from pydantic import ValidationError
 
 from imagetag import __version__
 from imagetag.boards import Board, Post
 from imagetag.collect import Collector, How
-from imagetag.errors import ImagetagError, InputError, TransientError
-from imagetag.known import Known, key_at, place, stored_images
+from imagetag.errors import ImagetagError, InputError, TransientError, complaint
+from imagetag.known import Known, StoredImages, key_at, place
 from imagetag.layout import LABELS, SPLITS, Label, Layout
 from imagetag.log import get_logger
 from imagetag.manifest import (
@@ -24,9 +26,9 @@ from imagetag.manifest import (
     Repeat,
     Row,
     curated,
-    distinct,
     is_dropped,
     load_dataset,
+    missing_parts,
     part_keys,
     read_changes,
     read_parts,
@@ -37,7 +39,7 @@ from imagetag.manifest import (
 )
 from imagetag.negatives import SharedListing, Span, candidates
 from imagetag.selection import Selection
-from imagetag.storage import Storage
+from imagetag.storage import ObjectNotFound, Storage
 
 _LEAST_PAGE = 20  # posts
 
@@ -63,7 +65,8 @@ class Scraper:
         """Store the images of a tag, and others that do not have it; return the complete dataset.
 
         What is in storage already is not fetched again. Positives are the newest posts; negatives
-        are drawn evenly over the span of ids of the positives.
+        are drawn evenly over the span of ids of the positives. What is recorded and does not meet
+        the selection stays in storage, and is left out of the dataset.
 
         Raises:
             InputError: if the board has no usable post of the tag, or none without it.
@@ -76,10 +79,14 @@ class Scraper:
         layout = Layout(tag)
         self._sent = self._board.client.sent
         previous = _previous(self._storage, tag)
-        if previous is not None and previous.request == self._selection.model_dump(mode="json"):
+        lost = missing_parts(self._storage, previous) if previous else []
+        if lost:
+            log.warning("parts of the manifest are gone: made anew", parts=lost)
+        elif previous and previous.request == self._selection.model_dump(mode="json"):
             log.info("already complete", images=previous.images, failures=previous.failures)
             return previous
-        known = self._known(layout)
+        known = self._known(layout, self._selection, previous)
+        known.keep("positive", self._selection.limit)
         if known.rows or known.objects:
             log.info("going on", rows=dict(known.rows), unrecorded=len(known.objects))
         with self._collector(layout, known) as collector:
@@ -90,6 +97,7 @@ class Scraper:
             collector.collect("positive", recent, self._selection.limit)
             if not known.rows["positive"]:
                 raise _nothing(self._board, tag, "positive", collector, known)
+            known.keep("negative", self._negatives(known))
             negatives = candidates(
                 self._board,
                 self._background,
@@ -102,7 +110,7 @@ class Scraper:
             collector.collect("negative", negatives, self._negatives(known))
             if not known.rows["negative"]:
                 raise _nothing(self._board, tag, "negative", collector, known)
-        return self._complete(layout, collector, known)
+        return self._complete(layout, collector, known, mended=bool(lost))
 
     def retry(self, tag: str) -> Dataset:
         """Try again the posts of a complete dataset that failed, and nothing else.
@@ -120,64 +128,66 @@ class Scraper:
                 f"{self._storage.url}/{layout.dataset} is of {dataset.request.get('board')}, not "
                 f"of --board {self._selection.board}: what failed there cannot be had here"
             )
-        known = self._known(layout)
+        selection = _asked_for(self._storage, dataset)
+        known = self._known(layout, selection, dataset)
+        rows = read_parts(self._storage, dataset.parts, Row)
+        known.keep_only({bytes.fromhex(row.md5) for row in rows})
         get_logger().info("retrying", posts=len(known.failed))
         with self._collector(layout, known) as collector:
             for label in LABELS:
                 ids = sorted((i for i, of in known.failed.items() if of == label), reverse=True)
                 known.posts.difference_update(ids)
-                collector.collect(label, self._posts(ids), known.rows[label] + len(ids))
-        return self._complete(layout, collector, known, dataset)
+                posts = self._posts(selection, ids)
+                collector.collect(label, posts, known.rows[label] + len(ids))
+        return self._complete(layout, collector, known, previous=dataset)
 
-    def _known(self, layout: Layout) -> Known:
-        return Known.read(
-            self._storage, layout, self._board.site.name, self._selection.test_fraction
-        )
+    def _known(self, layout: Layout, selection: Selection, previous: Dataset | None) -> Known:
+        return Known.read(self._storage, layout, self._board.site.name, selection, previous)
 
     def _collector(self, layout: Layout, known: Known) -> Collector:
-        return Collector(self._storage, self._board, layout, self._selection, self._how, known)
+        return Collector(self._storage, self._board, layout, known.selection, self._how, known)
 
     def _negatives(self, known: Known) -> int:
         # Less what a ratio such as 0.1 is more than it says.
         return math.ceil(known.rows["positive"] * self._selection.negative_ratio - 1e-9)
 
-    def _posts(self, ids: list[int]) -> Iterator[Post]:
+    def _posts(self, selection: Selection, ids: list[int]) -> Iterator[Post]:
         for post_id in ids:
             yield from self._board.walk(
-                self._selection.query(), below=post_id + 1, above=post_id - 1, limit=1
+                selection.query(), below=post_id + 1, above=post_id - 1, limit=1
             )
 
     def _complete(
-        self, layout: Layout, collector: Collector, known: Known, previous: Dataset | None = None
+        self,
+        layout: Layout,
+        collector: Collector,
+        known: Known,
+        *,
+        previous: Dataset | None = None,
+        mended: bool = False,
     ) -> Dataset:
         """Write the marker, from what is in storage rather than from memory.
 
         Raises:
-            TransientError: if images are gone that were recorded.
+            TransientError: if less is there than this run has found or stored.
 
         """
         storage = self._storage
-        parts = tuple(part_keys(storage, layout, "part"))
-        failed = read_parts(storage, part_keys(storage, layout, "failed"), Failure)
-        lost = {(failure.board, failure.post_id): failure.reason for failure in failed}
-        unrecorded = dict(known.objects)
+        failed_parts = part_keys(
+            storage, layout, "failed", [*known.failed_parts, *collector.written]
+        )
+        failures = read_parts(storage, failed_parts, Failure, strict=False)
+        lost = {each.post_id: each.reason for each in failures if known.of_board(each)}
         curation = standing_curation(storage, layout)
         changes = read_changes(storage, curation.parts) if curation else {}
-        stored = stored_images(storage, layout)
+        stored = StoredImages(storage, layout)
+        choice = _Choice(storage, layout, known, collector.written)
         gone = 0
-        left_out: list[Row] = []
 
         def rows() -> Iterator[Row]:
             nonlocal gone
-            for row in distinct(read_parts(storage, parts, Row)):
-                lost.pop((row.board, row.post_id), None)  # it was had later
-                where = place(row.split, row.label, row.md5)
-                if bytes.fromhex(row.md5) in known.left_out:
-                    left_out.append(row)
-                    unrecorded[where] = row.ext
-                    continue
-                unrecorded.pop(where, None)
-                gone += where not in stored and not is_dropped(row.md5, changes)
+            for row in choice.rows():
+                gone += not is_dropped(row.md5, changes) and not stored.has(row)
                 yield row
 
         counts, size, fingerprint = summarize(curated(rows(), changes))
@@ -186,29 +196,44 @@ class Scraper:
                 f"{gone} images below {storage.url}/{layout.root} are gone: another run of the tag "
                 "may have taken them for what a killed one left; run this again, one at a time"
             )
-        kept = self._without(layout, parts, left_out)
+        if missing := known.total - choice.images:
+            raise TransientError(
+                f"{missing} images that were recorded are in no part below "
+                f"{storage.url}/{layout.manifest}: the storage is late, or another run of the tag "
+                "is at work; run this again, one at a time"
+            )
         repeats = known.repeats()
+        repeat_parts = part_keys(
+            storage, layout, "repeat", [*known.repeat_parts, *collector.written, *choice.repeated()]
+        )
         dataset = Dataset(
             tag=layout.tag,
             board=self._board.site.name,
-            request=previous.request if previous else self._selection.model_dump(mode="json"),
+            request=known.selection.model_dump(mode="json"),
             images=counts,
             bytes=size,
-            failures=dict(Counter(lost.values())),
+            failures=dict(
+                Counter(reason for post, reason in lost.items() if post not in choice.posts)
+            ),
             skipped=previous.skipped if previous else dict(collector.skipped + repeats),
-            parts=kept,
-            repeats=tuple(part_keys(storage, layout, "repeat")),
+            parts=tuple(choice.parts),
+            failed_parts=tuple(failed_parts),
+            repeats=tuple(key for key in repeat_parts if storage.stat(key) is not None),
             fingerprint=fingerprint,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             software=f"imagetag {__version__}",
             curation=curation,
         )
         write_dataset(storage, dataset)
-        # A run that was killed stored them, and this one selects others; or they are left out.
-        for key in set(parts) - set(kept):
-            storage.delete(key)
-        for where, ext in unrecorded.items():
+        # A run that was killed stored them, and this one selects others; or they are left out. What
+        # a part told that was lost may be told no more by the board: that stays.
+        for where, ext in {} if mended else choice.unrecorded.items():
             storage.delete(key_at(layout, where, ext))
+        if choice.left_out:
+            get_logger().info(
+                "images in storage that these settings leave out",
+                images=dict(Counter(choice.left_out.values())),
+            )
         get_logger().info(
             "dataset complete",
             images=counts,
@@ -240,34 +265,91 @@ class Scraper:
             )
         return dataset
 
-    def _without(
-        self, layout: Layout, parts: tuple[str, ...], left_out: list[Row]
-    ) -> tuple[str, ...]:
-        """Record rows as what is left out, and return the parts, those of them written anew."""
-        if not left_out:
-            return parts
-        repeats = [Repeat.model_validate(row.model_dump()) for row in left_out]
-        write_part(self._storage, layout, "repeat", repeats)
-        digests = {row.md5 for row in left_out}
-        kept = []
-        for part in parts:
-            rows = list(read_parts(self._storage, (part,), Row))
-            others = [row for row in rows if row.md5 not in digests]
-            if len(others) == len(rows):
-                kept.append(part)
-            elif others:
-                kept.append(write_part(self._storage, layout, "part", others))
-        return tuple(kept)
+
+class _Choice:
+    """The rows of a dataset, out of all that are recorded of its tag.
+
+    Attributes:
+        parts: keys of the parts that have these rows and no others, once all were read.
+        images: how many there are.
+        posts: ids of all that are recorded of the board.
+        unrecorded: images that are not recorded, or are no pictures.
+        left_out: why recorded images are not in the dataset, by their digests.
+
+    """
+
+    def __init__(
+        self, storage: Storage, layout: Layout, known: Known, written: Sequence[str]
+    ) -> None:
+        self._storage, self._layout, self._known = storage, layout, known
+        # What this run knows of and what it wrote, and what another run of the tag did meanwhile.
+        keys = part_keys(storage, layout, "part", [*known.parts, *written])
+        self._keys = keys + [key for key in known.parts if key not in keys]
+        self.parts: list[str] = []
+        self.images = 0
+        self.posts: set[int] = set()
+        self.unrecorded = dict(known.objects)
+        self.left_out: dict[bytes, str] = {}
+        self._placeholders: list[Row] = []
+
+    def rows(self) -> Iterator[Row]:
+        """Yield each image's row; write anew the parts that have others too."""
+        known = self._known
+        seen: set[bytes] = set()
+        for key in self._keys:
+            rows = list(read_parts(self._storage, [key], Row, strict=False))
+            taken, fresh = [], []
+            for row in rows:
+                digest = bytes.fromhex(row.md5)
+                where = place(row.split, row.label, row.md5)
+                self.unrecorded.pop(where, None)
+                if digest in known.left_out:
+                    self.unrecorded[where] = row.ext
+                    if known.labels.get(digest) is not None:  # else that was told before
+                        self._placeholders.append(row)
+                if known.of_board(row):
+                    self.posts.add(row.post_id)
+                if not known.counts(row):
+                    self.left_out[digest] = known.unfit(row) or "limit"
+                    continue
+                taken.append(row)
+                if digest not in seen:
+                    seen.add(digest)
+                    fresh.append(row)
+            if fresh:
+                whole = len(taken) == len(rows)
+                self.parts.append(
+                    key if whole else write_part(self._storage, self._layout, "kept", taken)
+                )
+            self.images += len(fresh)
+            yield from fresh
+        for digest in seen:
+            self.left_out.pop(digest, None)
+
+    def repeated(self) -> list[str]:
+        """Record the rows of what is no picture as posts that lead to it; return their parts."""
+        found = [Repeat.model_validate(row.model_dump()) for row in self._placeholders]
+        return [write_part(self._storage, self._layout, "repeat", found)] if found else []
 
 
 def _previous(storage: Storage, tag: str) -> Dataset | None:
-    if storage.stat(Layout(tag).dataset) is None:
-        return None
     try:
         return load_dataset(storage, tag)
     except InputError as error:
-        get_logger().warning("made anew", reason=str(error))
+        if not isinstance(error.__cause__, ObjectNotFound):
+            get_logger().warning("made anew", reason=str(error))
         return None
+
+
+def _asked_for(storage: Storage, dataset: Dataset) -> Selection:
+    """Return what a dataset was asked for: what had failed is tried again by the same settings."""
+    try:
+        return Selection.model_validate(dataset.request)
+    except ValidationError as error:
+        raise InputError(
+            f"{storage.url}/{Layout(dataset.tag).dataset} does not tell how it was asked for: "
+            f"{complaint(error)}; scrape the tag again without --retry-failed"
+        ) from error
 
 
 def _nothing(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Literal, get_args
+from typing import get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
@@ -13,11 +14,9 @@ from pydantic import BaseModel, ConfigDict
 from imagetag.boards import Board, Post, Query
 from imagetag.images import EXTENSIONS, MAX_PIXELS
 from imagetag.layout import Label
-from imagetag.manifest import Rating
+from imagetag.manifest import Negatives, Rating, Row
 
 TOO_OLD = 50  # posts in a row from before `since`, after which a listing has passed it
-
-Negatives = Literal["random", "hard", "mixed"]
 
 _RATINGS: tuple[Rating, ...] = get_args(Rating)  # from the mildest on
 
@@ -88,6 +87,26 @@ class Selection(BaseModel):
             return "tag_absent" if label == "positive" else "tag_present"
         return self.unfit_tags(post) or self._unfit_picture(post)
 
+    @property
+    def digest(self) -> str:
+        """What stands for all of it."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+    def unfit_row(self, row: Row) -> str | None:
+        """Return why an image that is stored is not what would be taken now; None if it is.
+
+        What is not known of an older row does not meet a setting: its post is asked for again.
+        """
+        if row.root not in ("", self.board):
+            return "board"
+        if row.label == "negative" and (row.negatives or "random") != self.negatives:
+            return "negatives"
+        if self.min_score is not None and (row.score is None or row.score < self.min_score):
+            return "score"
+        if self._before(row.created_at):
+            return "too_old"
+        return self.unfit_tags(row) or self.unfit_file(row.ext, row.bytes, row.width, row.height)
+
     def recent(self, board: Board, listing: Iterator[Post]) -> Iterator[Post]:
         """Yield the posts of a board's listing, newest first, until it has passed `since`."""
         older = 0
@@ -98,11 +117,13 @@ class Selection(BaseModel):
                 return
 
     def _too_old(self, post: Post) -> bool:
-        if self.since is None or post.file_url is None:  # or only its own page tells
-            return False
-        return post.created_at is None or post.created_at < self.since
+        # Or only its own page tells.
+        return post.file_url is not None and self._before(post.created_at)
 
-    def unfit_tags(self, post: Post) -> str | None:
+    def _before(self, created_at: datetime | None) -> bool:
+        return self.since is not None and (created_at is None or created_at < self.since)
+
+    def unfit_tags(self, post: Post | Row) -> str | None:
         """Return why a post is not wanted by its tags and rating; None if it is."""
         if not set(self.blocked_tags).isdisjoint(post.tags):
             return "blocked_tag"
@@ -134,6 +155,14 @@ class Selection(BaseModel):
         if post.width is not None and post.height is not None:
             return self.unfit_size(post.width, post.height)
         return None
+
+    def unfit_file(self, ext: str, size: int, width: int, height: int) -> str | None:
+        """Return why a picture's file of `size` bytes is not wanted; None if it is."""
+        if size > self.max_bytes:
+            return "file_too_large"
+        if ext not in self.extensions:
+            return "extension"
+        return self.unfit_size(width, height)
 
     def unfit_size(self, width: int, height: int) -> str | None:
         """Return why a picture of so many pixels is not wanted; None if it is."""

@@ -101,7 +101,7 @@ def posts(url: str, count: int, tags: Callable[[int], str] = lambda _: "fox") ->
 
 
 def collector(storage: Storage, board: Board, concurrency: int = 8) -> Collector:
-    known = Known.read(storage, LAYOUT, "shelf", SELECTION.test_fraction)
+    known = Known.read(storage, LAYOUT, "shelf", SELECTION)
     return Collector(storage, board, LAYOUT, SELECTION, How(concurrency), known)
 
 
@@ -237,7 +237,7 @@ def test_what_many_posts_lead_to_is_left_out_and_makes_room(
         run.collect("positive", iter(found), 10)
     good = [post_id for post_id in range(30, 0, -1) if post_id % 3][:10]
     assert [post_id for post_id in recorded(storage) if post_id != 30] == good
-    known = Known.read(storage, LAYOUT, "shelf", SELECTION.test_fraction)
+    known = Known.read(storage, LAYOUT, "shelf", SELECTION)
     assert known.rows == {"positive": 10}
     assert known.repeats() == run._known.repeats()
     assert known.repeats()["placeholder"] >= 5

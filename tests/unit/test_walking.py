@@ -143,4 +143,4 @@ def test_posts_to_be_tried_again_are_asked_for_twice_before_they_are_gone(tmp_pa
     here = [post(id=i, tags=("fox",)) for i in (2, 4, 6)]
     board = Overloaded(here, lambda number, *_: number in (1, 4))
     scraper = Scraper(open_storage(str(tmp_path)), board, select(), How())
-    assert ids(list(scraper._posts([6, 5, 4, 2, 1]))) == [6, 4, 2]
+    assert ids(list(scraper._posts(select(), [6, 5, 4, 2, 1]))) == [6, 4, 2]
