@@ -6,7 +6,9 @@ in train stay, and are counted: one of the labels is probably wrong. Where posts
 in the label, it is counted too, and dropped if it is a negative: someone has seen the tag on it.
 
 The verdicts are a part of the manifest. It is written first, then the marker that names it, and
-only then are dropped images deleted: killed anywhere, the next run ends the same.
+only then are dropped images deleted: killed anywhere, the next run ends the same. Of two runs at
+once, one that finds the other's marker in the place of its own stops; what either dropped stays
+dropped.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from imagetag import similar
+from imagetag.errors import TransientError
 from imagetag.images import BadImage
 from imagetag.layout import LABELS, SPLITS, Label, Layout, Split, parse_image
 from imagetag.log import Progress, get_logger
@@ -29,6 +32,7 @@ from imagetag.manifest import (
     Repeat,
     Row,
     Verdict,
+    changes_of,
     curated,
     distinct,
     is_dropped,
@@ -63,6 +67,7 @@ def curate_tag(
 
     Raises:
         InputError: if there is no complete dataset, or its manifest cannot be read.
+        TransientError: if another run has written the dataset meanwhile.
 
     """
     layout = Layout(tag)
@@ -75,16 +80,16 @@ def curate_tag(
         threshold,
         covers,
     ):
-        _clean(storage, layout, known)
-        get_logger().info("already curated", **_counts(known), images=dataset.images)
-        return dataset
+        _, others = _clean(storage, layout, known)
+        if not others:
+            get_logger().info("already curated", **_counts(known), images=dataset.images)
+            return dataset
 
-    old_parts = known.parts if known else ()
-    earlier = {
-        verdict.md5: verdict
-        for verdict in read_parts(storage, old_parts, Verdict)
-        if verdict.dropped
-    }
+    named = known.parts if known else ()
+    earlier = _drops(read_parts(storage, named, Verdict))
+    # Of a run that was killed, or that was at work at the same time: its images may be gone.
+    listed = [key for key in part_keys(storage, layout, "curated") if key not in named]
+    elsewhere = _drops(read_parts(storage, listed, Verdict, strict=False))
     with _threads(concurrency) as pool:
         gallery = _Gallery(storage, layout, pool)
         rows = distinct(read_parts(storage, dataset.parts, Row))
@@ -93,7 +98,16 @@ def curate_tag(
         said = {(record.md5, record.label) for record in repeats}
         findings = _Findings(gallery.images, said)
         _compare(gallery, findings, threshold)
-    verdicts = sorted([*earlier.values(), *findings.verdicts()], key=lambda verdict: verdict.md5)
+    found = {verdict.md5: verdict for verdict in findings.verdicts()}
+    for md5, verdict in (elsewhere | earlier).items():
+        if md5 not in found or not found[md5].dropped:
+            found[md5] = verdict  # what was dropped once stays dropped
+    verdicts = [verdict for _, verdict in sorted(found.items())]
+    unreadable = {
+        number: why
+        for number, why in gallery.unreadable.items()
+        if gallery.images[number].md5 not in elsewhere
+    }
     curation = Curation(
         parts=(write_part(storage, layout, "curated", verdicts),) if verdicts else (),
         method=similar.METHOD,
@@ -102,11 +116,12 @@ def curate_tag(
         dropped=sum(verdict.dropped for verdict in verdicts),
         groups=findings.merged,
         conflicting=sum(verdict.conflicting for verdict in verdicts),
-        unreadable=len(gallery.unreadable),
+        unreadable=len(unreadable),
     )
-    changes = read_changes(storage, curation.parts)
-    left = curated(distinct(read_parts(storage, dataset.parts, Row)), changes)
+    left = curated(distinct(read_parts(storage, dataset.parts, Row)), changes_of(verdicts))
     images, size, fingerprint = summarize(left)
+    if load_dataset(storage, tag) != dataset:
+        raise _interrupted(storage, layout)
     dataset = dataset.model_copy(
         update={
             "images": images,
@@ -116,9 +131,31 @@ def curate_tag(
         }
     )
     write_dataset(storage, dataset)
-    _clean(storage, layout, curation)
-    _report(gallery, dataset, curation)
+    # Nothing is deleted that another run's marker names, or does not know to be dropped.
+    if load_dataset(storage, tag) != dataset:
+        raise _interrupted(storage, layout)
+    # Before the marker named it, another run may have taken the part for an old one.
+    if any(storage.stat(key) is None for key in curation.parts):
+        write_part(storage, layout, "curated", verdicts)
+    deleted, others = _clean(storage, layout, curation)
+    for number, image in enumerate(gallery.images):  # a late listing may lack some
+        if image.md5 in found and found[image.md5].dropped and image.md5 not in deleted:
+            storage.delete(gallery.key(number))
+    if others:  # their images may be gone: what another run has dropped is dropped here too
+        return curate_tag(storage, tag, threshold=threshold, concurrency=concurrency)
+    _report(gallery, unreadable, dataset, curation)
     return dataset
+
+
+def _drops(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
+    return {verdict.md5: verdict for verdict in verdicts if verdict.dropped}
+
+
+def _interrupted(storage: Storage, layout: Layout) -> TransientError:
+    return TransientError(
+        f"another run has changed {storage.url}/{layout.root} while it was curated: run this "
+        "again, one at a time"
+    )
 
 
 @contextlib.contextmanager
@@ -133,13 +170,15 @@ def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=done, cancel_futures=True)
 
 
-def _report(gallery: _Gallery, dataset: Dataset, curation: Curation) -> None:
+def _report(
+    gallery: _Gallery, unreadable: dict[int, str], dataset: Dataset, curation: Curation
+) -> None:
     log = get_logger()
-    if gallery.unreadable:
-        number, why = next(iter(gallery.unreadable.items()))
+    if unreadable:
+        number, why = next(iter(unreadable.items()))
         log.warning(
             "passed over, as they cannot be read: scrape into another storage to have them again",
-            images=len(gallery.unreadable),
+            images=len(unreadable),
             first=gallery.key(number),
             detail=why,
         )
@@ -157,9 +196,16 @@ def _counts(curation: Curation) -> dict[str, int]:
     }
 
 
-def _clean(storage: Storage, layout: Layout, curation: Curation) -> None:
-    """Delete dropped images that are still there, and the parts of earlier curations."""
+def _clean(storage: Storage, layout: Layout, curation: Curation) -> tuple[set[str], list[str]]:
+    """Delete dropped images that are still there, and the parts of earlier curations.
+
+    Returns:
+        The md5s of the images that were deleted; and the parts that stay, of another run that has
+        dropped images which this curation has not.
+
+    """
     changes = read_changes(storage, curation.parts)
+    deleted = set()
     if None in changes.values():
         for folder in (layout.images(split, label) for split in SPLITS for label in LABELS):
             for entry in storage.list(folder):
@@ -169,9 +215,17 @@ def _clean(storage: Storage, layout: Layout, curation: Curation) -> None:
                     continue
                 if is_dropped(image.md5, changes):
                     storage.delete(entry.key)
+                    deleted.add(image.md5)
+    others = []
     for key in part_keys(storage, layout, "curated"):
-        if key not in curation.parts:
+        if key in curation.parts:
+            continue
+        drops = _drops(read_parts(storage, [key], Verdict, strict=False))
+        if all(is_dropped(md5, changes) for md5 in drops):
             storage.delete(key)
+        else:
+            others.append(key)
+    return deleted, others
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shlex
 from dataclasses import dataclass
@@ -75,13 +76,11 @@ def find_exclusion(storage: Storage, tag: str, choice: str) -> Exclusion:
 def _latest(storage: Storage, tag: str) -> str:
     """Return the newest run that was evaluated, and trained on suspects too."""
     runs: list[Run] = []
-    for entry in storage.list(Layout(tag).models):
-        if not entry.key.endswith("/suspects.json"):
-            continue
+    for key in sorted(_lists(storage, tag)):
         try:
-            run = load_run(storage, tag, parse_run(entry.key).run)
+            run = load_run(storage, tag, parse_run(key).run)
         except (InputError, ValueError) as error:
-            get_logger().warning("run passed over", key=entry.key, reason=str(error))
+            get_logger().warning("run passed over", key=key, reason=str(error))
             continue
         if run.settings.get("exclude_suspects", "no") == "no":  # older runs lack it
             runs.append(run)
@@ -91,3 +90,16 @@ def _latest(storage: Storage, tag: str) -> str:
             f"evaluated; run imagetag evaluate --tags {shlex.quote(tag)} first"
         )
     return max(runs, key=lambda run: (run.created, run.run)).run
+
+
+def _lists(storage: Storage, tag: str) -> set[str]:
+    """Return the keys of the lists of suspects."""
+    layout = Layout(tag)
+    found = {entry.key for entry in storage.list(layout.models)}
+    lists = {key for key in found if key.endswith("/suspects.json")}
+    # A late listing may lack what was written a moment ago: that is of the newest run, if of any.
+    with contextlib.suppress(InputError, UsageError):
+        newest = layout.run(load_run(storage, tag, "latest").run, "suspects.json")
+        if newest in lists or storage.stat(newest) is not None:
+            lists.add(newest)
+    return lists

@@ -196,14 +196,13 @@ class Known:
 
     def unfit(self, row: Row) -> str | None:
         """Return why an image that is recorded is not what is asked for; None if it is."""
-        if bytes.fromhex(row.md5) in self.left_out:
-            return "placeholder"
         return self.selection.unfit_row(row) if self.of_board(row) else "board"
 
     def counts(self, row: Row) -> bool:
         """Tell whether a row is of the dataset that is asked for, before curation."""
         digest = bytes.fromhex(row.md5)
-        return not self.unfit(row) and (digest in self.images[row.label] or digest in self.dropped)
+        known = digest in self.images[row.label] or digest in self.dropped
+        return known and digest not in self.left_out and not self.unfit(row)
 
     @property
     def total(self) -> int:

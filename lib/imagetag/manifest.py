@@ -314,8 +314,13 @@ def read_changes(storage: Storage, keys: Iterable[str]) -> Changes:
         InputError: if a part is missing or cannot be read.
 
     """
+    return changes_of(read_parts(storage, keys, Verdict))
+
+
+def changes_of(verdicts: Iterable[Verdict]) -> Changes:
+    """Return what verdicts change, as `read_changes` does."""
     changes: Changes = {}
-    for verdict in read_parts(storage, keys, Verdict):
+    for verdict in verdicts:
         digest = bytes.fromhex(verdict.md5)
         # Whatever another part says: what was dropped once has no object any more.
         if verdict.dropped:

@@ -86,17 +86,17 @@ def pack_tag(storage: Storage, tag: str, packing: Packing, *, concurrency: int =
         )
     name = _name(packing, size, dataset)
     layout = Layout(tag)
-    stored = {entry.key: entry.size for entry in storage.list(layout.packed(name))}
+    sizes = _Sizes(storage, layout.packed(name))
     done = _complete(storage, tag, name)
     if done and all(
-        stored.get(shard.key) == shard.bytes for part in done.parts.values() for shard in part
+        sizes.of(shard.key) == shard.bytes for part in done.parts.values() for shard in part
     ):
         _repair_latest(storage, done)
         get_logger().info("already packed", name=name)
         return done
 
     images = _images(storage, dataset, packing, size, excluded)
-    parts = _Packer(storage, layout, name, packing, size, stored, concurrency).pack(images)
+    parts = _Packer(storage, layout, name, packing, size, sizes, concurrency).pack(images)
     packed = Packed(
         tag=tag,
         name=name,
@@ -141,6 +141,21 @@ def _name(packing: Packing, size: Size, dataset: Dataset) -> str:
     ]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return f"{size[0]}x{size[1]}-{digest[:16]}"
+
+
+class _Sizes:
+    """The sizes of a pack's objects; of what a late listing lacks, each is asked for."""
+
+    def __init__(self, storage: Storage, folder: str) -> None:
+        self._storage = storage
+        self._listed = {entry.key: entry.size for entry in storage.list(folder)}
+
+    def of(self, key: str) -> int | None:
+        """Return an object's bytes, None if there is none."""
+        if key in self._listed:
+            return self._listed[key]
+        found = self._storage.stat(key)
+        return None if found is None else found.size
 
 
 def _complete(storage: Storage, tag: str, name: str) -> Packed | None:
@@ -239,7 +254,7 @@ class _Packer:
     name: str
     packing: Packing
     size: Size
-    stored: dict[str, int]
+    sizes: _Sizes
     concurrency: int
 
     def pack(self, images: dict[PartName, list[_Image]]) -> dict[PartName, tuple[Shard, ...]]:
@@ -286,14 +301,12 @@ class _Packer:
         key, note = (
             self.layout.shard(self.name, part, index, count, ext) for ext in ("tfrecord", "json")
         )
-        if note not in self.stored or key not in self.stored:
-            return None
         try:
             with self.storage.open(note) as stream:
                 shard = Shard.model_validate_json(stream.read(_MAX_NOTE))
         except (ObjectNotFound, ValidationError):
             return None
-        return shard if (shard.key, shard.bytes) == (key, self.stored[key]) else None
+        return shard if (shard.key, shard.bytes) == (key, self.sizes.of(key)) else None
 
     def _write(
         self,

@@ -312,7 +312,8 @@ class Parts:
             self._target.delete(self._about_key)
             self._target.upload(path, self._name)
         self._target.write(self._about_key, about.model_dump_json(indent=2).encode() + b"\n")
-        for key in [entry.key for entry in self._target.list(self._folder)]:
+        # A late listing may lack those that were written a moment ago.
+        for key in {entry.key for entry in self._target.list(self._folder)}.union(self._keys):
             self._target.delete(key)
         if isinstance(self._target, LocalStorage):
             with contextlib.suppress(OSError):

@@ -132,6 +132,8 @@ class Scraper:
         known = self._known(layout, selection, dataset)
         rows = read_parts(self._storage, dataset.parts, Row)
         known.keep_only({bytes.fromhex(row.md5) for row in rows})
+        if selection != self._selection:
+            get_logger().info("what failed is tried by the settings of the dataset, not by these")
         get_logger().info("retrying", posts=len(known.failed))
         with self._collector(layout, known) as collector:
             for label in LABELS:
@@ -227,6 +229,8 @@ class Scraper:
         write_dataset(storage, dataset)
         # A run that was killed stored them, and this one selects others; or they are left out. What
         # a part told that was lost may be told no more by the board: that stays.
+        for key in set(choice.replaced) - set(choice.parts):
+            storage.delete(key)
         for where, ext in {} if mended else choice.unrecorded.items():
             storage.delete(key_at(layout, where, ext))
         if choice.left_out:
@@ -275,6 +279,7 @@ class _Choice:
         posts: ids of all that are recorded of the board.
         unrecorded: images that are not recorded, or are no pictures.
         left_out: why recorded images are not in the dataset, by their digests.
+        replaced: keys of parts that were written anew without rows of what is no picture.
 
     """
 
@@ -290,6 +295,7 @@ class _Choice:
         self.posts: set[int] = set()
         self.unrecorded = dict(known.objects)
         self.left_out: dict[bytes, str] = {}
+        self.replaced: list[str] = []
         self._placeholders: list[Row] = []
 
     def rows(self) -> Iterator[Row]:
@@ -298,17 +304,18 @@ class _Choice:
         seen: set[bytes] = set()
         for key in self._keys:
             rows = list(read_parts(self._storage, [key], Row, strict=False))
-            taken, fresh = [], []
+            pictures, taken, fresh = [], [], []
             for row in rows:
-                digest = bytes.fromhex(row.md5)
-                where = place(row.split, row.label, row.md5)
+                digest, where = bytes.fromhex(row.md5), place(row.split, row.label, row.md5)
                 self.unrecorded.pop(where, None)
+                if known.of_board(row):
+                    self.posts.add(row.post_id)
                 if digest in known.left_out:
                     self.unrecorded[where] = row.ext
                     if known.labels.get(digest) is not None:  # else that was told before
                         self._placeholders.append(row)
-                if known.of_board(row):
-                    self.posts.add(row.post_id)
+                    continue
+                pictures.append(row)
                 if not known.counts(row):
                     self.left_out[digest] = known.unfit(row) or "limit"
                     continue
@@ -316,10 +323,15 @@ class _Choice:
                 if digest not in seen:
                     seen.add(digest)
                     fresh.append(row)
+            part = key
+            if len(pictures) < len(rows):
+                self.replaced.append(key)
+                if pictures:
+                    part = write_part(self._storage, self._layout, "part", pictures)
             if fresh:
-                whole = len(taken) == len(rows)
+                whole = len(taken) == len(pictures)
                 self.parts.append(
-                    key if whole else write_part(self._storage, self._layout, "kept", taken)
+                    part if whole else write_part(self._storage, self._layout, "kept", taken)
                 )
             self.images += len(fresh)
             yield from fresh

@@ -97,8 +97,6 @@ class Selection(BaseModel):
 
         What is not known of an older row does not meet a setting: its post is asked for again.
         """
-        if row.root not in ("", self.board):
-            return "board"
         if row.label == "negative" and (row.negatives or "random") != self.negatives:
             return "negatives"
         if self.min_score is not None and (row.score is None or row.score < self.min_score):

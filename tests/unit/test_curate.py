@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import random
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from structlog.testing import capture_logs
 
 from imagetag import similar
 from imagetag.curate import curate_tag
-from imagetag.errors import InputError, Terminated
+from imagetag.errors import InputError, Terminated, TransientError
 from imagetag.layout import Label, Layout, Split
 from imagetag.manifest import (
     Dataset,
@@ -35,7 +36,8 @@ from imagetag.manifest import (
     summarize,
     write_part,
 )
-from imagetag.storage import LocalStorage, ObjectInfo, Storage
+from imagetag.storage import LocalStorage, Storage
+from tests.storages import Killed, Late, Mortal, Wrapped
 
 LAYOUT = Layout("fox")
 
@@ -270,45 +272,6 @@ def test_without_a_complete_dataset_there_is_nothing_to_curate(storage: LocalSto
         curate_tag(storage, "fox")
 
 
-class Killed(BaseException):
-    """The end of a process, at once."""
-
-
-class Mortal(Storage):
-    """Passes everything on, and is killed before the n-th change or, if `late`, behind it."""
-
-    def __init__(self, inner: Storage, changes: float, *, late: bool = False) -> None:
-        self._inner, self._left, self._late = inner, changes, late
-        self.url = inner.url
-        self.changes = 0
-
-    def _change(self, do: Any, *arguments: Any) -> None:
-        self.changes += 1
-        last = self.changes > self._left
-        if not last or self._late:
-            do(*arguments)
-        if last:
-            raise Killed
-
-    def list(self, folder: str = "") -> Iterator[ObjectInfo]:
-        return self._inner.list(folder)
-
-    def stat(self, key: str) -> ObjectInfo | None:
-        return self._inner.stat(key)
-
-    def open(self, key: str) -> AbstractContextManager[BinaryIO]:
-        return self._inner.open(key)
-
-    def write(self, key: str, data: bytes | BinaryIO) -> None:
-        self._change(self._inner.write, key, data)
-
-    def delete(self, key: str) -> None:
-        self._change(self._inner.delete, key)
-
-    def copy(self, source: str, key: str) -> None:
-        self._change(self._inner.copy, source, key)
-
-
 def test_a_second_run_changes_nothing(finished: LocalStorage) -> None:
     before = content(finished)
     watched = Mortal(finished, float("inf"))
@@ -444,6 +407,100 @@ def test_when_nothing_is_left_to_test_with_that_is_said(storage: LocalStorage) -
         curate_tag(storage, "fox")
     [warning] = [entry for entry in logs if entry["log_level"] == "warning"]
     assert warning["labels"] == ["negative"]
+
+
+class Interrupted(Wrapped):
+    """Before the n-th change of one run, or behind it, another does all its work."""
+
+    def __init__(
+        self, inner: Storage, changes: int, *, late: bool, other: Callable[[], Any]
+    ) -> None:
+        super().__init__(inner)
+        self._left, self._late, self._other = changes, late, other
+
+    def _change(self, do: Any, *arguments: Any) -> None:
+        self._left -= 1
+        if self._left == -1 and not self._late:
+            self._other()
+        do(*arguments)
+        if self._left == -1 and self._late:
+            self._other()
+
+
+@pytest.mark.parametrize("thresholds", [(0, 31), (31, 0), (31, 31)])
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("changes", range(5))
+def test_of_two_runs_at_once_neither_takes_what_the_other_names(
+    storage: LocalStorage, changes: int, thresholds: tuple[int, int], *, late: bool
+) -> None:
+    complete(storage, [*ALL, Shown(detailed(92)), Shown(detailed(20), "test")])
+    one, other = thresholds
+
+    def work() -> None:
+        curate_tag(storage, "fox", threshold=other)
+
+    interrupted = Interrupted(storage, changes, late=late, other=work)
+    with contextlib.suppress(TransientError):
+        curate_tag(interrupted, "fox", threshold=one)
+    check_images(storage)
+    curate_tag(storage, "fox", threshold=one)
+    check_images(storage)
+    dataset = load_dataset(storage, "fox")
+    assert dataset.curation is not None
+    assert list(dataset.curation.parts) == part_keys(storage, LAYOUT, "curated")
+    before = content(storage)
+    assert curate_tag(storage, "fox", threshold=one) == dataset
+    assert content(storage) == before
+
+
+def detailed(quality: int) -> bytes:
+    """Return a picture whose copies of other qualities are twins by a threshold above 0 alone."""
+    grid = Image.frombytes("RGB", (60, 45), random.Random(1).randbytes(60 * 45 * 3))
+    buffer = io.BytesIO()
+    image = grid.resize((240, 180), Image.Resampling.BICUBIC)
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def check_images(storage: Storage) -> None:
+    """Every row that can be read has its image, and the marker says what is there."""
+    dataset = load_dataset(storage, "fox")
+    rows = list(read_rows(storage, dataset))
+    for row in rows:
+        assert storage.stat(LAYOUT.image(row.split, row.label, row.md5, row.ext))
+    assert (dataset.images, dataset.bytes, dataset.fingerprint) == summarize(rows)
+
+
+@pytest.mark.parametrize(("changes", "late"), [(0, False), (0, True), (1, True)])
+def test_a_scrape_that_ends_while_it_is_curated_is_not_undone(
+    storage: LocalStorage, changes: int, *, late: bool
+) -> None:
+    complete(storage, ALL[:9])
+
+    def scrape() -> None:
+        complete(storage, OTHERS)
+
+    with pytest.raises(TransientError, match="run this again, one at a time"):
+        curate_tag(Interrupted(storage, changes, late=late, other=scrape), "fox")
+    assert {image.md5 for image in OTHERS} <= rows_of(storage).keys()
+    check_images(storage)
+
+
+def test_what_is_listed_late_is_dropped_all_the_same(
+    storage: LocalStorage, finished: LocalStorage
+) -> None:
+    complete(storage, ALL)
+    curate_tag(Late(storage, lambda key: "/test/" in key), "fox")
+    assert content(storage) == content(finished)
+
+
+def test_a_part_that_is_deleted_and_still_listed_is_no_error(storage: LocalStorage) -> None:
+    complete(storage, ALL)
+    late = Late(storage, still=lambda _: True)
+    for threshold in (0, 31, 20):
+        dataset = curate_tag(late, "fox", threshold=threshold)
+        assert curate_tag(late, "fox", threshold=threshold) == dataset
+    assert rows_of(storage)
 
 
 class Stalled(LocalStorage):

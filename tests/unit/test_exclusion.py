@@ -26,6 +26,7 @@ from imagetag.split import parts_of_groups, split_of
 from imagetag.storage import LocalStorage
 from imagetag.suspects import Part, Suspect, Suspects, store_suspects
 from imagetag.train import Means, Training, find_target, train_tag
+from tests.storages import Late
 
 TAG = "fate/stay_night"
 LAYOUT = Layout(TAG)
@@ -210,6 +211,15 @@ def test_latest_is_the_newest_evaluated_run_that_was_trained_on_suspects_too(
         store_suspects(storage, TAG, name, suspects(SUSPECTED))
     assert find_exclusion(storage, TAG, "latest").name.startswith("newer@")
     assert find_exclusion(storage, TAG, "excluding").name.startswith("excluding@")
+
+
+def test_a_list_that_is_listed_late_is_the_latest(storage: LocalStorage) -> None:
+    complete(storage, "newer", "2026-02-01T00:00:00+00:00", exclude_suspects="no")
+    storage.write(LAYOUT.latest, b"newer\n")
+    late = Late(storage, lambda key: "/newer/" in key)
+    assert find_exclusion(late, TAG, "latest").name.startswith("first@")  # it is not evaluated
+    store_suspects(storage, TAG, "newer", suspects(SUSPECTED))
+    assert find_exclusion(late, TAG, "latest").name.startswith("newer@")
 
 
 def test_what_is_damaged_is_not_the_latest(

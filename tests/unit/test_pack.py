@@ -47,6 +47,7 @@ from imagetag.plan import NOISE
 from imagetag.split import parts_of_groups
 from imagetag.storage import LocalStorage, ObjectNotFound, Storage
 from jobs.pack import main
+from tests.storages import Late
 
 TAG = "re:zero"
 SIZE = (8, 12)
@@ -426,6 +427,21 @@ def test_what_is_packed_is_left_as_it_is(storage: Recorded) -> None:
     storage.delete(LAYOUT.latest_packed)  # a kill came before it
     pack_tag(storage, TAG, PACKING)
     assert load_packed(storage, TAG) == packed
+
+
+def test_shards_that_are_listed_late_are_not_written_again(storage: Recorded) -> None:
+    storage.fail_at = len(("shard", "note", "shard"))
+    with pytest.raises(KeyboardInterrupt):
+        pack_tag(storage, TAG, PACKING)
+    storage.fail_at = None
+    first = set(storage.written[:2])
+    storage.written.clear()
+    late = Late(storage, lambda key: "/packed/" in key)
+    packed = pack_tag(late, TAG, PACKING)
+    assert not first & set(storage.written)
+    storage.written.clear()
+    assert pack_tag(late, TAG, PACKING) == packed
+    assert storage.written == []
 
 
 def test_the_pointer_does_not_go_back_to_an_older_pack(storage: Recorded) -> None:

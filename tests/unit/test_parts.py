@@ -18,6 +18,7 @@ from imagetag.outputs import Kind, Prediction
 from imagetag.parts import About, Parts
 from imagetag.sources import Cursor, Picture, Source
 from imagetag.storage import LocalStorage, Storage, open_storage
+from tests.storages import Late
 
 BATCH = 4
 REQUEST = {"model": "tiny"}
@@ -120,6 +121,15 @@ def stopped(target: Storage, source: Source, after: int, **how: Any) -> None:
 
 def keys(target: Storage) -> list[str]:
     return [entry.key for entry in target.list()]
+
+
+def test_parts_that_are_listed_late_are_removed_all_the_same(target: LocalStorage) -> None:
+    late = Late(target, lambda key: ".parts/" in key)
+    stopped(late, Numbers(names(23)), 9)
+    assert len(keys(target)) == 2
+    done, _ = predict(late, Numbers(names(23)))
+    assert len(done) == 23 - 2 * BATCH
+    assert keys(target) == ["out.csv", "out.csv.about.json"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])

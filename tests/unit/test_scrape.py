@@ -278,7 +278,7 @@ def test_a_tag_that_is_done_costs_two_listings_and_two_reads(
     curate_tag(watched, "fox", threshold=0)
     # The verdicts, and what is left of the images that they drop, come on top.
     drops = bool(part_keys(inner, LAYOUT, "curated"))
-    assert watched.asked == {"list": 2 + 2 * drops, "open": 2 + drops}
+    assert watched.asked == {"list": 2 + 4 * drops, "open": 2 + drops}
     assert board.pages == pages
 
 
@@ -351,15 +351,18 @@ def test_what_is_left_out_is_told_by_reason(inner: LocalStorage, board: Shelf) -
 
 @pytest.mark.parametrize("name", ["other", "shelf"])  # two folders may be called the same
 def test_a_dataset_is_of_one_board(inner: LocalStorage, board: Shelf, name: str) -> None:
-    scrape(inner, board)
+    board.gone = {119}  # what failed on one board did not on the other
+    wide = scrape(inner, board)
+    assert wide.failures == {"http_404": 1}
     first, fetched = rows_of(inner), len(board.fetched)
     other = Shelf(name, "https://elsewhere")
-    board.gone = {120}  # what failed on one board did not on the other
     dataset = scrape(inner, other, board="https://elsewhere")
     assert (dataset.board, dataset.request["board"]) == (name, "https://elsewhere")
+    assert dataset.failures == {}
     assert count(rows_of(inner)) == (12, 12)
-    scrape(inner, board)
+    again = scrape(inner, board)
     assert rows_of(inner) == first
+    assert again.failures == wide.failures
     assert len(board.fetched) == fetched
 
 
