@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-_NO_PARTS = {"__init__", "__main__", "board"}
+_NO_PARTS = {"__init__", "__main__", "board", "peers"}
 
 
 def main() -> int:

@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-import venv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +32,7 @@ import numpy as np
 from PIL import Image
 
 from tests.benchmarks.board import Picture, read_posts, write_posts
+from tests.benchmarks.peers import peer_python
 from tests.integration.ceph import Ceph, missing
 
 _ROOT = Path(__file__).parents[2]
@@ -195,27 +195,6 @@ def _phase(folder: Path) -> float | None:
     return float(max(s["end_time"] for s in stats) - min(s["start_time"] for s in stats))
 
 
-def img2dataset_python() -> Path | None:
-    """Return the Python of an environment that has img2dataset, made when it is not there.
-
-    Its pins do not go together with the project's: so it is no dependency.
-    """
-    folder, pins = _ROOT / ".venv-bench", Path(__file__).with_name("img2dataset.txt")
-    python, ready = folder / "bin" / "python", folder / ".ready"
-    if ready.exists() and ready.read_text() == pins.read_text():
-        return python
-    print(f"installing img2dataset into {folder}", file=sys.stderr)
-    venv.create(folder, with_pip=True, clear=True)
-    command = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "-r", str(pins)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        why = done.stderr[-500:]
-        print(f"WARNING: NO img2dataset TO COMPARE WITH, no installation: {why}", file=sys.stderr)
-        return None
-    ready.write_text(pins.read_text())
-    return python
-
-
 # --- Running them -----------------------------------------------------------------------------
 
 
@@ -314,7 +293,7 @@ def speed(repetitions: int = 3) -> None:
     with tempfile.TemporaryDirectory(prefix="imagetag-bench-") as scratch:
         folder = Path(scratch)
         write_posts(folder, draw())
-        python = img2dataset_python()
+        python = peer_python("img2dataset")
         with Served(folder, latency=0.05) as board:
             shown = [post for post in board.posts if _TAG in post.tags]
             urls = [board.root + post.path for post in shown]
