@@ -100,9 +100,9 @@ class Engine:
     def remove(self) -> None:
         self.call("podman", "rm", "--all", "--force", "--time", "0", check=False)
         self.call("buildah", "rm", "--all", check=False)
-        subprocess.run(
-            ["umount", self.folder / "root" / "overlay"], check=False, capture_output=True
-        )
+        # What a debootstrap that was cut off left mounted must not be removed with the folder.
+        for mounted in ("root/overlay", "base/proc", "base/sys"):
+            subprocess.run(["umount", self.folder / mounted], check=False, capture_output=True)
         shutil.rmtree(self.folder)
 
 
