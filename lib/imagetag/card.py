@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -13,7 +14,7 @@ from imagetag.runs import Run
 _LONGEST = 300  # characters of a value
 
 
-def model_card(run: Run, dataset: Dataset) -> str:
+def model_card(run: Run, dataset: Dataset, cautions: Sequence[str] = ()) -> str:
     """Return a run's model card, in Markdown with GitHub's tables.
 
     Its code expects to run in the run's folder.
@@ -21,6 +22,7 @@ def model_card(run: Run, dataset: Dataset) -> str:
     Args:
         run: what it tells of.
         dataset: what the run was trained on.
+        cautions: what makes its numbers better than they are, a sentence each.
 
     """
     environment = Environment(
@@ -35,6 +37,7 @@ def model_card(run: Run, dataset: Dataset) -> str:
     return environment.get_template("card.md").render(
         run=run,
         dataset=dataset,
+        cautions=cautions,
         test=dataset.images.get("test", {}),
         custom_layers=run.model == "alexnet",  # its local response normalization
     )

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from imagetag import images
 from imagetag.calibration import calibrate
+from imagetag.cautions import read_cautions
 from imagetag.contract import Promise, promise_precision
 from imagetag.dataset import Sample, load_pixels, sync
 from imagetag.decision import Decision, between_logits, load_decision, logit_of
@@ -150,6 +151,7 @@ class _Results:
             suspects=suspects,
             left_out=left_out,
             history=run.history,
+            cautions=read_cautions(self.storage, self.dataset),
         )
         page = evaluation_page(evaluation, scored["test"], self._pictures(evaluation))
         self._write(evaluation, scored, page)

@@ -122,6 +122,7 @@ class Evaluation(_Record):
     suspects: int | None
     left_out: int = Field(0, description="pictures that are missing or cannot be decoded")
     history: list[dict[str, float]]
+    cautions: tuple[str, ...] = ()
     created: str
     software: str
 
@@ -154,6 +155,7 @@ def evaluated(
     suspects: Sequence[Shown] | None,
     left_out: int = 0,
     history: Sequence[dict[str, float]] = (),
+    cautions: Sequence[str] = (),
 ) -> Evaluation:
     """Measure a model's answers on the test split.
 
@@ -171,6 +173,7 @@ def evaluated(
         suspects: negatives that look like the tag, the most suspect first; None if not looked for.
         left_out: pictures that are missing or cannot be decoded.
         history: a row an epoch.
+        cautions: what makes the numbers better than they are, a sentence each.
 
     Raises:
         InputError: if the test pictures are of one label.
@@ -213,6 +216,7 @@ def evaluated(
         suspects=None if suspects is None else len(suspects),
         left_out=left_out,
         history=list(history),
+        cautions=tuple(cautions),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         software=f"imagetag {__version__}",
     )

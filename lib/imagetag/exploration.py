@@ -19,7 +19,7 @@ from imagetag.errors import InputError, UsageError
 from imagetag.families import Families
 from imagetag.images import Size
 from imagetag.layout import LABELS, SPLITS, Label, Layout, Split
-from imagetag.manifest import Dataset
+from imagetag.manifest import Dataset, Mark
 from imagetag.pictures import Picture, bounded
 from imagetag.shortcuts import Shortcuts, check_shortcuts
 from imagetag.sizes import Candidate, InputSize, compare_sizes, recommend_size
@@ -90,6 +90,7 @@ class DatasetFacts(_Record):
     software: str
     fingerprint: str
     curation: Curated | None
+    negatives_marked_by: tuple[Mark, ...] = ()
 
     @classmethod
     def of(cls, dataset: Dataset) -> DatasetFacts:
@@ -113,6 +114,7 @@ class DatasetFacts(_Record):
                 threshold=bounded(curation.threshold),
                 digest=hashlib.sha256("\n".join(sorted(curation.parts)).encode()).hexdigest(),
             ),
+            negatives_marked_by=dataset.negatives_marked_by,
         )
 
 
@@ -166,6 +168,13 @@ class _Recommendation(_Record):
 
     version: Literal[1, 2]
     input_size: InputSize
+
+
+class _Checked(_Record):
+    """What other pages tell of an exploration."""
+
+    version: Literal[2]
+    shortcuts: Shortcuts
 
 
 def explored(dataset: Dataset, options: Options, survey: Survey, families: Families) -> Exploration:
@@ -223,6 +232,16 @@ def load_exploration(storage: Storage, tag: str) -> Exploration:
 
     """
     return _load(storage, tag, Exploration)
+
+
+def load_shortcuts(storage: Storage, tag: str) -> Shortcuts:
+    """Return the shortcuts that `explore` found.
+
+    Raises:
+        InputError: as `load_exploration`.
+
+    """
+    return _load(storage, tag, _Checked).shortcuts
 
 
 def input_size(storage: Storage, tag: str, text: str) -> Size:

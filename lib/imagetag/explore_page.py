@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from imagetag import plots
+from imagetag.cautions import cautions
 from imagetag.exploration import Exploration
 from imagetag.pictures import Picture
 from imagetag.report import Figure, data_uri, environment, web_link
@@ -89,6 +90,7 @@ def exploration_page(
         .get_template("explore.html")
         .render(
             exploration=exploration,
+            cautions=cautions(exploration.dataset.negatives_marked_by, exploration.shortcuts),
             figures=figures,
             times=_times,
             with_options=_with_options,

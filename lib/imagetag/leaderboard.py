@@ -170,6 +170,7 @@ def _board_json(board: Board) -> dict[str, Any]:
         "tag": board.tag,
         "verdict": verdict(board)[1],
         "winner": board.winner,
+        "cautions": board.cautions,
         "pictures": {
             "positives": board.positives,
             "negatives": board.negatives,

@@ -142,6 +142,27 @@ class Curation(_Record):
     unreadable: int = 0
 
 
+class Mark(_Record):
+    """A tag that far more of the negatives have than of other posts; all three are shares.
+
+    `board` is of a sample of the board's posts without the dataset's tag.
+    """
+
+    tag: str
+    negatives: float
+    positives: float
+    board: float
+
+    @property
+    def caution(self) -> str:
+        """What it means for a model, in a sentence."""
+        return (
+            f"{self.negatives:.0%} of the negatives have the tag {self.tag!r}, but "
+            f"{self.board:.0%} of the board's other posts and {self.positives:.0%} of the "
+            "positives: a model may tell the labels apart by that tag."
+        )
+
+
 class Dataset(_Record):
     """The summary of a complete dataset, stored as `dataset.json`.
 
@@ -167,6 +188,7 @@ class Dataset(_Record):
     software: str
     curation: Curation | None = None
     repeats: tuple[str, ...] = ()
+    negatives_marked_by: tuple[Mark, ...] = ()
 
 
 Record = TypeVar("Record", bound=_Record)

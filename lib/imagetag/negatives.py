@@ -1,7 +1,8 @@
 """Which posts stand for "without the tag": any, or those that look most like it.
 
 All are drawn over the span of ids of the positives, evenly: an era has its style and its image
-sizes, and taken all from today, negatives would be told by those.
+sizes, and taken all from today, negatives would be told by those. Where that span has too few, the
+others are drawn over the whole board, as evenly: next to it all might be of one other tag.
 """
 
 from __future__ import annotations
@@ -9,19 +10,28 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from imagetag.boards import Board, Post, Query
+from imagetag.layout import Label
 from imagetag.log import get_logger
+from imagetag.manifest import Mark
 from imagetag.selection import Selection
 
 _STRATA = 20  # stretches of ids that negatives come from, at the least, and
 _STRATUM_POSTS = 20  # how many each gives before there are more of them
 _AT_ONCE = 16  # pages asked for side by side
 _PAGES = 1000  # pages of listings kept in memory
+_ROOM = 3  # ids in the span for each negative, with fewer it is no choice
 _SAMPLE = 400  # posts that stand for the board, when companions are sought
+_STRATA_SAMPLED = 16  # stretches of the whole board, when what marks negatives is sought
+_LEAST_MARKED = 0.2  # of the negatives that a mark is on
+_LEAST_ODDS = 2.0  # how many times as high the odds of a mark are at least
+_DEVIATIONS = 2.6  # standard deviations of the normal distribution, 99 % within
+_MARKS = 5
+_FINE = 64  # how exact the first post since a date is looked for, as a part of those since
 _COMPANIONS = 6
 _LEAST_SHARE = 0.1  # of the positives that a companion is on
 _LEAST_LIFT = 2.0  # how many times as frequent it is there as on the board
@@ -164,32 +174,117 @@ def companions(tag: str, positives: Counter[str], others: Iterable[Post]) -> lis
     return sorted(scores, key=lambda name: (-scores[name], name))[:_COMPANIONS]
 
 
+def marks(
+    tag: str,
+    sample: Iterable[Post],
+    tags: Mapping[Label, Counter[str]],
+    images: Mapping[Label, int],
+) -> tuple[Mark, ...]:
+    """Return the tags that mark negatives: far more of them than of the board, and of positives.
+
+    What is no chance (at 99 %, by the normal approximation of a log odds ratio) and on a fifth of
+    the negatives at least, with twice the odds at least; the most frequent first.
+
+    Args:
+        tag: the tag of the dataset.
+        sample: of the board's posts; those with the tag are passed over.
+        tags: how many images of each label have each tag.
+        images: how many there are.
+
+    """
+    others: Counter[str] = Counter()
+    size = 0
+    for post in sample:
+        if tag not in post.tags:
+            size += 1
+            others.update(set(post.tags))
+    total, negatives = images["negative"], tags["negative"]
+    found = [
+        Mark(
+            tag=name,
+            negatives=count / total,
+            positives=tags["positive"][name] / max(1, images["positive"]),
+            board=others[name] / max(1, size),
+        )
+        for name, count in negatives.items()
+        if count >= _LEAST_MARKED * total
+        and _exceeds(count, total, others[name], size)
+        and _exceeds(count, total, tags["positive"][name], images["positive"])
+    ]
+    return tuple(sorted(found, key=lambda mark: (-mark.negatives, mark.tag))[:_MARKS])
+
+
+def _exceeds(count: int, total: int, other: int, others: int) -> bool:
+    """Tell whether the odds of one share are far above another's (Haldane and Anscombe's)."""
+    cells = [cell + 0.5 for cell in (count, total - count, other, others - other)]
+    log_odds = math.log(cells[0] * cells[3] / (cells[1] * cells[2]))
+    deviation = math.sqrt(sum(1 / cell for cell in cells))
+    return log_odds - _DEVIATIONS * deviation > math.log(_LEAST_ODDS)
+
+
+def sample_board(background: SharedListing, selection: Selection) -> Iterator[Post]:
+    """Yield some posts of all that may be taken, evenly over the whole board."""
+    stretches = _whole(background, selection).stretches(_STRATA_SAMPLED)
+    query = selection.query()
+    background.prepare(query, (end for _, end in stretches), _STRATUM_POSTS)
+    for walk in _walks(background, query, stretches):
+        yield from itertools.islice(walk, _STRATUM_POSTS)
+
+
+def _whole(background: SharedListing, selection: Selection) -> Span:
+    """Return the span of all posts, but for those that are too old."""
+    query = selection.query()
+    first = next(background.walk(query, limit=1), None)
+    newest = oldest = first.id if first else 1
+    if selection.since is None or not background.by_time:
+        return Span(1, newest)
+    older = 0
+    while oldest - older > max(1, (newest - older) // _FINE):
+        middle = (older + oldest) // 2
+        post = next(background.walk(query, below=middle, limit=1), None)
+        if post is None or post.id <= older or selection.too_old(post):
+            older = middle
+        else:
+            oldest = post.id
+    return Span(oldest, newest)
+
+
 def _random(
     background: SharedListing, selection: Selection, wanted: int, span: Span, *, told: bool = False
 ) -> Iterator[Post]:
-    """Yield any posts, evenly over the span of ids, then from outside it.
+    """Yield any posts, evenly over the span of ids, then over the whole board.
 
-    That is logged, as age alone may tell those from the positives, unless `told` of already.
+    A span that is short for so many would be taken as it is, whatever fills it: then all are of
+    the whole board. That is logged, as age alone may tell those from the positives, unless `told`
+    of already.
     """
     query = selection.query()
     background.doubts.note(span.oldest)  # a run that goes on has not listed it
     # Twice, as there may be half; no more than are wanted.
     count = min(2 * max(_STRATA, wanted // _STRATUM_POSTS), wanted)
-    stretches = span.stretches(count)
-    background.prepare(query, (end for _, end in stretches), _STRATUM_POSTS)
-    yield from _in_turn(
-        background.walk(query, above=first - 1, below=end, limit=_STRATUM_POSTS)
-        for first, end in stretches
-    )
+    seen = Span(0, -1)
+    if span.newest - span.oldest >= _ROOM * wanted:
+        stretches = span.stretches(count)
+        background.prepare(query, (end for _, end in stretches), _STRATUM_POSTS)
+        yield from _in_turn(_walks(background, query, stretches))
+        seen = span
     if not told:
         get_logger().warning(
-            "between the oldest and the newest positive are too few posts: other negatives are "
-            "older or newer than all positives",
+            "between the oldest and the newest positive are too few posts: negatives are drawn "
+            "from the whole board, older and newer ones than all positives among them",
             ids=[span.oldest, span.newest],
         )
-    yield from background.walk(query, above=span.newest)
-    # The last, as it may end at `since`.
-    yield from selection.recent(background, background.walk(query, below=span.oldest))
+    whole = _whole(background, selection)
+    outside = [
+        (first, end)
+        for first, end in whole.stretches(count)
+        if first < seen.oldest or end > seen.newest + 1
+    ]
+    # Asked for one after the other, as it may be few that are wanted.
+    for post in _in_turn(_walks(background, query, outside)):
+        if not seen.oldest <= post.id <= seen.newest:
+            yield post
+    yield from selection.recent(background, background.walk(query, below=whole.oldest))
 
 
 def _hard(
@@ -199,12 +294,11 @@ def _hard(
     count = min(2 * max(4, wanted // (_STRATUM_POSTS * len(alike))), wanted)
     stretches = span.stretches(count)
     yield from _in_turn(
-        _in_turn(_with_companion(board, selection.query((name,), (tag,)), stretches))
-        for name in alike
+        _in_turn(_walks(board, selection.query((name,), (tag,)), stretches)) for name in alike
     )
 
 
-def _with_companion(
+def _walks(
     board: Board, query: Query, stretches: list[tuple[int, int]]
 ) -> Iterator[Iterator[Post]]:
     for first, end in stretches:

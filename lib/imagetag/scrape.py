@@ -37,7 +37,7 @@ from imagetag.manifest import (
     write_dataset,
     write_part,
 )
-from imagetag.negatives import SharedListing, Span, candidates
+from imagetag.negatives import SharedListing, Span, candidates, marks, sample_board
 from imagetag.selection import Selection
 from imagetag.storage import ObjectNotFound, Storage
 
@@ -185,10 +185,12 @@ class Scraper:
         stored = StoredImages(storage, layout)
         choice = _Choice(storage, layout, known, collector.written)
         gone = 0
+        tags: dict[Label, Counter[str]] = {label: Counter() for label in LABELS}
 
         def rows() -> Iterator[Row]:
             nonlocal gone
             for row in choice.rows():
+                tags[row.label].update(set(row.tags))
                 gone += not is_dropped(row.md5, changes) and not stored.has(row)
                 yield row
 
@@ -204,6 +206,11 @@ class Scraper:
                 f"{storage.url}/{layout.manifest}: the storage is late, or another run of the tag "
                 "is at work; run this again, one at a time"
             )
+        images: dict[Label, int] = {
+            label: sum(counts[split][label] for split in SPLITS) for label in LABELS
+        }
+        sample = sample_board(self._background, self._selection)
+        marked_by = marks(layout.tag, sample, tags, images)
         repeats = known.repeats()
         repeat_parts = part_keys(
             storage, layout, "repeat", [*known.repeat_parts, *collector.written, *choice.repeated()]
@@ -225,6 +232,7 @@ class Scraper:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             software=f"imagetag {__version__}",
             curation=curation,
+            negatives_marked_by=marked_by,
         )
         write_dataset(storage, dataset)
         # A run that was killed stored them, and this one selects others; or they are left out. What
@@ -252,6 +260,8 @@ class Scraper:
             f"{split} {label}" for split in SPLITS for label in LABELS if not counts[split][label]
         ]:
             get_logger().warning("no image in a split: take more, or another tag", empty=empty)
+        for mark in marked_by:
+            get_logger().warning(mark.caution)
         if repeats["placeholder"]:
             get_logger().warning(
                 "left out: what posts of different files lead to is no picture of theirs, but what "

@@ -110,11 +110,12 @@ class Selection(BaseModel):
         older = 0
         for post in listing:
             yield post
-            older = older + 1 if board.by_time and self._too_old(post) else 0
+            older = older + 1 if board.by_time and self.too_old(post) else 0
             if older == TOO_OLD:
                 return
 
-    def _too_old(self, post: Post) -> bool:
+    def too_old(self, post: Post) -> bool:
+        """Tell whether a post is from before `since`, as far as a listing tells."""
         # Or only its own page tells.
         return post.file_url is not None and self._before(post.created_at)
 
@@ -138,7 +139,7 @@ class Selection(BaseModel):
             return None  # a list page's entry: its own page tells the rest
         if post.rating is None:
             return "rating"
-        if self._too_old(post):
+        if self.too_old(post):
             return "too_old"
         if self.min_score is not None and (post.score or 0) < self.min_score:
             return "score"

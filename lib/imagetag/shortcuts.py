@@ -82,6 +82,15 @@ class Check(_Record):
     how: str
     advice: str
 
+    @property
+    def caution(self) -> str:
+        """What it means for a model, in a sentence or two."""
+        text = (
+            f"{self.name.capitalize()} gives the label away without a look at the pictures: "
+            f"ROC AUC {self.auc:.2f}."
+        )
+        return f"{text} {self.how[0].upper()}{self.how[1:]}." if self.how else text
+
 
 class Shortcuts(_Record):
     """What the check found, on pictures of the train split.

@@ -14,10 +14,12 @@ from typing import Literal, TypeVar
 import numpy as np
 from scipy import special
 
+from imagetag.cautions import read_cautions
 from imagetag.compare import RESAMPLED, Answers, Exam, Ints, Metric, Span, Standing, compare
 from imagetag.errors import InputError
 from imagetag.layout import Layout, RunKey, parse_run
 from imagetag.log import get_logger
+from imagetag.manifest import load_dataset
 from imagetag.results import Evaluation, Result, Table, Training, load_result, load_table
 from imagetag.storage import Storage
 
@@ -82,7 +84,7 @@ class Missing:
 class Board:
     """The runs of a tag, the best first; `pictures` are those that all compared runs have.
 
-    `not_evaluated` are complete, `damaged` cannot be read.
+    `not_evaluated` are complete, `damaged` cannot be read; `cautions` are of the dataset.
     """
 
     tag: str
@@ -92,6 +94,7 @@ class Board:
     positives: int = 0
     negatives: int = 0
     groups: int = 0
+    cautions: Sequence[str] = ()
 
     @property
     def compared(self) -> list[Entry]:
@@ -181,7 +184,16 @@ def load_board(storage: Storage, tag: str, runs: Runs, metric: Metric) -> Board:
         positives=int(exam.labels.sum()) if exam else 0,
         negatives=int((~exam.labels).sum()) if exam else 0,
         groups=len(np.unique(exam.groups)) if exam else 0,
+        cautions=_cautions(storage, tag),
     )
+
+
+def _cautions(storage: Storage, tag: str) -> tuple[str, ...]:
+    try:
+        return read_cautions(storage, load_dataset(storage, tag))
+    except InputError as error:  # its runs may outlive it
+        get_logger().debug("no dataset to be cautious of", tag=tag, reason=str(error))
+        return ()
 
 
 @dataclass

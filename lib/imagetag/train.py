@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from imagetag.augment import RandomAffine
 from imagetag.card import model_card
+from imagetag.cautions import read_cautions
 from imagetag.checkpoint import Checkpoints, State
 from imagetag.dataset import Resize, Sample, Size, sync
 from imagetag.distribute import Cluster, device_names, precision
@@ -510,7 +511,7 @@ class _Making:
         for file in write_events(timed, scratch / "tensorboard", began):
             name = file.relative_to(scratch).as_posix()
             storage.upload(file, layout.run(run.run, name))
-        card = model_card(run, self.target.dataset)
+        card = model_card(run, self.target.dataset, read_cautions(storage, self.target.dataset))
         storage.write(layout.run(run.run, "README.md"), card.encode())
         marker = run.model_dump_json(indent=2).encode() + b"\n"
         storage.write(layout.run(run.run, "metrics.json"), marker)

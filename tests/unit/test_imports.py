@@ -27,9 +27,9 @@ SIDES = {
         "scrape selection sharing transport"
     ),
     "data": (
-        "augment breakdown calibration companions compare contract curate dataset decision "
-        "evaluation exploration explore families intervals metrics plan results shortcuts sizes "
-        "standings survey"
+        "augment breakdown calibration cautions companions compare contract curate dataset "
+        "decision evaluation exploration explore families intervals metrics plan results "
+        "shortcuts sizes standings survey"
     ),
     "drawing": "evaluation_page explore_page leaderboard plots report templating",
     "model": (

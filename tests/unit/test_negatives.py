@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 
 from imagetag.boards import Board, Post, Query, Site
 from imagetag.http import Client
-from imagetag.negatives import SharedListing, Span, candidates, companions
+from imagetag.layout import Label
+from imagetag.negatives import SharedListing, Span, candidates, companions, marks, sample_board
 from tests.unit.test_selection import post, select
 
 
@@ -90,12 +91,97 @@ def test_random_negatives_are_spread_over_the_span() -> None:
     assert all(35 <= count <= 65 for count in quarters.values())
 
 
-def test_where_the_span_has_too_few_others_follow() -> None:
+def test_where_the_span_has_too_few_others_follow_from_the_whole_board() -> None:
+    # Only each tenth of a span is there, and next to it are owls alone, as where a user has posted
+    # one thing after the other.
+    def listing(i: int) -> tuple[str, ...]:
+        if 2000 <= i < 3000:
+            return ("fox", "red") if i % 10 else ("hen",)
+        return ("owl",) if 1500 <= i < 3500 else ("cat",)
+
+    board = listed(20_000, listing)
+    found = draw(board, 300, (2000, 2999))
+    assert {p.tags for p in found[:100]} == {("hen",)}
+    rest = found[100:]
+    assert len({p.id for p in rest}) == 200
+    assert sum(p.tags == ("owl",) for p in rest) <= 30
+    quarters = Counter(p.id * 4 // 20_001 for p in rest)
+    assert all(30 <= quarters[quarter] <= 70 for quarter in range(4))
+
+
+def test_a_span_that_is_short_is_not_taken_whole() -> None:
+    board = listed(4000, lambda i: (("fox", "hen")[i % 2],) if 1000 <= i < 1300 else ("cat",))
+    found = draw(board, 140, (1000, 1299))
+    assert len({p.id for p in found}) == 140
+    assert sum(p.tags == ("hen",) for p in found) <= 20
+    quarters = Counter(p.id * 4 // 4001 for p in found)
+    assert all(25 <= quarters[quarter] <= 45 for quarter in range(4))
+
+
+def test_all_there_is_can_be_had() -> None:
     board = listed(100, lambda i: ("owl",))
-    found = [p.id for p in draw(board, 100, (40, 44))]
-    assert sorted(found) == list(range(1, 101))
-    assert sorted(found[:5]) == [40, 41, 42, 43, 44]
-    assert draw(board, 101, (40, 44))[100:] == []
+    for span in ((40, 44), (1, 100)):
+        found = [p.id for p in draw(board, 100, span)]
+        assert sorted(found) == list(range(1, 101))
+        assert draw(board, 101, span)[100:] == []
+
+
+def test_what_was_posted_since_is_drawn_evenly_with_few_requests() -> None:
+    since = datetime(2024, 1, 1, tzinfo=UTC)
+    first = 70_003
+    board = Listed(
+        [
+            post(id=i, tags=("owl",), created_at=since.replace(year=2024 if i >= first else 2010))
+            for i in range(50_000, 90_001)
+        ]
+    )
+    found = draw(board, 100, (80_000, 80_010), since=since)
+    assert min(p.id for p in found) >= first - (90_001 - first) // 50
+    quarters = Counter((p.id - first) * 4 // 20_000 for p in found)
+    assert all(15 <= quarters[quarter] <= 40 for quarter in range(4))
+    assert len(board.asked) <= 80
+
+
+def marked(negatives: dict[str, int], board: Callable[[int], tuple[str, ...]]) -> list[str]:
+    tags: dict[Label, Counter[str]] = {
+        "positive": Counter({"fox": 100, "red": 60}),
+        "negative": Counter(negatives),
+    }
+    sample = [post(id=i, tags=board(i)) for i in range(1, 301)]
+    return [mark.tag for mark in marks("fox", sample, tags, {"positive": 100, "negative": 100})]
+
+
+def test_a_tag_of_far_more_negatives_than_of_the_board_is_a_mark() -> None:
+    def board(i: int) -> tuple[str, ...]:
+        return ("people",) if i % 4 == 0 else ("red", "cat")
+
+    assert marked({"people": 100, "cat": 70}, board) == ["people"]
+    assert marked({"people": 25, "cat": 75}, board) == []  # as on the board
+    assert marked({"people": 35, "cat": 75}, board) == []  # by chance
+    assert marked({"red": 99}, lambda _: ("cat",)) == ["red"]
+    assert marked({"red": 60}, lambda _: ("cat",)) == []  # as the positives: it tells nothing
+    assert marked({"rare": 12}, lambda _: ("cat",)) == []  # it tells few
+    # Half of the board are foxes, and what is left is people.
+    assert marked({"people": 100}, lambda i: ("fox",) if i % 2 else ("people",)) == []
+
+
+def test_a_few_negatives_prove_nothing() -> None:
+    sample = [post(id=i, tags=("people",) if i % 4 == 0 else ()) for i in range(1, 301)]
+    tags: dict[Label, Counter[str]] = {"positive": Counter(), "negative": Counter(people=5)}
+    assert marks("fox", sample, tags, {"positive": 5, "negative": 5}) == ()
+    assert marks("fox", [], tags, {"positive": 0, "negative": 5}) == ()
+
+
+def test_the_sample_is_of_the_whole_board_and_shared_between_tags() -> None:
+    board = listed(100_000, lambda i: ("fox",))
+    background = SharedListing(board)
+    ids = [p.id for p in sample_board(background, select())]
+    assert 160 <= len(ids) <= 320
+    assert set(Counter(i * 8 // 100_001 for i in ids)) == set(range(8))
+    asked = len(board.asked)
+    assert asked <= 20
+    assert [p.id for p in sample_board(background, select())] == ids
+    assert len(board.asked) == asked
 
 
 def test_posts_from_before_since_are_not_listed_to_their_end() -> None:
