@@ -129,7 +129,7 @@ def test_explicit_pictures_are_blurred_until_asked_for(
 
 def test_an_exploration_is_read_by_keyboard(browser: webdriver.Chrome, folder: Path) -> None:
     open_page(browser, folder / "explore.html", "light", PHONE)
-    assert "File size gives it away" in browser.find_element("css selector", ".alert").text
+    assert "File size gives the label away" in browser.find_element("css selector", ".alert").text
     tab_to(browser, ".scroll")
     table = browser.switch_to.active_element
     assert table.get_attribute("aria-label") == "Input sizes"

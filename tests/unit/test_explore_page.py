@@ -72,19 +72,19 @@ def test_a_shortcut_is_told_at_the_top_with_what_to_do() -> None:
     planted = [row.model_copy(update={"ext": "png"}) if row.post_id % 2 else row for row in ROWS]
     page = Page(text_of(planted))
     words = page.text
-    assert "The label can be told without a look at the pictures" in words
-    assert "Format gives it away: ROC AUC 1.00." in words
+    alarm = "Format gives the label away without a look at the pictures: ROC AUC 1.00."
+    assert alarm in words
     assert "0 % of the positives are jpg, and 100 % of the negatives" in words
     assert "What to do: scrape again with --extensions of the formats" in words
     assert "ROC AUC of format: it gives the label away" in words
-    assert words.index("Format gives it away") < words.index("Input size")
+    assert words.index(alarm) < words.index("Input size")
     assert "file size gives it away" not in words
 
 
 def test_without_a_shortcut_there_is_no_alarm() -> None:
     words = words_of(ROWS)
     assert "without a look at the pictures" in words  # what the section is about
-    assert "The label can be told" not in words
+    assert "Caution" not in words
     assert "gives it away" not in words
     assert "none gives the label away" in words
 
@@ -163,8 +163,8 @@ def test_twins_of_both_labels_are_shown_with_links() -> None:
     text = text_of(rows, verdicts=twins_of(rows[0], rows[1], True), curation=curation, samples=0)
     page = Page(text)
     assert "The same picture with and without the tag" in page.text
-    assert "groups with twins of both labels 1" in page.text
-    assert "dropped from test, as train has them 7" in page.text
+    assert "groups with twins, or posts of one file, of both labels 1" in page.text
+    assert "of whose file another post has the tag 7" in page.text
     assert "groups with both labels 1 0" in page.text
     links = {link["href"] for link in page.links}
     assert links == {"https://board.example/post/1", "https://board.example/post/2"}
