@@ -190,11 +190,15 @@ class Scraper:
         def rows() -> Iterator[Row]:
             nonlocal gone
             for row in choice.rows():
-                tags[row.label].update(set(row.tags))
                 gone += not is_dropped(row.md5, changes) and not stored.has(row)
                 yield row
 
-        counts, size, fingerprint = summarize(curated(rows(), changes))
+        def counted() -> Iterator[Row]:
+            for row in curated(rows(), changes):
+                tags[row.label].update(set(row.tags))
+                yield row
+
+        counts, size, fingerprint = summarize(counted())
         if gone:
             raise TransientError(
                 f"{gone} images below {storage.url}/{layout.root} are gone: another run of the tag "
