@@ -132,7 +132,7 @@ def evaluation_of(
         "f1": _estimate(2 * tp / (2 * tp + fp + fn), tp + fn),
     }
     return {
-        "version": 2,
+        "version": 3,
         "tag": tag,
         "run": run,
         "dataset": {"tag": tag, "fingerprint": "ab" * 32},

@@ -416,7 +416,7 @@ def test_nothing_trained_or_evaluated_is_one_line_and_3(job: Reported) -> None:
     ("changes", "reason"),
     [
         ({"evaluated": False}, "not evaluated"),
-        ({"evaluation": {"version": 1}}, "evaluated by an older version"),
+        ({"evaluation": {"version": 2}}, "evaluated by an older version"),
         ({"training": {"created": "later"}}, "trained again since it was evaluated"),
     ],
 )
@@ -454,7 +454,7 @@ MD5 = b"0" * 32
         ({"training": {"seconds": float("inf")}}, "metrics.json cannot be read: seconds:"),
         ({"training": {"image_size": "big"}}, "metrics.json cannot be read: image_size:"),
         ({"evaluation": {"run": "v1"}}, "evaluation.json is of the run 'v1' of 'asuka'"),
-        ({"evaluation": {"version": 3}}, "evaluation.json cannot be read: version:"),
+        ({"evaluation": {"version": 4}}, "evaluation.json cannot be read: version:"),
         ({"evaluation": {"metrics": []}}, "evaluation.json cannot be read: metrics:"),
         (changed_metrics(roc_auc={"value": 7, "low": 0, "high": 1}), "metrics.roc_auc.value:"),
         (changed_metrics(positives=-1), "metrics.positives:"),
