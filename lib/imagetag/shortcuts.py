@@ -14,9 +14,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy import stats
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.model_selection import StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
 
 AUC_LIMIT = 0.7  # above it, something is given away
@@ -172,6 +169,8 @@ def auc_interval(
         group: what belongs together, (pictures,).
 
     """
+    from scipy import stats  # slow, and whoever reads what was found does without
+
     ranks = stats.rankdata(scores)
     count, others = int(positive.sum()), int((~positive).sum())
     # Of each picture, the share of the other label that it is ranked right against.
@@ -213,6 +212,8 @@ def _features(facts: Facts) -> dict[Name, Floats]:
 
 def _folds(facts: Facts, seed: int) -> list[NDArray[np.int64]]:
     """Return the indices of the pictures that each fold holds out; a group is in one of them."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
     splitter = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
     nothing = np.zeros((len(facts.positive), 1))
     return [held for _, held in splitter.split(nothing, facts.positive, facts.group)]
@@ -240,6 +241,8 @@ def _check(
 
 def _score(features: Floats, positive: Bools, held: Floats, seed: int) -> Floats:
     """Return the log odds of held out pictures, above those of any picture."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     usual = float(np.clip(positive.mean(), 1e-6, 1 - 1e-6))
     if positive.all() or not positive.any():  # one group has all others
         return np.zeros(len(held))
