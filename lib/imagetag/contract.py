@@ -86,14 +86,22 @@ def lower_bound(right: ArrayLike, called: ArrayLike, confidence: float) -> Any:
     return np.where(good > 0, bound, 0.0)[()]
 
 
-def looks(pictures: int) -> Ints:
-    """Return the numbers of called pictures at which a promise is tried: 1, 2, ... `pictures`.
+def looks(pictures: int, min_precision: float = 1.0, share: float = 1.0) -> Ints:
+    """Return the numbers of called pictures at which a promise is tried: 1, 2, ...
 
-    They grow by 2 % where that is more than one picture.
+    They grow by 2 % where that is more than one picture, to as many as could be right enough if
+    all positives were among them: with more, not even those would do.
+
+    Args:
+        pictures: how many there are.
+        min_precision: to be promised.
+        share: of positives among the pictures, as far as is known without a look at their labels.
+
     """
+    most = min(pictures, max(1, math.floor(math.ceil(share * pictures) / min_precision)))
     found = [1]
-    while found[-1] < pictures:
-        found.append(min(pictures, max(found[-1] + 1, round(found[-1] * _RATIO))))
+    while found[-1] < most:
+        found.append(min(most, max(found[-1] + 1, round(found[-1] * _RATIO))))
     return np.array(found[: max(0, pictures)], np.int64)
 
 
@@ -117,7 +125,12 @@ def search_level(numbers: Ints, min_precision: float, confidence: float) -> floa
 
 
 def promise_precision(
-    labels: ArrayLike, scores: ArrayLike, *, min_precision: float, confidence: float
+    labels: ArrayLike,
+    scores: ArrayLike,
+    *,
+    min_precision: float,
+    confidence: float,
+    share: float = 1.0,
 ) -> Promise:
     """Choose the threshold with the most recall of which the promised precision can be said.
 
@@ -130,6 +143,9 @@ def promise_precision(
         scores: (pictures,), higher where the tag is more probable.
         min_precision: the precision to promise, in (0, 1).
         confidence: how often the promise must hold, in (0, 1).
+        share: of positives to expect, as other pictures have it: what could not be right enough
+            then is not tried, so that the rest is tested less strictly. These labels must not
+            decide it, as the number of looks would depend on them.
 
     Raises:
         ValueError: if the shapes differ, there are no pictures, or a score is not a number.
@@ -143,8 +159,7 @@ def promise_precision(
     order = np.argsort(-values, kind="stable")
     truth, values = truth[order], values[order]
     positives = int(truth.sum())
-    # Not fewer looks where there are few positives: labels must not decide how often is looked.
-    numbers = _whole_ties(looks(truth.size), values)
+    numbers = _whole_ties(looks(truth.size, min_precision, share), values)
     level = search_level(numbers, min_precision, confidence)
     right = np.cumsum(truth)[numbers - 1]
     bounds = np.asarray(lower_bound(right, numbers, level))

@@ -330,6 +330,7 @@ def _decide(
             [item.logit for item in single],
             min_precision=request.min_precision,
             confidence=request.confidence,
+            share=_share_of_positives(run),
         )
         cut = promise.threshold
         _tell(promise)
@@ -344,6 +345,12 @@ def _decide(
         threshold=request.threshold or float(calibration.probabilities(cut)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _share_of_positives(run: Run) -> float:
+    """Return it as it was in training; each part has the same, but for rounding."""
+    counts = run.images["train"]
+    return counts["positive"] / sum(counts.values())
 
 
 def _tell(promise: Promise) -> None:

@@ -26,6 +26,7 @@ from imagetag.contract import looks, lower_bound, search_level
 from tests.benchmarks.peers import peer_python
 
 _SEEDS = 5000
+_SHARE = 0.5  # of positives, in all worlds
 _PEER_SEEDS = 200  # of these: it takes 8 ms each
 _EPOCHS = 30
 _CORRELATION = 0.8  # of the scores of two epochs, as far as the label leaves them open
@@ -137,7 +138,7 @@ def search(
 @cache
 def _least(pictures: int, confidence: float, naive: bool) -> tuple[Any, Any]:
     """Return the looks, and how many must be right at each: one too many where all would not do."""
-    numbers = looks(pictures)
+    numbers = looks(pictures, MIN_PRECISION, _SHARE)
     level = confidence if naive else search_level(numbers, MIN_PRECISION, confidence)
     bounds = [lower_bound(np.arange(k + 1), np.full(k + 1, k), level) for k in numbers]
     return numbers, np.array([int(np.sum(bound < MIN_PRECISION)) for bound in bounds])
