@@ -79,6 +79,7 @@ class Collector:
         self._too_old_in_a_row = 0  # by what their own pages tell
         self._lost_in_a_row: set[str] = set()  # their ids, or of a list of links their hosts
         self._lock = threading.Lock()
+        self._unsettled: set[str] = set()  # keys of images that are stored, and not yet recorded
         self.skipped: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self.lost: Counter[Label] = Counter()  # failures that may pass
@@ -249,6 +250,7 @@ class Collector:
                 return image, copies
             if key != image.key:
                 self._storage.copy(image.key, key)
+                self._unsettled.add(key)
             elif self._storage.stat(key) is None:
                 raise ObjectNotFound(key)
         except ObjectNotFound:  # that tag was removed
@@ -280,6 +282,7 @@ class Collector:
         if bytes.fromhex(md5) not in self._known.labels:
             if stored is None:
                 self._storage.write(image.key, data)
+                self._unsettled.add(image.key)
             sharing.offer(self._storage, post, image)
         return image, copies
 
@@ -367,14 +370,18 @@ class Collector:
         else:
             self._too_old_in_a_row = 0
             self._lost_in_a_row.clear()
+            where = place(row.split, row.label, row.md5)
+            key = key_at(self._layout, where, row.ext)
             if bytes.fromhex(row.md5) in self._known.labels:
                 # It may have been stored before that was known.
-                where = place(row.split, row.label, row.md5)
-                self._known.objects.setdefault(where, row.ext)
+                if key in self._unsettled and where not in self._known.places:
+                    self._storage.delete(key)
                 self._repeat(post, label, row.md5, row.lead)
             else:
                 self._known.add(row)
+                self._known.places.add(where)
                 self._rows.append(row)
+            self._unsettled.discard(key)
             for copy in copies:
                 of: Label = "positive" if self._layout.tag in copy.tags else "negative"
                 self._repeat(copy, of, row.md5, None)

@@ -83,6 +83,7 @@ class Known:
         left_out: md5s of what is none of the pictures that the posts which lead to it are of.
         objects: images without a row, by their `place`, with their endings: a run was killed
             before it recorded them.
+        places: those of the images that have a row.
         tags: how many positives have each tag.
         parts: keys of the parts that have the rows, in the order in which they are read.
         repeat_parts, failed_parts: of those that have the repeats and the failures.
@@ -102,6 +103,7 @@ class Known:
     dropped: set[bytes] = field(default_factory=set)
     left_out: set[bytes] = field(default_factory=set)
     objects: dict[bytes, str] = field(default_factory=dict)
+    places: set[bytes] = field(default_factory=set)
     tags: Counter[str] = field(default_factory=Counter)
     parts: list[str] = field(default_factory=list)
     repeat_parts: list[str] = field(default_factory=list)
@@ -147,7 +149,9 @@ class Known:
                     f"{selection.test_fraction} would move between train and test: use the "
                     "fraction they were scraped with, or another --storage"
                 )
-            known.objects.pop(place(row.split, row.label, row.md5), None)
+            where = place(row.split, row.label, row.md5)
+            known.objects.pop(where, None)
+            known.places.add(where)
             # Two pods that did the same work left two rows.
             if known.unfit(row) or bytes.fromhex(row.md5) in known.labels:
                 continue
