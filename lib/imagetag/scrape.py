@@ -6,6 +6,7 @@ that can be had. So a run that is killed and started again ends with the same da
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -155,9 +156,10 @@ class Scraper:
 
     def _posts(self, selection: Selection, ids: list[int]) -> Iterator[Post]:
         for post_id in ids:
-            yield from self._board.walk(
+            found = self._board.walk(
                 selection.query(), below=post_id + 1, above=post_id - 1, limit=1
             )
+            yield from itertools.islice(found, 1)  # to walk on would ask for another page
 
     def _complete(
         self,

@@ -435,6 +435,16 @@ def test_a_retry_goes_by_the_settings_of_the_dataset(inner: LocalStorage, board:
     assert {row.rating for row in rows.values()} == {"general"}
 
 
+def test_a_retry_asks_once_for_each_post(inner: LocalStorage, board: Shelf) -> None:
+    board.gone = {119, 117, 115}
+    scrape(inner, board)
+    board.gone.clear()
+    board.asked.clear()
+    assert Scraper(inner, board, Selection(**WIDE), How()).retry("fox").failures == {}
+    asked = [below for _, below, limit in board.asked if limit == 1 and below is not None]
+    assert sorted(asked) == [116, 118, 120]
+
+
 def test_a_retry_that_was_killed_loses_nothing(inner: LocalStorage, board: Shelf) -> None:
     board.gone = {119, 117, 115}
     scrape(inner, board)
