@@ -301,11 +301,15 @@ class Known:
             return
         leads = self._leads.setdefault(digest, {})
         leads[record.board, record.post_id] = record.label, record.lead
-        if is_placeholder({post: lead for post, (_, lead) in leads.items()}):
+        # Any number of posts may lead to it: what is decided is not looked into again.
+        if digest not in self.left_out:
+            if not is_placeholder({post: lead for post, (_, lead) in leads.items()}):
+                return
             self.left_out.add(digest)
         # What makes room for another of its label is a matter of that label's posts: whenever a
         # run is killed, the next comes to the same.
         label = self.labels.get(digest)
-        alike = {post: lead for post, (of, lead) in leads.items() if of == label}
-        if label is not None and is_placeholder(alike):
-            self.images[label].pop(digest, None)
+        if label is not None and digest in self.images[label]:
+            alike = {post: lead for post, (of, lead) in leads.items() if of == label}
+            if is_placeholder(alike):
+                del self.images[label][digest]

@@ -52,7 +52,7 @@ class Row(_Record):
     """An image that is stored.
 
     `width` and `height` are in pixels of the picture as it is seen, turned as EXIF says (rows of
-    before 2026-11-26 have the file's), `bytes` is the file's size, `group` is what must stay in
+    older versions have the file's), `bytes` is the file's size, `group` is what must stay in
     one split. `lead` is None where the post's source vouches for the file. `root` is the board's
     URL or path, `negatives` how a negative was chosen, and `request` a digest of all that was asked
     for. Rows from before these were recorded lack them, the score and the time.
