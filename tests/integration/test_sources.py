@@ -328,6 +328,50 @@ def test_all_rows_of_a_url_tell_of_one_picture(
         assert count in logged
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("http://a.b/1.jpg", "HTTP://A.B/1.jpg"),
+        ("http://a.b/~x/1.jpg", "http://a.b/%7ex/%31.jpg#top"),
+        ("http://a.b/%C3%A9.jpg?q=%2F", "http://a.b/é.jpg?q=%2f"),
+        ("http://a.b/a%20b.jpg", "http://a.b/a b.jpg"),
+        ("http://a.b/1.jpg", "http://a.b:80/2/../1.jpg"),
+        ("https://a.b/1.jpg", "https://a.b:443/./1.jpg"),
+        ("http://a.b/?1", "http://a.b?1"),
+    ],
+)
+def test_two_spellings_of_a_url_are_one_picture(tmp_path: Path, one: str, other: str) -> None:
+    for urls in ((one, other), (other, one)):
+        write(tmp_path / "list.csv", "url,tags\n{},fox\n{},owl\n".format(*urls))
+        [post] = links_board(tmp_path / "list.csv").walk(Query())
+        assert post.file_url == one
+        assert set(post.tags) == {"fox", "owl"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("http://a.b/1.jpg", "http://a.b/1.jpg/"),
+        ("http://a.b/1.jpg", "http://a.b/1.JPG"),
+        ("http://a.b/1.jpg", "https://a.b/1.jpg"),
+        ("http://a.b/1.jpg", "http://a.b:443/1.jpg"),
+        ("http://a.b/1.jpg", "http://a.b/1.jpg?"),
+        ("http://a.b/?a=1&b=2", "http://a.b/?b=2&a=1"),
+        ("http://a.b/a/b.jpg", "http://a.b/a%2Fb.jpg"),
+    ],
+)
+def test_urls_that_a_server_may_tell_apart_are_two(tmp_path: Path, one: str, other: str) -> None:
+    write(tmp_path / "list.csv", f"url,tags\n{one},fox\n{other},owl\n")
+    found = {post.file_url: post.tags for post in links_board(tmp_path / "list.csv").walk(Query())}
+    assert found == {one: ("fox",), other: ("owl",)}
+
+
+def test_a_url_that_no_client_can_ask_for_costs_its_row_alone(tmp_path: Path) -> None:
+    write(tmp_path / "list.csv", "url,tags\nhttp://a.b:99999/1,x\nhttp://a.b/2,x\n")
+    [post] = links_board(tmp_path / "list.csv").walk(Query())
+    assert post.file_url == "http://a.b/2"
+
+
 def test_a_url_with_several_ids_is_one_post(tmp_path: Path) -> None:
     write(
         tmp_path / "list.csv", "id,url,tags\n7,http://a.b/1,x\n9,http://a.b/2,x\n5,http://a.b/1,y\n"
