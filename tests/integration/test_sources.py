@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,29 @@ def test_a_picture_is_read_whole_and_no_further_than_allowed(tmp_path: Path) -> 
     assert refusal(board, post) == "missing"
     os.mkfifo(tmp_path / "a tag" / "1 #ä?.jpg")
     assert refusal(board, post) == "no_file"
+
+
+def test_files_of_one_size_are_looked_up_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fox").mkdir()
+    for number in range(20):
+        (tmp_path / "fox" / f"{number}.bmp").write_bytes(bytes([number // 2]) * 50)
+    board = folder_board(tmp_path)
+    asked: list[Any] = []
+    having = board._index.having
+
+    def counted(column: Any, value: Any) -> Any:
+        asked.append((column, value))
+        return having(column, value)
+
+    monkeypatch.setattr(board._index, "having", counted)
+    for post in board.walk(Query()):
+        content = board.fetch(post, 100).content
+        [other] = board.copies(post, 50, partial(bytes, content))
+        assert other.id != post.id
+        assert board.fetch(other, 100).content == content
+    assert asked == [("bytes", 50)]
 
 
 def refusal(board: FolderBoard, post: Post, max_bytes: int = 1000) -> str:

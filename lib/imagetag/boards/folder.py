@@ -10,6 +10,7 @@ of the path below PATH: files that come or go move no other.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import stat
@@ -31,6 +32,7 @@ from imagetag.layout import decode
 _MAX_SIDE_CAR = 1 << 20  # bytes
 _MAX_DEPTH = 50  # folders within each other
 _SAMPLE = 4096  # bytes that most files of one size differ in
+_SIZES = 64  # whose posts stay in memory: files that are not compressed may all be of one
 _ENDINGS = EXTENSIONS | {"avif", "jxl", "tif", "tiff"}  # the latter are left out by who asked
 _SIDE_CARS = (".txt", ".caption", ".json")
 
@@ -52,7 +54,7 @@ class FolderBoard(ListedBoard):
         except (OSError, ValueError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or "it cannot be read"
             raise UsageError(f"--board folder+{site.root}: {reason}; name a folder") from error
-        self._samples: dict[int, bytes] = {}
+        self._by_end = functools.lru_cache(_SIZES)(self._grouped_by_end)
         super().__init__(site, client, login)
 
     def fetch(self, post: Post, max_bytes: int) -> File:
@@ -67,22 +69,19 @@ class FolderBoard(ListedBoard):
 
     def copies(self, post: Post, size: int, content: Callable[[], bytes]) -> list[Post]:
         """Return the other posts of the same file, as the base class says."""
-        others = [other for other in self._posts_with("bytes", size) if other.id != post.id]
-        sample = self._sample(post) if others else b""
-        others = [other for other in others if self._sample(other) == sample]
+        found = self._by_end(size)
+        alike = found.get(_end_of(post), []) if found else []
+        others = [other for other in alike if other.id != post.id]
         data = content() if others else b""
         return [other for other in others if self._is(other, data)]
 
-    def _sample(self, post: Post) -> bytes:
-        """Return a digest of a file's end: where many are of one size, few are read whole."""
-        if post.id not in self._samples:
-            try:
-                with _path_of(post).open("rb") as stream:
-                    stream.seek(-min(_SAMPLE, os.fstat(stream.fileno()).st_size), os.SEEK_END)
-                    self._samples[post.id] = _digest(stream.read(_SAMPLE))
-            except OSError:  # it is gone
-                self._samples[post.id] = b""
-        return self._samples[post.id]
+    def _grouped_by_end(self, size: int) -> dict[bytes, list[Post]]:
+        """Return the posts of files of a size by their ends: of many, few are read whole."""
+        posts = self._posts_with("bytes", size)
+        found: dict[bytes, list[Post]] = {}
+        for post in posts if len(posts) > 1 else ():
+            found.setdefault(_end_of(post), []).append(post)
+        return found
 
     def _is(self, post: Post, content: bytes) -> bool:
         try:
@@ -209,8 +208,14 @@ def _path_of(post: Post) -> Path:
     return Path(unquote(urlsplit(post.file_url or "").path, errors="surrogateescape"))
 
 
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()
+def _end_of(post: Post) -> bytes:
+    """Return a digest of a file's end; empty if it cannot be read."""
+    try:
+        with _path_of(post).open("rb") as stream:
+            stream.seek(-min(_SAMPLE, os.fstat(stream.fileno()).st_size), os.SEEK_END)
+            return hashlib.blake2b(stream.read(_SAMPLE), digest_size=16).digest()
+    except OSError:  # it is gone
+        return b""
 
 
 def _is_picture(name: str) -> bool:
