@@ -90,7 +90,10 @@ def evaluate_tag(
     if done is not None:
         get_logger().info("already evaluated", run=run.run)
         return done
-    parts, since = _parts(storage, run, dataset, request)
+    parts, since = _parts(storage, run, dataset)
+    share = _share_of_positives(parts["train"])
+    if not request.suspects:
+        parts["train"], parts["validation"] = [], []
     if since.anything:
         get_logger().warning(
             "the dataset has changed since this run was trained: the threshold is chosen on what "
@@ -110,7 +113,7 @@ def evaluate_tag(
         part: [(row, scores[row.md5]) for row in found if row.md5 in scores]
         for part, found in parts.items()
     }
-    decision = _decide(run, dataset, request, scored["threshold"])
+    decision = _decide(run, dataset, request, scored["threshold"], share)
     suspects = _suspects(scored) if request.suspects else None
     return _Results(
         storage, run, dataset, request, decision, since, suspects, samples, model
@@ -219,15 +222,14 @@ def _stored(storage: Storage, run: Run, dataset: Dataset, request: Request) -> E
             load_suspects(storage, run.tag, run.run)
     except (ObjectNotFound, ValidationError, InputError):
         return None
-    wanted = (request, dataset.fingerprint, run.created)
-    theirs = (done.request, done.dataset.fingerprint, done.decision.trained)
+    # What explore finds is no part of the fingerprint: it may have been run since.
+    wanted = (request, dataset.fingerprint, run.created, read_cautions(storage, dataset))
+    theirs = (done.request, done.dataset.fingerprint, done.decision.trained, done.cautions)
     return done if theirs == wanted and decision == done.decision else None
 
 
-def _parts(
-    storage: Storage, run: Run, dataset: Dataset, request: Request
-) -> tuple[dict[Part, list[Row]], Since]:
-    """Return the rows to look at, and what has changed since the run was trained.
+def _parts(storage: Storage, run: Run, dataset: Dataset) -> tuple[dict[Part, list[Row]], Since]:
+    """Return the rows of each part, and what has changed since the run was trained.
 
     What was used for what is what the run has stored of it. Groups are today's: a picture kept for
     the threshold that turns out to be a near-duplicate of one that was trained on is left out.
@@ -259,8 +261,6 @@ def _parts(
         tied=len(parts["threshold"]) - len(kept),
     )
     parts["threshold"] = kept
-    if not request.suspects:
-        parts["train"], parts["validation"] = [], []
     needed: tuple[tuple[Part, str], ...] = (
         ("threshold", "to choose the threshold on"),
         ("test", "to test"),
@@ -270,7 +270,7 @@ def _parts(
             if not count:
                 raise InputError(
                     f"the tag {run.tag!r} has no {label} image {purpose}: scrape more with a "
-                    "higher --limit"
+                    "higher --limit, and train again"
                 )
     return parts, since
 
@@ -306,9 +306,16 @@ def _projection(channels: int) -> NDArray[np.float32]:
 
 
 def _decide(
-    run: Run, dataset: Dataset, request: Request, kept: Sequence[tuple[Row, Score]]
+    run: Run,
+    dataset: Dataset,
+    request: Request,
+    kept: Sequence[tuple[Row, Score]],
+    share: float,
 ) -> Decision:
-    """Choose calibration and threshold on the pictures that were kept for it."""
+    """Choose calibration and threshold on the pictures that were kept for it.
+
+    `share` is that of positives to expect among them, of one picture a group.
+    """
     items = [Scored(row, score.logit, 0.0, False) for row, score in kept]
     _check_finite(run, items)
     groups = [item.row.group for item in items]
@@ -330,7 +337,7 @@ def _decide(
             [item.logit for item in single],
             min_precision=request.min_precision,
             confidence=request.confidence,
-            share=_share_of_positives(run),
+            share=share,
         )
         cut = promise.threshold
         _tell(promise)
@@ -347,10 +354,10 @@ def _decide(
     )
 
 
-def _share_of_positives(run: Run) -> float:
-    """Return it as it was in training; each part has the same, but for rounding."""
-    counts = run.images["train"]
-    return counts["positive"] / sum(counts.values())
+def _share_of_positives(rows: Sequence[Row]) -> float:
+    """Return it, of one picture a group, as the promise is tried: families may be of one label."""
+    single = one_of_each_group([Scored(row, 0.0, 0.0, False) for row in rows])
+    return float(np.mean([item.positive for item in single])) if single else 1.0
 
 
 def _tell(promise: Promise) -> None:

@@ -35,7 +35,14 @@ from imagetag.log import get_logger
 from imagetag.manifest import Dataset, Row, load_dataset
 from imagetag.models import build_model, can_be_pretrained, with_resizing
 from imagetag.packed import Packed, PackedFeed, load_packed
-from imagetag.partition import Partition, Use, find_partition, store_partition, train_rows
+from imagetag.partition import (
+    Partition,
+    Use,
+    find_partition,
+    load_partition,
+    store_partition,
+    train_rows,
+)
 from imagetag.plan import Plan
 from imagetag.runs import Run, load_model, load_run, versions
 from imagetag.schedule import ScheduleName
@@ -147,7 +154,7 @@ def train_tag(
         raise TransientError("the workers do not agree whether the run is complete: start again")
     if done is not None:
         if cluster.is_chief:
-            _complete(storage, done, means)
+            _complete(target, done, means)
         get_logger().info("already trained", run=target.run)
         return done
     made = _Making(storage, target, cluster, means).make()
@@ -214,6 +221,17 @@ class Target:
         identity = [_deciding(self.training), self.size, self.dataset.fingerprint]
         return _digest([self.dataset.tag, self.run, *identity])
 
+    def partition(self) -> Partition:
+        """Divide the train split, as the dataset and the settings say.
+
+        Raises:
+            InputError: if the manifest cannot be read.
+
+        """
+        training = self.training
+        fractions = training.validation_fraction, training.threshold_fraction
+        return find_partition(self.storage, self.dataset, *fractions, self.excluded)
+
     def completed(self) -> Run | None:
         """Return the run if it is complete already.
 
@@ -278,8 +296,7 @@ class _Making:
         target, training, means = self.target, self.target.training, self.means
         keras.utils.clear_session()  # of the tag before
         keras.utils.set_random_seed(training.seed)
-        fractions = training.validation_fraction, training.threshold_fraction
-        partition = find_partition(self.storage, target.dataset, *fractions, target.excluded)
+        partition = target.partition()
         _check_counts(target.dataset.tag, partition.images)
         _tell_small(partition.images)
         weights = _weights(training.weights, means.cache_folder / "weights")
@@ -553,8 +570,15 @@ class _Streamed:
         )
 
 
-def _complete(storage: Storage, run: Run, means: Means) -> None:
-    """Add to a complete run what it was made without, or what a kill came before."""
+def _complete(target: Target, run: Run, means: Means) -> None:
+    """Add to a complete run what it was made without, what a kill came before, or what was lost."""
+    storage = target.storage
+    if run.parts:
+        try:
+            load_partition(storage, run)
+        except InputError as error:
+            get_logger().warning("made anew", reason=str(error))
+            store_partition(storage, run.run, target.dataset, target.partition())
     if means.export and not is_exported(storage, run.tag, run.run):
         with tempfile.TemporaryDirectory(prefix="imagetag-train-") as scratch:
             model = load_model(storage, run, Path(scratch))

@@ -35,7 +35,7 @@ import jobs.explore
 import jobs.pack
 import jobs.predict
 import jobs.train
-from imagetag import train
+from imagetag import evaluate, train
 from imagetag.checkpoint import Checkpoints
 from imagetag.dataset import load_pixels
 from imagetag.decision import load_decision
@@ -45,7 +45,15 @@ from imagetag.exploration import load_exploration
 from imagetag.feed import Arrays as Inputs
 from imagetag.fit import Fitting, Images, Phase, Recipe
 from imagetag.layout import Label, Layout, PartName
-from imagetag.manifest import Dataset, Row, summarize, write_part
+from imagetag.manifest import (
+    Dataset,
+    Mark,
+    Row,
+    load_dataset,
+    summarize,
+    write_dataset,
+    write_part,
+)
 from imagetag.models import build_model
 from imagetag.partition import load_partition
 from imagetag.plan import Plan
@@ -1200,6 +1208,34 @@ def test_a_run_of_which_nobody_knows_what_it_learned_from_is_not_evaluated(
     ended = run("evaluate", *on(storage, cache), "--no-suspects")
     assert ended.code == 3
     assert re.search(r"train (it|the run) again", ended.complaint)
+    # Which costs no training where the run tells what it was.
+    ended = run("train", *on(storage, cache), *QUICK, "--epochs", 3, "--seed", 11)
+    assert (ended.code, ended.events[-1]) == (0, "already trained")
+    known = damage != "unknown"
+    assert run("evaluate", *on(storage, cache), "--no-suspects").code == (0 if known else 3)
+
+
+def test_an_evaluation_is_made_anew_where_other_cautions_hold(
+    evaluated: tuple[Path, Ended, Run], cache: Path, tmp_path: Path, run: Runner
+) -> None:
+    storage, name = shutil.copytree(evaluated[0], tmp_path / "storage"), evaluated[2].run
+    mark = Mark(tag="owl", negatives=0.9, positives=0.1, board=0.1)
+    dataset = load_dataset(LocalStorage(storage), TAG)
+    marked = dataset.model_copy(update={"negatives_marked_by": (mark,)})
+    write_dataset(LocalStorage(storage), marked)
+    ended = run("evaluate", *on(storage, cache), "--no-suspects")
+    assert "already evaluated" not in ended.events
+    assert mark.caution in evaluation(storage, name).cautions
+
+
+def test_as_many_positives_are_expected_as_groups_have() -> None:
+    rows = [row for row in ROWS if row.split == "train"]
+    positive = [row for row in rows if row.label == "positive"]
+    negative = [row for row in rows if row.label == "negative"]
+    family = [row.model_copy(update={"group": "family"}) for row in negative]
+    alone = [row.model_copy(update={"group": row.md5}) for row in positive]
+    expected = len(alone) / (len(alone) + 1)
+    assert evaluate._share_of_positives([*family, *alone]) == pytest.approx(expected)
 
 
 def test_every_test_image_is_scored_and_no_other(
