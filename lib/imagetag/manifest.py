@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -215,12 +215,18 @@ def part_keys(
 
 
 def missing_parts(storage: Storage, dataset: Dataset) -> list[str]:
-    """Return the parts that a marker names and that are gone."""
-    listed = {entry.key for entry in storage.list(Layout(dataset.tag).manifest)}
+    """Return the parts that a marker names and that are gone, or empty, as none is written."""
+    listed = {entry.key for entry in storage.list(Layout(dataset.tag).manifest) if entry.size}
     named = dataset.parts + dataset.repeats
     named += dataset.curation.parts if dataset.curation else ()
     # One that is not listed may have been written a moment ago.
-    return [key for key in named if key not in listed and storage.stat(key) is None]
+    return [key for key in named if key not in listed and _is_empty(storage, key)]
+
+
+def _is_empty(storage: Storage, key: str) -> bool:
+    """Tell whether a part is gone, or a machine that went down left nothing in it."""
+    found = storage.stat(key)
+    return found is None or not found.size
 
 
 def read_parts(
@@ -235,21 +241,26 @@ def read_parts(
         strict: whether all must be there; a listing may still show one that was deleted.
 
     Raises:
-        InputError: if a part is missing or a line of it cannot be read; it names both.
+        InputError: if a part is missing or empty, or a line of it cannot be read; it names both.
 
     """
     for key in keys:
         try:
-            yield from _read_part(storage, key, record)
+            number = yield from _read_part(storage, key, record)
         except ObjectNotFound as error:
             if not strict:
                 continue
             raise InputError(
                 f"{storage.url}/{key}: this part of the manifest is missing; scrape the tag again"
             ) from error
+        if strict and not number:
+            raise InputError(
+                f"{storage.url}/{key}: this part of the manifest is empty; scrape the tag again"
+            )
 
 
-def _read_part(storage: Storage, key: str, record: type[Record]) -> Iterator[Record]:
+def _read_part(storage: Storage, key: str, record: type[Record]) -> Generator[Record, None, int]:
+    """Yield a part's records, and return the number of its lines."""
     with storage.open(key) as stream:
         number = 0
         while line := stream.readline(_MAX_LINE):
@@ -263,6 +274,7 @@ def _read_part(storage: Storage, key: str, record: type[Record]) -> Iterator[Rec
                     f"{storage.url}/{key} line {number}: {complaint(error)}; "
                     "delete this part and scrape the tag again"
                 ) from error
+    return number
 
 
 def load_dataset(storage: Storage, tag: str) -> Dataset:
@@ -384,7 +396,7 @@ def standing_curation(storage: Storage, layout: Layout) -> Curation | None:
         previous = None
     found = part_keys(storage, layout, "curated", previous.parts if previous else ())
     # They are few, and a listing may still show one that was deleted.
-    parts = tuple(key for key in found if storage.stat(key) is not None)
+    parts = tuple(key for key in found if not _is_empty(storage, key))
     if not parts:
         return None
     if previous is not None and set(previous.parts) == set(parts):

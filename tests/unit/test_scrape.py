@@ -210,6 +210,11 @@ def test_a_marker_is_never_smaller_than_what_the_run_recorded(
     assert inner.read(LAYOUT.dataset) == before
 
 
+def lose(storage: LocalStorage, key: str, *, empty: bool) -> None:
+    storage.write(key, b"") if empty else storage.delete(key)
+
+
+@pytest.mark.parametrize("empty", [False, True])
 @pytest.mark.parametrize("which", [0, -1, None])
 @pytest.mark.parametrize("narrow", [False, True])
 def test_a_part_that_is_lost_is_made_anew(
@@ -219,6 +224,7 @@ def test_a_part_that_is_lost_is_made_anew(
     *,
     which: int | None,
     narrow: bool,
+    empty: bool,
 ) -> None:
     monkeypatch.setattr("imagetag.collect._PART_ROWS", 5)
     how: dict[str, Any] = {"ratings": ("general",)} if narrow else {}
@@ -227,7 +233,7 @@ def test_a_part_that_is_lost_is_made_anew(
     first = scrape(inner, board, **how)
     rows, fetched = rows_of(inner), len(board.fetched)
     for key in first.parts if which is None else [first.parts[which]]:
-        inner.delete(key)
+        lose(inner, key, empty=empty)
     with pytest.raises(InputError, match="scrape the tag again"):
         list(read_rows(inner, first))
     with capture_logs() as logs:
@@ -241,13 +247,16 @@ def test_a_part_that_is_lost_is_made_anew(
     assert board.pages == pages
 
 
-def test_a_curated_part_that_is_lost_is_made_anew(inner: LocalStorage, board: Shelf) -> None:
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_curated_part_that_is_lost_is_made_anew(
+    inner: LocalStorage, board: Shelf, *, empty: bool
+) -> None:
     scrape(inner, board)
     first = curate_tag(inner, "fox")  # nearly all of one colour: twins
     assert first.curation is not None
     assert first.curation.dropped > 0
     [part] = first.curation.parts
-    inner.delete(part)
+    lose(inner, part, empty=empty)
     with pytest.raises(InputError, match="scrape the tag again"):
         curate_tag(inner, "fox")
     scrape(inner, board)
