@@ -23,6 +23,7 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
+from structlog.testing import capture_logs
 
 from imagetag import log
 from imagetag.errors import ImagetagError, InputError, TransientError, UsageError
@@ -106,6 +107,17 @@ class TestS3Contract(StorageContract):
         storage.write("a/b", b"x")
         assert [entry.key for entry in storage.list()] == ["a/b"]
         assert [entry.key for entry in storage.list("a/")] == ["a/b"]
+
+    def test_objects_whose_names_are_no_keys_are_named(self, storage: S3Storage) -> None:
+        strange = ["../c.jpg", "a//b.jpg", "a/\t.jpg"]
+        for key in ("a/", *strange):
+            put(storage, key, b"x" * (not key.endswith("/")))
+        storage.write("a/b", b"x")
+        with capture_logs() as logs:
+            assert [entry.key for entry in storage.list()] == ["a/b"]
+        [told] = logs
+        assert (told["event"], told["files"]) == ("left out", len(strange))
+        assert sorted(told["first"]) == sorted(strange)
 
 
 def put(storage: Storage, key: str, data: bytes) -> None:

@@ -39,6 +39,7 @@ _PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 # it cannot understand.
 _OF_BOTO = (BotoCoreError, ClientError, NoS3Answer)
 _FAILURES = (*_OF_BOTO, ResponseParserError, ValueError, LookupError, TypeError, AttributeError)
+_NAMES = 20  # told in one line of the log
 _EMPTY_PAGES = 1_000  # in a row, before a listing is given up
 
 Result = TypeVar("Result")
@@ -83,10 +84,20 @@ class S3Storage(Storage):
                 if marks & seen or empty > _EMPTY_PAGES:
                     raise NoS3Answer("a listing that goes on and comes no further")
             seen |= marks
+            strange = []
             for name, size in entries:
                 key = name.removeprefix(self._prefix)
                 if is_key(key):
                     yield ObjectInfo(key, size)
+                elif size or not name.endswith("/"):  # else the mark that a console leaves
+                    strange.append(key)
+            if strange:
+                get_logger().warning(
+                    "left out",
+                    files=len(strange),
+                    first=strange[:_NAMES],
+                    reason="their names are no storage keys",
+                )
 
     def _page(self, **where: str) -> tuple[Sequence[tuple[str, int]], str | None]:
         """Return the names and sizes of one page of a listing, and the token of the next."""
