@@ -35,7 +35,8 @@ _LONGEST_BACK_OFF = 60.0  # seconds
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 _CHUNK = 1 << 16  # bytes
 _MANY = 1000
-_MAX_REFUSAL = 8 << 10  # bytes
+_MAX_REFUSAL = 8 << 10  # bytes, and
+_REFUSAL_SECONDS = 2.0  # that they are waited for: the status says already what matters
 _MAX_COOKIES = 100
 _MAX_COOKIE_BYTES = 4096
 
@@ -379,6 +380,7 @@ class Client:
             error = wish.error(f"http_{status}", detail, permanent=permanent)
         if not permanent:
             return _Passing(error, after)
+        self._wire.allow(_REFUSAL_SECONDS)
         error.content = _start(response)
         return error
 

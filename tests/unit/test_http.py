@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from imagetag import transport
+from imagetag import http, transport
 from imagetag.errors import Terminated, UsageError
 from imagetag.hosts import Host
 from imagetag.http import Breaker, Client, HttpError
@@ -884,3 +884,20 @@ def test_what_comes_with_a_refusal_is_kept_as_far_as_it_is_short(status: int, si
     assert content == b"w" * len(content)
     assert (0 < len(content) <= 8192) == refused.value.permanent
     assert "www" not in str(refused.value)
+
+
+def test_words_that_never_come_with_a_refusal_are_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http, "_REFUSAL_SECONDS", 0.1)
+    given_up = threading.Event()
+
+    def silence() -> Iterator[bytes]:
+        given_up.wait(200)
+        yield b""
+
+    with sending(b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n", silence()) as url:
+        error = failure_of(url, timeout=(5.0, 200.0))
+        assert not given_up.is_set()
+        given_up.set()
+    assert (error.reason, error.permanent, error.content) == ("http_404", True, b"")
