@@ -275,9 +275,11 @@ def _random(
             ids=[span.oldest, span.newest],
         )
     whole = _whole(background, selection)
+    # Of a small board, each as long as a page: where there is nothing, that is asked for twice.
+    most = max(1, (whole.newest - whole.oldest + 1) // _STRATUM_POSTS)
     outside = [
         (first, end)
-        for first, end in whole.stretches(count)
+        for first, end in whole.stretches(min(count, most))
         if first < seen.oldest or end > seen.newest + 1
     ]
     # Asked for one after the other, as it may be few that are wanted.
