@@ -763,6 +763,16 @@ def test_a_search_that_is_refused_is_told_in_the_boards_words(api: Api, said: st
                 page(board)
 
 
+@engines
+@pytest.mark.parametrize(
+    "said", ["You have been banned.", "<html><title>You have been banned.</title></html>"]
+)
+def test_what_a_board_says_is_told_where_nobody_knows_what_it_means(api: Api, said: str) -> None:
+    with board_that(api, said) as (board, _):
+        with pytest.raises(BoardError, match=r"You have been banned\."):
+            page(board)
+
+
 @pytest.mark.parametrize("api", [api for api in APIS if api.engine != "gelbooru"], ids=str)
 def test_an_empty_body_is_no_answer_elsewhere(api: Api) -> None:
     with board_that(api, "") as (board, _), pytest.raises(BoardError, match="not JSON"):

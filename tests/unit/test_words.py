@@ -48,6 +48,7 @@ def test_the_words_of_an_answer(content: str, words: str) -> None:
         ("You have been throttled", "busy"),
         ("Rate limit of your API key exceeded", "busy"),
         ("Down for maintenance", "busy"),
+        ("Search error: API limited due to abuse.", "busy"),
         ("The database timed out running your query", "busy"),
         ("Try again later", "busy"),
         ("You cannot search for more than 2 tags at a time", "query"),

@@ -86,8 +86,8 @@ class ApiBoard(Board):
         try:
             found = load_json(content)
         except ValueError as error:
-            verdict = self._verdict(words_of(content))
-            raise verdict or self._nonsense(f"not JSON: {error}") from None
+            words = words_of(content)
+            raise self._verdict(words) or self._nonsense(f"not JSON: {words or error}") from None
         words = words_in(found)
         if isinstance(found, str) or (isinstance(found, dict) and found.get("success") is False):
             raise self._complaint(words or "no reason told")

@@ -127,7 +127,8 @@ class Gelbooru02(DapiBoard):
         try:
             found = posts_in(read.load_json(content))
         except ValueError as error:
-            raise self._closed(content, f"not JSON ({str(error)[:60]})") from None
+            told = self._plain(words_of(content) or str(error))[:60]
+            raise self._closed(content, f"not JSON ({told})") from None
         if not isinstance(found, list):
             raise self._closed(content, "no list of posts")
         return self._checked(found, content)

@@ -21,8 +21,9 @@ _MEANINGS: tuple[tuple[Meaning, re.Pattern[str]], ...] = (
     (
         "busy",
         re.compile(
-            r"throttl|rate.?limit|too many requests|overload|maintenance|temporar|unavailable"
-            r"|\bbusy\b|timed.?out|try again (later|soon|in\b)|back (soon|later|shortly)|slow down",
+            r"throttl|rate.?limit|\blimited due\b|too many requests|overload|maintenance|temporar"
+            r"|unavailable|\bbusy\b|timed.?out|try again (later|soon|in\b)|slow down"
+            r"|back (soon|later|shortly)",
             re.IGNORECASE,
         ),
     ),
