@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("tests.storage_contract")
@@ -49,6 +50,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _NO_SKIPS:
         for nodeid in _skipped:
             terminalreporter.write_line(f"FAILED {nodeid}: CI skips nothing", red=True, bold=True)
+
+
+@pytest.fixture(autouse=True)
+def _same_logging_after() -> Iterator[None]:
+    """A job that ran in a test's process leaves its way of logging to no other test."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(autouse=True)
