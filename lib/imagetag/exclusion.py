@@ -6,17 +6,29 @@ import contextlib
 import hashlib
 import shlex
 from dataclasses import dataclass
+from typing import Protocol
 
 from imagetag.errors import InputError, UsageError
-from imagetag.layout import Layout, checked_run, parse_run
+from imagetag.layout import Label, Layout, checked_run, parse_run
 from imagetag.log import get_logger
-from imagetag.manifest import Row
 from imagetag.runs import Run, load_run
 from imagetag.storage import Storage
 from imagetag.suspects import load_suspects
 
 _OPTION = "--exclude-suspects"
 _DIGITS = 12  # of the digest
+
+
+class Labelled(Protocol):
+    """A picture with a label, such as a manifest's row."""
+
+    @property
+    def md5(self) -> str:
+        """The digest of its content."""
+
+    @property
+    def label(self) -> Label:
+        """Whether it has the tag."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,7 @@ class Exclusion:
     name: str = "no"
     md5s: frozenset[str] = frozenset()
 
-    def covers(self, row: Row) -> bool:
+    def covers(self, row: Labelled) -> bool:
         """Tell whether a picture of the training part is left out; a positive never is."""
         return row.label == "negative" and row.md5 in self.md5s
 

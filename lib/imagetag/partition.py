@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 from imagetag.errors import InputError, one_line
@@ -35,14 +35,16 @@ class Partition:
         groups: the part of each group.
         excluded: pictures of the part `train` that are left out.
         images: how many pictures there are of each use and label.
+        table: what each picture is used for, as `parts.csv` has it.
 
     """
 
     groups: Mapping[str, PartName]
     excluded: Exclusion
     images: Mapping[Use, Mapping[Label, int]]
+    table: bytes = b""
 
-    def use_of(self, row: Row) -> Use:
+    def use_of(self, row: Row | _Picture) -> Use:
         """Return what a picture of the train split is used for.
 
         Suspects are left out of what is trained on alone: without what the model takes for the tag,
@@ -50,6 +52,14 @@ class Partition:
         """
         part = self.groups[row.group]
         return "excluded" if part == "train" and self.excluded.covers(row) else part
+
+
+class _Picture(NamedTuple):
+    """What of a row decides its use."""
+
+    md5: str
+    label: Label
+    group: str
 
 
 class Used(NamedTuple):
@@ -72,17 +82,23 @@ def find_partition(
         InputError: if the manifest cannot be read.
 
     """
+    pictures = [_Picture(row.md5, row.label, row.group) for row in train_rows(storage, dataset)]
     groups = parts_of_groups(
-        ((row.group, row.label) for row in train_rows(storage, dataset)),
+        ((picture.group, picture.label) for picture in pictures),
         validation_fraction,
         threshold_fraction,
     )
     images = {use: dict.fromkeys(LABELS, 0) for use in get_args(Use)}
     partition = Partition(groups, excluded, images)
-    for row in train_rows(storage, dataset):
-        images[partition.use_of(row)][row.label] += 1
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(_COLUMNS)
+    for picture in pictures:
+        use = partition.use_of(picture)
+        images[use][picture.label] += 1
+        writer.writerow([picture.md5, picture.label, use])
     excluded.tell(sum(images["excluded"].values()))
-    return partition
+    return replace(partition, table=table.getvalue().encode())
 
 
 def train_rows(storage: Storage, dataset: Dataset) -> Iterable[Row]:
@@ -95,16 +111,10 @@ def train_rows(storage: Storage, dataset: Dataset) -> Iterable[Row]:
     return (row for row in read_rows(storage, dataset) if row.split == "train")
 
 
-def store_partition(storage: Storage, run: str, dataset: Dataset, partition: Partition) -> str:
+def store_partition(storage: Storage, tag: str, run: str, partition: Partition) -> str:
     """Store what a run used each picture for, beside it, and return a digest of that."""
-    table = io.StringIO()
-    writer = csv.writer(table)
-    writer.writerow(_COLUMNS)
-    for row in train_rows(storage, dataset):
-        writer.writerow([row.md5, row.label, partition.use_of(row)])
-    data = table.getvalue().encode()
-    storage.write(Layout(dataset.tag).run(run, "parts.csv"), data)
-    return hashlib.sha256(data).hexdigest()
+    storage.write(Layout(tag).run(run, "parts.csv"), partition.table)
+    return hashlib.sha256(partition.table).hexdigest()
 
 
 def load_partition(storage: Storage, run: Run) -> dict[str, Used]:

@@ -345,7 +345,7 @@ class _Making:
             if self.cluster.is_chief:
                 saved = build_model(training.model, target.size, weights=None)
                 saved.set_weights([keras.ops.convert_to_numpy(w) for w in model.weights])
-                digest = store_partition(self.storage, target.run, target.dataset, partition)
+                digest = store_partition(self.storage, target.dataset.tag, target.run, partition)
                 result = result.model_copy(update={"parts": digest})
                 self._store(result, saved, state.durations, Path(scratch))
                 checkpoints.clear()
@@ -578,7 +578,7 @@ def _complete(target: Target, run: Run, means: Means) -> None:
             load_partition(storage, run)
         except InputError as error:
             get_logger().warning("made anew", reason=str(error))
-            store_partition(storage, run.run, target.dataset, target.partition())
+            store_partition(storage, run.tag, run.run, target.partition())
     if means.export and not is_exported(storage, run.tag, run.run):
         with tempfile.TemporaryDirectory(prefix="imagetag-train-") as scratch:
             model = load_model(storage, run, Path(scratch))
