@@ -60,6 +60,12 @@ class Promise(BaseModel):
     @property
     def advice(self) -> str:
         """What it would take to keep a promise that cannot be made, in a sentence."""
+        if self.needed is None and self.right == self.called:
+            least = math.ceil(math.log(1 - self.level) / math.log(self.min_precision))
+            return (
+                f"all that are called have the tag, and it takes {least:,} such at the least: "
+                "scrape more with a higher --limit, or promise less with --min-precision"
+            )
         if self.needed is None:
             return (
                 "at no threshold do enough pictures have the tag: train a better model, "

@@ -268,7 +268,7 @@ def _random(
         background.prepare(query, (end for _, end in stretches), _STRATUM_POSTS)
         yield from _in_turn(_walks(background, query, stretches))
         seen = span
-    if not told:
+    if not told and background.by_time:  # else the span says nothing of their age
         get_logger().warning(
             "between the oldest and the newest positive are too few posts: negatives are drawn "
             "from the whole board, older and newer ones than all positives among them",

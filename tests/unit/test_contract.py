@@ -185,6 +185,17 @@ def test_what_cannot_be_promised_says_what_it_would_take() -> None:
     assert many.met
 
 
+def test_a_few_that_are_all_right_are_told_how_many_it_takes() -> None:
+    labels = [1, 1, 1, 1, 0, 1, 0, 0]
+    found = promise_precision(labels, np.arange(8, 0, -1), min_precision=0.95, confidence=0.95)
+    assert not found.met
+    assert (found.called, found.right, found.needed) == (4, 4, None)
+    least = int(found.advice.split("it takes ")[1].split(" ")[0])
+    bounds = [lower_bound(number, number, found.level) for number in (least - 1, least)]
+    assert bounds[0] < 0.95 <= bounds[1]
+    assert "--limit" in found.advice
+
+
 def test_where_no_number_of_pictures_would_do_it_says_so() -> None:
     labels = np.tile([1, 0], 100)
     found = promise_precision(labels, np.arange(200.0), min_precision=0.95, confidence=0.95)
