@@ -152,6 +152,7 @@ class _Results:
             since=self.since,
             test=scored["test"],
             suspects=suspects,
+            unjudged=self.suspects.reason if self.suspects else None,
             left_out=left_out,
             history=run.history,
             cautions=read_cautions(self.storage, self.dataset),

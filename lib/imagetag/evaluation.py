@@ -120,6 +120,7 @@ class Evaluation(_Record):
     slices: tuple[Slice, ...]
     galleries: dict[GalleryName, list[Shown]]
     suspects: int | None
+    unjudged: str | None = Field(None, description="why no label was judged, where none was")
     left_out: int = Field(0, description="pictures that are missing or cannot be decoded")
     history: list[dict[str, float]]
     cautions: tuple[str, ...] = ()
@@ -153,6 +154,7 @@ def evaluated(
     since: Since,
     test: Sequence[Scored],
     suspects: Sequence[Shown] | None,
+    unjudged: str | None = None,
     left_out: int = 0,
     history: Sequence[dict[str, float]] = (),
     cautions: Sequence[str] = (),
@@ -171,6 +173,7 @@ def evaluated(
         since: what has changed since the training.
         test: those of the test split.
         suspects: negatives that look like the tag, the most suspect first; None if not looked for.
+        unjudged: why no label could be judged.
         left_out: pictures that are missing or cannot be decoded.
         history: a row an epoch.
         cautions: what makes the numbers better than they are, a sentence each.
@@ -214,6 +217,7 @@ def evaluated(
             "suspects": list(suspects or ())[:_SUSPECTS],
         },
         suspects=None if suspects is None else len(suspects),
+        unjudged=unjudged,
         left_out=left_out,
         history=list(history),
         cautions=tuple(cautions),

@@ -91,6 +91,7 @@ def evaluated(
     settings: Mapping[str, Any] | None = None,
     promised: Promise | None = None,
     suspects: Sequence[Scored] | None = (),
+    unjudged: str | None = None,
     **dataset: Any,
 ) -> str:
     evaluation = evaluation_of(
@@ -101,6 +102,7 @@ def evaluated(
         history=history,
         promise=promised,
         suspects=None if suspects is None else shown(suspects),
+        unjudged=unjudged,
     )
     return evaluation_page(evaluation, predictions, pictures or Pictures())
 
@@ -335,7 +337,7 @@ def test_a_promise_is_said_in_words_and_so_is_what_it_would_take() -> None:
     assert "200 of 200 called are right" in words
     words = Page(evaluated(predictions, promised=promise(30))).text
     assert "Not promised: that at least 95.0 % of what it calls robot is." in words
-    assert "validation positives are needed, and there are 30" in words
+    assert "positives to choose the threshold on are needed, and there are 30" in words
     assert "nothing is promised of it" in Page(evaluated(predictions)).text
 
 
@@ -383,6 +385,8 @@ def test_suspects_are_shown_with_links_and_counted() -> None:
     page = Page(evaluated(predictions, suspects=suspects))
     assert "Shown are 24 of 30." in page.text
     assert "Not looked for." in Page(evaluated(predictions, suspects=None)).text
+    unjudged = Page(evaluated(predictions, suspects=(), unjudged="too few groups")).text
+    assert "No label could be judged: too few groups." in unjudged
 
 
 @pytest.mark.usefixtures("quick")
