@@ -808,7 +808,7 @@ def served(folder: Path, *batches: list[Path]) -> list[Any]:
 
 
 def saved_model(storage: Path, name: str) -> Path:
-    return models(storage, name, "saved_model", "1")
+    return models(storage, name, "saved_model", "2")
 
 
 def test_the_saved_model_says_of_raw_files_what_predict_says(
