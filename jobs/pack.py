@@ -10,7 +10,11 @@ from pydantic import Field
 
 from imagetag.job import for_each_tag, run_job, share_memory_among_threads
 from imagetag.quiet import quiet_imports
-from imagetag.settings import TagSettings
+from imagetag.settings import (
+    TagSettings,
+    threshold_fraction_field,
+    validation_fraction_field,
+)
 from imagetag.storage import open_storage
 
 
@@ -25,16 +29,8 @@ class PackSettings(TagSettings):
         description="how images are fitted into it: with grey bars, cut on both sides, or without "
         "keeping their aspect",
     )
-    validation_fraction: float = Field(
-        0.15, gt=0, lt=1, description="share of the train split that is held out for validation"
-    )
-    threshold_fraction: float = Field(
-        0.2,
-        gt=0,
-        lt=1,
-        description="share of the train split that is kept for evaluate to choose the threshold "
-        "on: it has no say in the training",
-    )
+    validation_fraction: float = validation_fraction_field()
+    threshold_fraction: float = threshold_fraction_field()
     jpeg_quality: int = Field(95, ge=1, le=100, description="of the packed images")
     shard_bytes: int = Field(
         64 << 20,

@@ -25,7 +25,14 @@ from imagetag.errors import (
 from imagetag.job import for_each_tag, run_job
 from imagetag.log import get_logger
 from imagetag.quiet import quiet_imports
-from imagetag.settings import CommaList, TagSettings, cache_folder_field, completion_index
+from imagetag.settings import (
+    CommaList,
+    TagSettings,
+    cache_folder_field,
+    completion_index,
+    threshold_fraction_field,
+    validation_fraction_field,
+)
 from imagetag.stopping import leave
 from imagetag.storage import open_storage
 
@@ -147,16 +154,8 @@ class TrainSettings(TagSettings):
     shear: float = Field(
         5.73, ge=0, lt=90, description="degrees of shear at the most; 5.73 is a tenth of a radian"
     )
-    validation_fraction: float = Field(
-        0.15, gt=0, lt=1, description="share of the train split that is held out for validation"
-    )
-    threshold_fraction: float = Field(
-        0.2,
-        gt=0,
-        lt=1,
-        description="share of the train split that is kept for evaluate to choose the threshold "
-        "on: it has no say in the training",
-    )
+    validation_fraction: float = validation_fraction_field()
+    threshold_fraction: float = threshold_fraction_field()
     seed: int = Field(1, ge=0, lt=2**31, description="of everything random")
     mixed_precision: Literal["auto", "yes", "no"] = Field(
         "auto",

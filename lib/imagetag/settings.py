@@ -135,6 +135,24 @@ def cache_folder_field() -> Any:
     )
 
 
+def validation_fraction_field() -> Any:
+    """Return the field of the option `--validation-fraction`."""
+    return Field(
+        0.15, gt=0, lt=1, description="share of the train split that is held out for validation"
+    )
+
+
+def threshold_fraction_field() -> Any:
+    """Return the field of the option `--threshold-fraction`."""
+    return Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="share of the train split that is kept for evaluate to choose the threshold "
+        "on: it has no say in the training",
+    )
+
+
 # What the jobs that fetch pictures from others' servers share.
 
 
