@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -182,6 +183,9 @@ def _join(addresses: Sequence[str], worker: int, cpu_devices: int) -> Cluster:
     os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
     with _cpu_replicas(cpu_devices):
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    # TensorFlow's coordination service has put a handler of its own in the place of ours, which
+    # tells nobody but itself: the worker would go on until it is killed, and store nothing.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     return Cluster(strategy, worker, len(addresses))
 
 

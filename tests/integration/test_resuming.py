@@ -117,6 +117,29 @@ from jobs.train import main
 sys.exit(main())
 """
 
+# As `before`: the worker of this number stays in the midst of an epoch, after so many whole ones,
+# until a signal comes. What is stopped there is stopped in mid-work, however fast it trains.
+HOLDING = """
+import os, time
+from imagetag.fit import Fitting
+from imagetag.log import get_logger
+from imagetag.stopping import stop
+begun = []
+def hold(self, rate, set_rate=Fitting._set_rate):
+    set_rate(self, rate)
+    begun.append(len(self.state.history))
+    if self.state.step == 1 and begun[-1] == begun[0] + EPOCHS:
+        get_logger().info("held")
+        while not stop.asked:
+            time.sleep(0.01)
+if os.environ["JOB_COMPLETION_INDEX"] == "WORKER":
+    Fitting._set_rate = hold
+"""
+
+
+def held(epochs: int, worker: int = 0) -> str:
+    return HOLDING.replace("EPOCHS", str(epochs)).replace("WORKER", str(worker))
+
 
 @contextmanager
 def starting(storage: Path, tmp_path: Path) -> Iterator[Start]:
@@ -256,9 +279,8 @@ def test_a_run_goes_on_on_another_machine_as_if_undisturbed(
 ) -> None:
     ends = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
     for signum, epochs in ((signal.SIGKILL, 2), (signal.SIGTERM, 1), (signal.SIGINT, 1)):
-        [worker] = start("torn", *SMALL)
-        worker.wait_for("epoch", epochs)
-        time.sleep(0.05)  # into the next
+        [worker] = start("torn", *SMALL, before=held(epochs))
+        worker.wait_for("held")
         worker.process.send_signal(signum)
         assert worker.wait() == ends[signum]
         assert not (storage / LAYOUT.run("torn", "metrics.json")).exists()
@@ -279,8 +301,8 @@ RARELY = ("--checkpoint-seconds", 1000)
 def test_ctrl_c_keeps_what_was_trained_and_says_how_far(
     storage: Path, calm: str, start: Start, tmp_path: Path
 ) -> None:
-    [worker] = start("ctrl-c", *SMALL, *RARELY)
-    worker.wait_for("epoch", 2)
+    [worker] = start("ctrl-c", *SMALL, *RARELY, before=held(2))
+    worker.wait_for("held")
     worker.process.send_signal(signal.SIGINT)
     assert worker.wait() == 130
     place = re.fullmatch(
@@ -302,8 +324,8 @@ def test_a_second_ctrl_c_does_not_wait_for_the_checkpoint(storage: Path, start: 
 import imagetag.checkpoint, time
 imagetag.checkpoint.Checkpoints._save = lambda self, checkpoint: time.sleep(600)
 """
-    [worker] = start("stalled", *SMALL, *RARELY, before=stalled)
-    worker.wait_for("epoch")
+    [worker] = start("stalled", *SMALL, *RARELY, before=stalled + held(1))
+    worker.wait_for("held")
     worker.process.send_signal(signal.SIGINT)
     worker.wait_for("stopping: a checkpoint is stored first; Ctrl-C again leaves without it")
     worker.process.send_signal(signal.SIGINT)
@@ -319,16 +341,18 @@ def refuse(self, path, key):
     raise OSError(errno.ENOSPC, "No space left on device")
 imagetag.storage.LocalStorage.upload = refuse
 """
-    [worker] = start("unstored", *SMALL, *RARELY, before=full)
-    worker.wait_for("epoch", 2)
+    [worker] = start("unstored", *SMALL, *RARELY, before=full + held(2))
+    worker.wait_for("held")
     worker.process.send_signal(signal.SIGINT)
     assert worker.wait() == 130
     assert "a checkpoint is on this machine alone, as storage failed (" in worker.complaint
     [worker] = start("unstored", *SMALL, *RARELY)
     worker.wait_for("resumed")
     # With several workers, only what is in storage counts.
-    workers = start("unstored-2", *SMALL, *RARELY, "--batch-size", 8, workers=2, before=full)
-    workers[1].wait_for("epoch")
+    workers = start(
+        "unstored-2", *SMALL, *RARELY, "--batch-size", 8, workers=2, before=full + held(1, 1)
+    )
+    workers[1].wait_for("held")
     workers[1].process.send_signal(signal.SIGINT)
     assert workers[1].wait() == 130
     assert "; no checkpoint could be stored; " in workers[1].complaint
@@ -337,8 +361,8 @@ imagetag.storage.LocalStorage.upload = refuse
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     storage: Path, calm: str, start: Start, tmp_path: Path
 ) -> None:
-    [worker] = start("damaged", *SMALL)
-    worker.wait_for("epoch", 3)
+    [worker] = start("damaged", *SMALL, before=held(3))
+    worker.wait_for("held")
     worker.process.kill()
     worker.wait()
     shutil.rmtree(tmp_path / "cache-0")
@@ -360,8 +384,8 @@ def test_in_the_second_phase_too(storage: Path, start: Start, tmp_path: Path) ->
     )
     finish(start("phases-calm", *phases))
     assert len(run_of(storage, "phases-calm").history) == 4
-    [worker] = start("phases-torn", *phases)
-    worker.wait_for("epoch", 3)
+    [worker] = start("phases-torn", *phases, before=held(3))
+    worker.wait_for("held")
     worker.process.send_signal(signal.SIGTERM)
     assert worker.wait() == 143
     [worker] = start("phases-torn", *phases)
@@ -376,9 +400,8 @@ def test_two_workers_that_stream_shards_go_on_too(storage: Path, start: Start) -
     assert jobs.pack.main([*pack, "--image-size", "72x72"]) == 0
     options = (*SMALL, "--packed", "latest", "--batch-size", 8)
     finish(start("stream-calm", *options, workers=2))
-    workers = start("stream-torn", *options, workers=2)
-    workers[0].wait_for("epoch", 2)
-    time.sleep(0.1)
+    workers = start("stream-torn", *options, workers=2, before=held(2))
+    workers[0].wait_for("held")
     workers[0].process.kill()
     assert workers[1].wait() == 75
     finish(start("stream-torn", *options, workers=2))
@@ -388,15 +411,14 @@ def test_two_workers_that_stream_shards_go_on_too(storage: Path, start: Start) -
 def test_when_a_worker_dies_all_leave_and_go_on_together(storage: Path, start: Start) -> None:
     options = (*SMALL, "--batch-size", 8)
     finish(start("workers-calm", *options, workers=2))
-    dead, left = start("workers-torn", *options, workers=2)[::-1]
-    left.wait_for("epoch", 2)
-    time.sleep(0.1)
+    left, dead = start("workers-torn", *options, workers=2, before=held(2, 1))
+    dead.wait_for("held")
     dead.process.kill()
     assert left.wait() == 75
     assert "start all of them again" in left.complaint
 
-    chief, told = start("workers-torn", *options, workers=2)
-    chief.wait_for("epoch", 1)
+    chief, told = start("workers-torn", *options, workers=2, before=held(1, 1))
+    told.wait_for("held")
     told.process.send_signal(signal.SIGTERM)
     assert told.wait() == 143
     assert chief.wait() == 75
@@ -422,8 +444,8 @@ def test_where_one_of_two_workers_is_interrupted_both_go_on_from_there(
     told: int, start: Start
 ) -> None:
     options = (f"interrupted-{told}", *SMALL, *RARELY, "--batch-size", 8)
-    workers = start(*options, workers=2)
-    workers[told].wait_for("epoch", 2)
+    workers = start(*options, workers=2, before=held(2, told))
+    workers[told].wait_for("held")
     workers[told].process.send_signal(signal.SIGINT)
     assert workers[told].wait() == 130
     assert "; a checkpoint is stored (epoch " in workers[told].complaint
@@ -441,8 +463,8 @@ def test_where_one_of_two_workers_is_interrupted_both_go_on_from_there(
 def test_two_workers_that_are_interrupted_together_go_on_too(start: Start) -> None:
     """Ctrl-C in a terminal reaches all that were started there."""
     options = ("interrupted", *SMALL, *RARELY, "--batch-size", 8)
-    workers = start(*options, workers=2)
-    workers[0].wait_for("epoch", 2)
+    workers = start(*options, workers=2, before=held(2))
+    workers[0].wait_for("held")
     for worker in workers:
         worker.process.send_signal(signal.SIGINT)
     assert [worker.wait() for worker in workers] == [130, 130]
@@ -499,8 +521,8 @@ def test_a_worker_that_never_comes_is_waited_for_no_longer_than_asked(start: Sta
 
 
 def test_another_global_batch_does_not_go_on_from_a_checkpoint(start: Start) -> None:
-    [worker] = start("batch", *SMALL)
-    worker.wait_for("epoch")
+    [worker] = start("batch", *SMALL, before=held(1))
+    worker.wait_for("held")
     worker.process.send_signal(signal.SIGTERM)
     assert worker.wait() == 143
     [worker] = start("batch", *SMALL, "--strategy", "mirrored", "--cpu-devices", 2)
@@ -516,8 +538,8 @@ def test_checkpoints_survive_in_a_bucket(s3_bucket: str, storage: Path, calm: st
         if "/models/" not in entry.key:
             bucket.upload(storage / entry.key, entry.key)
     options = ("--storage", s3_bucket, *SMALL)  # the last one counts
-    [worker] = start("bucket", *options)
-    worker.wait_for("epoch", 2)
+    [worker] = start("bucket", *options, before=held(2))
+    worker.wait_for("held")
     worker.process.kill()
     worker.wait()
     shutil.rmtree(tmp_path / "cache-0")
