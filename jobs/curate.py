@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from imagetag.curate import curate_tag
+from imagetag.heartbeat import Heartbeats
 from imagetag.job import for_each_tag, run_job, share_memory_among_threads
 from imagetag.settings import TagSettings
 from imagetag.similar import THRESHOLD
@@ -36,6 +37,7 @@ def work(settings: CurateSettings) -> None:
         lambda tag: curate_tag(
             storage, tag, threshold=settings.hash_threshold, concurrency=settings.concurrency
         ),
+        Heartbeats(storage, "curate"),
     )
 
 

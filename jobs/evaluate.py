@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from imagetag.errors import InputError
+from imagetag.heartbeat import Heartbeats
 from imagetag.job import for_each_tag, run_job
 from imagetag.quiet import quiet_imports
 from imagetag.settings import TagSettings, cache_folder_field
@@ -88,7 +89,7 @@ def work(settings: EvaluateSettings) -> None:
                 f"{evaluation.run!r} of {tag!r}: {why}"
             )
 
-    for_each_tag(settings, evaluate)
+    for_each_tag(settings, evaluate, Heartbeats(storage, "evaluate"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from imagetag.heartbeat import Heartbeats
 from imagetag.job import for_each_tag, run_job
 from imagetag.settings import TagSettings
 from imagetag.storage import open_storage
@@ -40,6 +41,7 @@ def work(settings: ExploreSettings) -> None:
             percentile=settings.percentile,
             samples=settings.samples,
         ),
+        Heartbeats(storage, "explore"),
     )
 
 

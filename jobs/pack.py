@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from imagetag.heartbeat import Heartbeats
 from imagetag.job import for_each_tag, run_job, share_memory_among_threads
 from imagetag.quiet import quiet_imports
 from imagetag.settings import (
@@ -59,6 +60,7 @@ def work(settings: PackSettings) -> None:
     for_each_tag(
         settings,
         lambda tag: pack_tag(storage, tag, packing, concurrency=settings.concurrency),
+        Heartbeats(storage, "pack"),
     )
 
 

@@ -15,6 +15,7 @@ from imagetag.boards import Login, open_board
 from imagetag.browser import Unblocker
 from imagetag.collect import How
 from imagetag.curate import curate_tag
+from imagetag.heartbeat import Heartbeats
 from imagetag.http import Client
 from imagetag.images import EXTENSIONS, MAX_PIXELS
 from imagetag.job import for_each_tag, run_job, share_memory_among_threads
@@ -164,7 +165,7 @@ def work(settings: ScrapeSettings) -> None:
             if settings.curate:
                 curate_tag(storage, tag, concurrency=settings.concurrency)
 
-        for_each_tag(settings, scrape)
+        for_each_tag(settings, scrape, Heartbeats(storage, "scrape"))
 
 
 @contextmanager

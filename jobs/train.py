@@ -22,6 +22,7 @@ from imagetag.errors import (
     UsageError,
     one_line,
 )
+from imagetag.heartbeat import Heartbeats
 from imagetag.job import for_each_tag, run_job
 from imagetag.log import get_logger
 from imagetag.quiet import quiet_imports
@@ -294,9 +295,11 @@ def work(settings: TrainSettings) -> None:
                 raise  # on all workers alike: the next tag may fare better
             # At once, as the others wait for this one.
             get_logger().error(one_line(error, None), exit_code=error.exit_code)
+            heartbeats.fail(error)
             leave(error.exit_code)
 
-    for_each_tag(settings, train)
+    heartbeats = Heartbeats(storage, "train", worker=settings.worker_index if several else 0)
+    for_each_tag(settings, train, heartbeats)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 EXIT_DONE = 0
+EXIT_DEFECT = 1
 EXIT_USAGE = 2
 EXIT_INPUT = 3
 EXIT_TRANSIENT = 75

@@ -40,6 +40,7 @@ from imagetag.evaluation import (
 )
 from imagetag.evaluation_page import Pictures, evaluation_page
 from imagetag.gradcam import GradCam, on_picture, overlay
+from imagetag.heartbeat import measured
 from imagetag.layout import LABELS, PARTS, Label, Layout
 from imagetag.log import Progress, get_logger
 from imagetag.manifest import Dataset, Row, load_dataset, read_rows
@@ -115,6 +116,7 @@ def evaluate_tag(
     }
     decision = _decide(run, dataset, request, scored["threshold"], share)
     suspects = _suspects(scored) if request.suspects else None
+    measured(images=len(rows), model=run.model, pixels=run.image_size[0] * run.image_size[1])
     return _Results(
         storage, run, dataset, request, decision, since, suspects, samples, model
     ).store({part: _decided(decision, scored[part]) for part in ("threshold", "test")}, left_out)

@@ -12,6 +12,7 @@ from imagetag.exploration import (
 )
 from imagetag.explore_page import THUMBNAIL_BYTES, exploration_figures, exploration_page
 from imagetag.families import Twins, find_families
+from imagetag.heartbeat import measured
 from imagetag.layout import Layout
 from imagetag.log import get_logger
 from imagetag.manifest import load_dataset, read_rows
@@ -70,6 +71,7 @@ def explore_tag(
         report=f"{storage.url}/{layout.explore('report.html')}",
     )
     _warn(exploration)
+    measured(images=survey.count)
     return exploration
 
 

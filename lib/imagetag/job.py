@@ -13,6 +13,7 @@ import structlog
 
 from imagetag import log
 from imagetag.errors import (
+    EXIT_DEFECT,
     EXIT_DONE,
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
@@ -25,12 +26,11 @@ from imagetag.errors import (
     UsageError,
     one_line,
 )
+from imagetag.heartbeat import Heartbeats
 from imagetag.settings import Settings, TagSettings, parse_settings
 from imagetag.stopping import leave, listening
 
 _M_ARENA_MAX = -8  # of malloc.h
-
-EXIT_DEFECT = 1
 
 # For jobs that store the work on a tag, or all of theirs, at its end.
 _BEGINS_ANEW = "what was under way begins anew when it is run again"
@@ -134,8 +134,17 @@ def share_memory_among_threads() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
-def for_each_tag(settings: TagSettings, work: Callable[[str], object]) -> None:
+def for_each_tag(
+    settings: TagSettings,
+    work: Callable[[str], object],
+    heartbeats: Heartbeats | None = None,
+) -> None:
     """Do the work for each of this shard's tags; a tag that fails does not stop the others.
+
+    Args:
+        settings: with the tags.
+        work: on one.
+        heartbeats: tell storage how it goes, for `imagetag status`.
 
     Raises:
         UsageError: at once, as no other tag would fare better.
@@ -148,20 +157,23 @@ def for_each_tag(settings: TagSettings, work: Callable[[str], object]) -> None:
     if not tags:
         logger.info("nothing to do: more shards than tags", shard=settings.shard_index)
     failed: list[tuple[str, ImagetagError]] = []
-    for tag in tags:
-        with structlog.contextvars.bound_contextvars(tag=tag):
-            try:
-                work(tag)
-            except UsageError:
-                raise
-            except ImagetagError as error:
-                failed.append((tag, error))
-                if len(tags) > 1:
-                    logger.error(
-                        one_line(error, None),
-                        exit_code=error.exit_code,
-                        exc_info=settings.log_level == "debug",
-                    )
+    with heartbeats or contextlib.nullcontext():
+        for tag in tags:
+            telling = heartbeats.of(tag) if heartbeats else contextlib.nullcontext()
+            with structlog.contextvars.bound_contextvars(tag=tag):
+                try:
+                    with telling:
+                        work(tag)
+                except UsageError:
+                    raise
+                except ImagetagError as error:
+                    failed.append((tag, error))
+                    if len(tags) > 1:
+                        logger.error(
+                            one_line(error, None),
+                            exit_code=error.exit_code,
+                            exc_info=settings.log_level == "debug",
+                        )
     if not failed:
         return
     if len(tags) == 1:

@@ -19,6 +19,7 @@
     <tag>/packed/LATEST                                 the name of the newest complete pack
     .shared/<2 digits>/<digest>.json                    which image a post has, for other tags
     .reports/leaderboard.{html,json}                    the runs of all tags, compared
+    .status/<tag>/<stage>-<worker>.<state>.json         what a job does with a tag, or how it ended
 
 `<tag>` is percent-encoded where a key or a path would break.
 """
@@ -28,7 +29,7 @@ from __future__ import annotations
 import re
 import string
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import unquote
 
 from imagetag.errors import UsageError
@@ -40,12 +41,19 @@ LABELS: tuple[Label, ...] = get_args(Label)
 PartKind = Literal["part", "repeat", "failed", "curated", "kept"]
 PartName = Literal["train", "validation", "threshold"]  # of the train split
 PARTS: tuple[PartName, ...] = get_args(PartName)
+Stage = Literal["scrape", "curate", "explore", "pack", "train", "evaluate"]  # the jobs on a tag
+STAGES: tuple[Stage, ...] = get_args(Stage)
+WorkState = Literal["running", "failed", "done"]
 
 # What S3 calls safe, less the star and the slash: also good in file names and in a shell's path.
 _SAFE = frozenset((string.ascii_letters + string.digits + "!-_.'()").encode())
 _MAX_COMPONENT = 240  # bytes; file systems allow 255, and `not_` comes before
 _IMAGE_NAME = re.compile(r"(?P<md5>[0-9a-f]{32})\.(?P<ext>[a-z0-9]{2,5})")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_STATUS_NAME = re.compile(
+    rf"(?P<stage>{'|'.join(STAGES)})-(?P<worker>[0-9]{{1,4}})\.(?P<state>running|failed|done)\.json"
+)
+STATUS = ".status/"  # the folder of what all jobs tell of all tags
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,16 @@ class RunKey:
     tag: str
     run: str
     name: str
+
+
+@dataclass(frozen=True)
+class StatusKey:
+    """What the key of a record says of a job's work on a tag; `worker` is of several, from 0."""
+
+    tag: str
+    stage: Stage
+    worker: int
+    state: WorkState
 
 
 def encode(tag: str) -> str:
@@ -222,6 +240,14 @@ def report(name: str) -> str:
     return f".reports/{name}"
 
 
+def status(of: StatusKey) -> str:
+    """Return the key of the record of a job's work on a tag.
+
+    No tag's folder begins with a dot.
+    """
+    return f"{STATUS}{encode(of.tag)}/{of.stage}-{of.worker}.{of.state}.json"
+
+
 def checked_run(name: str, option: str = "--run") -> str:
     """Return a run's name, or a pack's.
 
@@ -270,3 +296,19 @@ def parse_run(key: str) -> RunKey:
         return RunKey(decode(parts[0]), checked_run(parts[2]), parts[3])
     except UsageError as error:
         raise ValueError(str(error)) from error
+
+
+def parse_status(key: str) -> StatusKey:
+    """Return what the key of a record of a job's work says.
+
+    Raises:
+        ValueError: if it is not the key of one.
+
+    """
+    parts = key.removeprefix(STATUS).split("/")
+    match = _STATUS_NAME.fullmatch(parts[-1])
+    if not key.startswith(STATUS) or len(parts) != 2 or not match:
+        raise ValueError(f"{key!r} is not the key of a work's record")
+    stage: Any = match["stage"]
+    state: Any = match["state"]
+    return StatusKey(decode(parts[0]), stage, int(match["worker"]), state)

@@ -6,6 +6,8 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Literal
 
@@ -15,6 +17,9 @@ from tqdm import tqdm
 LogFormat = Literal["auto", "json", "console"]
 
 get_logger = structlog.get_logger
+
+# Told of each progress that begins in its context, to look at it as it goes on.
+watcher: ContextVar[Callable[[Progress], None] | None] = ContextVar("watcher", default=None)
 
 
 def configure(log_format: LogFormat = "auto", level: str = "info") -> None:
@@ -85,16 +90,16 @@ class _FromLibraries(logging.Handler):
 class Progress:
     """Counts work done: a bar on a terminal, a log line every few seconds elsewhere.
 
-    Safe to advance from many threads.
+    Safe to advance from many threads. `event`, `done`, `total` and `unit` say how far it is.
     """
 
     def __init__(
         self, event: str, total: int | None = None, unit: str = "images", every: float = 5.0
     ) -> None:
-        self._event, self._total, self._unit, self._every = event, total, unit, every
+        self.event, self.total, self.unit, self._every = event, total, unit, every
         self._log = get_logger()
         self._lock = threading.Lock()
-        self._done = 0
+        self.done = 0
         self._extra: dict[str, int] = {}
         self._started = self._last = time.monotonic()
         self._bar: tqdm[Any] | None = None
@@ -104,7 +109,7 @@ class Progress:
     def advance(self, count: int = 1, **extra: int) -> None:
         """Count `count` more done, and show the other running totals beside it."""
         with self._lock:
-            self._done += count
+            self.done += count
             self._extra.update(extra)
             if self._bar is not None:
                 self._bar.update(count)
@@ -115,17 +120,19 @@ class Progress:
                 self._report()
 
     def _report(self) -> None:
-        rate = self._done / max(time.monotonic() - self._started, 1e-9)
+        rate = self.done / max(time.monotonic() - self._started, 1e-9)
         self._log.info(
-            self._event,
-            done=self._done,
-            total=self._total,
-            unit=self._unit,
+            self.event,
+            done=self.done,
+            total=self.total,
+            unit=self.unit,
             per_second=round(rate, 1),
             **self._extra,
         )
 
     def __enter__(self) -> Progress:
+        if (watch := watcher.get()) is not None:
+            watch(self)
         return self
 
     def __exit__(

@@ -190,6 +190,11 @@ class Dataset(_Record):
     repeats: tuple[str, ...] = ()
     negatives_marked_by: tuple[Mark, ...] = ()
 
+    @property
+    def total(self) -> int:
+        """How many images there are."""
+        return sum(count for labels in self.images.values() for count in labels.values())
+
 
 Record = TypeVar("Record", bound=_Record)
 

@@ -18,6 +18,7 @@ from imagetag import __version__
 from imagetag.boards import Board, Post
 from imagetag.collect import Collector, How
 from imagetag.errors import ImagetagError, InputError, TransientError, complaint
+from imagetag.heartbeat import measured
 from imagetag.known import Known, StoredImages, key_at, place
 from imagetag.layout import LABELS, SPLITS, Label, Layout
 from imagetag.log import get_logger
@@ -88,6 +89,7 @@ class Scraper:
             return previous
         known = self._known(layout, self._selection, previous)
         known.keep("positive", self._selection.limit)
+        before = known.total
         if known.rows or known.objects:
             log.info("going on", rows=dict(known.rows), unrecorded=len(known.objects))
         with self._collector(layout, known) as collector:
@@ -111,7 +113,14 @@ class Scraper:
             collector.collect("negative", negatives, self._negatives(known))
             if not known.rows["negative"]:
                 raise _nothing(self._board, tag, "negative", collector, known)
-        return self._complete(layout, collector, known, mended=bool(lost))
+        dataset = self._complete(layout, collector, known, mended=bool(lost))
+        measured(
+            images=known.total - before,
+            copied=collector.copied,
+            requests=self._board.client.sent - self._sent,
+            bytes_per_image=dataset.bytes / max(1, dataset.total),
+        )
+        return dataset
 
     def retry(self, tag: str) -> Dataset:
         """Try again the posts of a complete dataset that failed, and nothing else.

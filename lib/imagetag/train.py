@@ -30,6 +30,7 @@ from imagetag.exploration import input_size
 from imagetag.export import is_exported, store_export
 from imagetag.feed import DecodedImages
 from imagetag.fit import Batches, Fitting, Images, OptimizerName, Part, Phase, Recipe, digest_of
+from imagetag.heartbeat import measured
 from imagetag.layout import LABELS, Label, Layout, PartName, checked_run
 from imagetag.log import get_logger
 from imagetag.manifest import Dataset, Row, load_dataset
@@ -348,6 +349,7 @@ class _Making:
                 digest = store_partition(self.storage, target.dataset.tag, target.run, partition)
                 result = result.model_copy(update={"parts": digest})
                 self._store(result, saved, state.durations, Path(scratch))
+                _measure(result)
                 checkpoints.clear()
         return result
 
@@ -641,6 +643,20 @@ def _deciding(training: Training | Mapping[str, Any]) -> dict[str, Any]:
     if found.get("exclude_suspects") == "no":
         del found["exclude_suspects"]
     return found
+
+
+def _measure(run: Run) -> None:
+    """Note how fast a training was, in the pictures of its epochs, validation's among them."""
+    images = sum(count for part in _FED for count in run.images[part].values())
+    measured(
+        model=run.model,
+        pixels=run.image_size[0] * run.image_size[1],
+        images=images,
+        epochs=len(run.history),
+        training_seconds=run.seconds,
+        devices=run.replicas,
+        gpus=sum("GPU" in device.upper() for device in run.devices),
+    )
 
 
 def _digest(values: object) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -10,17 +12,23 @@ from imagetag.errors import UsageError
 from imagetag.layout import (
     LABELS,
     SPLITS,
+    STAGES,
     ImageKey,
     Label,
     Layout,
     RunKey,
     Split,
+    Stage,
+    StatusKey,
+    WorkState,
     checked_run,
     decode,
     encode,
     parse_image,
     parse_run,
+    parse_status,
     report,
+    status,
 )
 from imagetag.storage.base import checked_key
 
@@ -260,3 +268,32 @@ def test_any_other_name_of_a_run_is_refused(name: str) -> None:
         Layout("asuka").run(name, "model.keras")
     with pytest.raises(UsageError, match="--packed"):
         Layout("asuka").packed(name)
+
+
+@given(tags, st.sampled_from(STAGES), st.integers(0, 1023), st.sampled_from(get_args(WorkState)))
+def test_the_key_of_a_record_of_work_is_read_back(
+    tag: str, stage: Stage, worker: int, state: WorkState
+) -> None:
+    of = StatusKey(tag, stage, worker, state)
+    assert parse_status(checked_key(status(of))) == of
+    for parse in (parse_image, parse_run):
+        with pytest.raises(ValueError):  # noqa: PT011 - the class is the promise
+            parse(status(of))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "a/scrape-0.running.json",
+        ".status/scrape-0.running.json",
+        ".status/a/scrape.running.json",
+        ".status/a/scrape-0.json",
+        ".status/a/paint-0.done.json",
+        ".status/a/b/scrape-0.done.json",
+        ".status/.hidden/scrape-0.done.json",
+        ".status/a/scrape-0.done.json.tmp",
+    ],
+)
+def test_what_is_no_record_of_work_is_refused(key: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the class is the promise
+        parse_status(key)
