@@ -21,6 +21,7 @@ import boto3
 import pytest
 
 from imagetag.demo.pages import Answer
+from imagetag.heartbeat import load_beat
 from imagetag.layout import Layout, Split, parse_image
 from imagetag.manifest import Row, part_keys, read_parts
 from imagetag.storage import Storage, open_storage
@@ -60,6 +61,7 @@ def test_images_of_a_tag_and_as_many_without_it(
         *("fox/train/fox", "fox/train/not_fox", "fox/test/fox", "fox/test/not_fox"),
     }
     others = {entry.key for entry in storage.list()} - set(image_keys(storage))
+    others.remove(".status/fox/scrape-0.done.json")
     notes = {key for key in others if key.startswith(".shared/")}
     assert others - notes == {"fox/dataset.json", *dataset.parts}
     assert len(notes) == len(rows)
@@ -274,7 +276,9 @@ def test_an_unknown_tag(board: Moody, storage: Storage) -> None:
     assert ended.code == 3
     (line,) = ended.errors
     assert "no posts with the tag 'no_such_tag'; check its spelling" in line
-    assert list(storage.list()) == []
+    [entry] = storage.list()
+    beat = load_beat(storage, entry.key)
+    assert (beat.tag, beat.state, beat.exit_code, beat.reason) == ("no_such_tag", "failed", 3, line)
 
 
 def test_an_alias_is_told_by_what_its_posts_carry(board: Moody, storage: Storage) -> None:
@@ -286,7 +290,7 @@ def test_an_alias_is_told_by_what_its_posts_carry(board: Moody, storage: Storage
     assert " fox" in line
     assert "no_humans" in line
     assert board.asked == []
-    assert list(storage.list()) == []
+    assert [entry.key for entry in storage.list()] == [".status/alias/scrape-0.failed.json"]
 
 
 def test_one_tag_that_fails_does_not_stop_the_others(board: Moody, storage: Storage) -> None:
@@ -296,7 +300,9 @@ def test_one_tag_that_fails_does_not_stop_the_others(board: Moody, storage: Stor
     for tag in ("fox", "owl"):
         _, rows = check(storage, tag)
         assert counts(rows) == {"positive": 5, "negative": 5}
-    assert {entry.key.split("/")[0] for entry in storage.list()} == {".shared", "fox", "owl"}
+    assert {entry.key.split("/")[0] for entry in storage.list()} == {
+        *(".shared", ".status", "fox", "owl")
+    }
 
 
 def test_a_tag_that_every_post_has_gets_no_marker(board: Moody, storage: Storage) -> None:
