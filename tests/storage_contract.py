@@ -133,6 +133,24 @@ class StorageContract:
         listing = storage.list()
         assert next(iter(listing)).key == keys[0]
 
+    def test_folders_in_a_folder_are_named_without_what_is_in_them(self, storage: Storage) -> None:
+        keys = ["a-b/1", "a/1", "a/b/1", "a/b/c/2", "a.b", "é/1", "%2E/x", "a!/1", "only/a/file"]
+        self.fill(storage, keys)
+        assert list(storage.folders()) == ["%2E", "a!", "a-b", "a", "only", "é"]
+        assert list(storage.folders("a/")) == ["b"]
+        assert list(storage.folders("a/b/")) == ["c"]
+        for none in ("a/b/c/", "none/", "a.b/", "a-/"):
+            assert list(storage.folders(none)) == []
+        storage.delete("only/a/file")
+        assert "only" not in list(storage.folders())
+        with pytest.raises(ValueError, match="folder"):
+            list(storage.folders("a"))
+
+    def test_folders_have_as_many_pages_as_they_take(self, storage: Storage) -> None:
+        names = [f"tag_{number:04}" for number in range(1_001)]
+        self.fill(storage, [f"many/{name}/x/{file}" for name in names for file in "ab"])
+        assert list(storage.folders("many/")) == names
+
     def test_odd_keys(self, storage: Storage) -> None:
         for key in ODD_KEYS:
             storage.write(f"odd/{key}", key.encode())

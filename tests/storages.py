@@ -26,6 +26,10 @@ class Wrapped(Storage):
         self.asked["list"] += 1
         return self.inner.list(folder)
 
+    def folders(self, folder: str = "") -> Iterator[str]:
+        self.asked["list"] += 1
+        return self.inner.folders(folder)
+
     def stat(self, key: str) -> ObjectInfo | None:
         self.asked["stat"] += 1
         return self.inner.stat(key)

@@ -59,6 +59,14 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def folders(self, folder: str = "") -> Iterator[str]:
+        """Yield the names of the folders directly in a folder that have any object, in order.
+
+        What is in them is not listed: a bucket of a thousand tags is asked once, however many
+        pictures they have.
+        """
+
+    @abstractmethod
     def stat(self, key: str) -> ObjectInfo | None:
         """Return an object's size, None if there is none."""
 

@@ -54,6 +54,24 @@ class LocalStorage(Storage):
         with self._errors(folder):
             yield from self._walk(self._root / folder, folder, frozenset())
 
+    def folders(self, folder: str = "") -> Iterator[str]:
+        """Yield the names of the folders in a folder, as the base class says."""
+        checked_key(folder, folder=True)
+        with self._errors(folder):
+            try:
+                with os.scandir(self._root / folder) as entries:
+                    names = [
+                        entry.name
+                        for entry in entries
+                        if _listed(entry.name, folder) and _is_folder(entry)
+                    ]
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            for name in sorted(names, key=lambda name: f"{name}/".encode()):
+                below = self._walk(self._root / folder / name, f"{folder}{name}/", frozenset())
+                if next(below, None) is not None:
+                    yield name
+
     def _walk(
         self, path: Path, prefix: str, above: frozenset[tuple[int, int]]
     ) -> Iterator[ObjectInfo]:

@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
@@ -45,6 +45,14 @@ _EMPTY_PAGES = 1_000  # in a row, before a listing is given up
 Result = TypeVar("Result")
 
 
+class _Page(NamedTuple):
+    """A page of a listing: names and sizes, folders' whole names, and the token of the next."""
+
+    entries: Sequence[tuple[str, int]]
+    folders: Sequence[str]
+    token: str | None
+
+
 class S3Storage(Storage):
     """Objects below a prefix of a bucket.
 
@@ -70,22 +78,9 @@ class S3Storage(Storage):
 
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects below a folder, a page of 1,000 at a time."""
-        where = {"Bucket": self._bucket, "Prefix": self._prefix + checked_key(folder, folder=True)}
-        token: str | None = ""
-        seen: set[tuple[str, str]] = set()  # of each page its first key, and what leads on
-        empty = 0
-        while token is not None:
-            position = {"ContinuationToken": token} if token else {}
-            ask = functools.partial(self._page, **where, **position)
-            entries, token = self._patiently(folder, ask)
-            empty = 0 if entries else empty + 1
-            marks = {("key", name) for name, _ in entries[:1]} | {("token", token or "")}
-            with self._errors(folder):
-                if marks & seen or empty > _EMPTY_PAGES:
-                    raise NoS3Answer("a listing that goes on and comes no further")
-            seen |= marks
+        for page in self._pages(folder):
             strange = []
-            for name, size in entries:
+            for name, size in page.entries:
                 key = name.removeprefix(self._prefix)
                 if is_key(key):
                     yield ObjectInfo(key, size)
@@ -99,14 +94,42 @@ class S3Storage(Storage):
                     reason="their names are no storage keys",
                 )
 
-    def _page(self, **where: str) -> tuple[Sequence[tuple[str, int]], str | None]:
-        """Return the names and sizes of one page of a listing, and the token of the next."""
+    def folders(self, folder: str = "") -> Iterator[str]:
+        """Yield the names of the folders in a folder, a page of 1,000 names at a time."""
+        for page in self._pages(folder, Delimiter="/"):
+            for prefix in page.folders:
+                name = prefix.removeprefix(self._prefix + folder).removesuffix("/")
+                if is_key(name):
+                    yield name
+
+    def _pages(self, folder: str, **how: str) -> Iterator[_Page]:
+        where = {"Bucket": self._bucket, "Prefix": self._prefix + checked_key(folder, folder=True)}
+        token: str | None = ""
+        seen: set[tuple[str, str]] = set()  # of each page its first key, and what leads on
+        empty = 0
+        while token is not None:
+            position = {"ContinuationToken": token} if token else {}
+            ask = functools.partial(self._page, **where, **how, **position)
+            page = self._patiently(folder, ask)
+            token = page.token
+            empty = 0 if page.entries or page.folders else empty + 1
+            marks = {("key", name) for name, _ in page.entries[:1]} | {("token", token or "")}
+            marks |= {("folder", name) for name in page.folders[:1]}
+            with self._errors(folder):
+                if marks & seen or empty > _EMPTY_PAGES:
+                    raise NoS3Answer("a listing that goes on and comes no further")
+            seen |= marks
+            yield page
+
+    def _page(self, **where: str) -> _Page:
+        """Return one page of a listing."""
         page = self._client.list_objects_v2(**where)
         entries = [(entry["Key"], entry["Size"]) for entry in page.get("Contents", ())]
         token = page.get("NextContinuationToken")
         if page.get("IsTruncated") and not token:
             raise NoS3Answer("a listing that goes on and does not say how (ListObjectsV2)")
-        return entries, token if page.get("IsTruncated") else None
+        folders = [entry["Prefix"] for entry in page.get("CommonPrefixes", ())]
+        return _Page(entries, folders, token if page.get("IsTruncated") else None)
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Return an object's size, None if there is none."""
