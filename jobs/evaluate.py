@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,10 @@ from imagetag.storage import open_storage
 
 class EvaluateSettings(TagSettings):
     """Options of `imagetag evaluate`."""
+
+    headings: ClassVar = {
+        "Speed and caches": ("batch_size", "cache_folder", "concurrency"),
+    }
 
     run: str = Field("latest", description="which run's model: its name, or latest")
     min_precision: float = Field(

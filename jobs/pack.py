@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,10 @@ from imagetag.storage import open_storage
 
 class PackSettings(TagSettings):
     """Options of `imagetag pack`."""
+
+    headings: ClassVar = {
+        "Splits and order": ("validation_fraction", "threshold_fraction", "seed"),
+    }
 
     image_size: str = Field(
         "auto", description="input size, HEIGHTxWIDTH in pixels; auto is what explore recommended"

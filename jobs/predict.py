@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, SecretStr
 
@@ -46,6 +46,19 @@ if TYPE_CHECKING:
 
 class PredictSettings(StorageSettings):
     """Options of `imagetag predict`."""
+
+    headings: ClassVar = {
+        "Boards and downloads": (
+            "board_user",
+            "board_key",
+            "max_rate",
+            "concurrency",
+            "contact",
+            "ignore_robots",
+            "allow_private_hosts",
+        ),
+        "Share of the images": ("shard_index", "shard_count"),
+    }
 
     tag: str = Field(description="whose classifier")
     run: str = Field("latest", description="which run's model: its name, or latest")

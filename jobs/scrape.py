@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -41,6 +41,20 @@ from imagetag.storage import open_storage
 
 class ScrapeSettings(TagSettings):
     """Options of `imagetag scrape`."""
+
+    headings: ClassVar = {
+        "Which posts": ("negative_ratio", "test_fraction", "since", "blocked_tags", "min_score"),
+        "Which files": ("extensions", "min_side", "max_pixels", "max_aspect", "max_bytes"),
+        "Login": ("board_user", "board_key"),
+        "Manners and speed": (
+            "concurrency",
+            "per_host",
+            "ignore_robots",
+            "browser",
+            "allow_private_hosts",
+        ),
+        "Curation and retries": ("perceptual_hash", "curate", "retry_failed"),
+    }
 
     board: str = Field(
         "safebooru",

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -60,6 +60,40 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 class TrainSettings(TagSettings):
     """Options of `imagetag train`."""
+
+    headings: ClassVar = {
+        "Images": (
+            "resize",
+            "augment",
+            "shear",
+            "validation_fraction",
+            "threshold_fraction",
+            "exclude_suspects",
+            "packed",
+        ),
+        "Fine-tuning": (
+            "freeze_backbone",
+            "fine_tune_blocks",
+            "fine_tune_epochs",
+            "fine_tune_rate",
+        ),
+        "Optimization": (
+            "optimizer",
+            "learning_rate",
+            "schedule",
+            "warmup_epochs",
+            "weight_decay",
+            "clip_norm",
+            "label_smoothing",
+            "class_weights",
+            "dropout",
+            "seed",
+        ),
+        "Devices": ("micro_batch", "mixed_precision", "jit", "strategy", "cpu_devices"),
+        "Several workers": ("workers", "worker_index", "worker_addresses", "rendezvous_timeout"),
+        "Checkpoints and exports": ("resume", "checkpoint_seconds", "export"),
+        "Caches and downloads": ("cache_folder", "cache_memory", "cache_bytes", "concurrency"),
+    }
 
     preset: Literal["none", "original-alexnet", "original-vgg19"] = Field(
         "none",

@@ -2,6 +2,13 @@
 
 An option `--image-size` is the field `image_size` and the variable `IMAGETAG_IMAGE_SIZE`; the
 command line wins. The parser is made from the model, so an option is written down once.
+
+A command that runs other jobs takes their options under a prefix: `--train.image-size` is the
+field of the job `train`, and `IMAGETAG_TRAIN_IMAGE_SIZE` its variable. It says so with a field
+
+    train: Annotated[dict[str, Any], OptionsOf(TrainSettings)] = Field({}, description=...)
+
+which gets the values that are given, and makes the job's settings of them with `make_settings`.
 """
 
 from __future__ import annotations
@@ -10,13 +17,13 @@ import argparse
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     Field,
     SecretStr,
@@ -29,6 +36,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from imagetag.errors import UsageError
 from imagetag.layout import encode
+from imagetag.suggest import did_you_mean
 
 ENV_PREFIX = "IMAGETAG_"
 
@@ -43,11 +51,21 @@ CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 
 
 class JobSettings(BaseSettings):
-    """What every job takes."""
+    """What every job takes.
+
+    Attributes:
+        headings: the fields that help shows under a heading, behind those that matter first.
+
+    """
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        coerce_numbers_to_str=True,  # a file may have `image-size = 224` and a tag `2000`
     )
+    headings: ClassVar[Mapping[str, tuple[str, ...]]] = {"Log": ("log_format", "log_level")}
 
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="log lines: auto is console on a terminal, JSON elsewhere"
@@ -81,6 +99,8 @@ class StorageSettings(JobSettings):
 
 class TagSettings(StorageSettings):
     """What a job takes that works on a list of tags, or on its share of them."""
+
+    headings: ClassVar = {"Share of the tags": ("shard_index", "shard_count")}
 
     tags: CommaList = Field((), description="the tags, separated by commas")
     tags_file: Path | None = Field(None, description="a file with one tag a line, beside --tags")
@@ -238,23 +258,180 @@ def checked_tag(name: str) -> str:
 Settings = TypeVar("Settings", bound=JobSettings)
 
 
+@dataclass(frozen=True)
+class OptionsOf:
+    """What a field of dict is annotated with that takes the options of another job.
+
+    Attributes:
+        settings_class: of that job.
+        without: the fields that the command itself gives, such as the tags.
+
+    """
+
+    settings_class: type[JobSettings]
+    without: Collection[str] = ()
+
+    def fields(self) -> list[str]:
+        """Return the fields that are options of the command."""
+        return [name for name in self.settings_class.model_fields if name not in self.without]
+
+
 def parse_settings(
     settings_class: type[Settings], argv: Sequence[str], *, command: str, summary: str
 ) -> Settings:
     """Read a job's settings from its arguments and the environment.
 
     Raises:
-        UsageError: one line that names each value that is wrong, and how.
-        SystemExit: 0 after `--help`, 2 after an unknown option (argparse prints it).
+        UsageError: one line that names each option that there is not, and each value that is
+            wrong, and how.
+        SystemExit: 0 after `--help`.
 
     """
-    given = vars(_parser(settings_class, command, summary).parse_args(argv))
+    parser = _Parser(
+        prog=f"imagetag {command}",
+        usage=f"imagetag {command} [OPTIONS]",
+        description=summary,
+        allow_abbrev=False,
+    )
+    add_options(parser, settings_class)
+    found, unknown = parser.parse_known_args(argv)
+    complaints = _unknown_options(unknown, settings_class, command)
+    given = vars(found)
+    for name, options in nested(settings_class).items():
+        dotted = [key for key in given if key.startswith(f"{name}.")]
+        values = {key.removeprefix(f"{name}."): given.pop(key) for key in dotted}
+        given[name] = _variables(options.fields(), f"{name}.") | values
+    settings, wrong = _made(settings_class, given)
+    complaints += wrong
+    if settings is None or complaints:
+        raise UsageError("; ".join(complaints))
+    return settings
+
+
+def make_settings(
+    settings_class: type[Settings],
+    given: Mapping[str, Any],
+    *,
+    prefix: str = "",
+    file: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Return a job's settings of values by field, for a command that runs it.
+
+    Args:
+        settings_class: of the job.
+        given: what wins over the job's variables: what an `OptionsOf` field has, and what the
+            command gives.
+        prefix: of the job's options in the command, such as `train.`: complaints name them so.
+        file: what the job's variables win over, such as the table of a TOML file.
+
+    Raises:
+        UsageError: one line that names each value that is wrong, and how.
+
+    """
+    variables = _variables(settings_class.model_fields, "")
+    values = {name.replace("-", "_"): value for name, value in (file or {}).items()}
+    values = {name: value for name, value in values.items() if name not in variables}
+    settings, complaints = _made(settings_class, {**values, **given}, prefix)
+    if settings is None:
+        raise UsageError("; ".join(complaints))
+    return settings
+
+
+def _made(
+    settings_class: type[Settings], given: Mapping[str, Any], prefix: str = ""
+) -> tuple[Settings | None, list[str]]:
+    """Return the settings, or what is wrong with them."""
     try:
-        return settings_class(**given)
+        return settings_class(**given), []
     except ValidationError as error:
-        raise UsageError("; ".join(_complaint(item) for item in error.errors())) from error
+        return None, [_complaint(item, settings_class, prefix) for item in error.errors()]
+    except UsageError as error:  # by a validator that knows the whole line
+        return None, [str(error)]
     except ValueError as error:  # a default factory met a bad variable
-        raise UsageError(str(error)) from error
+        return None, [str(error)]
+
+
+def _variables(fields: Collection[str], prefix: str) -> dict[str, str]:
+    """Return the values of those fields whose variables are set, and not to nothing."""
+    found = {name: os.environ.get(env_name(prefix + name), "").strip() for name in fields}
+    return {name: value for name, value in found.items() if value}
+
+
+def sections(settings_class: type[JobSettings]) -> list[tuple[str, list[str]]]:
+    """Return the fields of a job as help and docs show them, by heading.
+
+    The first heading is empty: under it are those that matter first, which are all that no class
+    puts under another. A job's own headings come before those that it shares with others.
+    """
+    under: dict[str, list[str]] = {}
+    for owner in settings_class.__mro__:
+        for heading, names in vars(owner).get("headings", {}).items():
+            under.setdefault(heading, []).extend(names)
+    placed = {name for names in under.values() for name in names}
+    first = [name for name in settings_class.model_fields if name not in placed]
+    return [("", first), *under.items()]
+
+
+def nested(settings_class: type[JobSettings]) -> dict[str, OptionsOf]:
+    """Return the fields that take the options of other jobs."""
+    return {
+        name: item
+        for name, field in settings_class.model_fields.items()
+        for item in field.metadata
+        if isinstance(item, OptionsOf)
+    }
+
+
+def add_options(
+    parser: argparse.ArgumentParser,
+    settings_class: type[JobSettings],
+    *,
+    prefix: str = "",
+    without: Collection[str] = (),
+) -> None:
+    """Add the options of a job to a parser, under headings.
+
+    Args:
+        parser: what gets them; what is not given is not in its namespace.
+        settings_class: of the job.
+        prefix: before each option, such as `train.` for `--train.model`. Help does not list
+            those: it is the job's own that does.
+        without: fields that are left out.
+
+    """
+    of_others = nested(settings_class)
+    for heading, names in sections(settings_class):
+        group = parser.add_argument_group(heading) if heading and not prefix else parser
+        for name in names:
+            field = settings_class.model_fields[name]
+            if name in without:
+                continue
+            if name in of_others:
+                options = of_others[name]
+                group.add_argument(
+                    f"--{name}.OPTION",
+                    help=str(field.description).replace("%", "%%"),
+                    default=argparse.SUPPRESS,
+                    metavar="VALUE",
+                )
+                add_options(
+                    parser, options.settings_class, prefix=f"{name}.", without=options.without
+                )
+                continue
+            text = f"{field.description} [{env_name(name)}; {default_text(field)}]"
+            flags = [option_name(prefix + name)]
+            how: dict[str, Any] = {"metavar": _metavar(name, field), "dest": prefix + name}
+            if field.annotation is bool:
+                flags.append(option_name(f"{prefix}no_{name}"))
+                how = {"action": _Switch, "nargs": 0, "dest": prefix + name}
+            elif _positional(field):
+                flags, how = [name], {"metavar": _metavar(name, field), "nargs": "?"}
+            group.add_argument(
+                *flags,
+                default=argparse.SUPPRESS,
+                help=argparse.SUPPRESS if prefix else text.replace("%", "%%"),
+                **how,
+            )
 
 
 def option_name(field: str) -> str:
@@ -264,7 +441,7 @@ def option_name(field: str) -> str:
 
 def env_name(field: str) -> str:
     """Return the environment variable of a field: `image_size` is `IMAGETAG_IMAGE_SIZE`."""
-    return ENV_PREFIX + field.upper()
+    return ENV_PREFIX + field.replace(".", "_").upper()
 
 
 def default_text(field: FieldInfo) -> str:
@@ -294,23 +471,57 @@ def completion_index() -> int:
     return int(text)
 
 
-def _parser(settings_class: type[BaseModel], command: str, summary: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"imagetag {command}", description=summary, allow_abbrev=False
-    )
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line, not the usage of fifty options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+class _Switch(argparse.Action):
+    """Sets a field to true by its first flag, and to false by its second."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse calls it
+        namespace: argparse.Namespace,
+        values: Any,  # noqa: ARG002
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, option_string == self.option_strings[0])
+
+
+def _unknown_options(
+    arguments: Sequence[str], settings_class: type[JobSettings], command: str
+) -> list[str]:
+    """Return what is wrong with arguments that the parser does not know."""
+    known, see = list(_option_names(settings_class)), f"see imagetag {command} --help"
+    options = [text.partition("=")[0] for text in arguments if text.startswith("-")]
+    if not options:  # else what follows one may be its value
+        return [f"{text[:100]!r} is no option: {see}" for text in arguments]
+    return [
+        f"there is no {name[:100]}"
+        + (did_you_mean(name, known) or f": see imagetag {command} --help")
+        for name in options
+    ]
+
+
+def _option_names(settings_class: type[JobSettings], prefix: str = "") -> Iterator[str]:
+    of_others = nested(settings_class)
     for name, field in settings_class.model_fields.items():
-        text = f"{field.description} [{env_name(name)}; {default_text(field)}]"
-        how: dict[str, Any] = {"metavar": _metavar(name, field)}
+        if name in of_others:
+            options = of_others[name]
+            names = set(_option_names(options.settings_class, f"{name}."))
+            yield from names - {option_name(f"{name}.{field}") for field in options.without}
+            continue
+        yield option_name(prefix + name)
         if field.annotation is bool:
-            how = {"action": argparse.BooleanOptionalAction}
-        parser.add_argument(
-            option_name(name),
-            dest=name,
-            default=argparse.SUPPRESS,
-            help=text.replace("%", "%%"),
-            **how,
-        )
-    return parser
+            yield option_name(f"{prefix}no_{name}")
+
+
+def _positional(field: FieldInfo) -> bool:
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("positional"))
 
 
 def _metavar(name: str, field: FieldInfo) -> str:
@@ -319,10 +530,18 @@ def _metavar(name: str, field: FieldInfo) -> str:
     return name.rsplit("_", 1)[-1].upper()
 
 
-def _complaint(item: Any) -> str:
-    field = str(item["loc"][0]) if item["loc"] else "settings"
-    where = f"{option_name(field)} ({env_name(field)})"
+def _complaint(item: Any, settings_class: type[JobSettings], prefix: str) -> str:
+    name = str(item["loc"][0]) if item["loc"] else "settings"
+    if item["type"] == "extra_forbidden":
+        known = [option_name(prefix + field) for field in settings_class.model_fields]
+        option = option_name(prefix + name)
+        return f"there is no {option}{did_you_mean(option, known)}"
+    where = f"{option_name(prefix + name)} ({env_name(prefix + name)})"
     if item["type"] == "missing":
         return f"{where} is required"
     message = item["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}, and it is {repr(item['input'])[:200]}"
+    complaint = f"{where}: {message}, and it is {repr(item['input'])[:200]}"
+    field = settings_class.model_fields.get(name)
+    if field is not None and get_origin(field.annotation) is Literal:
+        complaint += did_you_mean(str(item["input"]), map(str, get_args(field.annotation)))
+    return complaint

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 SIDES = {
     "shared": (
         "ahead cells copies errors heartbeat images job layout log manifest outputs parts pictures "
-        "settings similar sources split stopping storage whole"
+        "settings similar sources split stopping storage suggest whole"
     ),
     "scrape": (
         "boards browser collect demo fetched hosts http known negatives pace placeholder robots "

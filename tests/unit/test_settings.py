@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,18 @@ from hypothesis import strategies as st
 from pydantic import Field, SecretStr
 
 from imagetag.errors import EXIT_USAGE, UsageError
-from imagetag.settings import TagSettings, checked_tag, env_name, option_name, parse_settings
+from imagetag.settings import (
+    JobSettings,
+    OptionsOf,
+    TagSettings,
+    checked_tag,
+    env_name,
+    make_settings,
+    option_name,
+    parse_settings,
+    sections,
+)
+from jobs.cli import JOBS
 
 
 class Settings(TagSettings):
@@ -114,18 +127,37 @@ def test_help_names_every_option_its_variable_and_its_default(
     }
     assert set(defaults) == set(Settings.model_fields)
     for field, default in defaults.items():
-        assert option_name(field) + " " in text
+        assert f" {option_name(field)} " in text.replace(",", " ")
         assert f"[{env_name(field)}; {default}]" in text
 
 
-@pytest.mark.parametrize("argv", [["--batchsize", "3"], ["--batch", "3"], ["stray"]])
-def test_an_unknown_or_shortened_option_ends_with_2(
-    argv: list[str], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--batchsize", "3"], "there is no --batchsize; did you mean --batch-size?"),
+        (["--batchsize=3"], "there is no --batchsize; did you mean --batch-size?"),
+        (["-weights", "none"], "there is no -weights; did you mean --weights?"),
+        (["--no-negative"], "there is no --no-negative; did you mean --no-negatives?"),
+        (["--frobnicate"], "there is no --frobnicate: see imagetag try --help"),
+        (["stray"], "'stray' is no option: see imagetag try --help"),
+        (["--weights"], "argument --weights: expected one argument; see imagetag try --help"),
+        (
+            ["--rating", "safe", "--batch-size", "x", "--log-level", "inof"],
+            "there is no --rating; did you mean --ratings?; "
+            "--log-level (IMAGETAG_LOG_LEVEL): Input should be 'debug', 'info', 'warning' or "
+            "'error', and it is 'inof'; did you mean info?; "
+            "--batch-size (IMAGETAG_BATCH_SIZE): Input should be a valid integer, unable to parse "
+            "string as an integer, and it is 'x'",
+        ),
+    ],
+)
+def test_an_unknown_option_is_one_line_with_what_may_have_been_meant(
+    argv: list[str], told: str
 ) -> None:
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(UsageError) as error:
         parse(*argv)
-    assert left.value.code == EXIT_USAGE
-    assert argv[0] in capsys.readouterr().err
+    assert str(error.value) == told
+    assert error.value.exit_code == EXIT_USAGE
 
 
 @pytest.mark.parametrize("where", ["option", "variable"])
@@ -273,3 +305,119 @@ def test_an_index_beyond_the_count_names_both(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "4")
     with pytest.raises(UsageError, match=r"--shard-index 4 .*--shard-count 4"):
         parse("--tags", "a,b", "--shard-count", "4").my_tags()
+
+
+class Grouped(Settings):
+    headings: ClassVar = {"Images": ("ratings",), "Log": ("negatives",)}
+
+
+def test_options_stand_under_the_headings_of_their_classes() -> None:
+    assert sections(Grouped) == [
+        ("", ["storage", "tags", "tags_file", "batch_size", "weights"]),
+        ("Images", ["ratings"]),
+        ("Log", ["negatives", "log_format", "log_level"]),
+        ("Share of the tags", ["shard_index", "shard_count"]),
+    ]
+
+
+def test_help_shows_the_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_settings(Grouped, ["--help"], command="try", summary="A job to try.")
+    text = capsys.readouterr().out
+    assert text.startswith("usage: imagetag try [OPTIONS]\n\nA job to try.\n")
+    order = ["--storage", "--weights", "\nImages:\n", "--ratings", "\nLog:\n", "--log-format"]
+    assert sorted(order, key=text.index) == order
+
+
+def settings_of(job: str) -> type[JobSettings]:
+    module = importlib.import_module(f"jobs.{job}")
+    [found] = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, JobSettings)
+        and value.__module__ == module.__name__
+    ]
+    return found
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_option_of_a_job_stands_once_and_few_come_first(job: str) -> None:
+    found = sections(settings_of(job))
+    names = [name for _, names in found for name in names]
+    assert sorted(names) == sorted(settings_of(job).model_fields)
+    assert found[0][0] == ""
+    assert len(found[0][1]) <= 12
+
+
+class Outer(TagSettings):
+    file: Path | None = Field(
+        None, description="what to read", json_schema_extra={"positional": True}
+    )
+    inner: Annotated[dict[str, Any], OptionsOf(Settings, without=("storage", "tags"))] = Field(
+        {}, description="any option of imagetag try"
+    )
+
+
+def outer(*argv: str, file: dict[str, Any] | None = None) -> tuple[Outer, Settings]:
+    found = parse_settings(
+        Outer, [*argv, "--storage", "here"], command="all", summary="Jobs to try."
+    )
+    given = {**found.inner, "storage": found.storage}
+    return found, make_settings(Settings, given, prefix="inner.", file=file)
+
+
+def test_another_jobs_options_are_taken_under_its_prefix() -> None:
+    found, inner = outer(
+        "a.toml", "--inner.batch-size", "3", "--inner.no-negatives", "--inner.weights=none"
+    )
+    assert found.file == Path("a.toml")
+    assert (inner.batch_size, inner.negatives, inner.weights) == (3, False, "none")
+    assert inner.storage == "here"
+    assert outer("--inner.negatives")[1].negatives is True
+    assert outer()[0].file is None
+
+
+def test_its_option_wins_over_its_variables_and_those_over_a_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = {"batch-size": 2, "weights": 2000, "ratings": "safe", "negatives": False}
+    assert outer(file=file)[1].batch_size == 2
+    assert outer(file=file)[1].weights == "2000"
+    monkeypatch.setenv("IMAGETAG_BATCH_SIZE", "4")
+    monkeypatch.setenv("IMAGETAG_RATINGS", " ")
+    monkeypatch.setenv("IMAGETAG_NEGATIVES", "true")
+    assert outer(file=file)[1].batch_size == 4
+    assert outer(file=file)[1].ratings == "safe"
+    assert outer(file=file)[1].negatives is True
+    monkeypatch.setenv("IMAGETAG_INNER_BATCH_SIZE", "5")
+    assert outer(file=file)[1].batch_size == 5
+    assert outer("--inner.batch-size", "6", file=file)[1].batch_size == 6
+
+
+@pytest.mark.parametrize(
+    ("argv", "file", "told"),
+    [
+        (
+            ["--inner.wieghts", "x"],
+            {},
+            "there is no --inner.wieghts; did you mean --inner.weights?",
+        ),
+        (
+            ["--inner.batch-size", "0", "--inner.log-format=jsno"],
+            {},
+            "--inner.log-format (IMAGETAG_INNER_LOG_FORMAT): Input should be 'auto', 'json' or "
+            "'console', and it is 'jsno'; did you mean json?; "
+            "--inner.batch-size (IMAGETAG_INNER_BATCH_SIZE): Input should be greater than or equal "
+            "to 1, and it is '0'",
+        ),
+        ([], {"wieghts": 1}, "there is no --inner.wieghts; did you mean --inner.weights?"),
+        (["--inner.storage", "x"], {}, "there is no --inner.storage"),
+    ],
+)
+def test_what_is_wrong_with_its_options_is_told_with_the_prefix(
+    argv: list[str], file: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UsageError) as error:
+        outer(*argv, file=file)
+    assert str(error.value).startswith(told)
