@@ -1,4 +1,7 @@
-"""The model card of a run: what a model is for, how it came to be, and how far to trust it."""
+"""The model card of a run: what a model is for, how it came to be, and how far to trust it.
+
+It begins with the front matter that model hubs read, as Hugging Face's specifies it.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,21 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from imagetag.evaluation import Evaluation
 from imagetag.manifest import Dataset
+from imagetag.metrics import BinaryMetrics, Estimate
 from imagetag.runs import Run
 
 _LONGEST = 300  # characters of a value
 
 
-def model_card(run: Run, dataset: Dataset, cautions: Sequence[str] = ()) -> str:
-    """Return a run's model card, in Markdown with GitHub's tables.
+def model_card(
+    run: Run,
+    dataset: Dataset,
+    cautions: Sequence[str] = (),
+    evaluation: Evaluation | None = None,
+) -> str:
+    """Return a run's model card, in Markdown with GitHub's tables, behind front matter in YAML.
 
     Its code expects to run in the run's folder.
 
@@ -23,6 +33,7 @@ def model_card(run: Run, dataset: Dataset, cautions: Sequence[str] = ()) -> str:
         run: what it tells of.
         dataset: what the run was trained on.
         cautions: what makes its numbers better than they are, a sentence each.
+        evaluation: of the run, once there is one.
 
     """
     environment = Environment(
@@ -34,13 +45,75 @@ def model_card(run: Run, dataset: Dataset, cautions: Sequence[str] = ()) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("card.md").render(
+    environment.filters["rounded"] = _rounded
+    body = environment.get_template("card.md").render(
         run=run,
         dataset=dataset,
         cautions=cautions,
+        evaluation=evaluation,
+        estimates=_estimates(evaluation.metrics) if evaluation else {},
         test=dataset.images.get("test", {}),
         custom_layers=run.model == "alexnet",  # its local response normalization
     )
+    return _front_matter(run, dataset, evaluation) + body
+
+
+def _estimates(metrics: BinaryMetrics) -> dict[str, Estimate]:
+    """Return the metrics of a test split by the names that model hubs have for them."""
+    at_threshold = ("precision", "recall", "f1", "specificity", "accuracy")
+    return {
+        **{name: getattr(metrics.chosen, name) for name in at_threshold},
+        "average_precision": metrics.average_precision,
+        "roc_auc": metrics.roc_auc,
+        "brier_score": metrics.brier,
+    }
+
+
+def _front_matter(run: Run, dataset: Dataset, evaluation: Evaluation | None) -> str:
+    """Return what a hub lists and filters models by; without results, it names none."""
+    lines = [
+        "---",
+        "library_name: keras",
+        "license: unknown",  # of the pictures it has learned from, nobody has asked for one
+        "pipeline_tag: image-classification",
+        f"tags: [imageboard, {_scalar(run.tag)}]",
+    ]
+    if evaluation is not None:
+        values = {
+            name: estimate.value
+            for name, estimate in _estimates(evaluation.metrics).items()
+            if estimate.value is not None
+        }
+        lines += [
+            f"metrics: [{', '.join(values)}]",
+            "model-index:",
+            f"- name: {_scalar(f'{run.tag} {run.run}')}",
+            "  results:",
+            "  - task: {type: image-classification}",
+            "    dataset:",
+            "      type: imagefolder",
+            f"      name: {_scalar(f'{run.tag} of {dataset.board}')}",
+            "      split: test",
+            "    metrics:",
+            *(f"    - {{type: {name}, value: {value:.4f}}}" for name, value in values.items()),
+        ]
+    return "\n".join([*lines, "---", ""])
+
+
+def _scalar(text: str) -> str:
+    """Return a text as YAML in quotation marks, on one line, and no markup to who shows it."""
+    letters = []
+    for letter in text[:_LONGEST]:
+        number = ord(letter)
+        if letter.isalnum() or letter in " _-.,:/()":
+            letters.append(letter)
+        else:
+            letters.append(f"\\u{number:04x}" if number < 1 << 16 else f"\\U{number:08x}")
+    return f'"{"".join(letters)}"'
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _shown(value: Any) -> str:

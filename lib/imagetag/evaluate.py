@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from imagetag import images
 from imagetag.calibration import calibrate
+from imagetag.card import model_card
 from imagetag.cautions import read_cautions
 from imagetag.contract import Promise, promise_precision
 from imagetag.dataset import Sample, load_pixels, sync
@@ -68,7 +69,8 @@ def evaluate_tag(
     """Choose the threshold of a run's model, test it, and store the numbers and a page.
 
     Beside the model: `decision.json`, which predict goes by, `suspects.json`,
-    `threshold_predictions.csv`, `test_predictions.csv`, `report.html`, and last `evaluation.json`.
+    `threshold_predictions.csv`, `test_predictions.csv`, `report.html`, the model card anew, with
+    the results, and last `evaluation.json`.
 
     Args:
         storage: has the dataset and the model.
@@ -89,6 +91,7 @@ def evaluate_tag(
     dataset = load_dataset(storage, tag)
     done = _stored(storage, run, dataset, request)
     if done is not None:
+        store_card(storage, run, dataset, done)  # an older version stored none with the results
         get_logger().info("already evaluated", run=run.run)
         return done
     parts, since = _parts(storage, run, dataset)
@@ -198,6 +201,7 @@ class _Results:
         decision = self.decision.model_dump_json(indent=2).encode() + b"\n"
         storage.write(layout.run(run.run, "decision.json"), decision)
         storage.write(layout.run(run.run, "report.html"), page.encode())
+        store_card(storage, run, self.dataset, evaluation)
         marker = evaluation.model_dump_json(indent=2).encode() + b"\n"
         storage.write(layout.run(run.run, "evaluation.json"), marker)
         chosen = metrics.chosen
@@ -213,6 +217,18 @@ class _Results:
             suspects=evaluation.suspects,
             report=f"{storage.url}/{layout.run(run.run, 'report.html')}",
         )
+
+
+def store_card(storage: Storage, run: Run, dataset: Dataset, evaluation: Evaluation) -> None:
+    """Make a run's model card tell of its evaluation, if it does not."""
+    key = Layout(run.tag).run(run.run, "README.md")
+    card = model_card(run, dataset, evaluation.cautions, evaluation).encode()
+    try:
+        if storage.read(key) == card:
+            return
+    except ObjectNotFound:
+        pass
+    storage.write(key, card)
 
 
 def _stored(storage: Storage, run: Run, dataset: Dataset, request: Request) -> Evaluation | None:

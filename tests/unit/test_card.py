@@ -12,15 +12,24 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import yaml
 from markdown_it import MarkdownIt
 from PIL import Image
 from scipy.special import logit
 
+from imagetag.calibration import Calibration
 from imagetag.card import model_card
+from imagetag.contract import Promise
+from imagetag.evaluate import store_card
+from imagetag.evaluation import Evaluation
 from imagetag.export import export_model
+from imagetag.layout import LABELS, Layout
 from imagetag.manifest import Dataset
 from imagetag.models import ALEXNETS, CUSTOM_LAYERS, alexnet, build_model
 from imagetag.runs import Run
+from imagetag.storage import LocalStorage
+from tests.evaluations import evaluation_of, promise, scored
+from tests.explorations import make_row
 
 SIZE = (72, 80)  # (height, width) of the models' input
 HOSTILE = [
@@ -103,7 +112,8 @@ class Page(HTMLParser):
         self.rows: list[list[str]] = []
         self.codes: list[str] = []
         self._open: list[str] = []
-        self.feed(MarkdownIt("commonmark", {"html": True}).enable("table").render(card))
+        _, _, body = card.removeprefix("---\n").partition("\n---\n")  # without the front matter
+        self.feed(MarkdownIt("commonmark", {"html": True}).enable("table").render(body))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, attrs))
@@ -187,18 +197,126 @@ def everywhere(text: str) -> str:
         created=text,
         software=text,
     )
-    return model_card(run, dataset)
+    return model_card(run, dataset, [text], make_evaluation(tag=text, run=text))
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_comes_from_outside_is_text_and_nothing_else(text: str) -> None:
     card = everywhere(text)
+    front = front_matter(card)
+    assert front["tags"] == ["imageboard", text]
+    assert front["model-index"][0]["name"] == f"{text} {text}"
+    assert front["model-index"][0]["results"][0]["dataset"]["name"] == f"{text} of {text}"
     page, harmless = Page(card), Page(everywhere("harmless"))
     assert page.elements == harmless.elements
     assert [len(row) for row in page.rows] == [len(row) for row in harmless.rows]
     assert set(re.findall("<[^>]*>?", card)) <= {"<code>", "</code>"}
     shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     assert page.codes.count(shown or " ") == harmless.codes.count("harmless")
+
+
+def make_evaluation(**changes: Any) -> Evaluation:
+    """Of 160 test pictures, half with the tag: one of each half is called wrong."""
+    rows = [make_row(number) for number in range(1, 161)]
+    wrong = {next(row.md5 for row in rows if row.label == label) for label in LABELS}
+    found = [
+        scored(row, 0.9 if (row.label == "positive") != (row.md5 in wrong) else 0.1) for row in rows
+    ]
+    return evaluation_of(found, make_dataset(), **changes)
+
+
+def front_matter(card: str) -> Any:
+    start, text, _ = card.split("---\n", 2)
+    assert start == ""
+    return yaml.safe_load(text)
+
+
+def test_hubs_read_what_it_is_and_how_good() -> None:
+    front = front_matter(model_card(make_run(), make_dataset()))
+    assert front == {
+        "library_name": "keras",
+        "license": "unknown",
+        "pipeline_tag": "image-classification",
+        "tags": ["imageboard", "souryuu_asuka_langley"],
+    }
+    front = front_matter(model_card(make_run(), make_dataset(), (), make_evaluation()))
+    [model] = front["model-index"]
+    [result] = model["results"]
+    assert result["task"] == {"type": "image-classification"}
+    assert result["dataset"]["split"] == "test"
+    values = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    assert list(values) == front["metrics"]
+    assert values["precision"] == values["recall"] == values["accuracy"] == 79 / 80
+
+
+def test_nothing_called_is_no_precision() -> None:
+    rows = [make_row(number) for number in range(1, 161)]
+    evaluation = evaluation_of([scored(row, 0.1) for row in rows], make_dataset())
+    card = model_card(make_run(), make_dataset(), (), evaluation)
+    assert "precision" not in front_matter(card)["metrics"]
+    assert ["precision", *3 * ["\N{EN DASH}"]] in Page(card).rows
+
+
+@pytest.mark.parametrize(
+    ("promised", "said"),
+    [
+        (promise(), "one can be 95 % sure of a precision of\n0.95 or more"),
+        (promise(8, 2), "**No precision of 0.95 can be promised:**"),
+        (None, "no precision is promised"),
+    ],
+)
+def test_an_evaluated_run_has_its_test_figures(promised: Promise | None, said: str) -> None:
+    card = model_card(make_run(), make_dataset(), (), make_evaluation(promise=promised))
+    [found] = [row for row in Page(card).rows if row[0] == "precision" and len(row) == 4]
+    assert found[1] == "0.9875"
+    assert 0.9 < float(found[2]) < 0.9875 < float(found[3]) < 1
+    assert "On 160 test images, 80 of them with the tag" in card
+    assert said in card
+    assert "when `imagetag evaluate` has run" not in card
+    assert "when `imagetag evaluate` has run" in model_card(make_run(), make_dataset())
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("none", "no calibration made them better"),
+        ("isotonic", "by the `isotonic` calibration in"),
+    ],
+)
+def test_calibrated_is_said_only_of_what_was(method: Any, said: str) -> None:
+    evaluation = make_evaluation()
+    calibration = Calibration(method=method)
+    decision = evaluation.decision.model_copy(update={"calibration": calibration})
+    evaluation = evaluation.model_copy(update={"decision": decision})
+    assert said in model_card(make_run(), make_dataset(), (), evaluation)
+
+
+def test_cautions_stand_at_the_top() -> None:
+    card = model_card(make_run(), make_dataset(), ["All are PNG."])
+    assert card.index("All are PNG.") < card.index("## Model details")
+
+
+def test_one_replica_is_one() -> None:
+    def batch(**changes: int) -> str:
+        rows = Page(model_card(make_run(**changes), make_dataset())).rows
+        return next(row[1] for row in rows if row[0] == "batch")
+
+    assert batch(replicas=1, workers=1) == "64 images, over 1 replica on 1 worker"
+    assert batch() == "64 images, over 4 replicas on 2 workers"
+
+
+def test_an_evaluation_makes_the_card_tell_of_it(tmp_path: Path) -> None:
+    storage, run, dataset = LocalStorage(tmp_path), make_run(), make_dataset()
+    path = tmp_path / Layout(run.tag).run(run.run, "README.md")
+    for before in (None, b"as train left it"):
+        if before:
+            path.write_bytes(before)
+        store_card(storage, run, dataset, make_evaluation(cautions=["All are PNG."]))
+        assert "0.9875" in path.read_text()
+        assert "All are PNG." in path.read_text()
+    written = path.stat().st_mtime_ns
+    store_card(storage, run, dataset, make_evaluation(cautions=["All are PNG."]))
+    assert path.stat().st_mtime_ns == written
 
 
 def test_a_long_value_is_cut() -> None:
