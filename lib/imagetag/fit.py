@@ -34,6 +34,8 @@ from imagetag.schedule import Schedule, ScheduleName
 from imagetag.step import Objective, Stepper, Sums
 from imagetag.stopping import stop
 
+_RECENT = 3  # epochs, by which the time that is left is told
+
 OptimizerName = Literal["adam", "adamw", "sgd"]
 
 
@@ -95,6 +97,10 @@ class Part(Protocol):
     def batch(self) -> int:
         """Images a step, over all workers."""
 
+    @property
+    def count(self) -> int:
+        """Images in all."""
+
     def feed(self, cluster: Cluster) -> Batches:
         """Return this worker's batches."""
 
@@ -111,6 +117,11 @@ class Images:
     def batch(self) -> int:
         """Images a step, over all workers."""
         return self.plan.batch
+
+    @property
+    def count(self) -> int:
+        """Images in all."""
+        return len(self.targets)
 
     def feed(self, cluster: Cluster, source: Source | None = None) -> Feed:
         """Return this worker's batches, of other inputs if they are given."""
@@ -253,14 +264,18 @@ class Fitting:
     ) -> None:
         state = self.state
         images = self.train.batch
-        with Progress("train", total=steps * images) as progress:
+        # The last step's batch may be filled up.
+        total = min(self.train.count, steps * images)
+        number = len(state.history) + 1
+        last = self._last_epoch(self.phases[state.phase], done=state.epoch)
+        with Progress("train", total=total, epoch=number, epochs=last) as progress:
             progress.advance(state.step * images)
             while state.step < steps:
                 rate = schedule.at(state.epoch * steps + state.step, state.halvings)
                 self._set_rate(rate)
                 self._sums.add(stepper.train(next(batches)))
                 state.step += 1
-                progress.advance(images)
+                progress.advance(min(images, total - (state.step - 1) * images))
                 if self.cluster.is_chief and not stop.asked and self._is_time():
                     self._save()
                 self._leave_if_asked()
@@ -296,7 +311,23 @@ class Fitting:
             phase=phase.name,
             seconds=round(seconds, 1),
             **{name: round(value, 6) for name, value in row.items()} | {"epoch": int(row["epoch"])},
+            epochs=self._last_epoch(phase, done=state.epoch),
+            best_epoch=state.best_epoch,
+            best_val_loss=round(state.best_loss, 6),
+            seconds_left=self._seconds_left(phase),
         )
+
+    def _last_epoch(self, phase: Phase, *, done: int) -> int:
+        """Return the last epoch that the phase can have, of which some are done."""
+        return len(self.state.history) - done + phase.epochs
+
+    def _seconds_left(self, phase: Phase) -> float:
+        """Return how long the phase can last at the most, by its last epochs."""
+        state = self.state
+        if state.waited >= self.recipe.patience:
+            return 0.0
+        recent = state.durations[-min(state.epoch, _RECENT) :]
+        return round((phase.epochs - state.epoch) * sum(recent) / len(recent), 1)
 
     def _set_rate(self, rate: float) -> None:
         if rate != self._rate:
@@ -311,7 +342,10 @@ class Fitting:
         # The same images at the same places as in training, once each.
         plan = Plan(part.targets, part.plan.batch, part.plan.seed, shuffle=False)
         feed = Images(part.source, part.targets, plan).feed(self.cluster)
-        images = plan.epoch(0).images[:, feed.places].reshape(-1, feed.each)
+        epoch = plan.epoch(0)
+        images, counted = (
+            array[:, feed.places].reshape(-1, feed.each) for array in (epoch.images, epoch.counted)
+        )
         values = np.zeros((len(part.targets), model.output.shape[-1]), np.float32)
         readable = np.zeros(len(part.targets), np.bool_)
 
@@ -320,7 +354,7 @@ class Fitting:
 
         run = tf.function(lambda batch: strategy.run(compute, (batch[0], batch[2])))
         number = 0
-        with feed.explained(), Progress("features", total=images.size) as progress:
+        with feed.explained(), Progress("features", total=int(counted.sum())) as progress:
             for batch in self._distributed(feed.one_pass):
                 for features, weights in zip(
                     *map(strategy.experimental_local_results, run(batch)), strict=True
@@ -329,7 +363,7 @@ class Fitting:
                     # An image that fills up a batch has no weight there, but it has one elsewhere,
                     # in the same batch maybe.
                     np.logical_or.at(readable, images[number], weights.numpy() > 0)
-                    progress.advance(len(images[number]))
+                    progress.advance(int(counted[number].sum()))
                     number += 1
         return part.feed(self.cluster, Inputs(values, readable))
 
@@ -400,7 +434,7 @@ class Fitting:
         _assign(self._variables, checkpoint.variables)
         get_logger().info(
             "resumed",
-            phase=self.state.phase + 1,
+            phase=self.phases[self.state.phase].name,
             epoch=len(self.state.history) + 1,
             step=self.state.step,
             digest=digest[:12],

@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
 import structlog
-from tqdm import tqdm
+
+from imagetag.console import Bars, open_console, show
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -20,32 +22,36 @@ get_logger = structlog.get_logger
 
 # Told of each progress that begins in its context, to look at it as it goes on.
 watcher: ContextVar[Callable[[Progress], None] | None] = ContextVar("watcher", default=None)
+_bars: Bars | None = None  # of the terminal, if the log goes to one that can show them
 
 
 def configure(log_format: LogFormat = "auto", level: str = "info") -> None:
     """Send log lines to standard error: readable on a terminal, one JSON object a line elsewhere.
 
-    Every line has `timestamp` (UTC, ISO 8601), `level` and `event`, and the bound fields.
+    Every JSON line has `timestamp` (UTC, ISO 8601), `level` and `event`, and the bound fields.
     """
-    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    global _bars
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(
-            fmt="%H:%M:%S" if console else "iso", utc=not console, key="timestamp"
-        ),
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+        structlog.processors.format_exc_info,
     ]
-    if console:
-        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0))
+    end_bars()
+    _bars = None
+    if log_format == "console" or (log_format == "auto" and sys.stderr.isatty()):
+        console = open_console()
+        processors.append(lambda _logger, _method, event: ((event,), {}))
+        write: Callable[..., None] = partial(show, console)
+        if console.is_interactive:
+            _bars = Bars(console)
     else:
-        processors += [
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
-        ]
+        processors.append(structlog.processors.JSONRenderer(ensure_ascii=False, default=str))
+        write = _write
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=lambda *_: _Stderr(),
+        logger_factory=lambda *_: _Stderr(write),
         cache_logger_on_first_use=False,
     )
     debug = level == "debug"
@@ -56,15 +62,24 @@ def configure(log_format: LogFormat = "auto", level: str = "info") -> None:
     logging.captureWarnings(True)
 
 
+def end_bars() -> None:
+    """Take progress bars off the terminal, as the process will end."""
+    if _bars is not None:
+        _bars.end()
+
+
+def _write(line: str) -> None:
+    """Write a line in one piece."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
 class _Stderr:
-    """Writes a log line in one piece, above a progress bar if there is one."""
+    """Passes on what structlog has made of an event."""
 
-    def msg(self, line: str) -> None:
-        with tqdm.external_write_mode(file=sys.stderr):
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
-
-    log = debug = info = warning = error = critical = msg
+    def __init__(self, write: Callable[..., None]) -> None:
+        self.msg = write
+        self.log = self.debug = self.info = self.warning = self.error = self.critical = write
 
 
 class _FromLibraries(logging.Handler):
@@ -91,30 +106,41 @@ class Progress:
     """Counts work done: a bar on a terminal, a log line every few seconds elsewhere.
 
     Safe to advance from many threads. `event`, `done`, `total` and `unit` say how far it is.
+
+    Args:
+        event: what is done, as the log names it.
+        total: how much there is of it, if that is known.
+        unit: of what is counted.
+        every: seconds between lines.
+        fields: of the lines besides.
+
     """
 
     def __init__(
-        self, event: str, total: int | None = None, unit: str = "images", every: float = 5.0
+        self,
+        event: str,
+        total: int | None = None,
+        unit: str = "images",
+        every: float = 5.0,
+        **fields: Any,
     ) -> None:
         self.event, self.total, self.unit, self._every = event, total, unit, every
-        self._log = get_logger()
+        self._log = get_logger().bind(**fields)
         self._lock = threading.Lock()
         self.done = 0
         self._extra: dict[str, int] = {}
         self._started = self._last = time.monotonic()
-        self._bar: tqdm[Any] | None = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=total, desc=event, unit=" " + unit, leave=False)
+        self._bars, self._bar = _bars, None
+        if self._bars is not None:
+            self._bar = self._bars.add(event, fields, total, unit)
 
     def advance(self, count: int = 1, **extra: int) -> None:
         """Count `count` more done, and show the other running totals beside it."""
         with self._lock:
             self.done += count
             self._extra.update(extra)
-            if self._bar is not None:
-                self._bar.update(count)
-                if self._extra:
-                    self._bar.set_postfix(self._extra, refresh=False)
+            if self._bars is not None and self._bar is not None:
+                self._bars.advance(self._bar, count, self._extra)
             elif time.monotonic() - self._last >= self._every:
                 self._last = time.monotonic()
                 self._report()
@@ -141,5 +167,5 @@ class Progress:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        if self._bars is not None and self._bar is not None:
+            self._bars.remove(self._bar)

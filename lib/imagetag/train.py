@@ -556,6 +556,11 @@ class _Streamed:
     seed: int
     folder: Path
 
+    @property
+    def count(self) -> int:
+        """Images in all."""
+        return sum(self.packed.images(self.part).values())
+
     def feed(self, cluster: Cluster) -> Batches:
         """Return this worker's batches."""
         return PackedFeed(

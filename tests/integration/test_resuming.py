@@ -391,7 +391,7 @@ def test_in_the_second_phase_too(storage: Path, start: Start, tmp_path: Path) ->
     [worker] = start("phases-torn", *phases)
     finish([worker])
     [resumed] = [line for line in worker.lines() if line["event"] == "resumed"]
-    assert resumed["phase"] == 2
+    assert resumed["phase"] == "fine-tune"
     assert_same(storage, "phases-calm", "phases-torn")
 
 

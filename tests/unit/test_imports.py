@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 # Every module of the library has a side; one of a package is on its package's side.
 SIDES = {
     "shared": (
-        "ahead cells copies errors heartbeat images job layout log manifest outputs parts pictures "
-        "settings similar sources split stopping storage suggest whole"
+        "ahead cells console copies errors heartbeat images job layout log manifest outputs parts "
+        "pictures settings similar sources split stopping storage suggest whole"
     ),
     "scrape": (
         "boards browser collect demo fetched hosts http known negatives pace placeholder robots "

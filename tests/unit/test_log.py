@@ -1,15 +1,12 @@
-"""Log lines and progress: JSON for machines, text and a bar for people on a terminal."""
+"""Log lines and progress: JSON for machines, sentences on a terminal."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import pty
-import re
 import subprocess
 import sys
-import termios
 import threading
 from collections.abc import Callable
 from datetime import datetime
@@ -19,33 +16,14 @@ import pytest
 import structlog
 
 from imagetag import log
+from tests.terminal import on_terminal, plain
+
+LOG = "import sys\nfrom imagetag import log\n"
 
 
 @pytest.fixture
 def lines(capfd: pytest.CaptureFixture[str]) -> Callable[[], list[dict[str, Any]]]:
     return lambda: [json.loads(line) for line in capfd.readouterr().err.splitlines()]
-
-
-def on_terminal(script: str) -> str:
-    """Run a script with a terminal as its standard error; gives what it wrote there."""
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 80))
-    command = [sys.executable, "-c", "import sys, time\nfrom imagetag import log\n" + script]
-    with subprocess.Popen(command, stderr=theirs, env={**os.environ, "TERM": "xterm"}) as process:
-        os.close(theirs)
-        text = b""
-        while chunk := _read(ours):
-            text += chunk
-    os.close(ours)
-    assert process.returncode == 0, text.decode()
-    return text.decode()
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 65536)
-    except OSError:  # how Linux says that the other side has closed
-        return b""
 
 
 def test_a_line_is_json_where_there_is_no_terminal(
@@ -62,20 +40,23 @@ def test_a_line_is_json_where_there_is_no_terminal(
     assert abs((datetime.now(when.tzinfo) - when).total_seconds()) < 60
 
 
-def test_a_line_is_text_on_a_terminal() -> None:
-    text = on_terminal("log.configure()\nlog.get_logger().info('stored', images=3)")
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    assert plain != text, "no colours"
-    assert re.fullmatch(r"\d\d:\d\d:\d\d \[info +\] stored +images=3\r\n", plain)
+def test_a_line_is_a_sentence_on_a_terminal() -> None:
+    text = on_terminal(LOG + "log.configure()\nlog.get_logger().warning('stored', images=3)")
+    assert plain(text) != text, "no colours"
+    assert plain(text) == "warning: stored (images 3)\r\n"
 
 
 def test_the_format_can_be_chosen(capfd: pytest.CaptureFixture[str]) -> None:
     log.configure("console")
-    log.get_logger().info("stored", images=3)
-    text = capfd.readouterr().err
-    assert "stored" in text
-    assert "\x1b" not in text, "colours that no terminal shows"
-    assert json.loads(on_terminal("log.configure('json')\nlog.get_logger().info('stored')"))
+    log.get_logger().warning("stored", images=3)
+    assert capfd.readouterr().err == "warning: stored (images 3)\n"
+    text = on_terminal(LOG + "log.configure('json')\nlog.get_logger().info('stored')")
+    assert json.loads(text)["event"] == "stored"
+
+
+def test_there_is_no_bar_among_lines_of_json() -> None:
+    script = "log.configure('json')\nwith log.Progress('sync', every=0) as it: it.advance(2)"
+    assert json.loads(on_terminal(LOG + script))["done"] == 2
 
 
 def test_less_than_the_level_is_not_written(lines: Callable[[], list[dict[str, Any]]]) -> None:
@@ -165,35 +146,3 @@ def test_progress_counts_from_many_threads(lines: Callable[[], list[dict[str, An
     for thread in threads:
         thread.join()
     assert [line["done"] for line in lines()] == list(range(2, 801, 2))
-
-
-def test_progress_is_a_bar_on_a_terminal_and_log_lines_stand_above_it() -> None:
-    text = on_terminal(
-        """
-log.configure()
-with log.Progress("storing", total=4) as progress:
-    for number in range(4):
-        time.sleep(0.11)
-        progress.advance(failed=number)
-        log.get_logger().info("note", number=number)
-print("end", file=sys.stderr)
-"""
-    )
-    plain = re.sub(r"\x1b\[[0-9;]*[mA]", "", text)
-    assert re.search(r"storing: +50%.*2/4", plain)
-    assert "failed=" in plain
-    screen = _shown(plain)
-    for number, line in enumerate(screen[:4]):
-        assert re.fullmatch(rf"\d\d:\d\d:\d\d \[info +\] note number={number}", line)
-    assert screen[4:] == ["end"], "the bar is left behind"
-
-
-def _shown(text: str) -> list[str]:
-    """What a terminal shows in the end: a carriage return goes back and is written over."""
-    shown = []
-    for line in text.replace("\r\n", "\n").split("\n"):
-        cells = ""
-        for piece in line.split("\r"):
-            cells = piece + cells[len(piece) :]
-        shown.append(cells.rstrip())
-    return [line for line in shown if line]
