@@ -9,7 +9,8 @@ import sys
 from types import FrameType
 
 from imagetag import __version__
-from imagetag.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
+from imagetag.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE
+from imagetag.suggest import did_you_mean
 
 # What the first line of each job's module says, written here too: importing them all to ask for it
 # would make `imagetag scrape` pay for TensorFlow.
@@ -27,22 +28,46 @@ JOBS = {
 }
 
 
+_FIRST = """\
+Lists of imageboard tags become trained, evaluated image classifiers.
+
+See it work, on drawn pictures, on this machine:
+
+  imagetag demo
+
+Your own pictures, in a folder with a sub-folder for each tag:
+
+  imagetag scrape   --storage data --tags fox --board folder+PATH
+  imagetag explore  --storage data --tags fox
+  imagetag train    --storage data --tags fox
+  imagetag evaluate --storage data --tags fox
+  imagetag predict  --storage data --tag fox --input FOLDER
+
+Tags of an imageboard: the same without --board, which is safebooru.org then; ask for
+few images at first, by --limit 200. --storage takes s3://bucket/prefix, too.
+"""
+
+
 def main() -> int:
     """Run the job that the first argument names; returns its exit code."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name in ("-h", "--help"):
+    arguments = sys.argv[2:]
+    if name == "help" and arguments:
+        name, arguments = arguments[0], ["--help"]
+    if name in ("-h", "--help", "help"):
         lines = [f"  {job:10} {text}" for job, text in JOBS.items()]
         print(  # noqa: T201
-            "usage: imagetag JOB [OPTIONS]\n\n" + "\n".join(lines) + "\n\n"
+            f"usage: imagetag JOB [OPTIONS]\n\n{_FIRST}\nThe jobs:\n\n" + "\n".join(lines) + "\n\n"
             "imagetag JOB --help shows a job's options. IMAGETAG_* variables set them too."
         )
-        return 0
+        return EXIT_DONE
     if name == "--version":
         print(f"imagetag {__version__}")  # noqa: T201
-        return 0
+        return EXIT_DONE
     if name not in JOBS:
-        print(f"imagetag: no job {name!r}; there are {', '.join(JOBS)}", file=sys.stderr)  # noqa: T201
-        return 2
+        there_are = did_you_mean(name, JOBS) or f"; there are {', '.join(JOBS)}"
+        print(f"imagetag: there is no job {name!r}{there_are}", file=sys.stderr)  # noqa: T201
+        return EXIT_USAGE
     if os.getpid() == 1:
         # The first process of a container ignores it unless it says otherwise, and so while the
         # job is imported would wait to be killed.
@@ -51,7 +76,7 @@ def main() -> int:
         module = importlib.import_module(f"jobs.{name}")
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    return int(module.main(sys.argv[2:]))
+    return int(module.main(arguments))
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,9 +37,15 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from imagetag.errors import UsageError
 from imagetag.layout import encode
-from imagetag.suggest import did_you_mean
+from imagetag.suggest import did_you_mean, nearest
 
 ENV_PREFIX = "IMAGETAG_"
+# What has the prefix and is no option: the folder of baked-in weights, and a switch of the tests.
+_OTHER_VARIABLES = {"IMAGETAG_IMAGENET_FOLDER", "IMAGETAG_NO_SKIPS"}
+# What Kubernetes sets in pods for a Service called `imagetag` or `imagetag-...`.
+_SERVICE_LINK = re.compile(
+    r"IMAGETAG_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?)"
+)
 
 
 def _split_commas(value: Any) -> Any:
@@ -282,8 +289,8 @@ def parse_settings(
     """Read a job's settings from its arguments and the environment.
 
     Raises:
-        UsageError: one line that names each option that there is not, and each value that is
-            wrong, and how.
+        UsageError: one line that names each option that there is not, each `IMAGETAG_*` variable
+            that is none of any job, and each value that is wrong, and how.
         SystemExit: 0 after `--help`.
 
     """
@@ -302,7 +309,7 @@ def parse_settings(
         values = {key.removeprefix(f"{name}."): given.pop(key) for key in dotted}
         given[name] = _variables(options.fields(), f"{name}.") | values
     settings, wrong = _made(settings_class, given)
-    complaints += wrong
+    complaints += _unknown_variables(settings_class) + wrong
     if settings is None or complaints:
         raise UsageError("; ".join(complaints))
     return settings
@@ -355,6 +362,50 @@ def _variables(fields: Collection[str], prefix: str) -> dict[str, str]:
     """Return the values of those fields whose variables are set, and not to nothing."""
     found = {name: os.environ.get(env_name(prefix + name), "").strip() for name in fields}
     return {name: value for name, value in found.items() if value}
+
+
+def variables_of(settings_class: type[JobSettings]) -> set[str]:
+    """Return the environment variables that a job reads."""
+    of_others = nested(settings_class)
+    found = {env_name(name) for name in settings_class.model_fields if name not in of_others}
+    for name, options in of_others.items():
+        # Both are read: that with the prefix wins.
+        found |= {
+            env_name(prefix + field) for field in options.fields() for prefix in ("", f"{name}.")
+        }
+    return found
+
+
+def _unknown_variables(settings_class: type[JobSettings]) -> list[str]:
+    """Return what is wrong with `IMAGETAG_*` variables that no job has.
+
+    The other jobs are those of the package of this one, which knows all of them.
+    """
+    known = variables_of(settings_class) | _OTHER_VARIABLES
+    strange = {
+        name: name.upper()
+        for name, value in os.environ.items()
+        if name.upper().startswith(ENV_PREFIX)
+        and name.upper() not in known
+        and value.strip()
+        and not _SERVICE_LINK.fullmatch(name.upper())
+    }
+    if not strange:
+        return []
+    package = getattr(sys.modules[settings_class.__module__], "__package__", None)
+    of_all = getattr(sys.modules.get(package or ""), "variables", None)
+    if of_all is not None:  # it imports them, so it is asked only where need be
+        known |= of_all()
+    settings = {name.removeprefix(ENV_PREFIX): name for name in known}
+    return [
+        f"the variable {name} is set, and there is no such setting"
+        + "".join(
+            f"; did you mean {settings[near]}?"
+            for near in nearest(upper.removeprefix(ENV_PREFIX), settings)
+        )
+        for name, upper in sorted(strange.items())
+        if upper not in known
+    ]
 
 
 def sections(settings_class: type[JobSettings]) -> list[tuple[str, list[str]]]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from imagetag import __version__
-from imagetag.settings import env_name, option_name
+from imagetag.settings import env_name, option_name, parse_settings
+from jobs import settings_of
 from jobs.cli import JOBS
 
 FOLDER = Path(__file__).parents[2] / "jobs"
@@ -22,10 +23,13 @@ def imagetag(*argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
-def test_help_lists_every_job(argv: list[str]) -> None:
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
+def test_help_lists_every_job_and_says_what_to_do_first(argv: list[str]) -> None:
     done = imagetag(*argv)
     assert done.returncode == 0
+    commands = re.findall(r"(?m)^  imagetag (\w+)", done.stdout)
+    assert commands[0] == "demo"
+    assert set(commands) <= set(JOBS)
     for job, text in JOBS.items():
         assert re.search(rf"(?m)^  {job} +{re.escape(text)}$", done.stdout)
 
@@ -35,13 +39,33 @@ def test_version() -> None:
     assert (done.returncode, done.stdout) == (0, f"imagetag {__version__}\n")
 
 
-@pytest.mark.parametrize("name", ["scarpe", "--verbose", "", "cli", "os.path"])
+def test_the_commands_to_begin_with_are_ones_that_the_jobs_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = re.findall(r"(?m)^  imagetag (\w+) +(--.*)", imagetag().stdout)
+    assert len(lines) > 3
+    for job, options in lines:
+        parse_settings(settings_of(job), options.split(), command=job, summary="")
+
+
+def test_help_of_a_job_by_name() -> None:
+    assert imagetag("help", "curate").stdout == imagetag("curate", "--help").stdout != ""
+
+
+@pytest.mark.parametrize("name", ["--verbose", "", "os.path"])
 def test_an_unknown_job_ends_with_2_and_names_those_there_are(name: str) -> None:
     done = imagetag(name)
     assert (done.returncode, done.stdout) == (2, "")
     assert repr(name) in done.stderr
     assert done.stderr.count("\n") == 1
     assert all(job in done.stderr for job in JOBS)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("trian", "train"), ("scarpe", "scrape")])
+def test_a_misspelt_job_ends_with_2_and_a_suggestion(name: str, meant: str) -> None:
+    done = imagetag(name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"imagetag: there is no job {name!r}; did you mean {meant}?\n"
 
 
 def test_the_jobs_listed_are_those_there_are() -> None:

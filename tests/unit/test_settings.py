@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -13,7 +12,6 @@ from pydantic import Field, SecretStr
 
 from imagetag.errors import EXIT_USAGE, UsageError
 from imagetag.settings import (
-    JobSettings,
     OptionsOf,
     TagSettings,
     checked_tag,
@@ -23,6 +21,7 @@ from imagetag.settings import (
     parse_settings,
     sections,
 )
+from jobs import settings_of, variables
 from jobs.cli import JOBS
 
 
@@ -329,18 +328,6 @@ def test_help_shows_the_headings(capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(order, key=text.index) == order
 
 
-def settings_of(job: str) -> type[JobSettings]:
-    module = importlib.import_module(f"jobs.{job}")
-    [found] = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type)
-        and issubclass(value, JobSettings)
-        and value.__module__ == module.__name__
-    ]
-    return found
-
-
 @pytest.mark.parametrize("job", JOBS)
 def test_every_option_of_a_job_stands_once_and_few_come_first(job: str) -> None:
     found = sections(settings_of(job))
@@ -421,3 +408,57 @@ def test_what_is_wrong_with_its_options_is_told_with_the_prefix(
     with pytest.raises(UsageError) as error:
         outer(*argv, file=file)
     assert str(error.value).startswith(told)
+
+
+@pytest.mark.parametrize("name", ["IMAGETAG_BATCHSIZE", "imagetag_batch_sise"])
+def test_a_variable_that_is_no_setting_is_an_error_that_suggests_one(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "8")
+    with pytest.raises(UsageError) as error:
+        parse("--batch-size", "x")
+    assert str(error.value).startswith(
+        f"the variable {name} is set, and there is no such setting; "
+        "did you mean IMAGETAG_BATCH_SIZE?; --batch-size (IMAGETAG_BATCH_SIZE): "
+    )
+    monkeypatch.setenv(name, " ")  # as an empty one is an unset one
+    assert parse().batch_size == 16
+
+
+def test_the_variables_of_all_jobs_may_be_set_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGETAG_MIN_PRECISION", "0.9")
+    monkeypatch.setenv("IMAGETAG_LIMIT", "7")
+    monkeypatch.setenv("IMAGETAG_IMAGENET_FOLDER", "/weights")
+    argv = ["--storage", "here"]
+    train = parse_settings(settings_of("train"), argv, command="train", summary="")
+    assert isinstance(train, TagSettings)
+    monkeypatch.setenv("IMAGETAG_MIN_PERCISION", "0.9")
+    with pytest.raises(UsageError, match=r"IMAGETAG_MIN_PERCISION .*mean IMAGETAG_MIN_PRECISION\?"):
+        parse_settings(settings_of("train"), argv, command="train", summary="")
+
+
+def test_the_variables_of_all_jobs_are_those_in_their_help() -> None:
+    assert {"IMAGETAG_STORAGE", "IMAGETAG_MODEL", "IMAGETAG_BOARD_KEY", "IMAGETAG_PORT"} <= (
+        variables()
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "IMAGETAG_SERVICE_HOST",
+        "IMAGETAG_BOARD_TWO_SERVICE_HOST",
+        "IMAGETAG_X_SERVICE_PORT",
+        "IMAGETAG_X_SERVICE_PORT_HTTP_ALT",
+        "IMAGETAG_X_PORT",
+        "IMAGETAG_X_PORT_80_TCP",
+        "IMAGETAG_X_PORT_80_TCP_ADDR",
+        "IMAGETAG_X_PORT_80_TCP_PORT",
+        "IMAGETAG_X_PORT_53_UDP_PROTO",
+    ],
+)
+def test_what_kubernetes_sets_for_a_service_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "tcp://10.0.0.1:80")
+    assert parse() == Settings(storage="here")
