@@ -22,6 +22,7 @@ JOBS = {
     "train": "a classifier for each tag, from its dataset in storage",
     "evaluate": "how good a tag's trained classifier is, and from where on to believe it",
     "report": "a leaderboard of the evaluated runs of many tags",
+    "status": "every tag in storage: what is complete, under way, failed and why",
     "predict": "score new images in bulk with a tag's trained classifier",
     "board": "a local imageboard, of drawn pictures or of a folder's",
     "demo": "every job, one after the other, on a board of drawn pictures on this machine",

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 SIDES = {
     "shared": (
         "ahead cells console copies errors heartbeat images job layout log manifest outputs parts "
-        "pictures settings similar sources split stopping storage suggest whole"
+        "overview overview_table pictures settings similar sources split stopping storage suggest "
+        "whole"
     ),
     "scrape": (
         "boards browser collect demo fetched hosts http known negatives pace placeholder robots "
@@ -46,7 +47,7 @@ MAY_IMPORT = {
     "model": {"shared", "data", "drawing", "model"},
 }
 # These run where only requirements/scrape.txt is installed.
-SMALL_JOBS = {"jobs", "jobs.board", "jobs.cli", "jobs.curate", "jobs.scrape"}
+SMALL_JOBS = {"jobs", "jobs.board", "jobs.cli", "jobs.curate", "jobs.scrape", "jobs.status"}
 HEAVY = {
     *("cleanlab", "jinja2", "keras", "matplotlib", "pandas", "scipy", "seaborn", "sklearn"),
     "tensorflow",
