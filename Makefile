@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SOURCES := lib jobs tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit integration bench format lock images push load deploy status logs undeploy e2e clean
+.PHONY: help setup demo test lint types unit integration bench docs format lock images push load deploy status logs undeploy e2e clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -119,6 +119,9 @@ undeploy:  ## delete its namespace, and all that is in it, in mid-work too; what
 
 e2e: $(READY)  ## the pipeline and its accidents on the cluster of the current kubectl context: half an hour
 	$(BIN)/pytest -x --log-cli-level INFO tests/e2e/cluster/pipeline.py
+
+docs: $(READY)  ## the tables of options in docs/, from the jobs' settings
+	$(BIN)/python -m tests.docs
 
 format: $(READY)  ## let ruff rewrite the sources
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -496,7 +496,7 @@ def env_name(field: str) -> str:
 
 
 def default_text(field: FieldInfo) -> str:
-    """Return a field's default as help and README show it."""
+    """Return a field's default as help and docs/ show it."""
     extra = field.json_schema_extra
     if isinstance(extra, dict) and "default" in extra:
         return str(extra["default"])

@@ -16,6 +16,7 @@ from kubernetes_validate import utils as kubernetes
 from imagetag.errors import EXIT_DONE, EXIT_INPUT, EXIT_TERMINATED, EXIT_TRANSIENT, EXIT_USAGE
 from imagetag.settings import TagSettings, parse_settings
 from tests import manifests
+from tests.docs import pages
 from tests.manifests import OVERLAYS, STAGES, Manifest, built, deploy
 
 _COMPONENT = {"app.kubernetes.io/component": "predict"}
@@ -581,9 +582,9 @@ def test_a_laptop_of_two_cpus_has_room_for_each_stage_with_two_pods(tmp_path: Pa
 
     assert most("cpu") <= LAPTOP["cpu"]
     assert most("memory") <= LAPTOP["memory"]
-    readme = (manifests.K8S.parent / "README.md").read_text()
-    assert f"ask for {most('cpu'):.2f} CPU" in readme
-    assert f"and {most('memory') / 2**30:.1f} GiB at most" in readme
+    told = pages()["docs/kubernetes.md"]
+    assert f"ask for {most('cpu'):.2f} CPU" in told
+    assert f"and {most('memory') / 2**30:.1f} GiB at most" in told
 
 
 def test_deploy_takes_images_from_a_registry(tmp_path: Path) -> None:
