@@ -1,4 +1,4 @@
-"""The README and docs/ as tests read them, and their tables of options, which `make docs` writes.
+"""The README and docs/ as tests read them, and their tables of options: `make docs` writes those.
 
 A table stands between `<!-- options of JOB -->` and `<!-- end of options -->`, and is made from the
 job's settings model. `common` is the table of what all jobs take that work on tags; those options
@@ -7,20 +7,23 @@ are in no other.
 
 from __future__ import annotations
 
-import importlib
 import re
+import shlex
+from itertools import pairwise
 from pathlib import Path
 
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from pydantic.fields import FieldInfo
 
 from imagetag.settings import (
-    JobSettings,
     TagSettings,
     default_text,
     env_name,
     option_name,
     sections,
 )
+from jobs import settings_of
 
 ROOT = Path(__file__).parents[1]
 _TABLE = re.compile(r"(<!-- options of ([a-z-]+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
@@ -30,19 +33,6 @@ def pages() -> dict[str, str]:
     """Return the text of the README and of each page of docs/, by its path from the root."""
     paths = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
-
-
-def settings_of(job: str) -> type[JobSettings]:
-    """Return the settings model that is written in a job's module."""
-    module = importlib.import_module(f"jobs.{job}")
-    [found] = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type)
-        and issubclass(value, JobSettings)
-        and value.__module__ == module.__name__
-    ]
-    return found
 
 
 def tables(text: str) -> list[str]:
@@ -72,6 +62,50 @@ def _table(job: str) -> str:
 def _row(name: str, field: FieldInfo) -> str:
     cells = (f"`{option_name(name)}`", f"`{env_name(name)}`", default_text(field))
     return f"| {' | '.join(cells)} | {field.description} |"
+
+
+def code(text: str) -> tuple[list[str], list[str]]:
+    """Return the blocks of code of a page, and the pieces of code in its sentences."""
+    blocks = [token.content for token in _tokens(text) if token.type == "fence"]
+    return blocks, [token.content for token in _tokens(text) if token.type == "code_inline"]
+
+
+def links(text: str) -> list[str]:
+    """Return where the links of a page lead, and where its pictures are."""
+    found = [token.attrGet("href") or token.attrGet("src") for token in _tokens(text)]
+    return [str(link) for link in found if link]
+
+
+def headings(text: str) -> list[str]:
+    """Return the texts of a page's headings."""
+    return [
+        following.content
+        for token, following in pairwise(_tokens(text))
+        if token.type == "heading_open"
+    ]
+
+
+def _tokens(text: str) -> list[Token]:
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    return [piece for token in tokens for piece in (token, *(token.children or ()))]
+
+
+def commands(block: str) -> list[list[str]]:
+    """Return the words of each command that a block of code shows after a prompt."""
+    lines = re.findall(r"^\$ ((?:.*\\\n)*.*)", block, re.MULTILINE)
+    found: list[list[str]] = []
+    for line in lines:
+        lexer = shlex.shlex(line.replace("\\\n", ""), posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words: list[str] = []
+        for word in lexer:
+            if word in ("&&", "||", "|", ";"):
+                found.append(words)
+                words = []
+            else:
+                words.append(word)
+        found.append(words)
+    return found
 
 
 def main() -> None:
