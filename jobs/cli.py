@@ -15,6 +15,8 @@ from imagetag.suggest import did_you_mean
 # What the first line of each job's module says, written here too: importing them all to ask for it
 # would make `imagetag scrape` pay for TensorFlow.
 JOBS = {
+    "run": "all jobs for the tags on this machine, one after the other",
+    "init": "a commented file of settings for imagetag run",
     "scrape": "images of each tag, and others without it, from a board into storage",
     "curate": "near-duplicates out of each tag's dataset, or into one group",
     "explore": "what is in a dataset, what may mislead a model, and the size to train at",
@@ -38,14 +40,10 @@ See it work, on drawn pictures, on this machine:
 
 Your own pictures, in a folder with a sub-folder for each tag:
 
-  imagetag scrape   --storage data --tags fox --board folder+PATH
-  imagetag explore  --storage data --tags fox
-  imagetag train    --storage data --tags fox
-  imagetag evaluate --storage data --tags fox
-  imagetag predict  --storage data --tag fox --input FOLDER
+  imagetag run --tags fox --board folder+PATH --input FOLDER
 
 Tags of an imageboard: the same without --board, which is safebooru.org then; ask for
-few images at first, by --limit 200. --storage takes s3://bucket/prefix, too.
+few images at first, by --scrape.limit 200. --storage takes s3://bucket/prefix, too.
 """
 
 

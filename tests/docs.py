@@ -17,9 +17,11 @@ from markdown_it.token import Token
 from pydantic.fields import FieldInfo
 
 from imagetag.settings import (
+    JobSettings,
     TagSettings,
     default_text,
     env_name,
+    nested,
     option_name,
     sections,
 )
@@ -47,21 +49,30 @@ def with_tables(text: str) -> str:
 
 def _table(job: str) -> str:
     settings = TagSettings if job == "common" else settings_of(job)
-    elsewhere = set() if job == "common" else set(TagSettings.model_fields)
+    elsewhere = {} if job == "common" else TagSettings.model_fields
     lines: list[str] = []
     for heading, names in sections(settings):
-        shown = [name for name in names if name not in elsewhere]
+        shown = [
+            name
+            for name in names
+            if name not in elsewhere
+            or settings.model_fields[name].description != elsewhere[name].description
+        ]
         if heading and shown:
             lines += [f"**{heading}**", ""]
         if shown:
             lines += ["| option | variable | default | what it is |", "| --- | --- | --- | --- |"]
-            lines += [_row(name, settings.model_fields[name]) for name in shown] + [""]
+            lines += [_row(name, settings, settings.model_fields[name]) for name in shown] + [""]
     return "\n".join(lines)
 
 
-def _row(name: str, field: FieldInfo) -> str:
-    cells = (f"`{option_name(name)}`", f"`{env_name(name)}`", default_text(field))
-    return f"| {' | '.join(cells)} | {field.description} |"
+def _row(name: str, settings: type[JobSettings], field: FieldInfo) -> str:
+    option, variable = option_name(name), env_name(name)
+    if name in nested(settings):
+        option, variable = f"{option}.OPTION", f"{variable}_OPTION"
+    elif isinstance(field.json_schema_extra, dict) and "positional" in field.json_schema_extra:
+        option = name.upper()
+    return f"| `{option}` | `{variable}` | {default_text(field)} | {field.description} |"
 
 
 def code(text: str) -> tuple[list[str], list[str]]:

@@ -141,6 +141,8 @@ def for_each_tag(
 ) -> None:
     """Do the work for each of this shard's tags; a tag that fails does not stop the others.
 
+    Of several tags, each that is done is logged, as each that fails is.
+
     Args:
         settings: with the tags.
         work: on one.
@@ -158,12 +160,14 @@ def for_each_tag(
         logger.info("nothing to do: more shards than tags", shard=settings.shard_index)
     failed: list[tuple[str, ImagetagError]] = []
     with heartbeats or contextlib.nullcontext():
-        for tag in tags:
+        for number, tag in enumerate(tags, start=1):
             telling = heartbeats.of(tag) if heartbeats else contextlib.nullcontext()
             with structlog.contextvars.bound_contextvars(tag=tag):
                 try:
                     with telling:
                         work(tag)
+                    if len(tags) > 1:
+                        logger.info("tag done", number=number, of=len(tags))
                 except UsageError:
                     raise
                 except ImagetagError as error:

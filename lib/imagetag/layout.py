@@ -20,6 +20,7 @@
     .shared/<2 digits>/<digest>.json                    which image a post has, for other tags
     .reports/leaderboard.{html,json}                    the runs of all tags, compared
     .status/<tag>/<stage>-<worker>.<state>.json         what a job does with a tag, or how it ended
+    index.html                                          all tags, and the way to their pages
 
 `<tag>` is percent-encoded where a key or a path would break.
 """
@@ -44,6 +45,8 @@ PARTS: tuple[PartName, ...] = get_args(PartName)
 Stage = Literal["scrape", "curate", "explore", "pack", "train", "evaluate"]  # the jobs on a tag
 STAGES: tuple[Stage, ...] = get_args(Stage)
 WorkState = Literal["running", "failed", "done"]
+INDEX = "index.html"
+"""The key of the page of all tags: in the root, where who looks into the folder sees it."""
 
 # What S3 calls safe, less the star and the slash: also good in file names and in a shell's path.
 _SAFE = frozenset((string.ascii_letters + string.digits + "!-_.'()").encode())

@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, get_args, get_origin
 
@@ -104,20 +105,11 @@ class StorageSettings(JobSettings):
     )
 
 
-class TagSettings(StorageSettings):
-    """What a job takes that works on a list of tags, or on its share of them."""
-
-    headings: ClassVar = {"Share of the tags": ("shard_index", "shard_count")}
+class TagsSettings(JobSettings):
+    """What a command takes that works on a list of tags."""
 
     tags: CommaList = Field((), description="the tags, separated by commas")
     tags_file: Path | None = Field(None, description="a file with one tag a line, beside --tags")
-    shard_index: int = Field(
-        default_factory=lambda: completion_index(),
-        ge=0,
-        description="which share of the tags is this pod's, from 0",
-        json_schema_extra={"default": "JOB_COMPLETION_INDEX or 0"},
-    )
-    shard_count: int = Field(1, ge=1, description="how many pods share the tags")
 
     def all_tags(self) -> list[str]:
         """Return every tag asked for, in order and once each.
@@ -137,6 +129,20 @@ class TagSettings(StorageSettings):
         if not names:
             raise UsageError("no tags given: use --tags a,b or --tags-file FILE")
         return list(dict.fromkeys(checked_tag(name) for name in names))
+
+
+class TagSettings(TagsSettings, StorageSettings):
+    """What a job takes that works on a list of tags, or on its share of them."""
+
+    headings: ClassVar = {"Share of the tags": ("shard_index", "shard_count")}
+
+    shard_index: int = Field(
+        default_factory=lambda: completion_index(),
+        ge=0,
+        description="which share of the tags is this pod's, from 0",
+        json_schema_extra={"default": "JOB_COMPLETION_INDEX or 0"},
+    )
+    shard_count: int = Field(1, ge=1, description="how many pods share the tags")
 
     def my_tags(self) -> list[str]:
         """Return this shard's share: every `shard_count`-th tag from `shard_index` on.
@@ -504,6 +510,8 @@ def default_text(field: FieldInfo) -> str:
         return "required"
     if isinstance(field.default, tuple):
         return ",".join(field.default) or "none"
+    if field.default == {}:
+        return "none"
     if isinstance(field.default, bool):
         return str(field.default).lower()
     return "none" if field.default in (None, "") else str(field.default)
@@ -596,3 +604,30 @@ def _complaint(item: Any, settings_class: type[JobSettings], prefix: str) -> str
     if field is not None and get_origin(field.annotation) is Literal:
         complaint += did_you_mean(str(item["input"]), map(str, get_args(field.annotation)))
     return complaint
+
+
+def arguments(settings: JobSettings) -> tuple[list[str], dict[str, str]]:
+    """Return what gives a process without our variables the same settings.
+
+    Returns:
+        options for its command line, of what is not left at its default; and variables for secrets,
+        which would be seen there.
+
+    """
+    argv, secrets = [], {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if name not in settings.model_fields_set or value in (None, "", ()):
+            continue
+        option = option_name(name)
+        if isinstance(value, bool):
+            argv.append(option if value else f"--no-{option[2:]}")
+        elif isinstance(value, SecretStr):
+            if value.get_secret_value():
+                secrets[env_name(name)] = value.get_secret_value()
+        elif isinstance(value, tuple):
+            argv.append(f"{option}={','.join(map(str, value))}")
+        else:
+            text = value.isoformat() if isinstance(value, datetime) else str(value)
+            argv.append(f"{option}={text}")
+    return argv, secrets

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -94,6 +95,19 @@ def listening(kept: str) -> Iterator[None]:
         os.close(reader)
 
 
+_children: set[subprocess.Popen[str]] = set()
+
+
+@contextlib.contextmanager
+def ending_with_this(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Let a second Ctrl-C end a child process too, inside this."""
+    _children.add(process)
+    try:
+        yield
+    finally:
+        _children.discard(process)
+
+
 def leave(code: int) -> None:
     """End the process at once, with what it has logged."""
     # Not sys.exit: that would wait for download threads, which may wait for a server.
@@ -112,6 +126,9 @@ def _watch(reader: int, kept: str) -> None:
 
 
 def _leave_at_once(kept: str) -> None:
+    for process in list(_children):
+        process.kill()
+
     def tell() -> None:
         get_logger().warning(
             f"interrupted again: left without saving what was under way; {kept}",

@@ -43,7 +43,7 @@ def test_the_commands_to_begin_with_are_ones_that_the_jobs_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lines = re.findall(r"(?m)^  imagetag (\w+) +(--.*)", imagetag().stdout)
-    assert len(lines) > 3
+    assert lines
     for job, options in lines:
         parse_settings(settings_of(job), options.split(), command=job, summary="")
 
@@ -86,7 +86,7 @@ def test_every_option_of_a_job_is_in_its_help_with_its_variable(job: str) -> Non
     done = imagetag(job, "--help")
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
-    options = set(re.findall(r"(?m)^  --([a-z-]+)", done.stdout))
+    options = set(re.findall(r"(?m)^  --([a-z-]+)(?![a-z.-])", done.stdout))
     assert {"log-format", "log-level"} <= options
     for option in options:
         field = option.replace("-", "_")

@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[2]
 # Every module of the library has a side; one of a package is on its package's side.
 SIDES = {
     "shared": (
-        "ahead cells console copies errors heartbeat images job layout log manifest outputs parts "
-        "overview overview_table pictures settings similar sources split stopping storage suggest "
-        "whole"
+        "ahead cells child console copies errors heartbeat images job layout log manifest outputs "
+        "overview overview_table parts pictures pipeline pipeline_file pipeline_view settings "
+        "similar sources split stopping storage suggest whole"
     ),
     "scrape": (
         "boards browser collect demo fetched hosts http known negatives pace placeholder robots "
@@ -32,7 +32,7 @@ SIDES = {
         "decision evaluation exploration explore families intervals metrics plan results "
         "shortcuts sizes standings survey"
     ),
-    "drawing": "evaluation_page explore_page leaderboard plots report templating",
+    "drawing": "evaluation_page explore_page index_page leaderboard plots report templating",
     "model": (
         "card checkpoint distribute evaluate exclusion export feed fit gradcam losses models pack "
         "packed partition predict quiet rendezvous runs schedule scoring step suspects tensorboard "

@@ -1,0 +1,51 @@
+"""The init job: a commented file of settings for imagetag run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from imagetag.errors import UsageError
+from imagetag.job import run_job
+from imagetag.log import get_logger
+from imagetag.pipeline_file import template
+from imagetag.settings import JobSettings
+from jobs.run import NO_KEYS, RunSettings
+
+
+class InitSettings(JobSettings):
+    """Options of `imagetag init`."""
+
+    file: Path = Field(
+        Path("pipeline.toml"),
+        description="the file to write; one that is there is left as it is",
+        json_schema_extra={"positional": True},
+    )
+
+
+def work(settings: InitSettings) -> None:
+    """Write the file."""
+    path = settings.file.expanduser()
+    text = template(RunSettings, NO_KEYS, {"tags": ["fox"], "board": "safebooru"})
+    try:
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{path} is there already: name another, or remove it first") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+    get_logger().info(
+        f"{path} is written: put your tags and your board into it, then imagetag run {path}"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    return run_job("init", str(__doc__), InitSettings, work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

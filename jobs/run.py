@@ -1,0 +1,326 @@
+"""The run job: all jobs for the tags on this machine, one after the other."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from imagetag.errors import ImagetagError, InputError, UsageError
+from imagetag.job import run_job
+from imagetag.layout import encode
+from imagetag.log import get_logger
+from imagetag.pipeline import Pipeline, Stage
+from imagetag.pipeline_file import read_file
+from imagetag.pipeline_view import is_json, open_view
+from imagetag.settings import (
+    JobSettings,
+    OptionsOf,
+    StorageSettings,
+    TagSettings,
+    TagsSettings,
+    arguments,
+    env_name,
+    make_settings,
+    nested,
+)
+from imagetag.storage import open_storage
+from jobs.evaluate import EvaluateSettings
+from jobs.explore import ExploreSettings
+from jobs.predict import PredictSettings
+from jobs.report import ReportSettings
+from jobs.scrape import ScrapeSettings
+from jobs.train import TrainSettings
+
+if TYPE_CHECKING:
+    from imagetag.index_page import TagEntry
+
+_OURS = frozenset(TagSettings.model_fields)
+NO_KEYS = frozenset({"file", *JobSettings.model_fields})  # what a file has no key for
+
+
+def _options(settings_class: type[StorageSettings], *without: str) -> OptionsOf:
+    """Return what takes a job's options, without those that all have in common."""
+    return OptionsOf(settings_class, without=_OURS | set(without))
+
+
+class RunSettings(TagsSettings):
+    """Options of `imagetag run`.
+
+    What the jobs have in common is an option once; those of one job have its name before them.
+    """
+
+    headings: ClassVar = {
+        "Options of the jobs, such as --train.model mobilenet; imagetag JOB --help lists them": (
+            "scrape",
+            "explore",
+            "train",
+            "evaluate",
+            "report",
+            "predict",
+        )
+    }
+
+    file: Path | None = Field(
+        None,
+        description="a TOML file of settings, as imagetag init writes it",
+        json_schema_extra={"positional": True},
+    )
+    board: str = Field(
+        "safebooru",
+        description="where the images come from, as scrape takes it: a board by its name; "
+        "ENGINE+URL; folder+PATH, a folder with a sub-folder a tag; or links+FILE",
+    )
+    input: str = Field(
+        "",
+        description="new images to predict with each classifier: a folder, a storage URL, or a "
+        "list of URLs; none are predicted by default",
+    )
+    output: Path = Field(
+        Path("imagetag-output"),
+        description="the folder on this machine for predictions, logs, and storage by default",
+    )
+    storage: str = Field(
+        "",
+        description="where data lives: s3://bucket/prefix or a local folder",
+        json_schema_extra={"default": "storage in --output"},
+    )
+    scrape: Annotated[dict[str, Any], _options(ScrapeSettings, "board", "retry_failed")] = Field(
+        {}, description="of imagetag scrape"
+    )
+    explore: Annotated[dict[str, Any], _options(ExploreSettings)] = Field(
+        {}, description="of imagetag explore"
+    )
+    train: Annotated[dict[str, Any], _options(TrainSettings)] = Field(
+        {}, description="of imagetag train"
+    )
+    evaluate: Annotated[dict[str, Any], _options(EvaluateSettings)] = Field(
+        {}, description="of imagetag evaluate"
+    )
+    report: Annotated[dict[str, Any], _options(ReportSettings, "output")] = Field(
+        {}, description="of imagetag report"
+    )
+    predict: Annotated[
+        dict[str, Any],
+        _options(PredictSettings, "tag", "input", "output", "board", "query", "limit"),
+    ] = Field({}, description="of imagetag predict")
+
+    @property
+    def where(self) -> str:
+        """The storage."""
+        return self.storage or str(self.output.expanduser() / "storage")
+
+    def predictions(self, tag: str) -> Path:
+        """Return the file of a tag's predictions."""
+        return self.output.expanduser() / "predictions" / f"{encode(tag)}.csv"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out: what there is of each tag, the index page, and the error if any failed."""
+
+    entries: Sequence[TagEntry]
+    index: str
+    error: ImagetagError | None
+
+
+def with_file(settings: RunSettings) -> RunSettings:
+    """Return the settings with what their file has, where neither option nor variable says else.
+
+    Raises:
+        UsageError: if the file is wrong.
+
+    """
+    if settings.file is None:
+        return settings
+    found = read_file(settings.file.expanduser(), RunSettings, NO_KEYS)
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    for job in nested(RunSettings):
+        # A variable of the job itself, such as IMAGETAG_EPOCHS, wins too.
+        table = {k: v for k, v in found.pop(job, {}).items() if not os.environ.get(env_name(k))}
+        given[job] = {**table, **getattr(settings, job)}
+    return make_settings(RunSettings, given, file=found)
+
+
+def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
+    """Run all jobs, show how it goes, and make the index page.
+
+    Args:
+        settings: with what a file says.
+        serve: the command that serves the board, where it is one of this machine.
+
+    Raises:
+        UsageError: if a setting of any stage is wrong: before the first starts.
+
+    """
+    tags = settings.all_tags()
+    with tempfile.TemporaryDirectory(prefix="imagetag-run-") as scratch:
+        planned = stages(settings, tags, Path(scratch))
+        logs = settings.output.expanduser() / "logs"
+        try:
+            logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--output {settings.output}: {error}") from error
+        path = logs / f"{datetime.now().astimezone():%Y-%m-%dT%H%M%S}.jsonl"
+        with path.open("a", encoding="utf-8") as log, open_view(settings.log_format) as view:
+            pipeline = Pipeline(view, log)
+            pipeline.run(planned, tags)
+
+    from imagetag.index_page import make_index, read_entry, tags_of_leaderboard  # NumPy
+
+    storage = open_storage(settings.where)
+    failed = {tag: f"{why.job} failed: {why.reason}" for tag, why in pipeline.failed.items()}
+    others = [tag for tag in tags_of_leaderboard(storage) if tag not in tags]
+    entries = [
+        read_entry(storage, tag, predictions=settings.predictions(tag), failed=failed.get(tag, ""))
+        for tag in (*tags, *others)
+    ]
+    pictures = Path(settings.input).expanduser() if settings.input else None
+    index = make_index(
+        storage,
+        entries,
+        pictures=pictures if pictures and pictures.is_dir() else None,
+        serve=serve,
+    )
+    return Outcome(entries[: len(tags)], index, _error(pipeline, tags, path))
+
+
+def tell(outcome: Outcome, settings: RunSettings) -> None:
+    """Show what came out: a table for people, lines of the log for programs."""
+    if is_json(settings.log_format):
+        for entry in outcome.entries:
+            get_logger().info("result", **_fields(entry, settings))
+        get_logger().info("finished", index=outcome.index)
+        return
+    rows = [("tag", "images", "promise", "precision", "recall", "page")]
+    for entry in outcome.entries:
+        fields = _fields(entry, settings)
+        precision, recall = (_number(fields[name]) for name in ("precision", "recall"))
+        page = fields["page"] or (entry.failed and "failed, see above") or entry.note
+        promise = entry.promise or "-"
+        rows.append((entry.tag, _number(entry.images), promise, precision, recall, page))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    _say("")
+    for row in rows:
+        cells = [f"{row[0]:{widths[0]}}", f"{row[1]:>{widths[1]}}", f"{row[2]:{widths[2]}}"]
+        cells += [f"{row[column]:>{widths[column]}}" for column in (3, 4)]
+        _say("  ".join([*cells, row[5]]))
+    for entry in outcome.entries:
+        if found := entry.predictions:
+            _say(
+                f"\n{entry.tag}: in {found.positives:,} of {found.rows:,} new pictures; all rows: "
+                f"{found.path}"
+            )
+    _say(f"\nAll pages: {outcome.index}")
+
+
+def work(settings: RunSettings) -> None:
+    """Run the pipeline.
+
+    Raises:
+        ImagetagError: at the end, if a tag failed.
+
+    """
+    settings = with_file(settings)
+    outcome = run_all(settings)
+    tell(outcome, settings)
+    if outcome.error is not None:
+        raise outcome.error
+
+
+def stages(settings: RunSettings, tags: Sequence[str], scratch: Path) -> list[Stage]:
+    """Return the stages, whose settings are judged now."""
+    common = {"storage": settings.where}
+    several = {**common, "tags": tuple(tags), "tags_file": None, "shard_index": 0}
+
+    def made(
+        job: str, settings_class: type[JobSettings], ours: Mapping[str, Any]
+    ) -> tuple[list[str], dict[str, str]]:
+        given = {**getattr(settings, job), **ours, "log_level": "info"}
+        checked = make_settings(settings_class, given, prefix=f"{job}.")
+        argv, secrets = arguments(checked)
+        return [text for text in argv if not text.startswith("--tag")], secrets
+
+    def listed(tags: Sequence[str]) -> list[str]:
+        """Put the tags into a file: there may be many, and a comma in one."""
+        path = scratch / "tags.txt"
+        path.write_text("".join(f"{tag}\n" for tag in tags), encoding="utf-8")
+        return [f"--tags-file={path}"]
+
+    def stage(job: str, settings_class: type[JobSettings], **ours: Any) -> Stage:
+        argv, secrets = made(job, settings_class, {**several, **ours})
+        return Stage(job, argv, listed, secrets)
+
+    found = [
+        stage("scrape", ScrapeSettings, board=settings.board),
+        stage("explore", ExploreSettings),
+        stage("train", TrainSettings),
+        stage("evaluate", EvaluateSettings),
+    ]
+    if settings.input:
+        ours = {**common, "tag": tags[0], "input": settings.input, "board": "", "query": ""}
+        argv, secrets = made("predict", PredictSettings, {**ours, "limit": None, "output": "a.csv"})
+        argv = [text for text in argv if not text.startswith("--output")]
+        each: Callable[[Sequence[str]], list[str]] = lambda tags: [  # noqa: E731
+            f"--tag={tags[0]}",
+            f"--output={settings.predictions(tags[0])}",
+        ]
+        found.append(Stage("predict", argv, each, secrets, one_by_one=True))
+    argv, secrets = made("report", ReportSettings, {**several, "output": None})
+    # Of all tags in storage: what earlier runs have made there is compared too.
+    found.append(Stage("report", argv, lambda _: [], secrets, for_all=True))
+    return found
+
+
+def _error(pipeline: Pipeline, tags: Sequence[str], log: Path) -> ImagetagError | None:
+    """Return the error of the exit code with which this run ends, None if all is well."""
+    if not (code := pipeline.exit_code):
+        return None
+    wrong = [f"{tag} ({failed.job})" for tag, failed in pipeline.failed.items()]
+    more = ", ..." if len(wrong) > 10 else ""
+    what = f"{len(wrong)} of {len(tags)} tags failed: {', '.join(wrong[:10])}{more}"
+    if not wrong:
+        what = f"{pipeline.wrong[0].job} failed: {pipeline.wrong[0].reason}"
+    error = InputError(f"{what}; all that was logged: {log}")
+    error.exit_code = code
+    return error
+
+
+def _fields(entry: TagEntry, settings: RunSettings) -> dict[str, Any]:
+    chosen = entry.evaluation and entry.evaluation.metrics.chosen
+    return {
+        "tag": entry.tag,
+        "images": entry.images,
+        "promise": entry.promise or None,
+        "precision": chosen and chosen.precision.value,
+        "recall": chosen and chosen.recall.value,
+        "page": f"{settings.where}/{entry.page()}" if chosen else None,
+        "failed": entry.failed or None,
+    }
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - it is what this was run for
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    kept = "what is stored is kept; run it again to go on"
+    return run_job("run", str(__doc__), RunSettings, work, argv, kept=kept)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

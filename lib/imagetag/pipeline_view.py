@@ -1,0 +1,247 @@
+"""What a person, or a program, sees of a pipeline that runs: a line a tag and stage."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from imagetag.child import Event
+from imagetag.console import duration, line, open_console, sentence
+from imagetag.log import LogFormat, get_logger
+from imagetag.pipeline import TAG_DONE, View
+
+_JOB = 9  # columns, of a stage's name and a blank
+_BAR = 16  # columns
+_TICKS = 8  # a second: how often the live line is drawn
+_SHOWN = ("warning", "error", "critical")
+
+
+def is_json(log_format: LogFormat) -> bool:
+    """Tell whether log lines are for programs."""
+    return log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+
+
+@contextmanager
+def open_view(log_format: LogFormat) -> Iterator[View]:
+    """Give what shows a pipeline: lines with one that lives, plain lines, or JSON."""
+    if is_json(log_format):
+        yield JsonView()
+        return
+    console = open_console()
+    if not console.is_terminal:
+        yield PlainView(console)
+        return
+    view = LiveView(console)
+    with Live(
+        view,
+        console=console,
+        refresh_per_second=_TICKS,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ):
+        yield view
+
+
+class JsonView:
+    """Passes on what the jobs log, with the stage in each line, and adds how each ended."""
+
+    def begin(self, job: str, tags: Sequence[str]) -> None:
+        """Log it."""
+        get_logger().info("stage begins", stage=job, tags=len(tags) or None)
+
+    def event(self, job: str, tag: str | None, event: Event) -> None:
+        """Pass on the line."""
+        tagged = {"tag": tag} if tag is not None else {}
+        sys.stderr.write(json.dumps({"stage": job, **tagged, **event}, ensure_ascii=False) + "\n")
+
+    def done(self, job: str, tag: str | None, seconds: float) -> None:
+        """Log it."""
+        get_logger().info("stage done", stage=job, tag=tag, seconds=round(seconds, 1))
+
+    def failed(self, job: str, tag: str | None, reason: str) -> None:
+        """Log it."""
+        get_logger().error("stage failed", stage=job, tag=tag, reason=reason)
+
+
+class _Lines:
+    """Prints a line when a tag is through a stage, and what is wrong at once."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._wide = 0
+        self._results: dict[tuple[str, str | None], str] = {}
+
+    def begin(self, job: str, tags: Sequence[str]) -> None:  # noqa: ARG002 - it is a View's
+        """Make room for the tags' names."""
+        self._wide = max([self._wide, *(min(len(tag), 30) for tag in tags)])
+
+    def event(self, job: str, tag: str | None, event: Event) -> None:
+        """Print it if it is a warning; keep what tells the result."""
+        if result := _result(event):
+            self._results[job, tag] = result
+        if event.get("level") in _SHOWN:
+            untagged = {name: value for name, value in event.items() if name != "tag"}
+            self._print("!", job, tag, line(untagged), "yellow")
+
+    def done(self, job: str, tag: str | None, seconds: float) -> None:
+        """Print what came out."""
+        result = self._results.pop((job, tag), "done")
+        self._print("✓", job, tag, Text.assemble(result, (f" · {duration(seconds)}", "dim")))
+
+    def failed(self, job: str, tag: str | None, reason: str) -> None:
+        """Print why."""
+        self._print("✗", job, tag, Text(reason), "bold red")
+
+    def _print(
+        self, mark: str, job: str, tag: str | None, text: Text, style: str = "green"
+    ) -> None:
+        if not self._console.encoding.startswith("utf"):
+            mark = {"✓": "+", "✗": "x"}.get(mark, mark)
+        row = Table.grid(padding=0)
+        for width in (2, _JOB, self._wide + 2):
+            row.add_column(width=width, no_wrap=True)
+        row.add_column(overflow="fold")
+        row.add_row(Text(mark, style), job, Text(tag or "", "bold"), text)
+        if self._console.is_terminal:
+            self._console.print(row)
+            return
+        name = f"{tag or '':{self._wide + 2}}"
+        self._console.print(f"{mark} {job:{_JOB}}{name}{text.plain}", soft_wrap=True)
+
+
+class PlainView(_Lines):
+    """Lines alone, for a file: what a job says goes between them, a progress every few seconds."""
+
+    def event(self, job: str, tag: str | None, event: Event) -> None:
+        """Print it."""
+        super().event(job, tag, event)
+        if event.get("level") == "info" and event["event"] != TAG_DONE:
+            self._print(" ", job, tag, Text(sentence(event)))
+
+
+class LiveView(_Lines):
+    """A line below all others that tells what is under way: how much, how fast, how long yet."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._spinner = Spinner("dots" if console.encoding.startswith("utf") else "line")
+        self._job, self._tag, self._said = "", "", ""
+        self._done, self._total = 0, 0
+        self._count, self._of = 0, 0
+        self._started = time.monotonic()
+
+    def begin(self, job: str, tags: Sequence[str]) -> None:
+        """Show another stage."""
+        super().begin(job, tags)
+        self._job, self._count, self._of = job, 0, len(tags)
+        self._next("starting")
+
+    def event(self, job: str, tag: str | None, event: Event) -> None:
+        """Show what it says."""
+        super().event(job, tag, event)
+        if tag is not None:
+            self._tag = tag
+        if event.get("level") != "info" or event["event"] == TAG_DONE:
+            return
+        self._said = sentence(event)
+        if isinstance(event.get("done"), int) and isinstance(event.get("total"), int):
+            self._done, self._total = event["done"], event["total"]
+        else:
+            self._total = 0
+
+    def done(self, job: str, tag: str | None, seconds: float) -> None:
+        """Print what came out, and show the next."""
+        super().done(job, tag, seconds)
+        self._next("")
+
+    def failed(self, job: str, tag: str | None, reason: str) -> None:
+        """Print why, and show the next."""
+        super().failed(job, tag, reason)
+        self._next("")
+
+    def __rich__(self) -> Text | Table:
+        if not self._job:
+            return Text("")
+        row = Table.grid(padding=0)
+        for width in (2, _JOB):
+            row.add_column(width=width, no_wrap=True)
+        row.add_column(no_wrap=True, overflow="ellipsis")
+        cells: list[Any] = [self._spinner, Text(self._job, "cyan")]
+        where = f"{self._tag}  " if self._tag else ""
+        of = (
+            f" · tag {self._count + 1} of {self._of}"
+            if self._of > 1 > self._count - self._of
+            else ""
+        )
+        elapsed = duration(time.monotonic() - self._started)
+        cells.append(Text.assemble((where, "bold"), self._said, (f"{of} · {elapsed}", "dim")))
+        if self._total:
+            row.add_column(width=_BAR + 1, justify="right")
+            cells.append(ProgressBar(self._total, self._done, width=_BAR))
+        row.add_row(*cells)
+        return row
+
+    def _next(self, said: str) -> None:
+        if said != "starting":
+            self._count += 1
+        self._tag, self._said, self._total = "", said, 0
+        self._started = time.monotonic()
+
+
+def _result(event: Event) -> str:
+    """Return what a stage's last word on a tag says, in short; empty if it is no such event."""
+    say = _RESULTS.get(str(event["event"]))
+    try:
+        return say(event) if say else ""
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return ""  # of another version, which had other fields
+
+
+def _dataset(event: Event) -> str:
+    images = sum(sum(labels.values()) for labels in event["images"].values())
+    failed = sum(event["failures"].values())
+    already = "already there" if event["event"] == "already complete" else "stored"
+    return f"{images:,} images {already}" + (f", {failed:,} failed" if failed else "")
+
+
+def _trained(event: Event) -> str:
+    return (
+        f"{event['epochs']} epochs, the best is {event['best_epoch']}; validation accuracy "
+        f"{event['validation_accuracy']:.3f}"
+    )
+
+
+def _evaluated(event: Event) -> str:
+    def share(name: str) -> str:
+        return "none" if event[name] is None else f"{event[name]:.3f}"
+
+    return f"test precision {share('precision')}, recall {share('recall')}"
+
+
+_RESULTS: dict[str, Callable[[Event], str]] = {
+    "already complete": _dataset,
+    "dataset complete": _dataset,
+    "explored": lambda event: f"train at {event['height']}x{event['width']} pixels",
+    "already explored": lambda event: f"train at {event['height']}x{event['width']} pixels",
+    "trained": _trained,
+    "already trained": lambda _: "already trained",
+    "evaluated": _evaluated,
+    "already evaluated": lambda _: "already evaluated",
+    "reported": lambda event: str(event["headline"]),
+    "predicted": lambda event: f"{event['positives']:,} of {event['images']:,} called the tag",
+    "already predicted": lambda event: (
+        f"{event['positives']:,} of {event['images']:,} called the tag, already predicted"
+    ),
+}

@@ -1,0 +1,141 @@
+"""The file of a pipeline: what `imagetag init` writes, and what `imagetag run` takes of one."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from imagetag.errors import UsageError
+from imagetag.settings import arguments, make_settings, nested, parse_settings
+from jobs import init
+from jobs.run import RunSettings, stages, with_file
+from jobs.scrape import ScrapeSettings
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "pipeline.toml"
+
+
+def read(file: Path, *argv: str) -> RunSettings:
+    settings = parse_settings(RunSettings, [str(file), *argv], command="run", summary="x")
+    return with_file(settings)
+
+
+def options(settings: RunSettings, job: str) -> list[str]:
+    [found] = [stage for stage in stages(settings, ["fox"], Path()) if stage.job == job]
+    return list(found.argv)
+
+
+def complaint(file: Path, text: str) -> str:
+    file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        stages(read(file), ["fox"], Path())
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_init_writes_a_file_that_run_takes_and_leaves_one_that_is_there(
+    file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert init.main([str(file)]) == 0
+    settings = read(file)
+    assert (settings.tags, settings.board) == (("fox",), "safebooru")
+    text = file.read_text()
+    assert init.main([str(file)]) == 2
+    assert f"{file} is there already" in capfd.readouterr().err
+    assert file.read_text() == text
+
+
+def test_every_option_of_every_job_is_in_the_file_with_its_default(file: Path) -> None:
+    assert init.main([str(file)]) == 0
+    text = file.read_text()
+    bare = stages(read(file), ["fox"], Path())
+    # Uncommented, it says the same: no value is spelled so that it is not read.
+    file.write_text(re.sub(r"(?m)^#([a-z0-9-]+ = )(?! )", r"\1", text))
+    full = read(file)
+    assert len(file.read_text().splitlines()) == len(text.splitlines())
+    content = tomllib.loads(file.read_text())
+    for job, of in nested(RunSettings).items():
+        left_out = {name for name in of.fields() if f"\n#{name.replace('_', '-')} =  #" in text}
+        assert {name.replace("-", "_") for name in content[job]} >= set(of.fields()) - left_out
+        tag: dict[str, object] = {"tag": "fox"} if job == "predict" else {"tags": ("fox",)}
+        common = {"storage": "s", **tag}
+        plain = make_settings(of.settings_class, common)
+        given = make_settings(of.settings_class, {**common, **getattr(full, job)})
+        assert plain.model_dump() == given.model_dump()
+    assert [stage.job for stage in bare] == [stage.job for stage in stages(full, ["fox"], Path())]
+
+
+def test_the_command_line_wins_over_variables_and_they_over_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text('board = "a"\n[train]\nmodel = "vgg16"\nepochs = 9\nimage-size = "9x9"\n')
+    monkeypatch.setenv("IMAGETAG_BOARD", "b")
+    monkeypatch.setenv("IMAGETAG_TRAIN_MODEL", "mobilenet")
+    monkeypatch.setenv("IMAGETAG_EPOCHS", "8")
+    settings = read(file, "--train.model", "alexnet")
+    assert settings.board == "b"
+    found = options(settings, "train")
+    assert {"--model=alexnet", "--epochs=8", "--image-size=9x9"} <= set(found)
+    assert "--model=mobilenet" in options(read(file), "train")
+    assert "--board=c" in options(read(file, "--board", "c"), "scrape")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[train]\nmodle = 'vgg19'", ["modle", "[train]", "did you mean model?"]),
+        ("[trian]\nmodel = 'vgg19'", ["[trian]", "did you mean train?"]),
+        ("bord = 'e621'", ["bord", "did you mean board?"]),
+        ("epochs = 3", ["epochs", "[train]"]),
+        ("train = 3", ["[train]"]),
+        ("tags = [", ["pipeline.toml"]),
+        ("[train]\nepochs = 'many'", ["--train.epochs", "'many'"]),
+        ("[train]\nstorage = 'x'", ["storage", "[train]"]),
+        ("[explore]\nmax-pixels = 3", ["--explore.max-pixels", "3"]),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_one_line_that_names_it(
+    file: Path, text: str, words: list[str]
+) -> None:
+    told = complaint(file, text)
+    assert all(word in told for word in words), told
+
+
+def test_all_stages_are_judged_before_the_first(tmp_path: Path) -> None:
+    settings = parse_settings(
+        RunSettings,
+        ["--output", str(tmp_path / "out"), "--tags", "fox", "--evaluate.confidence", "2"],
+        command="run",
+        summary="x",
+    )
+    with pytest.raises(UsageError, match=r"--evaluate\.confidence"):
+        stages(settings, ["fox"], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_gets_its_settings_as_options_and_its_secrets_as_variables() -> None:
+    values = {
+        "storage": "s", "tags": ("fox",), "since": "2024-01-31", "rating": "safe,explicit",
+        "curate": False, "board_key": "secret", "max_rate": 0.5,
+    }  # fmt: skip
+    settings = make_settings(ScrapeSettings, values)
+    argv, secrets = arguments(settings)
+    assert secrets == {"IMAGETAG_BOARD_KEY": "secret"}
+    assert "secret" not in " ".join(argv)
+    assert "--no-curate" in argv
+    again = parse_settings(ScrapeSettings, argv, command="scrape", summary="x")
+    assert again.model_dump(exclude={"board_key"}) == settings.model_dump(exclude={"board_key"})
+
+
+def test_predictions_are_made_where_there_is_something_to_predict(file: Path) -> None:
+    file.write_text("input = 'new'\n[predict]\nthreshold = 0.3\n")
+    found = [stage for stage in stages(read(file), ["fox"], Path()) if stage.job == "predict"]
+    assert {"--input=new", "--threshold=0.3"} <= set(found[0].argv)
+    assert found[0].tags(["fox"]) == ["--tag=fox", "--output=imagetag-output/predictions/fox.csv"]
+    file.write_text("")
+    assert "predict" not in [stage.job for stage in stages(read(file), ["fox"], Path())]
