@@ -10,6 +10,7 @@ from pydantic import Field
 from imagetag.curate import curate_tag
 from imagetag.heartbeat import Heartbeats
 from imagetag.job import for_each_tag, run_job, share_memory_among_threads
+from imagetag.nextstep import tell_next
 from imagetag.settings import TagSettings
 from imagetag.similar import THRESHOLD
 from imagetag.storage import open_storage
@@ -39,6 +40,7 @@ def work(settings: CurateSettings) -> None:
         ),
         Heartbeats(storage, "curate"),
     )
+    tell_next("explore", settings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from imagetag.heartbeat import Heartbeats
 from imagetag.job import for_each_tag, run_job
+from imagetag.nextstep import tell_next
 from imagetag.settings import TagSettings
 from imagetag.storage import open_storage
 
@@ -43,6 +44,7 @@ def work(settings: ExploreSettings) -> None:
         ),
         Heartbeats(storage, "explore"),
     )
+    tell_next("train", settings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from imagetag.heartbeat import Heartbeats
 from imagetag.job import for_each_tag, run_job, share_memory_among_threads
+from imagetag.nextstep import tell_next
 from imagetag.quiet import quiet_imports
 from imagetag.settings import (
     TagSettings,
@@ -65,6 +66,13 @@ def work(settings: PackSettings) -> None:
         settings,
         lambda tag: pack_tag(storage, tag, packing, concurrency=settings.concurrency),
         Heartbeats(storage, "pack"),
+    )
+    tell_next(
+        "train",
+        settings,
+        "--packed",
+        "latest",
+        same=("resize", "validation_fraction", "threshold_fraction", "exclude_suspects"),
     )
 
 

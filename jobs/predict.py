@@ -19,7 +19,7 @@ from imagetag.errors import UsageError
 from imagetag.fetched import FoundPosts, ListedUrls, read_query
 from imagetag.http import Client
 from imagetag.job import run_job
-from imagetag.log import Progress, get_logger
+from imagetag.log import Progress, get_logger, working
 from imagetag.outputs import CsvWriter, Kind, kind_of, shard_name
 from imagetag.parts import Parts, Tally
 from imagetag.quiet import quiet_imports
@@ -218,13 +218,13 @@ class _Predicting:
                 bound=round(promise.bound, 4),
             )
         resize = run.resize  # which may be none that this version knows
-        with _scratch() as scratch:
+        with working("loading the model"), _scratch() as scratch:
             model = load_model(self._storage, run, Path(scratch))
         # Files that are here are decoded as the processors can; on others, one waits.
         threads = None if self._source.local else settings.concurrency
         scorer = Scorer(model, run.image_size, resize, settings.batch_size, threads=threads)
         judge = judge_of(self._decision, threshold)
-        with Progress("predict") as progress:
+        with Progress("predict", bar=not self._shows_rows()) as progress:
             for picture, row in predict(scorer, judge, self._source, pictures):
                 if row.decision and self._copies is not None:
                     self._copies.add(picture)
@@ -232,6 +232,9 @@ class _Predicting:
                     self._source.forget(picture)
                 yield picture, row
                 progress.advance()
+
+    def _shows_rows(self) -> bool:
+        return self._settings.output == "-" and sys.stdout.isatty()
 
     def _is_mine(self, picture: Picture) -> bool:
         """Tell whether a picture is this shard's: by its name, whatever else is there."""
@@ -264,8 +267,8 @@ class _Predicting:
             images=tally.rows,
             positives=tally.positives,
             errors=tally.errors.total(),
-            reasons=dict(tally.errors),
             output=output,
+            **({"reasons": dict(tally.errors)} if tally.errors else {}),
             **more,
         )
 

@@ -21,6 +21,7 @@ from imagetag.images import EXTENSIONS, MAX_PIXELS
 from imagetag.job import for_each_tag, run_job, share_memory_among_threads
 from imagetag.log import get_logger
 from imagetag.manifest import Negatives
+from imagetag.nextstep import tell_next
 from imagetag.scrape import Scraper
 from imagetag.selection import Selection
 from imagetag.settings import (
@@ -180,6 +181,7 @@ def work(settings: ScrapeSettings) -> None:
                 curate_tag(storage, tag, concurrency=settings.concurrency)
 
         for_each_tag(settings, scrape, Heartbeats(storage, "scrape"))
+    tell_next("explore", settings)
 
 
 @contextmanager

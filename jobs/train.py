@@ -25,6 +25,7 @@ from imagetag.errors import (
 from imagetag.heartbeat import Heartbeats
 from imagetag.job import for_each_tag, run_job
 from imagetag.log import get_logger
+from imagetag.nextstep import tell_next
 from imagetag.quiet import quiet_imports
 from imagetag.settings import (
     CommaList,
@@ -334,6 +335,7 @@ def work(settings: TrainSettings) -> None:
 
     heartbeats = Heartbeats(storage, "train", worker=settings.worker_index if several else 0)
     for_each_tag(settings, train, heartbeats)
+    tell_next("evaluate", settings, same=("run",))
 
 
 @contextlib.contextmanager

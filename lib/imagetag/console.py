@@ -92,6 +92,12 @@ def show(console: Console, event: Event) -> None:
     console.print(line(event, width=console.width if console.is_terminal else None), soft_wrap=True)
 
 
+def tell(console: Console, text: str, copied: str) -> None:
+    """Print a text, and below it what can be copied, which is never broken."""
+    console.print(Text(_clean(text), "bold"))
+    console.print(Text(_clean(copied), "cyan"), soft_wrap=True)
+
+
 class Bars:
     """The bars of a terminal: one a work that is under way, below all that is printed.
 
@@ -267,30 +273,38 @@ def _epoch(fields: Event) -> str:
         best = f" (best {fields['best_val_loss']:.3f}, epoch {fields['best_epoch']:{digits}})"
     return (
         f"epoch {fields['epoch']:{digits}}/{fields['epochs']} · loss {fields['loss']:.3f} · "
-        f"val {fields['val_loss']:.3f}{best} · {duration(fields['seconds_left'])} left"
-    )
+        f"val {fields['val_loss']:.3f}{best}"
+    ) + (f" · {duration(fields['seconds_left'])} left" if fields["seconds_left"] else "")
 
 
 def _labels(counts: Event) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    return " + ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
 def _split(counts: Event) -> str:
-    return "; ".join(f"{name} {_labels(labels)}" for name, labels in counts.items())
+    return ", ".join(f"{name} {_labels(labels)}" for name, labels in counts.items())
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _share(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
 
 
 def _training(fields: Event) -> str:
     precision = fields.get("precision")
     return (
-        f"training {fields['model']} at {fields['size']} pixels: {_split(fields['images'])}; "
-        f"batches of {fields['batch']}"
-        + (f", {precision}" if precision not in (None, "float32") else "")
+        f"training {fields['model']} at {fields['size']} pixels on {_split(fields['images'])} "
+        f"images, in batches of {fields['batch']}"
+        + (f", {_words(precision)}" if precision not in (None, "float32") else "")
         + f"; run {fields['run']}"
     )
 
 
 def _devices(fields: Event) -> str:
-    text = f"on {_value(fields['devices'])}"
+    text = f"computing on {_value(fields['devices'])}"
     if fields["workers"] > 1:
         text += f", worker {fields['worker']} of {fields['workers']}"
     return text
@@ -300,22 +314,26 @@ def _phase(fields: Event) -> str:
     what = {
         "head": "the head alone",
         "fine-tune": "the top of the backbone too",
-        "all": "all of the model",
+        "all": "the whole model",
     }.get(fields["phase"], fields["phase"])
-    return f"training {what}: {fields['trainable']:,} weights, {fields['steps']:,} steps an epoch"
+    return f"{what}: {fields['trainable']:,} weights, {_count(fields['steps'], 'step')} an epoch"
+
+
+def _resumed(fields: Event) -> str:
+    return f"going on from the checkpoint in epoch {fields['epoch']}, step {fields['step']}"
 
 
 def _trained(fields: Event) -> str:
     return (
-        f"trained in {duration(fields['seconds'])}, {fields['epochs']} epochs; the best is epoch "
-        f"{fields['best_epoch']}, with validation loss {fields['validation_loss']:.3f} and "
-        f"accuracy {fields['validation_accuracy']:.3f}; run {fields['run']}"
+        f"trained {_count(fields['epochs'], 'epoch')} in {duration(fields['seconds'])}; the best "
+        f"is epoch {fields['best_epoch']}: validation loss {fields['validation_loss']:.3f}, "
+        f"accuracy {fields['validation_accuracy']:.3f}; model in {fields['storage']}"
     )
 
 
 def _complete(fields: Event) -> str:
-    text = f"dataset complete: {_split(fields['images'])} images ({size(fields['bytes'])})"
-    parts = [f"{fields['requests']:,} requests"]
+    text = f"dataset complete: {_split(fields['images'])} images, {size(fields['bytes'])}"
+    parts = [f"{text}, {_count(fields['requests'], 'request')}"]
     for name, verb in (
         ("copied", "copied from other tags"),
         ("failures", "failed"),
@@ -323,56 +341,110 @@ def _complete(fields: Event) -> str:
     ):
         if value := fields.get(name):
             parts.append(f"{verb}: {_value(value)}")
-    return f"{text}; {'; '.join(parts)}; in {fields['storage']}"
+    return "; ".join([*parts, f"in {fields['storage']}"])
+
+
+def _already_complete(fields: Event) -> str:
+    return f"dataset already complete: {_split(fields['images'])} images"
+
+
+def _going_on(fields: Event) -> str:
+    if isinstance(fields.get("rows"), Mapping):
+        return f"going on: {_labels(fields['rows'])} images are stored already"
+    if "missing" in fields:
+        return f"going on: {fields['missing']:,} of {fields['shards']:,} shards are missing"
+    return f"going on: {_count(fields['rows'], 'row')} are there already"
+
+
+def _curated(fields: Event) -> str:
+    found = []
+    if fields["dropped"]:
+        found.append(f"{_count(fields['dropped'], 'near-duplicate')} dropped")
+    if fields["groups"]:
+        found.append(f"{_count(fields['groups'], 'group')} of near-duplicates kept together")
+    if fields["conflicting"]:
+        found.append(f"{_count(fields['conflicting'], 'image')} with both labels")
+    if not found:
+        return "curated: no near-duplicates"
+    return f"curated: {', '.join(found)}; now {_split(fields['images'])} images"
 
 
 def _explored(fields: Event) -> str:
-    count = f" {fields['images']:,} images" if "images" in fields else ""
-    page = f"; {fields['report']}" if "report" in fields else ""
-    verb = "explored" if count else "already explored"
-    size = f"train at {fields['height']}x{fields['width']} pixels"
-    return f"{verb}{count}: {size}{page}"
+    what = f"explored {fields['images']:,} images" if "images" in fields else "already explored"
+    return f"{what}: train at {fields['height']}x{fields['width']} pixels; page {fields['report']}"
+
+
+def _shortcut(fields: Event) -> str:
+    return (
+        f"a shortcut: the label can be told without a look at the pictures, by {fields['by']} "
+        f"(ROC AUC {fields['roc_auc']:.2f}): {fields['how']}. {fields['advice']}"
+    )
+
+
+def _packed(fields: Event) -> str:
+    text = (
+        f"packed {_split(fields['images'])} images in {_count(fields['shards'], 'shard')}, "
+        f"{size(fields['bytes'])}; pack {fields['name']}"
+    )
+    return f"{text}; left out: {_value(fields['left_out'])}" if fields["left_out"] else text
 
 
 def _evaluated(fields: Event) -> str:
-    def share(name: str) -> str:
-        return "none" if fields[name] is None else f"{fields[name]:.3f}"
-
     return (
-        f"on {fields['images']:,} test images: precision {share('precision')}, recall "
-        f"{share('recall')}, accuracy {share('accuracy')} from probability "
-        f"{fields['threshold']:g} on; {fields['report']}"
+        f"evaluated on {fields['images']:,} test images: precision {_share(fields['precision'])}, "
+        f"recall {_share(fields['recall'])}, accuracy {_share(fields['accuracy'])}, from "
+        f"probability {fields['threshold']:g} on; page {fields['report']}"
+    )
+
+
+def _evidence(fields: Event) -> str:
+    return (
+        f"{fields['right']:,} of {fields['called']:,} calls were right on images kept for this, "
+        f"so precision is at least {fields['bound']:.3f} with {100 * fields['confidence']:g} % "
+        "confidence"
     )
 
 
 def _promised(fields: Event) -> str:
-    return (
-        f"precision of {fields['min_precision']:g} promised: {fields['right']:,} of "
-        f"{fields['called']:,} calls were right on images kept for this, so it is at least "
-        f"{fields['bound']:.3f} with {fields['confidence']:.0%} confidence"
-    )
+    return f"a precision of {fields['min_precision']:g} is promised: {_evidence(fields)}"
 
 
 def _not_promised(fields: Event) -> str:
     return (
-        f"precision of {fields['min_precision']:g} cannot be promised: {fields['right']:,} of "
-        f"{fields['called']:,} calls were right on images kept for this, so it is at least "
-        f"{fields['bound']:.3f} with {fields['confidence']:.0%} confidence. {fields['advice']}"
+        f"a precision of {fields['min_precision']:g} cannot be promised: {_evidence(fields)}; "
+        f"{fields['advice']}"
+    )
+
+
+def _judged(fields: Event) -> str:
+    return (
+        f"labels judged of {fields['images']:,} images: {fields['suspect_positives']:,} positives "
+        f"and {fields['suspect_negatives']:,} negatives are probably wrong"
     )
 
 
 def _predicted(fields: Event) -> str:
-    text = f"{fields['images']:,} images predicted, {fields['positives']:,} of them positive"
+    text = f"predicted {_count(fields['images'], 'image')}: {fields['positives']:,} have the tag"
     if fields.get("errors"):
-        text += f"; {fields['errors']:,} could not be ({_value(fields['reasons'])})"
+        text += f"; {fields['errors']:,} could not be read ({_value(fields['reasons'])})"
     return text if fields["output"] == "-" else f"{text}; {fields['output']}"
 
 
 def _already_predicted(fields: Event) -> str:
     return (
-        f"already predicted: {fields['images']:,} images, {fields['positives']:,} of them "
-        f"positive; {fields['output']}"
+        f"already predicted {_count(fields['images'], 'image')}: {fields['positives']:,} have the "
+        f"tag; {fields['output']}"
     )
+
+
+def _reported(fields: Event) -> str:
+    return f"{fields['headline'].rstrip('.')}; page {fields['report']}"
+
+
+def _left_out(fields: Event) -> str:
+    what = fields.get("file") or fields.get("md5") or fields.get("run")
+    why = fields.get("detail") or fields["reason"]
+    return f"left out: {what}: {why}" if what else f"left out: {why}"
 
 
 _WORK = {
@@ -389,17 +461,51 @@ _WORK = {
 }
 
 _SENTENCES: dict[str, Callable[[Event], str]] = {
+    "already complete": _already_complete,
+    "already curated": lambda fields: f"already {_curated(fields)}",
+    "already evaluated": lambda fields: f"already evaluated; page {fields['report']}",
     "already explored": _explored,
+    "already packed": lambda fields: f"already packed: {fields['name']}",
     "already predicted": _already_predicted,
+    "already trained": lambda fields: f"already trained; model in {fields['storage']}",
+    "curated": _curated,
     "dataset complete": _complete,
     "devices": _devices,
     "epoch": _epoch,
     "evaluated": _evaluated,
     "explored": _explored,
+    "evaluate could promise no precision at this threshold": lambda fields: (
+        f"evaluate could not promise a precision of {fields['min_precision']:g}: it is at least "
+        f"{fields['bound']:.3f}"
+    ),
+    "fewer than asked for": lambda fields: (
+        f"{fields['images']:,} of {fields['wanted']:,} {fields['label']} images: the board has no "
+        "more that fit"
+    ),
+    "going on": _going_on,
+    "host answers again": lambda fields: f"{fields['host']} answers again",
+    "host paused": lambda fields: (
+        f"{fields['host']} is left alone for {duration(fields['seconds'])}: {fields['error']}"
+    ),
+    "labels judged": _judged,
+    "left out": _left_out,
+    "packed": _packed,
     "phase": _phase,
+    "no label is judged": lambda fields: f"no label is judged: {fields['reason']}",
     "precision cannot be promised": _not_promised,
     "precision promised": _promised,
     "predicted": _predicted,
+    "reading the board": lambda fields: f"reading {fields['board']} ({fields['by']})",
+    "reported": _reported,
+    "resumed": _resumed,
+    "serving": lambda fields: (
+        f"serving {_count(fields['posts'], 'post')} as a board of engine {fields['engine']}; "
+        "Ctrl-C ends it"
+    ),
+    "shortcut: the label can be told without a look at the pictures": _shortcut,
+    "went wrong while stopping": lambda fields: (
+        f"while stopping this went wrong too: {fields['error']}"
+    ),
     "trained": _trained,
     "training": _training,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class Sample:
 
 
 def sync(
-    storage: Storage, tag: str, rows: Iterable[Row], folder: Path, concurrency: int = 16
+    storage: Storage, tag: str, rows: Sequence[Row], folder: Path, concurrency: int = 16
 ) -> list[Sample]:
     """Copy images to the local disk in parallel, and return them in the order of their md5.
 
@@ -69,7 +69,7 @@ def sync(
         return Sample(row, path)
 
     samples = []
-    with ThreadPoolExecutor(concurrency) as pool, Progress("sync") as progress:
+    with ThreadPoolExecutor(concurrency) as pool, Progress("sync", total=len(rows)) as progress:
         for sample in pool.map(fetch, rows):
             progress.advance()
             if sample is not None:

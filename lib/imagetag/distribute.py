@@ -35,6 +35,13 @@ class Cluster:
     workers: int = 1
 
     @property
+    def kind(self) -> StrategyName:
+        """The strategy, by its name as a setting."""
+        if self.workers > 1:
+            return "multi-worker"
+        return "mirrored" if isinstance(self.strategy, tf.distribute.MirroredStrategy) else "none"
+
+    @property
     def is_chief(self) -> bool:
         """Whether this worker stores what all have made."""
         return self.worker == 0
@@ -163,7 +170,7 @@ def choose_devices(
     get_logger().info(
         "devices",
         devices=device_names(),
-        strategy=type(cluster.strategy).__name__,
+        strategy=cluster.kind,
         replicas=cluster.replicas,
         worker=cluster.worker,
         workers=cluster.workers,

@@ -43,7 +43,7 @@ from imagetag.evaluation_page import Pictures, evaluation_page
 from imagetag.gradcam import GradCam, on_picture, overlay
 from imagetag.heartbeat import measured
 from imagetag.layout import LABELS, PARTS, Label, Layout
-from imagetag.log import Progress, get_logger
+from imagetag.log import Progress, get_logger, working
 from imagetag.manifest import Dataset, Row, load_dataset, read_rows
 from imagetag.partition import load_partition
 from imagetag.report import jpeg, shrunk
@@ -92,7 +92,8 @@ def evaluate_tag(
     done = _stored(storage, run, dataset, request)
     if done is not None:
         store_card(storage, run, dataset, done)  # an older version stored none with the results
-        get_logger().info("already evaluated", run=run.run)
+        page = f"{storage.url}/{Layout(tag).run(run.run, 'report.html')}"
+        get_logger().info("already evaluated", run=run.run, report=page)
         return done
     parts, since = _parts(storage, run, dataset)
     share = _share_of_positives(parts["train"])
@@ -108,21 +109,25 @@ def evaluate_tag(
     rows = [row for part in parts.values() for row in part]
     samples = sync(storage, tag, rows, cache_folder / "images", concurrency)
     keras.utils.clear_session()  # of the tag before
-    with tempfile.TemporaryDirectory(prefix="imagetag-evaluate-") as scratch:
-        model = load_model(storage, run, Path(scratch))
-    scorer = Scorer(model, run.image_size, resize, batch_size, features=request.suspects)
+    with working("loading the model"):
+        with tempfile.TemporaryDirectory(prefix="imagetag-evaluate-") as scratch:
+            model = load_model(storage, run, Path(scratch))
+        scorer = Scorer(model, run.image_size, resize, batch_size, features=request.suspects)
     scores = _scores(scorer, samples)
     left_out = len(rows) - len(scores)
     scored = {
         part: [(row, scores[row.md5]) for row in found if row.md5 in scores]
         for part, found in parts.items()
     }
-    decision = _decide(run, dataset, request, scored["threshold"], share)
-    suspects = _suspects(scored) if request.suspects else None
+    with working("choosing the threshold"):
+        decision = _decide(run, dataset, request, scored["threshold"], share)
+    with working("looking for wrong labels"):
+        suspects = _suspects(scored) if request.suspects else None
     measured(images=len(rows), model=run.model, pixels=run.image_size[0] * run.image_size[1])
-    return _Results(
-        storage, run, dataset, request, decision, since, suspects, samples, model
-    ).store({part: _decided(decision, scored[part]) for part in ("threshold", "test")}, left_out)
+    judged = {part: _decided(decision, scored[part]) for part in ("threshold", "test")}
+    results = _Results(storage, run, dataset, request, decision, since, suspects, samples, model)
+    with working("measuring and drawing the page"):
+        return results.store(judged, left_out)
 
 
 @dataclass(frozen=True)
@@ -297,7 +302,7 @@ def _parts(storage: Storage, run: Run, dataset: Dataset) -> tuple[dict[Part, lis
 def _scores(scorer: Scorer, samples: Sequence[Sample]) -> dict[str, Score]:
     """Return what the model says of each picture that can be decoded, by md5."""
     scores: dict[str, Score] = {}
-    with Progress("score") as progress:
+    with Progress("score", total=len(samples)) as progress:
         for sample, score in scorer.score(samples, lambda sample: sample.path):
             progress.advance()
             if isinstance(score, images.BadImage):

@@ -14,7 +14,7 @@ from imagetag.explore_page import THUMBNAIL_BYTES, exploration_figures, explorat
 from imagetag.families import Twins, find_families
 from imagetag.heartbeat import measured
 from imagetag.layout import Layout
-from imagetag.log import get_logger
+from imagetag.log import get_logger, working
 from imagetag.manifest import load_dataset, read_rows
 from imagetag.pictures import read_thumbnails
 from imagetag.storage import Storage
@@ -28,7 +28,7 @@ def explore_tag(
 
     All numbers are from the manifest; only the few images that the page shows are read. What is
     already explored with the same options, and has not changed since, is left as it is. What gives
-    the label away without a look at the pictures is logged as a warning each time.
+    the label away without a look at the pictures is logged as a warning when it is found.
 
     Args:
         storage: has the dataset.
@@ -42,33 +42,38 @@ def explore_tag(
 
     """
     layout = Layout(tag)
+    page_url = f"{storage.url}/{layout.explore('report.html')}"
     dataset = load_dataset(storage, tag)
     options = Options(max_pixels=max_pixels, percentile=percentile, samples=samples)
     known = _stored(storage, layout)
     same = (dataset.fingerprint, options, DatasetFacts.of(dataset))
     if known and (known.fingerprint, known.options, known.dataset) == same:
-        get_logger().info("already explored", **_size_fields(known))
-        _warn(known)
+        get_logger().info("already explored", **_size_fields(known), report=page_url)
         return known
 
-    survey = Survey(read_rows(storage, dataset), samples)
-    families = find_families(
-        read_rows(storage, dataset), survey.grouping, Twins.of(storage, dataset)
-    )
-    exploration = explored(dataset, options, survey, families)
-    thumbnails, unreadable = read_thumbnails(storage, tag, exploration.pictures, THUMBNAIL_BYTES)
+    with working("exploring"):
+        survey = Survey(read_rows(storage, dataset), samples)
+        families = find_families(
+            read_rows(storage, dataset), survey.grouping, Twins.of(storage, dataset)
+        )
+        exploration = explored(dataset, options, survey, families)
+    with working("reading pictures for the page"):
+        thumbnails, unreadable = read_thumbnails(
+            storage, tag, exploration.pictures, THUMBNAIL_BYTES
+        )
     exploration = exploration.model_copy(update={"unreadable": unreadable})
-    figures = exploration_figures(exploration, survey)
-    for name, figure in figures.items():
-        storage.write(layout.explore(f"{name}.png"), figure.chart.light)
-    page = exploration_page(exploration, figures, thumbnails)
-    storage.write(layout.explore("report.html"), page.encode())
+    with working("drawing the page"):
+        figures = exploration_figures(exploration, survey)
+        for name, figure in figures.items():
+            storage.write(layout.explore(f"{name}.png"), figure.chart.light)
+        page = exploration_page(exploration, figures, thumbnails)
+        storage.write(layout.explore("report.html"), page.encode())
     storage.write(layout.explore("explore.json"), exploration.model_dump_json(indent=2).encode())
     get_logger().info(
         "explored",
         images=survey.count,
         **_size_fields(exploration),
-        report=f"{storage.url}/{layout.explore('report.html')}",
+        report=page_url,
     )
     _warn(exploration)
     measured(images=survey.count)

@@ -6,15 +6,17 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
 import structlog
+from rich.console import Console
 
-from imagetag.console import Bars, open_console, show
+from imagetag.console import Bars, open_console, show, tell
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -22,7 +24,8 @@ get_logger = structlog.get_logger
 
 # Told of each progress that begins in its context, to look at it as it goes on.
 watcher: ContextVar[Callable[[Progress], None] | None] = ContextVar("watcher", default=None)
-_bars: Bars | None = None  # of the terminal, if the log goes to one that can show them
+_terminal: Console | None = None  # where a person reads, if the log goes there
+_bars: Bars | None = None  # on it, if it can show them
 
 
 def configure(log_format: LogFormat = "auto", level: str = "info") -> None:
@@ -30,7 +33,7 @@ def configure(log_format: LogFormat = "auto", level: str = "info") -> None:
 
     Every JSON line has `timestamp` (UTC, ISO 8601), `level` and `event`, and the bound fields.
     """
-    global _bars
+    global _terminal, _bars
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -38,11 +41,13 @@ def configure(log_format: LogFormat = "auto", level: str = "info") -> None:
         structlog.processors.format_exc_info,
     ]
     end_bars()
-    _bars = None
+    _terminal = _bars = None
     if log_format == "console" or (log_format == "auto" and sys.stderr.isatty()):
         console = open_console()
         processors.append(lambda _logger, _method, event: ((event,), {}))
         write: Callable[..., None] = partial(show, console)
+        if console.is_terminal:
+            _terminal = console
         if console.is_interactive:
             _bars = Bars(console)
     else:
@@ -66,6 +71,26 @@ def end_bars() -> None:
     """Take progress bars off the terminal, as the process will end."""
     if _bars is not None:
         _bars.end()
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show on a terminal what is being done, for as long as it takes; no log has a line of it."""
+    bars = _bars
+    if bars is None:
+        yield
+        return
+    bar = bars.add(what, {}, None, "")
+    try:
+        yield
+    finally:
+        bars.remove(bar)
+
+
+def tell_person(text: str, copied: str) -> None:
+    """Tell who sits at a terminal something, and what can be copied on a line of its own."""
+    if _terminal is not None:
+        tell(_terminal, text, copied)
 
 
 def _write(line: str) -> None:
@@ -112,6 +137,7 @@ class Progress:
         total: how much there is of it, if that is known.
         unit: of what is counted.
         every: seconds between lines.
+        bar: show one on a terminal; not where rows are written to it.
         fields: of the lines besides.
 
     """
@@ -122,6 +148,8 @@ class Progress:
         total: int | None = None,
         unit: str = "images",
         every: float = 5.0,
+        *,
+        bar: bool = True,
         **fields: Any,
     ) -> None:
         self.event, self.total, self.unit, self._every = event, total, unit, every
@@ -131,7 +159,7 @@ class Progress:
         self._extra: dict[str, int] = {}
         self._started = self._last = time.monotonic()
         self._bars, self._bar = _bars, None
-        if self._bars is not None:
+        if self._bars is not None and bar:
             self._bar = self._bars.add(event, fields, total, unit)
 
     def advance(self, count: int = 1, **extra: int) -> None:
@@ -139,8 +167,9 @@ class Progress:
         with self._lock:
             self.done += count
             self._extra.update(extra)
-            if self._bars is not None and self._bar is not None:
-                self._bars.advance(self._bar, count, self._extra)
+            if self._bars is not None:
+                if self._bar is not None:
+                    self._bars.advance(self._bar, count, self._extra)
             elif time.monotonic() - self._last >= self._every:
                 self._last = time.monotonic()
                 self._report()

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from imagetag.log import get_logger
+from imagetag.log import get_logger, working
 
 
 @contextlib.contextmanager
@@ -18,7 +18,7 @@ def quiet_imports() -> Iterator[None]:
 
     They write past Python, and before any level of theirs is in force. TensorFlow's search for
     GPUs is part of it: where the machine has some, its errors become warnings. If the import
-    fails, all of it is shown as it is.
+    fails, all of it is shown as it is; nothing is if somebody interrupts it.
     """
     # Errors only: its warnings are no JSON, and speak of its own insides.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -27,12 +27,15 @@ def quiet_imports() -> Iterator[None]:
     with tempfile.TemporaryFile() as chatter:
         real = os.dup(2)
         os.dup2(chatter.fileno(), 2)
-        failed = True
+        failed = False
         try:
-            yield
-            if "tensorflow" in sys.modules:
-                sys.modules["tensorflow"].config.list_physical_devices()
-            failed = False
+            with working("starting TensorFlow"):
+                yield
+                if "tensorflow" in sys.modules:
+                    sys.modules["tensorflow"].config.list_physical_devices()
+        except Exception:
+            failed = True
+            raise
         finally:
             sys.stderr.flush()
             os.dup2(real, 2)

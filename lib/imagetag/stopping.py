@@ -16,8 +16,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from imagetag.errors import EXIT_INTERRUPTED, Terminated
-from imagetag.log import get_logger
+from imagetag.errors import EXIT_INTERRUPTED, Terminated, one_line
+from imagetag.log import end_bars, get_logger
 
 _LAST_SECONDS = 1.0  # for the last line, where nobody reads it
 
@@ -54,6 +54,7 @@ class Stop:
         except BaseException as error:
             if self.asked is None or isinstance(error, self.asked):
                 raise
+            get_logger().warning("went wrong while stopping", error=one_line(error))
         finally:
             self._noted = False
         if self.asked is not None:
@@ -112,6 +113,7 @@ def leave(code: int) -> None:
     """End the process at once, with what it has logged."""
     # Not sys.exit: that would wait for download threads, which may wait for a server.
     with contextlib.suppress(OSError):
+        end_bars()
         sys.stderr.flush()
     os._exit(code)
 
@@ -130,6 +132,7 @@ def _leave_at_once(kept: str) -> None:
         process.kill()
 
     def tell() -> None:
+        end_bars()
         get_logger().warning(
             f"interrupted again: left without saving what was under way; {kept}",
             exit_code=EXIT_INTERRUPTED,

@@ -32,7 +32,7 @@ from imagetag.feed import DecodedImages
 from imagetag.fit import Batches, Fitting, Images, OptimizerName, Part, Phase, Recipe, digest_of
 from imagetag.heartbeat import measured
 from imagetag.layout import LABELS, Label, Layout, PartName, checked_run
-from imagetag.log import get_logger
+from imagetag.log import get_logger, working
 from imagetag.manifest import Dataset, Row, load_dataset
 from imagetag.models import build_model, can_be_pretrained, with_resizing
 from imagetag.packed import Packed, PackedFeed, load_packed
@@ -156,7 +156,8 @@ def train_tag(
     if done is not None:
         if cluster.is_chief:
             _complete(target, done, means)
-        get_logger().info("already trained", run=target.run)
+        where = f"{storage.url}/{Layout(tag).run(target.run, '')}"
+        get_logger().info("already trained", run=target.run, storage=where)
         return done
     made = _Making(storage, target, cluster, means).make()
     cluster.gather([1])  # the others wait until the chief has stored it
@@ -302,7 +303,11 @@ class _Making:
         _tell_small(partition.images)
         weights = _weights(training.weights, means.cache_folder / "weights")
         batch = self._global_batch()
-        with self.cluster.strategy.scope(), precision(training.mixed_precision):
+        with (
+            working("building the model"),
+            self.cluster.strategy.scope(),
+            precision(training.mixed_precision),
+        ):
             model = build_model(
                 training.model,
                 target.size,
@@ -348,7 +353,8 @@ class _Making:
                 saved.set_weights([keras.ops.convert_to_numpy(w) for w in model.weights])
                 digest = store_partition(self.storage, target.dataset.tag, target.run, partition)
                 result = result.model_copy(update={"parts": digest})
-                self._store(result, saved, state.durations, Path(scratch))
+                with working("storing the model" + " and its SavedModel" * means.export):
+                    self._store(result, saved, state.durations, Path(scratch))
                 _measure(result)
                 checkpoints.clear()
         return result
@@ -542,6 +548,7 @@ class _Making:
             best_epoch=run.best_epoch,
             seconds=run.seconds,
             **{f"validation_{key}": round(value, 4) for key, value in run.validation.items()},
+            storage=f"{storage.url}/{layout.run(run.run, '')}",
         )
 
 

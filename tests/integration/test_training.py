@@ -552,7 +552,7 @@ def test_a_mirrored_training_is_about_as_good(
     )
     assert two.code == 0
     (devices,) = [line for line in two.lines if line["event"] == "devices"]
-    assert (devices["replicas"], devices["strategy"]) == (2, "MirroredStrategy")
+    assert (devices["replicas"], devices["strategy"]) == (2, "mirrored")
     one = run(
         *("train", *on(fresh, cache), *options, "--run", "one", "--batch-size", 2 * batch),
         *("--strategy", "none", "--no-export"),

@@ -347,7 +347,7 @@ def test_images_are_copied_and_come_in_the_order_of_their_md5(
     storage: Storage, tmp_path: Path
 ) -> None:
     images = store(storage)
-    samples = sync(storage, TAG, iter(rows_of(images)), tmp_path / "cache")
+    samples = sync(storage, TAG, rows_of(images), tmp_path / "cache")
     assert [sample.row.md5 for sample in samples] == sorted(images)
     assert {sample.row.md5: sample.path.read_bytes() for sample in samples} == images
     assert [sample.target for sample in samples] == [

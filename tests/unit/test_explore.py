@@ -317,19 +317,25 @@ def test_a_curation_that_only_regroups_is_explored(storage: Recorded) -> None:
     assert found.dataset.curation.dropped == 4
 
 
-def test_a_shortcut_is_logged_each_time_and_none_where_there_is_none(storage: Recorded) -> None:
+def test_a_shortcut_is_logged_when_it_is_found_and_none_where_there_is_none(
+    storage: Recorded,
+) -> None:
     rows = [make_row(number, split="train") for number in range(120)]
     planted = [row.model_copy(update={"ext": "png"}) if row.post_id % 2 else row for row in rows]
     store(storage, planted)
-    for _ in range(2):
-        with capture_logs() as logs:
-            found = explore(storage)
-        [warned] = [log for log in logs if log["event"].startswith("shortcut")]
-        assert warned["log_level"] == "warning"
-        assert warned["by"] == "format"
-        assert warned["roc_auc"] == 1.0
-        assert "--extensions" in warned["advice"]
-        assert warned["how"] == "0 % of the positives are jpg, and 100 % of the negatives"
+    with capture_logs() as logs:
+        found = explore(storage)
+    [warned] = [log for log in logs if log["event"].startswith("shortcut")]
+    assert warned["log_level"] == "warning"
+    assert warned["by"] == "format"
+    assert warned["roc_auc"] == 1.0
+    assert "--extensions" in warned["advice"]
+    assert warned["how"] == "0 % of the positives are jpg, and 100 % of the negatives"
+    with capture_logs() as logs:
+        explore(storage)
+    [again] = logs
+    assert (again["event"], again["log_level"]) == ("already explored", "info")
+    assert again["report"].endswith("/explore/report.html")
     assert [check.name for check in found.shortcuts.found] == ["format"]
 
     store(storage, [make_row(number, split="train") for number in range(200, 320)])

@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[2]
 # Every module of the library has a side; one of a package is on its package's side.
 SIDES = {
     "shared": (
-        "ahead cells child console copies errors heartbeat images job layout log manifest outputs "
-        "overview overview_table parts pictures pipeline pipeline_file pipeline_view settings "
-        "similar sources split stopping storage suggest whole"
+        "ahead cells child console copies errors heartbeat images job layout log manifest nextstep "
+        "outputs overview overview_table parts pictures pipeline pipeline_file pipeline_view "
+        "settings similar sources split stopping storage suggest whole"
     ),
     "scrape": (
         "boards browser collect demo fetched hosts http known negatives pace placeholder robots "

@@ -59,6 +59,12 @@ def test_all_of_it_is_shown_if_the_import_fails() -> None:
     assert "after" not in done.stderr
 
 
+def test_nothing_is_shown_if_it_is_interrupted() -> None:
+    done = imports("raise KeyboardInterrupt", "info")
+    assert done.stderr.startswith("Traceback")
+    assert CHATTER not in done.stderr
+
+
 def test_more_chatter_than_a_pipe_holds_blocks_nothing() -> None:
     done = imports("os.write(2, b'x' * 300_000)", "info")
     assert (done.returncode, done.stderr) == (0, "after\n")
