@@ -17,6 +17,7 @@ from imagetag.demo.scenes import draw_posts
 from imagetag.demo.server import BoardServer
 from imagetag.job import run_job
 from imagetag.log import get_logger
+from imagetag.nextstep import tell_command
 from imagetag.settings import JobSettings
 
 
@@ -54,6 +55,15 @@ def work(settings: BoardSettings) -> None:
     ):
         get_logger().info("serving", url=board.url, posts=len(board.posts), engine=settings.engine)
         print(board.url, flush=True)  # noqa: T201
+        if sys.stdout.isatty():  # started by a person, and by no program that reads the URL
+            drawn = settings.folder is None
+            tell_command(
+                "in another terminal:",
+                "scrape",
+                *("--board", f"{settings.engine}+{board.url}", "--allow-private-hosts"),
+                *("--max-rate", "500", "--storage", "data"),
+                *("--tags", "robot,fox" if drawn else "TAG"),
+            )
         threading.Event().wait()
 
 

@@ -503,6 +503,7 @@ _SENTENCES: dict[str, Callable[[Event], str]] = {
         "Ctrl-C ends it"
     ),
     "shortcut: the label can be told without a look at the pictures": _shortcut,
+    "tag done": lambda fields: f"done, {fields['number']} of {_count(fields['of'], 'tag')}",
     "went wrong while stopping": lambda fields: (
         f"while stopping this went wrong too: {fields['error']}"
     ),

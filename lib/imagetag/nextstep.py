@@ -27,7 +27,7 @@ def tell_next(
         same: names of settings that the next job takes too, and needs where they were given.
 
     """
-    words = [*_program(), job, "--storage", settings.storage]
+    words = ["--storage", settings.storage]
     if isinstance(settings, TagSettings):
         if settings.tags:
             words += ["--tags", ",".join(settings.tags)]
@@ -36,7 +36,12 @@ def tell_next(
     for name in same:
         if name in settings.model_fields_set:
             words += [option_name(name), str(getattr(settings, name))]
-    tell_person("next:", shlex.join([*words, *options]))
+    tell_command("next:", job, *words, *options)
+
+
+def tell_command(text: str, job: str, *options: str) -> None:
+    """Tell a person a command of a job, after a text that says what for."""
+    tell_person(text, shlex.join([*_program(), job, *options]))
 
 
 def _program() -> list[str]:
