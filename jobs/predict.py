@@ -8,24 +8,28 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, SecretStr
 
 from imagetag.boards import Login, open_board
 from imagetag.boards.linkfile import kind_of as list_kind
 from imagetag.copies import Copies
-from imagetag.errors import UsageError
+from imagetag.errors import InputError, UsageError, one_line
 from imagetag.fetched import FoundPosts, ListedUrls, read_query
 from imagetag.http import Client
 from imagetag.job import run_job
+from imagetag.layout import Layout
 from imagetag.log import Progress, get_logger, working
-from imagetag.outputs import CsvWriter, Kind, kind_of, shard_name
+from imagetag.named import Named, grouped, spooled
+from imagetag.outputs import CsvWriter, Kind, Prediction, kind_of, shard_name
 from imagetag.parts import Parts, Tally
 from imagetag.quiet import quiet_imports
 from imagetag.settings import (
     Contact,
+    Places,
     StorageSettings,
+    TagsSettings,
     allow_private_hosts_field,
     board_key_field,
     board_user_field,
@@ -35,16 +39,28 @@ from imagetag.settings import (
     contact_field,
     ignore_robots_field,
     max_rate_field,
+    option_name,
 )
-from imagetag.sources import Picture, Source, StoredPictures, place_of
-from imagetag.storage import Storage, open_storage
+from imagetag.sidecars import Sidecars
+from imagetag.sources import (
+    Picture,
+    Several,
+    Source,
+    StoredPictures,
+    named_like_a_picture,
+    place_of,
+)
+from imagetag.storage import ObjectNotFound, Storage, open_storage
 
 if TYPE_CHECKING:
-    from imagetag.decision import Decision
+    from imagetag.predict import Classifier
     from imagetag.runs import Run
 
+_WEB = ("http://", "https://")
+_BATCHES = 8  # that each of several models takes in turn
 
-class PredictSettings(StorageSettings):
+
+class PredictSettings(TagsSettings, StorageSettings):
     """Options of `imagetag predict`."""
 
     headings: ClassVar = {
@@ -57,15 +73,19 @@ class PredictSettings(StorageSettings):
             "ignore_robots",
             "allow_private_hosts",
         ),
+        "Copies and sidecars of positives": ("copy_to", "sidecars", "sidecars_folder"),
         "Share of the images": ("shard_index", "shard_count"),
     }
 
-    tag: str = Field(description="whose classifier")
+    tag: str = Field(
+        "", description="one tag, whose classifier alone is asked: it wins over the others"
+    )
     run: str = Field("latest", description="which run's model: its name, or latest")
-    input: str = Field(
-        "",
-        description="the images: a folder or a storage URL, subfolders too; or a list of URLs "
-        "(FILE.txt, or CSV, TSV, JSON lines, Parquet with a column url)",
+    input: Places = Field(
+        (),
+        description="the images: files, folders and storage URLs, subfolders too; URLs; lists of "
+        "URLs (FILE.txt, or CSV, TSV, JSON lines, Parquet with a column url); - is a list of paths "
+        "and URLs on standard input; several by commas, or by the option again",
     )
     board: str = Field(
         "",
@@ -88,6 +108,14 @@ class PredictSettings(StorageSettings):
     copy_to: str = Field(
         "", description="a folder or storage URL that gets a copy of each positive image"
     )
+    sidecars: Literal["none", "hydrus", "kohya"] = Field(
+        "none",
+        description="write the tags that an image has beside it, adding to what is there: as "
+        "hydrus reads them (a.png.txt, a tag a line), or kohya (a.txt, a line with commas)",
+    )
+    sidecars_folder: str = Field(
+        "", description="a folder or storage URL that gets them instead: for images of servers"
+    )
     threshold: float | None = Field(
         None,
         gt=0,
@@ -108,35 +136,75 @@ class PredictSettings(StorageSettings):
     ignore_robots: bool = ignore_robots_field()
     allow_private_hosts: bool = allow_private_hosts_field()
 
+    def __init__(self, **given: Any) -> None:
+        # What is given wins over variables, also over that of the other option.
+        several = [name for name in ("tags", "tags_file") if given.get(name)]
+        if several and given.get("tag"):
+            raise UsageError(
+                f"--tag {given['tag']} and {option_name(several[0])} {given[several[0]]}: give one"
+            )
+        none: dict[str, Any] = {"tag": ""} if several else {}
+        super().__init__(**{**none, **given})
+
+    def all_tags(self) -> list[str]:
+        """Return every tag asked for, in order and once each, as the base class says."""
+        return [checked_tag(self.tag)] if self.tag else super().all_tags()
+
 
 def work(settings: PredictSettings) -> None:
     """Predict this shard's images."""
-    tag = checked_tag(settings.tag)
-    _check(settings)
+    tags = settings.all_tags()
+    _check(settings, tags)
     kind = kind_of(settings.output)
     storage = open_storage(settings.storage)
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(_scratch()))
-        source = stack.enter_context(_source(settings, scratch))
+        source = stack.enter_context(_source(settings, scratch, keep=len(tags) > 1))
         target = _opened("--copy-to", settings.copy_to) if settings.copy_to else None
         copies = stack.enter_context(Copies(source, target)) if target else None
-
-        with quiet_imports():  # TensorFlow: not for --help
-            from imagetag.decision import load_decision
-            from imagetag.runs import load_run
-
-        run = load_run(storage, tag, settings.run)
-        decision = load_decision(storage, tag, run.run, run.created)
-        predicting = _Predicting(settings, storage, run, decision, source, copies)
+        sidecars = None
+        if settings.sidecars != "none":
+            folder = settings.sidecars_folder
+            beside = _opened("--sidecars-folder", folder) if folder else None
+            sidecars = Sidecars(settings.sidecars, source, beside)
+        runs, failed = _runs(storage, tags, settings.run)
+        predicting = _Predicting(settings, storage, runs, source, copies, sidecars)
         if settings.output == "-":
             predicting.to_terminal()
-            return
-        parent, _, name = shard_name(
-            settings.output, settings.shard_index, settings.shard_count
-        ).rpartition("/")
-        above = "/" if settings.output.startswith("/") else "."
-        output = _opened("--output", parent or above)
-        predicting.to_file(output, name, kind, target)
+        else:
+            parent, _, name = shard_name(
+                settings.output, settings.shard_index, settings.shard_count
+            ).rpartition("/")
+            above = "/" if settings.output.startswith("/") else "."
+            output = _opened("--output", parent or above)
+            predicting.to_file(output, name, kind, target)
+    if failed:
+        names = ", ".join(failed[:10]) + (", ..." if len(failed) > 10 else "")
+        raise InputError(f"{len(failed)} of {len(tags)} tags have no row: {names}")
+
+
+def _runs(storage: Storage, tags: Sequence[str], name: str) -> tuple[list[Run], list[str]]:
+    """Return a run of each tag, and the tags that have none: they do not stop the others.
+
+    Raises:
+        InputError: if none has one.
+
+    """
+    from imagetag.runs import load_run  # without TensorFlow, and not for --help
+
+    runs: list[Run] = []
+    failed: list[str] = []
+    for tag in tags:
+        try:
+            runs.append(load_run(storage, tag, name))
+        except InputError as error:
+            if len(tags) == 1:
+                raise
+            get_logger().error(one_line(error, None), tag=tag, exit_code=error.exit_code)
+            failed.append(tag)
+    if not runs:
+        raise InputError(f"none of the {len(tags)} tags has a trained model in {storage.url}")
+    return runs, failed
 
 
 class _Predicting:
@@ -146,13 +214,15 @@ class _Predicting:
         self,
         settings: PredictSettings,
         storage: Storage,
-        run: Run,
-        decision: Decision | None,
+        runs: Sequence[Run],
         source: Source,
         copies: Copies | None,
+        sidecars: Sidecars | None,
     ) -> None:
-        self._settings, self._storage, self._run = settings, storage, run
-        self._decision, self._source, self._copies = decision, source, copies
+        self._settings, self._storage, self._runs = settings, storage, runs
+        self._source, self._copies, self._sidecars = source, copies, sidecars
+        # Of several models each takes so many pictures in turn.
+        self._chunk = settings.batch_size * (1 if len(runs) == 1 else _BATCHES)
 
     def to_terminal(self) -> None:
         """Write rows as they come."""
@@ -160,9 +230,10 @@ class _Predicting:
         writer = CsvWriter(sys.stdout)
         pictures = filter(self._is_mine, self._source.pictures())
         try:
-            for _, row in self._rows(pictures):
-                writer.write(row)
-                tally.count(row)
+            for _, rows in self._rows(pictures):
+                for row in rows:
+                    writer.write(row)
+                    tally.count(row)
         except BaseException as error:
             error.add_note("rows on the terminal are not kept; run it again to have all of them")
             raise
@@ -176,43 +247,68 @@ class _Predicting:
             output,
             name,
             self._request(kind, copied_to),
-            batch=self._settings.batch_size,
+            batch=self._chunk * len(self._runs),
+            each=len(self._runs),
             ready=lambda: self._copies.wait() if self._copies else None,
         )
         if about := parts.done(self._source, self._is_mine):
             get_logger().info(
                 "already predicted",
-                images=about.rows,
+                rows=about.rows,
+                images=about.rows // len(self._runs),
                 positives=about.positives,
                 output=f"{output.url}/{name}",
             )
             return
         try:
-            for picture, row in self._rows(parts.remaining(self._source, self._is_mine)):
-                parts.add(picture, row)
+            for picture, rows in self._rows(parts.remaining(self._source, self._is_mine)):
+                for row in rows:
+                    parts.add(picture, row)
         except BaseException as error:
-            rows = parts.save_at_last()
-            error.add_note(f"{rows} rows are kept; run it again to go on")
+            kept = parts.save_at_last()
+            error.add_note(f"{kept} rows are kept; run it again to go on")
             raise
         parts.finish(kind)
         self._tell(parts.tally, f"{output.url}/{name}", reused=parts.reused)
 
-    def _rows(self, pictures: Iterator[Picture]) -> Iterator[tuple[Picture, Any]]:
-        from imagetag.predict import RAW_THRESHOLD, judge_of, predict
+    def _rows(self, pictures: Iterator[Picture]) -> Iterator[tuple[Picture, list[Prediction]]]:
+        with quiet_imports():  # TensorFlow: not where there is nothing to do
+            from imagetag.predict import predict
+
+        classifiers = [self._classifier(run) for run in self._runs]
+        with Progress("predict", bar=not self._shows_rows()) as progress:
+            for picture, rows in predict(classifiers, self._source, pictures, self._chunk):
+                tags = [row.tag for row in rows if row.decision]
+                if tags and self._sidecars is not None:
+                    self._sidecars.add(picture, tags)
+                if tags and self._copies is not None:
+                    self._copies.add(picture)
+                else:
+                    self._source.forget(picture)
+                yield picture, rows
+                progress.advance()
+
+    def _classifier(self, run: Run) -> Classifier:
+        """Load a run's model, and say what its probabilities are worth."""
+        from imagetag.decision import load_decision
+        from imagetag.predict import RAW_THRESHOLD, Classifier, judge_of
         from imagetag.runs import load_model
         from imagetag.scoring import Scorer
 
-        settings, run = self._settings, self._run
-        threshold, promise = settings.threshold, self._decision and self._decision.promise
-        if self._decision is None:
+        settings, threshold = self._settings, self._settings.threshold
+        decision = load_decision(self._storage, run.tag, run.run, run.created)
+        promise = decision and decision.promise
+        if decision is None:
             get_logger().warning(
                 "not evaluated: probabilities are the model's own; run imagetag evaluate",
+                tag=run.tag,
                 run=run.run,
                 threshold=threshold or RAW_THRESHOLD,
             )
         elif promise and not promise.met and threshold is None:
             get_logger().warning(
                 "evaluate could promise no precision at this threshold",
+                tag=run.tag,
                 run=run.run,
                 min_precision=promise.min_precision,
                 bound=round(promise.bound, 4),
@@ -223,15 +319,7 @@ class _Predicting:
         # Files that are here are decoded as the processors can; on others, one waits.
         threads = None if self._source.local else settings.concurrency
         scorer = Scorer(model, run.image_size, resize, settings.batch_size, threads=threads)
-        judge = judge_of(self._decision, threshold)
-        with Progress("predict", bar=not self._shows_rows()) as progress:
-            for picture, row in predict(scorer, judge, self._source, pictures):
-                if row.decision and self._copies is not None:
-                    self._copies.add(picture)
-                else:
-                    self._source.forget(picture)
-                yield picture, row
-                progress.advance()
+        return Classifier(run.tag, scorer, judge_of(decision, threshold))
 
     def _shows_rows(self) -> bool:
         return self._settings.output == "-" and sys.stdout.isatty()
@@ -246,25 +334,30 @@ class _Predicting:
 
     def _request(self, kind: Kind, copied_to: Storage | None) -> dict[str, Any]:
         """Return what decides the rows, and where they and their pictures go."""
-        decided = None if self._decision is None else self._decision.model_dump_json()
-        return {
-            "tag": self._run.tag,
-            "run": self._run.run,
-            "trained": self._run.created,
-            "decision": decided and hashlib.sha256(decided.encode()).hexdigest(),
+        request: dict[str, Any] = {
+            "models": [
+                [run.tag, run.run, run.created, _digest_of_decision(self._storage, run)]
+                for run in self._runs
+            ],
             "threshold": self._settings.threshold,
             "input": dict(self._source.identity),
             "shard": [self._settings.shard_index, self._settings.shard_count],
             "copy_to": copied_to and place_of(copied_to),
             "kind": kind,
         }
+        if self._sidecars is not None:
+            request["sidecars"] = [self._settings.sidecars, self._settings.sidecars_folder]
+        return request
 
     def _tell(self, tally: Tally, output: str, **more: int) -> None:
+        one = self._runs[0]
+        told = (
+            {"tag": one.tag, "run": one.run} if len(self._runs) == 1 else {"tags": len(self._runs)}
+        )
         get_logger().info(
             "predicted",
-            tag=self._run.tag,
-            run=self._run.run,
-            images=tally.rows,
+            **told,
+            images=tally.rows // len(self._runs),
             positives=tally.positives,
             errors=tally.errors.total(),
             output=output,
@@ -273,16 +366,27 @@ class _Predicting:
         )
 
 
-def _check(settings: PredictSettings) -> None:
+def _digest_of_decision(storage: Storage, run: Run) -> str | None:
+    """Return what stands for a run's decision, without understanding it."""
+    try:
+        return hashlib.sha256(
+            storage.read(Layout(run.tag).run(run.run, "decision.json"))
+        ).hexdigest()
+    except ObjectNotFound:
+        return None
+
+
+def _check(settings: PredictSettings, tags: Sequence[str]) -> None:
     if settings.shard_index >= settings.shard_count:
         raise UsageError(
             f"--shard-index {settings.shard_index} (or JOB_COMPLETION_INDEX) must be below "
             f"--shard-count {settings.shard_count} (IMAGETAG_SHARD_COUNT)"
         )
+    shown = ",".join(settings.input)[:200]
     if bool(settings.input) == bool(settings.board):
         what = "not both" if settings.input else "and one is needed"
         raise UsageError(
-            f"take images from --input {settings.input!r} or from --board {settings.board!r}, "
+            f"take images from --input {shown!r} or from --board {settings.board!r}, "
             f"{what} (IMAGETAG_INPUT, IMAGETAG_BOARD)"
         )
     if settings.input and (settings.query or settings.limit):
@@ -294,35 +398,106 @@ def _check(settings: PredictSettings) -> None:
         raise UsageError(
             f"--board {settings.board}: say --query TAGS, or --limit N for the newest of all posts"
         )
+    if settings.input.count("-") > 1:
+        raise UsageError("--input -: standard input can be read once")
+    _check_sidecars(settings, tags)
+
+
+def _check_sidecars(settings: PredictSettings, tags: Sequence[str]) -> None:
+    if settings.sidecars == "none":
+        if settings.sidecars_folder:
+            raise UsageError(
+                f"--sidecars-folder {settings.sidecars_folder}: say --sidecars hydrus or kohya too"
+            )
+        return
+    if settings.sidecars == "kohya" and (bad := [tag for tag in tags if "," in tag]):
+        raise UsageError(
+            f"--sidecars kohya separates tags by commas, and {bad[0]!r} has one: take hydrus"
+        )
+    fetched = [text for text in settings.input if _is_list(text) or text.startswith(_WEB)]
+    if not settings.sidecars_folder and (settings.board or fetched):
+        raise UsageError(
+            f"--sidecars {settings.sidecars}: the images of {settings.board or fetched[0]!r} are "
+            "on others' servers; say with --sidecars-folder where their sidecars go"
+        )
 
 
 @contextlib.contextmanager
-def _source(settings: PredictSettings, scratch: Path) -> Iterator[Source]:
-    """Give the pictures, and leave nothing running of what fetches them."""
-    is_list = list_kind(settings.input) is not None and not Path(settings.input).is_dir()
-    if settings.input and not is_list:
-        yield StoredPictures(_opened("--input", settings.input, settings.concurrency))
-        return
-    keep = scratch if settings.copy_to else None
-    client = Client(
-        rate=settings.max_rate,
-        shard_index=settings.shard_index,
-        shard_count=settings.shard_count,
-        concurrency=settings.concurrency + 1,  # the downloads, and the listing
-        contact=settings.contact,
-        allow_private_hosts=settings.allow_private_hosts,
-        obey_robots=not settings.ignore_robots,
-    )
+def _source(settings: PredictSettings, scratch: Path, *, keep: bool = False) -> Iterator[Source]:
+    """Give the pictures, and leave nothing running of what fetches them.
+
+    Args:
+        settings: which pictures.
+        scratch: gets files that are fetched, where they are needed once more.
+        keep: whether they are needed by several models.
+
+    """
+    where = scratch if settings.copy_to or keep else None
+    client = None
+    if settings.board or any(map(_may_be_fetched, settings.input)):
+        client = Client(
+            rate=settings.max_rate,
+            shard_index=settings.shard_index,
+            shard_count=settings.shard_count,
+            concurrency=settings.concurrency + 1,  # the downloads, and the listing
+            contact=settings.contact,
+            allow_private_hosts=settings.allow_private_hosts,
+            obey_robots=not settings.ignore_robots,
+        )
     try:
-        if settings.input:
-            yield ListedUrls(settings.input, client, keep)
-        else:
+        if settings.board and client:
             query = read_query(settings.query)
             login = Login(settings.board_user, settings.board_key.get_secret_value())
             board = open_board(settings.board, client, login)
-            yield FoundPosts(board, query, settings.limit, keep)
+            yield FoundPosts(board, query, settings.limit, where)
+            return
+        sources: list[tuple[str, Source]] = []
+        for is_one, names in grouped([(text, _is_one(text)) for text in settings.input]):
+            text = names[0]
+            if is_one:
+                sources.append(("", Named(names, client, where)))
+            elif text == "-":
+                listed = spooled(sys.stdin.buffer, scratch / "names")
+                sources.append(("", Named(listed, client, where)))
+            elif client and _is_list(text):
+                sources.append(("", ListedUrls(text, client, where)))
+            else:
+                storage = _opened("--input", text, settings.concurrency)
+                sources.append((text.rstrip("/") + "/", StoredPictures(storage)))
+        yield sources[0][1] if len(sources) == 1 else Several(sources)
     finally:
-        client.stop()
+        if client is not None:
+            client.stop()
+
+
+def _is_list(text: str) -> bool:
+    return (
+        list_kind(text) is not None
+        and not text.lower().startswith(_WEB)
+        and not Path(text).expanduser().is_dir()
+    )
+
+
+def _is_one(text: str) -> bool:
+    """Tell whether an input names one picture.
+
+    Raises:
+        UsageError: if it should be one by its name, and is not there.
+
+    """
+    if text == "-" or _is_list(text):
+        return False
+    if "://" in text:
+        is_web = text.lower().startswith(_WEB)
+        return is_web or (text.startswith("s3://") and named_like_a_picture(text))
+    path = Path(text).expanduser()
+    if not path.exists() and named_like_a_picture(text):
+        raise UsageError(f"--input {text}: there is no such file")
+    return path.exists() and not path.is_dir()
+
+
+def _may_be_fetched(text: str) -> bool:
+    return text == "-" or _is_list(text) or text.lower().startswith(_WEB)
 
 
 def _opened(option: str, url: str, concurrency: int = 16) -> Storage:

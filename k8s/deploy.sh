@@ -125,12 +125,10 @@ prepare() {
   case " ${SET:-}" in
     *' predict.'*)
       stages="$stages predict"
-      for name in TAG OUTPUT; do
-        case " $SET" in
-          *" predict.IMAGETAG_$name="*) ;;
-          *) die "SET has settings of predict, and no predict.IMAGETAG_$name" ;;
-        esac
-      done
+      case " $SET" in
+        *' predict.IMAGETAG_OUTPUT='*) ;;
+        *) die "SET has settings of predict, and no predict.IMAGETAG_OUTPUT" ;;
+      esac
       ;;
   esac
   if [ -n "${PODS:-}" ]; then

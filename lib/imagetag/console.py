@@ -425,6 +425,11 @@ def _judged(fields: Event) -> str:
 
 def _predicted(fields: Event) -> str:
     text = f"predicted {_count(fields['images'], 'image')}: {fields['positives']:,} have the tag"
+    if "tags" in fields:
+        text = (
+            f"predicted {fields['tags']:,} tags of {_count(fields['images'], 'image')}: "
+            f"{fields['positives']:,} are there"
+        )
     if fields.get("errors"):
         text += f"; {fields['errors']:,} could not be read ({_value(fields['reasons'])})"
     return text if fields["output"] == "-" else f"{text}; {fields['output']}"
@@ -432,8 +437,8 @@ def _predicted(fields: Event) -> str:
 
 def _already_predicted(fields: Event) -> str:
     return (
-        f"already predicted {_count(fields['images'], 'image')}: {fields['positives']:,} have the "
-        f"tag; {fields['output']}"
+        f"already predicted: {_count(fields['rows'], 'row')} in {fields['output']}, "
+        f"{fields['positives']:,} of them positive"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -21,12 +22,14 @@ from imagetag.storage import AccessDenied, ObjectNotFound, Storage, open_storage
 _CHUNK = 1 << 20  # bytes
 _MAX_STEM = 200  # bytes of a name before a sum is added to it
 _THREADS = 8
+_LOCKS = 64
 
 
 class Copies:
     """Copies pictures in the background; as a context, it is left when none is under way.
 
-    A stored picture keeps its key, with its folders. Another is named by the md5 of its content.
+    A stored picture keeps its key, with its folders; one that was named by itself has its name.
+    Others, which are fetched, are named by the md5 of their content.
     Where a different file has the name, the copy gets its md5 behind it. So whatever is copied
     again, in part or in full, ends the same.
 
@@ -42,11 +45,14 @@ class Copies:
     def __init__(self, source: Source, target: Storage) -> None:
         self._source, self._target = source, target
         self._inside = None  # the storage that both are in, and the prefixes of their keys there
+        for folder in source.folders():
+            _refuse_inside(folder, target)
         if isinstance(source, StoredPictures):
-            _refuse_inside(source.storage, target)
             self._inside = _common(source.storage.url, target.url)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="copy")
         self._running: list[Future[None]] = []
+        # Pictures of several folders may have one name: each looks what is there by itself.
+        self._of_name = [threading.Lock() for _ in range(_LOCKS)]
 
     def __enter__(self) -> Copies:
         return self
@@ -91,23 +97,25 @@ class Copies:
             self._source.save(picture, path)
             with path.open("rb") as file:
                 md5 = hashlib.file_digest(file, _md5).hexdigest()
-            if not isinstance(self._source, StoredPictures):
+            home = self._source.home(picture)
+            if home is None:
                 key = f"{md5}.{_ending(path)}"
                 if self._target.stat(key) is None:
                     self._target.upload(path, key)
                 return
-            key = picture.name
-            stored = self._target.stat(key)
-            if stored is not None:
-                if stored.size == path.stat().st_size and self._md5_of(key) == md5:
-                    return
-                key = _beside(key, md5)
-                get_logger().warning(
-                    "a different file has that name", file=picture.name, copied_to=key
-                )
-                if self._target.stat(key) is not None:
-                    return
-            self._target.upload(path, key)
+            with self._of_name[hash(home[1]) % _LOCKS]:
+                self._upload(path, home[1], md5, picture)
+
+    def _upload(self, path: Path, key: str, md5: str, picture: Picture) -> None:
+        stored = self._target.stat(key)
+        if stored is not None:
+            if stored.size == path.stat().st_size and self._md5_of(key) == md5:
+                return
+            key = _beside(key, md5)
+            get_logger().warning("a different file has that name", file=picture.name, copied_to=key)
+            if self._target.stat(key) is not None:
+                return
+        self._target.upload(path, key)
 
     def _md5_of(self, key: str) -> str:
         digest = _md5()

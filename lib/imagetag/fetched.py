@@ -22,7 +22,7 @@ from imagetag.manifest import Rating
 from imagetag.settings import checked_tag
 from imagetag.sources import Cursor, Picture, Source
 
-_MAX_BYTES = 50_000_000  # of a file
+MAX_BYTES = 50_000_000  # of a file
 _MAX_SHOWN = 300  # characters of a row that is no URL
 _OUTAGE = 25  # pictures in a row that are not to be had for now, before the run is given up
 _ALIAS_POSTS = 200  # posts without the tag asked for, before it is taken for an alias
@@ -64,12 +64,14 @@ class Fetched(Source):
         """Return what is out of order if the picture cannot be had: it, or the server it is on."""
 
     def read(self, picture: Picture) -> bytes | Path:
-        """Fetch a picture, as the base class says.
+        """Fetch a picture, as the base class says; not again one that is kept.
 
         Raises:
             TransientError: if many in a row cannot be had for now.
 
         """
+        if picture.saved is not None:
+            return picture.saved
         try:
             if _is_video(picture.file):
                 raise BadImage("video", "its name is that of a video")
@@ -109,6 +111,7 @@ class Fetched(Source):
         """Remove a picture's file that was kept."""
         if picture.saved is not None:
             picture.saved.unlink(missing_ok=True)
+            picture.saved = None
 
 
 class ListedUrls(Fetched):
@@ -153,7 +156,7 @@ class ListedUrls(Fetched):
             raise BadImage(
                 "bad_url", f"no http URL that can be asked for ({picture.origin.reason})"
             )
-        return self._client.get(picture.file, max_bytes=_MAX_BYTES, opt_out=True).content
+        return self._client.get(picture.file, max_bytes=MAX_BYTES, opt_out=True).content
 
     def _place(self, picture: Picture) -> str:
         return urlsplit(picture.file).netloc
@@ -238,7 +241,7 @@ class FoundPosts(Fetched):
             picture.file = post.file_url
             if _is_video(picture.file):
                 raise BadImage("video", "its name is that of a video")
-        return self._board.fetch(post, _MAX_BYTES).content
+        return self._board.fetch(post, MAX_BYTES).content
 
     def _place(self, picture: Picture) -> str:
         return urlsplit(picture.file).netloc if self._board.scattered else picture.name

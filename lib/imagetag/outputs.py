@@ -30,6 +30,7 @@ class Prediction:
         probability: that the tag is in it, of 6 digits.
         decision: whether that is enough.
         error: why it cannot be told.
+        tag: whose classifier says so.
 
     """
 
@@ -38,6 +39,7 @@ class Prediction:
     probability: float | None
     decision: bool | None
     error: str | None
+    tag: str = ""
 
     def as_json(self) -> str:
         """Return it as a line."""
@@ -116,8 +118,9 @@ class CsvWriter:
         """Write one row."""
         probability = "" if row.probability is None else f"{row.probability:.6f}"
         decision = "" if row.decision is None else str(row.decision).lower()
-        file, page_url, error = (quoted(text or "") for text in (row.file, row.page_url, row.error))
-        self._writer.writerow([file, page_url, probability, decision, error])
+        texts = (row.file, row.page_url, row.error, row.tag)
+        file, page_url, error, tag = (quoted(text or "") for text in texts)
+        self._writer.writerow([file, page_url, probability, decision, error, tag])
 
 
 def _write_parquet(path: Path, rows: Iterable[Prediction]) -> None:

@@ -14,10 +14,10 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,6 +124,8 @@ class Parts:
         request: what decides the rows, as JSON can hold it.
         batch: only parts of whole batches of so many rows are gone on from: so a picture is in
             the same place of a batch as in an undisturbed run, which decides the last digit.
+        each: rows a picture, which are added one after the other and never parted; `batch` is a
+            multiple of it.
         ready: is called before rows are stored.
 
     Attributes:
@@ -139,9 +141,11 @@ class Parts:
         request: Mapping[str, Any],
         *,
         batch: int,
+        each: int = 1,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._target, self._name, self._batch, self._ready = target, name, batch, ready
+        self._each = each
         self._request = dict(request)
         self._digest = _sha256(json.dumps(self._request, sort_keys=True).encode())
         self.tally = Tally()
@@ -162,13 +166,13 @@ class Parts:
         stored = self._target.stat(self._name)
         if stored is None or stored.size != about.bytes:
             return None
-        chain = newest = ""
-        for picture in filter(mine, source.pictures()):
-            chain = _next(chain or _START, picture)
-            newest = newest or chain
+        behind = newest = ""
+        for picture in self._of_rows(filter(mine, source.pictures())):
+            behind = _next(behind or _START, picture)
+            newest = newest or behind
             if newest != about.newest:
                 return None
-        return about if (chain or _START) == about.pictures else None
+        return about if (behind or _START) == about.pictures else None
 
     def _about(self) -> About | None:
         try:
@@ -178,24 +182,32 @@ class Parts:
             return None
 
     def remaining(self, source: Source, mine: Shard) -> Iterator[Picture]:
-        """Yield the pictures of this shard that no stored part has a row of.
+        """Yield the pictures of this shard that no stored part has the rows of.
 
         A source whose pictures have cursors is asked only for those behind the last part.
         """
+        yield from islice(self._remaining(source, mine), 0, None, self._each)
+
+    def _of_rows(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
+        """Yield the picture of each row."""
+        return chain.from_iterable(repeat(picture, self._each) for picture in pictures)
+
+    def _remaining(self, source: Source, mine: Shard) -> Iterator[Picture]:
+        """Yield the picture of each row that no stored part has."""
         parts = self._usable()
         if parts and parts[-1][0].cursor is not None:
             for head, tally in parts:
                 self._take(head, tally)
             self._tell()
-            yield from filter(mine, source.pictures(parts[-1][0].cursor))
+            yield from self._of_rows(filter(mine, source.pictures(parts[-1][0].cursor)))
             return
-        pictures = filter(mine, source.pictures())
+        pictures = self._of_rows(filter(mine, source.pictures()))
         for head, tally in parts:
             share = list(islice(pictures, head.rows))
-            chain = head.before
+            behind = head.before
             for picture in share:
-                chain = _next(chain, picture)
-            if len(share) < head.rows or chain != head.after:
+                behind = _next(behind, picture)
+            if len(share) < head.rows or behind != head.after:
                 get_logger().warning("the input has changed since", rows=self.tally.rows)
                 self._tell()
                 yield from share
@@ -208,16 +220,16 @@ class Parts:
     def _usable(self) -> list[tuple[_Head, Tally]]:
         """Return the parts, from the first on, that are of this request and follow each other."""
         found: list[tuple[_Head, Tally]] = []
-        first, chain = 0, _START
+        first, behind = 0, _START
         while part := self._read(first):
             head, rows = part
-            if head.before != chain or head.rows % self._batch:
+            if head.before != behind or head.rows % self._batch:
                 break
             tally = Tally()
             for row in rows:
                 tally.count(row)
             found.append((head, tally))
-            first, chain = first + head.rows, head.after
+            first, behind = first + head.rows, head.after
         return found
 
     def _read(self, first: int) -> tuple[_Head, list[Prediction]] | None:

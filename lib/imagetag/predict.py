@@ -1,10 +1,11 @@
-"""Score pictures in bulk with a trained model: one row a picture, in the order of the input."""
+"""Score pictures in bulk with trained models: a row a picture and tag, in the input's order."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from imagetag.decision import Decision, sigmoid
 from imagetag.errors import one_line
@@ -16,6 +17,7 @@ from imagetag.sources import Picture, Source
 RAW_THRESHOLD = 0.5  # where nothing was decided
 _DIGITS = 6
 _MAX_ERROR = 500  # characters
+_NO_NUMBER = "no_number"
 
 
 @dataclass(frozen=True)
@@ -47,29 +49,71 @@ def judge_of(decision: Decision | None, threshold: float | None = None) -> Judge
     return Judge(probability, lambda logit: probability(logit) >= least)
 
 
+@dataclass(frozen=True)
+class Classifier:
+    """What answers for a tag.
+
+    Attributes:
+        tag: which.
+        scorer: has its model.
+        judge: goes by the model's logits.
+
+    """
+
+    tag: str
+    scorer: Scorer
+    judge: Judge
+
+
 def predict(
-    scorer: Scorer, judge: Judge, source: Source, pictures: Iterable[Picture]
-) -> Iterator[tuple[Picture, Prediction]]:
-    """Yield each picture with what is told of it, in their order.
+    classifiers: Sequence[Classifier], source: Source, pictures: Iterator[Picture], chunk: int
+) -> Iterator[tuple[Picture, list[Prediction]]]:
+    """Yield each picture with what each classifier says of it, in their orders.
 
     One that cannot be read is told of by its error.
 
     Args:
-        scorer: has the model.
-        judge: goes by its logits.
+        classifiers: one or more. Of several each reads a picture for itself, a chunk at a time.
         source: has the pictures' files.
         pictures: of the source; they are taken as they are needed.
+        chunk: pictures.
 
     """
-    for picture, found in scorer.score(pictures, source.read):
+    if len(classifiers) == 1:
+        for picture, row in _told(classifiers[0], source, pictures):
+            yield picture, [row]
+        return
+    while some := list(islice(pictures, chunk)):
+        rows: list[list[Prediction]] = [[] for _ in some]
+        readable = list(range(len(some)))
+        for place, classifier in enumerate(classifiers):
+            answers = _told(classifier, source, [some[index] for index in readable])
+            for index, (_, row) in zip(list(readable), answers, strict=True):
+                rows[index].append(row)
+            if place == 0:  # what is no picture to the first is none to the others
+                readable = [index for index in readable if not _unreadable(rows[index][0])]
+        for picture, found in zip(some, rows, strict=True):
+            missing = classifiers[len(found) :]
+            yield picture, found + [replace(found[0], tag=other.tag) for other in missing]
+
+
+def _unreadable(row: Prediction) -> bool:
+    return row.error is not None and not row.error.startswith(_NO_NUMBER)
+
+
+def _told(
+    classifier: Classifier, source: Source, pictures: Iterable[Picture]
+) -> Iterator[tuple[Picture, Prediction]]:
+    for picture, found in classifier.scorer.score(pictures, source.read):
         probability = decision = error = None
         if isinstance(found, BadImage):
             error = one_line(f"{found.reason}: {found}", _MAX_ERROR)
         elif math.isnan(found.logit):
-            error = "no_number: the model gives none for this picture"
+            error = f"{_NO_NUMBER}: the model gives none for this picture"
         else:
-            probability = round(judge.probability(found.logit), _DIGITS)
-            decision = judge.positive(found.logit)
+            probability = round(classifier.judge.probability(found.logit), _DIGITS)
+            decision = classifier.judge.positive(found.logit)
         # Reading it may have told where it is.
         file = picture.file.encode(errors="replace").decode()
-        yield picture, Prediction(file, picture.page_url, probability, decision, error)
+        row = Prediction(file, picture.page_url, probability, decision, error, classifier.tag)
+        yield picture, row

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import keras
 import numpy as np
-import tensorflow as tf
 from pydantic import BaseModel, ConfigDict
 
 from imagetag import __version__
 from imagetag.dataset import Resize
 from imagetag.errors import InputError, UsageError, one_line
 from imagetag.layout import Label, Layout, PartName, checked_run
-from imagetag.models import CUSTOM_LAYERS
 from imagetag.storage import ObjectNotFound, Storage
+
+if TYPE_CHECKING:
+    import keras
 
 
 class Run(BaseModel):
@@ -113,6 +113,10 @@ def load_model(storage: Storage, run: Run, folder: Path) -> keras.Model:
         InputError: if the file is missing or damaged.
 
     """
+    import keras  # not to know a run: that takes no TensorFlow
+
+    from imagetag.models import CUSTOM_LAYERS
+
     layout = Layout(run.tag)
     key, marker = (layout.run(run.run, name) for name in ("model.keras", "metrics.json"))
     advice = f"delete {storage.url}/{marker} and train the run again"
@@ -131,6 +135,9 @@ def load_model(storage: Storage, run: Run, folder: Path) -> keras.Model:
 
 def versions() -> dict[str, str]:
     """Return the versions of what a result depends on."""
+    import keras
+    import tensorflow as tf
+
     return {
         "imagetag": __version__,
         "python": platform.python_version(),

@@ -58,6 +58,39 @@ def _split_commas(value: Any) -> Any:
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 
 
+def split_places(text: str) -> tuple[str, ...]:
+    """Return the paths and URLs of a text, which commas separate.
+
+    What exists here by the whole text is one, and so is a URL with commas in it.
+    """
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    if len(parts) < 2 or os.path.lexists(os.path.expanduser(text)):  # noqa: PTH111 - may be a URL
+        return tuple(filter(None, [text.strip()]))
+    if "://" in parts[0] and not all(map(_begins_anew, parts)):
+        return (text.strip(),)
+    return parts
+
+
+def _begins_anew(part: str) -> bool:
+    """Tell whether a part of a text is a place of its own, not the rest of a URL with commas."""
+    return "://" in part or part.startswith(("/", "./", "../", "~")) or os.path.lexists(part)
+
+
+@dataclass(frozen=True)
+class Repeatable:
+    """Marks an option that may be given again and again, or its values without it."""
+
+
+# Paths and URLs: as a text split at commas, and on the command line given in any number, where
+# those that stand alone, such as a shell makes of `*.jpg`, are never split.
+Places = Annotated[
+    tuple[str, ...],
+    NoDecode,
+    BeforeValidator(lambda value: split_places(value) if isinstance(value, str) else value),
+    Repeatable(),
+]
+
+
 class JobSettings(BaseSettings):
     """What every job takes.
 
@@ -308,8 +341,14 @@ def parse_settings(
     )
     add_options(parser, settings_class)
     found, unknown = parser.parse_known_args(argv)
-    complaints = _unknown_options(unknown, settings_class, command)
     given = vars(found)
+    for name, field in settings_class.model_fields.items():
+        if _repeatable(field):  # argparse takes those before the first option, or behind the last
+            given.setdefault(name, []).extend(text for text in unknown if not _is_option(text))
+            unknown = [text for text in unknown if _is_option(text)]
+            if not given[name]:
+                del given[name]
+    complaints = _unknown_options(unknown, settings_class, command)
     for name, options in nested(settings_class).items():
         dotted = [key for key in given if key.startswith(f"{name}.")]
         values = {key.removeprefix(f"{name}."): given.pop(key) for key in dotted}
@@ -421,10 +460,13 @@ def sections(settings_class: type[JobSettings]) -> list[tuple[str, list[str]]]:
     puts under another. A job's own headings come before those that it shares with others.
     """
     under: dict[str, list[str]] = {}
+    placed: set[str] = set()
     for owner in settings_class.__mro__:
         for heading, names in vars(owner).get("headings", {}).items():
-            under.setdefault(heading, []).extend(names)
-    placed = {name for names in under.values() for name in names}
+            new = [name for name in names if name not in placed]
+            placed.update(new)
+            if new:
+                under.setdefault(heading, []).extend(new)
     first = [name for name in settings_class.model_fields if name not in placed]
     return [("", first), *under.items()]
 
@@ -483,6 +525,17 @@ def add_options(
                 how = {"action": _Switch, "nargs": 0, "dest": prefix + name}
             elif _positional(field):
                 flags, how = [name], {"metavar": _metavar(name, field), "nargs": "?"}
+            elif _repeatable(field):
+                how |= {"action": "extend", "type": split_places}
+                if not prefix:
+                    parser.add_argument(
+                        name,
+                        nargs="*",
+                        action="extend",
+                        default=argparse.SUPPRESS,
+                        metavar=_metavar(name, field),
+                        help=f"the same as {option_name(name)}, for each",
+                    )
             group.add_argument(
                 *flags,
                 default=argparse.SUPPRESS,
@@ -581,6 +634,14 @@ def _option_names(settings_class: type[JobSettings], prefix: str = "") -> Iterat
 def _positional(field: FieldInfo) -> bool:
     extra = field.json_schema_extra
     return isinstance(extra, dict) and bool(extra.get("positional"))
+
+
+def _repeatable(field: FieldInfo) -> bool:
+    return any(isinstance(item, Repeatable) for item in field.metadata)
+
+
+def _is_option(text: str) -> bool:
+    return text.startswith("-") and text != "-"
 
 
 def _metavar(name: str, field: FieldInfo) -> str:

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Picture:
         cursor: where the source goes on behind it; None if it begins anew each time.
         origin: the source's own.
         saved: where its bytes are kept, if the source keeps them.
+        source: which of several sources it is of.
 
     """
 
@@ -51,6 +52,7 @@ class Picture:
     cursor: Cursor | None = None
     origin: Any = None
     saved: Path | None = None
+    source: Source | None = None
 
 
 class Source(ABC):
@@ -91,6 +93,14 @@ class Source(ABC):
             BadImage: if it cannot be had any more.
 
         """
+
+    def folders(self) -> Sequence[Storage]:
+        """Return the storages that are listed for pictures."""
+        return ()
+
+    def home(self, picture: Picture) -> tuple[Storage, str] | None:  # noqa: ARG002 - has none
+        """Return the storage that a picture's file is in, and its key there; None elsewhere."""
+        return None
 
     @abstractmethod
     def forget(self, picture: Picture) -> None:
@@ -144,7 +154,7 @@ class StoredPictures(Source):
             return bool(kind and kind.startswith("image/"))
         try:
             if self._folder is not None:
-                _plain_file(self._folder / entry.key)
+                plain_file(self._folder / entry.key)
             with self.storage.open(entry.key) as stream:
                 return is_picture(stream.read(HEAD_BYTES))
         except (BadImage, ObjectNotFound, AccessDenied):
@@ -164,7 +174,7 @@ class StoredPictures(Source):
         if entry.size > _MAX_BYTES:
             raise BadImage("too_large", f"{entry.size} bytes")
         if self._folder is not None:
-            return _plain_file(self._folder / entry.key)
+            return plain_file(self._folder / entry.key)
         try:
             with self.storage.open(entry.key) as stream:
                 data = stream.read(_MAX_BYTES + 1)
@@ -179,14 +189,83 @@ class StoredPictures(Source):
         entry: ObjectInfo = picture.origin
         try:
             if self._folder is not None:
-                shutil.copyfile(_plain_file(self._folder / entry.key), path)
+                shutil.copyfile(plain_file(self._folder / entry.key), path)
             else:
                 self.storage.download(entry.key, path)
         except (ObjectNotFound, FileNotFoundError) as error:
             raise BadImage("missing", "gone since it was read") from error
 
+    def folders(self) -> Sequence[Storage]:
+        """Return the storage, as the base class says."""
+        return (self.storage,)
+
+    def home(self, picture: Picture) -> tuple[Storage, str]:
+        """Return where a file is, as the base class says."""
+        return self.storage, picture.origin.key
+
     def forget(self, picture: Picture) -> None:
         """Do nothing: it is the user's."""
+
+
+class Several(Source):
+    """The pictures of several sources, one source after the other.
+
+    Args:
+        sources: each with what its pictures' names begin with, so that they differ.
+
+    """
+
+    def __init__(self, sources: Sequence[tuple[str, Source]]) -> None:
+        self._sources = sources
+        self.identity = {"several": [dict(source.identity) for _, source in sources]}
+        self.local = all(source.local for _, source in sources)
+
+    def pictures(self, after: Cursor | None = None) -> Iterator[Picture]:  # noqa: ARG002 - has none
+        """Yield the pictures, as the base class says; a source that has none is told of."""
+        found = False
+        for prefix, source in self._sources:
+            try:
+                for picture in source.pictures():
+                    found = True
+                    picture.source, picture.cursor = source, None
+                    picture.name = prefix + picture.name
+                    picture.file = prefix + picture.file
+                    yield picture
+            except InputError as error:
+                get_logger().warning(str(error))
+        if not found:
+            raise InputError("none of the inputs has an image")
+
+    def read(self, picture: Picture) -> bytes | Path:
+        """Return a file, as the base class says."""
+        return _own(picture).read(picture)
+
+    def save(self, picture: Picture, path: Path) -> None:
+        """Write a file, as the base class says."""
+        _own(picture).save(picture, path)
+
+    def folders(self) -> Sequence[Storage]:
+        """Return the storages of all, as the base class says."""
+        return [folder for _, source in self._sources for folder in source.folders()]
+
+    def home(self, picture: Picture) -> tuple[Storage, str] | None:
+        """Return where a file is, as the base class says."""
+        return _own(picture).home(picture)
+
+    def forget(self, picture: Picture) -> None:
+        """Keep nothing of a file, as the base class says."""
+        _own(picture).forget(picture)
+
+
+def _own(picture: Picture) -> Source:
+    assert picture.source is not None  # noqa: S101 - it is one of `Several.pictures`
+    return picture.source
+
+
+def named_like_a_picture(name: str) -> bool:
+    """Tell whether a path or URL ends like a picture's."""
+    ending = name.rpartition("/")[2].lower().rpartition(".")
+    return bool(ending[1]) and ending[2] in _ENDINGS
 
 
 def _tell(names: list[str]) -> None:
@@ -201,8 +280,13 @@ def place_of(storage: Storage) -> str:
     return os.path.realpath(storage.url) if isinstance(storage, LocalStorage) else storage.url
 
 
-def _plain_file(path: Path) -> Path:
-    """Return the path; a pipe or a device would be waited for."""
+def plain_file(path: Path) -> Path:
+    """Return the path; a pipe or a device would be waited for.
+
+    Raises:
+        BadImage: if there is no plain file.
+
+    """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise BadImage("no_file", "it is no plain file")

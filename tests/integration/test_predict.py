@@ -58,7 +58,7 @@ from tests.predicting import (
 )
 
 LAYOUT = Layout(TAG)
-COLUMNS = ["file", "page_url", "probability", "decision", "error"]
+COLUMNS = ["file", "page_url", "probability", "decision", "error", "tag"]
 # Parts of one batch each, so that there is something to go on from.
 SOON = "import imagetag.parts as p; p._LEAST_SECONDS = p._SHARE = 0.0"
 
@@ -230,6 +230,7 @@ def test_what_was_predicted_is_not_predicted_again(
     before = (tmp_path / "out.csv").stat().st_mtime_ns
     ended = run(stored, *options)
     assert (ended.code, ended.events) == (0, ["already predicted"])
+    assert (ended.lines[0]["rows"], ended.lines[0]["output"]) == (30, f"{tmp_path}/out.csv")
     assert (ended.lines[0]["images"], ended.lines[0]["positives"] > 0) == (30, True)
     assert (tmp_path / "out.csv").stat().st_mtime_ns == before
     # Another threshold, a new picture, a changed one, a lost output.
@@ -242,6 +243,107 @@ def test_what_was_predicted_is_not_predicted_again(
     (tmp_path / "out.csv").unlink()
     assert run(stored, *options).events[-1] == "predicted"
     assert run(stored, *options).events == ["already predicted"]
+
+
+NO_TENSORFLOW = """
+import atexit, json
+def tell():
+    told = {"event": "modules", "level": "info", "tensorflow": "tensorflow" in sys.modules}
+    print(json.dumps(told), file=sys.stderr)
+atexit.register(tell)
+"""
+
+
+def test_what_was_predicted_is_told_without_tensorflow(
+    stored: Path, folder: Path, tmp_path: Path
+) -> None:
+    options = ["--input", folder, "--output", tmp_path / "out.csv"]
+    assert run(stored, *options).code == 0
+    ended = end(start(stored, *options, before=NO_TENSORFLOW))
+    assert ended.code == 0
+    assert ended.lines[0]["event"] == "already predicted"
+    assert ended.lines[-1]["tensorflow"] is False
+
+
+# ---- several tags, files and lists
+
+
+def test_several_tags_have_a_row_each_and_are_gone_on_with(
+    fresh: Path, folder: Path, tmp_path: Path
+) -> None:
+    store_run(str(fresh), make_model(seed=9), tag="owl")
+    both = ["--tag", "", "--tags", f"owl,{TAG}"]
+    alone = {
+        tag: run(fresh, "--input", folder, "--tag", tag, "--batch-size", 4).rows
+        for tag in ("owl", TAG)
+    }
+    options = [*both, "--input", folder, "--batch-size", 4]
+    ended = run(fresh, *options)
+    assert ended.code == 0
+    assert [(row["file"], row["tag"]) for row in ended.rows] == [
+        (name(number), tag) for number in range(30) for tag in ("owl", TAG)
+    ]
+    for tag, rows in alone.items():
+        assert [row for row in ended.rows if row["tag"] == tag] == rows
+    assert ended.lines[-1]["images"] == 30
+    # One without a model does not stop the others, and is told at the end.
+    more = run(fresh, "--tag", "", "--tags", f"owl,bat,{TAG}", *options[4:])
+    assert (more.code, more.rows) == (3, ended.rows)
+    assert more.lines[-1]["event"] == "1 of 3 tags have no row: bat"
+    output = tmp_path / "out.csv"
+    assert run(fresh, *options, "--output", output).code == 0
+    assert rows_of(output) == ended.rows
+    [line] = run(fresh, *options, "--output", output).lines
+    assert (line["event"], line["rows"]) == ("already predicted", 60)
+
+
+def test_files_folders_and_a_list_together(
+    stored: Path, folder: Path, tmp_path: Path, s3_bucket: str
+) -> None:
+    bucket = open_storage(s3_bucket)
+    bucket.write("some/b.png", noise(3))
+    write(tmp_path, "x, y.png", noise(4))
+    usual = [float(row["probability"]) for row in run(stored, "--input", folder).rows]
+    job = start(
+        stored,
+        *("--input", f"{s3_bucket}/some/b.png,{folder / '2'}", "--input", "-"),
+        folder / name(5),
+        before="import io; sys.stdin = io.TextIOWrapper(open('names', 'rb'))",
+        cwd=write(tmp_path, "names", f"x, y.png\n\n{folder / name(7)}\nnone.png\n".encode()).parent,
+    )
+    ended = end(job)
+    assert ended.code == 0, ended.lines
+    expected = {
+        f"{s3_bucket}/some/b.png": 3,
+        **{str(folder / name(number)): number for number in range(20, 30)},
+        "x, y.png": 4,
+        str(folder / name(7)): 7,
+        "none.png": None,
+        str(folder / name(5)): 5,
+    }
+    assert [row["file"] for row in ended.rows] == list(expected)
+    for row, number in zip(ended.rows, expected.values(), strict=True):
+        if number is None:
+            assert row["error"].startswith("missing: ")
+        else:
+            assert float(row["probability"]) == pytest.approx(usual[number], abs=2e-5)
+
+
+@pytest.mark.parametrize("style", ["hydrus", "kohya"])
+def test_positives_have_sidecars_and_the_rest_has_none(
+    style: str, stored: Path, folder: Path, tmp_path: Path
+) -> None:
+    mine = shutil.copytree(folder, tmp_path / "mine")
+    ended = run(stored, "--input", mine, "--sidecars", style)
+    positives = {row["file"] for row in ended.rows if row["decision"] == "true"}
+    assert 3 < len(positives) < 27
+    stems = {key: key if style == "hydrus" else key.rpartition(".")[0] for key in positives}
+    found = {key: data for key, data in contents(LocalStorage(mine)).items() if ".txt" in key}
+    assert found == {f"{stem}.txt": f"{TAG}\n".encode() for stem in stems.values()}
+    assert {path.name for path in mine.iterdir()} == {"0", "1", "2"}
+    again = run(stored, "--input", mine, "--sidecars", style)
+    assert again.rows == ended.rows
+    assert {k: d for k, d in contents(LocalStorage(mine)).items() if ".txt" in k} == found
 
 
 # ---- pictures of every kind, and what is none
@@ -439,7 +541,7 @@ def test_a_model_that_is_not_there_or_not_right_is_one_line(
     [
         (["--input", "EMPTY"], 3, "no image there, by name or by content"),
         (["--input", "EMPTY", "--output", "x.txt"], 2, "must end in .csv, .jsonl or .parquet"),
-        (["--input", "http://example.org/"], 2, "--input 'http://example.org/'"),
+        (["--input", "ftp://example.org/"], 2, "--input 'ftp://example.org/'"),
         (["--input", "EMPTY/no.txt"], 2, "No such file"),
         ([], 2, "take images from --input '' or from --board ''"),
         (["--board", "nobooru", "--query", "fox"], 2, "--board 'nobooru': there are safebooru"),

@@ -21,11 +21,11 @@ SIDES = {
     "shared": (
         "ahead cells child console copies errors heartbeat images job layout log manifest nextstep "
         "outputs overview overview_table parts pictures pipeline pipeline_file pipeline_view "
-        "settings similar sources split stopping storage suggest whole"
+        "settings sidecars similar sources split stopping storage suggest whole"
     ),
     "scrape": (
-        "boards browser collect demo fetched hosts http known negatives pace placeholder robots "
-        "scrape selection sharing transport"
+        "boards browser collect demo fetched hosts http known named negatives pace placeholder "
+        "robots scrape selection sharing transport"
     ),
     "data": (
         "augment breakdown calibration cautions companions compare contract curate dataset "

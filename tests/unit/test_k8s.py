@@ -642,6 +642,8 @@ def test_deploy_takes_in_a_stage_that_predicts(
     (container,), (like_container,) = pod["containers"], like_pod["containers"]
     for name in ("image", "imagePullPolicy", "securityContext"):
         assert container[name] == like_container[name], name
+    tags = {"name": "tags", "mountPath": "/etc/imagetag", "readOnly": True}
+    assert tags in container["volumeMounts"]  # of which all are predicted where none is named
     assert manifests.configmap(found, "chain-settings")["CHAIN_STAGES"].split()[-1] == "predict"
     assert_no_job_is_gone_before_the_chain_has_ended(found)
     (role,) = manifests.of_kind(found, "Role").values()
@@ -653,7 +655,8 @@ def test_deploy_takes_in_a_stage_that_predicts(
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "2")
     settings: Any = parse_settings(settings_class("predict"), [], command="predict", summary="")
-    assert (settings.tag, settings.input, settings.output) == tuple(wanted.values())
+    assert (settings.tag, *settings.input, settings.output) == tuple(wanted.values())
+    assert settings.all_tags() == ["robot"]  # of the list that all pods have, this one alone
     assert (settings.shard_index, settings.shard_count) == (2, 3)
 
 

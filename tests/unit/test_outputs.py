@@ -26,25 +26,25 @@ NAMES = [
     "semi;tab\t'.png",
 ]
 GOOD = [
-    Prediction(name, f"https://board.example/{i}", round(i / 7, 6), i / 7 >= 0.5, None)
+    Prediction(name, f"https://board.example/{i}", round(i / 7, 6), i / 7 >= 0.5, None, "fox")
     for i, name in enumerate(NAMES)
 ]
-BAD = Prediction("bad.png", "", None, None, 'truncated: 3 bytes, "at" least')
-ROWS = [*GOOD, BAD, Prediction("sure.png", "", 1e-6, False, None)]
+BAD = Prediction("bad.png", "", None, None, 'truncated: 3 bytes, "at" least', "fox")
+ROWS = [*GOOD, BAD, Prediction("sure.png", "", 1e-6, False, None, "=owl")]
 
 
 def test_csv_reads_back_as_it_was(tmp_path: Path) -> None:
     write_file(tmp_path / "out", "csv", ROWS)
     with (tmp_path / "out").open(encoding="utf-8", newline="") as stream:
         header, *rows = csv.reader(stream)
-    assert header == ["file", "page_url", "probability", "decision", "error"]
+    assert header == ["file", "page_url", "probability", "decision", "error", "tag"]
     assert [row[0] for row in rows] == [row.file for row in ROWS]
     assert [row[1] for row in rows] == [row.page_url for row in ROWS]
     assert [row[2] for row in rows[:3]] == ["0.000000", "0.142857", "0.285714"]
     assert [row[3] for row in rows[:-2]] == ["false"] * 4 + ["true"] * 3
     assert {row[4] for row in rows[:-2]} == {""}
-    assert rows[-2] == ["bad.png", "", "", "", 'truncated: 3 bytes, "at" least']
-    assert rows[-1] == ["sure.png", "", "0.000001", "false", ""]
+    assert rows[-2] == ["bad.png", "", "", "", 'truncated: 3 bytes, "at" least', "fox"]
+    assert rows[-1] == ["sure.png", "", "0.000001", "false", "", "'=owl"]
 
 
 def test_a_text_of_csv_is_no_formula_and_a_number_stays_one(tmp_path: Path) -> None:
@@ -52,8 +52,8 @@ def test_a_text_of_csv_is_no_formula_and_a_number_stays_one(tmp_path: Path) -> N
     rows = [Prediction(live, "@x", 0.25, False, None), Prediction(" +1", "", None, None, "-a: b")]
     write_file(tmp_path / "out", "csv", rows)
     assert (tmp_path / "out").read_text(encoding="utf-8").splitlines()[1:] == [
-        "'=HYPERLINK(1).png,'@x,0.250000,false,",
-        "' +1,,,,'-a: b",
+        "'=HYPERLINK(1).png,'@x,0.250000,false,,",
+        "' +1,,,,'-a: b,",
     ]
     write_file(tmp_path / "out", "jsonl", rows)
     assert json.loads((tmp_path / "out").read_text().splitlines()[0])["file"] == live
@@ -70,7 +70,7 @@ def test_json_lines_read_back_as_they_were(tmp_path: Path) -> None:
 
 
 def tuples(row: Prediction) -> tuple[Any, ...]:
-    return row.file, row.page_url, row.probability, row.decision, row.error
+    return row.file, row.page_url, row.probability, row.decision, row.error, row.tag
 
 
 def test_parquet_reads_back_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_parquet_reads_back_as_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     write_file(tmp_path / "out", "parquet", iter(ROWS))
     table = pyarrow.parquet.read_table(tmp_path / "out")
     assert [str(kind) for kind in table.schema.types] == [
-        *("string", "string", "double", "bool", "string")
+        *("string", "string", "double", "bool", "string", "string")
     ]
     assert [tuple(row.values()) for row in table.to_pylist()] == [*map(tuples, ROWS)]
     assert table.column_names == list(COLUMNS)
@@ -101,7 +101,9 @@ def test_no_rows_are_a_file_all_the_same(kind: Any, tmp_path: Path) -> None:
         table = pyarrow.parquet.read_table(tmp_path / "out")
         assert (table.num_rows, table.column_names) == (0, list(COLUMNS))
     else:
-        assert data == {"csv": b"file,page_url,probability,decision,error\r\n", "jsonl": b""}[kind]
+        assert (
+            data == {"csv": b"file,page_url,probability,decision,error,tag\r\n", "jsonl": b""}[kind]
+        )
 
 
 def test_a_row_comes_back_from_its_line() -> None:
@@ -116,9 +118,9 @@ def test_a_row_comes_back_from_its_line() -> None:
 def test_csv_is_written_as_it_comes() -> None:
     stream = io.StringIO(newline="")
     writer = CsvWriter(stream)
-    assert stream.getvalue() == "file,page_url,probability,decision,error\r\n"
+    assert stream.getvalue() == "file,page_url,probability,decision,error,tag\r\n"
     writer.write(Prediction("a.png", "", 0.5, True, None))
-    assert stream.getvalue().splitlines()[1] == "a.png,,0.500000,true,"
+    assert stream.getvalue().splitlines()[1] == "a.png,,0.500000,true,,"
 
 
 def test_the_name_of_the_output_is_its_format() -> None:

@@ -443,7 +443,7 @@ def test_a_shard_without_pictures_is_an_empty_output(target: LocalStorage) -> No
     source = Numbers(names(5))
     done, _ = predict(target, source, mine=lambda _: False)
     assert done == []
-    assert target.read("out.csv") == b"file,page_url,probability,decision,error\r\n"
+    assert target.read("out.csv") == b"file,page_url,probability,decision,error,tag\r\n"
     parts = Parts(target, "out.csv", REQUEST, batch=BATCH)
     assert parts.done(source, lambda _: False) is not None
     assert parts.done(source, everybody) is None
@@ -458,6 +458,35 @@ def test_rows_wait_for_what_must_come_first(target: LocalStorage) -> None:
         parts.add(picture, row_of(picture))
     parts.finish("csv")
     assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize("stop_after", [0, 3, 4, 9, 22])
+@pytest.mark.parametrize("cursors", [False, True])
+def test_several_rows_a_picture_are_never_parted(
+    stop_after: int, cursors: bool, target: LocalStorage, tmp_path: Path
+) -> None:
+    def made(storage: LocalStorage, source: Source, stop_after: int | None = None) -> list[str]:
+        parts = Parts(storage, "out.csv", REQUEST, batch=2 * BATCH, each=2)
+        done: list[str] = []
+        for picture in parts.remaining(source, everybody):
+            if len(done) == stop_after:
+                raise Killed
+            for tag in ("fox", "owl"):
+                parts.add(picture, replace(row_of(picture), tag=tag))
+            done.append(picture.name)
+        about = parts.finish("csv")
+        assert about.rows == 46
+        assert parts.done(source, everybody) is not None
+        return done
+
+    source = Numbers(names(23), cursors=cursors)
+    whole = LocalStorage(tmp_path / "whole")
+    assert made(whole, source) == names(23)
+    with pytest.raises(Killed):
+        made(target, source, stop_after)
+    assert made(target, source) == names(23)[stop_after // BATCH * BATCH :]
+    assert target.read("out.csv") == whole.read("out.csv")
+    assert target.read("out.csv").count(b",owl") == 23
 
 
 def test_no_picture_at_all_is_told(target: LocalStorage) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,13 @@ from imagetag.decision import sigmoid
 from imagetag.errors import InputError, UsageError
 from imagetag.images import BadImage
 from imagetag.outputs import Prediction
-from imagetag.predict import Judge, judge_of, predict
+from imagetag.predict import Classifier, Judge, judge_of, predict
 from imagetag.scoring import Score, Scorer
+from imagetag.settings import parse_settings
 from imagetag.sources import Cursor, Picture, Source, StoredPictures
 from imagetag.storage import LocalStorage, ObjectInfo, open_storage
 from jobs.predict import PredictSettings, _check, _source
-from tests.predicting import SIZE, alone, decide, make_model, noise, write
+from tests.predicting import SIZE, TAG, alone, decide, make_model, noise, write
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,8 @@ RAW = judge_of(None)
 def rows(scorer: Scorer, folder: Path | LocalStorage, judge: Judge = RAW) -> list[Prediction]:
     storage = LocalStorage(folder) if isinstance(folder, Path) else folder
     source = StoredPictures(storage)
-    return [row for _, row in predict(scorer, judge, source, source.pictures())]
+    classifiers = [Classifier(TAG, scorer, judge)]
+    return [row for _, [row] in predict(classifiers, source, source.pictures(), 8)]
 
 
 # ---- files
@@ -253,7 +257,8 @@ class Any_(Source):  # noqa: N801 - it stands for any
 
 def judged(judge: Judge, *logits: float) -> list[Prediction]:
     source = Any_()
-    return [row for _, row in predict(Fixed(*logits), judge, source, source.pictures())]
+    classifiers = [Classifier(TAG, Fixed(*logits), judge)]
+    return [row for _, [row] in predict(classifiers, source, source.pictures(), 8)]
 
 
 def test_what_evaluate_decided_is_gone_by(tmp_path: Path) -> None:
@@ -292,7 +297,122 @@ def test_numbers_that_are_none_are_errors_and_huge_ones_are_sure() -> None:
     assert sure.page_url == "https://board.example/1"
 
 
+# ---- several tags
+
+
+class Counting(Fixed):
+    """Reads what it is given, and says one thing of all of it."""
+
+    def __init__(self, logit: float) -> None:
+        super().__init__()
+        self.logit = logit
+
+    def score(self, items: Any, read: Any) -> Iterator[Any]:
+        for item in items:
+            try:
+                read(item)
+                yield item, Score(self.logit)
+            except BadImage as error:
+                yield item, error
+
+
+def test_each_picture_has_a_row_a_tag_and_what_is_none_is_read_once() -> None:
+    reads: list[str] = []
+
+    class Some(Any_):
+        def pictures(self, after: Cursor | None = None) -> Iterator[Picture]:
+            yield from (Picture(name, name, "") for name in "abcde")
+
+        def read(self, picture: Picture) -> bytes:
+            reads.append(picture.name)
+            if picture.name == "c":
+                raise BadImage("missing", "gone")
+            return b""
+
+    source = Some()
+    logits = {"fox": 2.0, "owl": -2.0, "bat": math.nan}
+    classifiers = [Classifier(tag, Counting(logit), RAW) for tag, logit in logits.items()]
+    found = list(predict(classifiers, source, source.pictures(), 2))
+    assert [picture.name for picture, _ in found] == [*"abcde"]
+    for picture, rows in found:
+        assert [row.tag for row in rows] == ["fox", "owl", "bat"]
+        assert {row.file for row in rows} == {picture.name}
+        if picture.name == "c":
+            assert {row.error for row in rows} == {"missing: gone"}
+        else:
+            assert [row.decision for row in rows] == [True, False, None]
+    assert reads.count("c") == 1
+    assert reads.count("a") == 3
+
+
 # ---- settings
+
+
+def parsed(*arguments: str) -> PredictSettings:
+    return parse_settings(
+        PredictSettings, ["--storage", "data", *arguments], command="predict", summary=""
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--input", "a"], ("a",)),
+        (["--input", "a, b/c", "--input=d"], ("a", "b/c", "d")),
+        (["a,b.png", "c.png"], ("a,b.png", "c.png")),
+        (["a", "--batch-size", "4", "b"], ("a", "b")),
+        (["--batch-size", "4", "-"], ("-",)),
+        (["--input", "https://example.org/?a=1,2"], ("https://example.org/?a=1,2",)),
+        (["--input", "s3://a/b.png,/c,here, too.png"], ("s3://a/b.png,/c,here, too.png",)),
+        (["--input", "s3://a/b.png,/c,~/d"], ("s3://a/b.png", "/c", "~/d")),
+        (["--input", "s3://a/b.png,s3://a/c"], ("s3://a/b.png", "s3://a/c")),
+        (["--input", "here, too.png"], ("here, too.png",)),
+        ([], ()),
+    ],
+)
+def test_inputs_are_given_in_any_number(
+    arguments: list[str],
+    expected: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "here, too.png", b"")
+    assert parsed("--tag", "fox", *arguments).input == expected
+
+
+def test_inputs_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGETAG_INPUT", "a,b")
+    assert parsed("--tag", "fox").input == ("a", "b")
+    assert parsed("--tag", "fox", "c").input == ("c",)
+
+
+def test_an_unknown_option_is_told_beside_inputs() -> None:
+    with pytest.raises(UsageError, match=r"there is no --tga; did you mean --tag\?"):
+        parsed("--tga", "fox", "a.png")
+
+
+def test_tags_are_one_or_several_and_what_is_given_wins_over_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = write(tmp_path, "tags.txt", b"owl\nfox\n")
+    assert parsed("--tag", "a,b").all_tags() == ["a,b"]
+    assert parsed("--tags", "fox,bat", "--tags-file", str(names)).all_tags() == [
+        *("fox", "bat", "owl")
+    ]
+    # As in pods, where all share a list of tags.
+    monkeypatch.setenv("IMAGETAG_TAGS_FILE", str(names))
+    assert parsed().all_tags() == ["owl", "fox"]
+    assert parsed("--tag", "bat").all_tags() == ["bat"]
+    monkeypatch.setenv("IMAGETAG_TAG", "cat")
+    assert parsed().all_tags() == ["cat"]
+    assert parsed("--tags", "bat").all_tags() == ["bat", "owl", "fox"]
+    with pytest.raises(UsageError, match="--tag fox and --tags bat: give one"):
+        parsed("--tag", "fox", "--tags", "bat")
+    monkeypatch.delenv("IMAGETAG_TAG")
+    monkeypatch.delenv("IMAGETAG_TAGS_FILE")
+    with pytest.raises(UsageError, match="no tags given"):
+        parsed().all_tags()
 
 
 def settings(**given: Any) -> PredictSettings:
@@ -307,19 +427,24 @@ def settings(**given: Any) -> PredictSettings:
         ({"query": "fox"}, r"--query 'fox' and --limit None are of a --board's search"),
         ({"limit": 5}, r"--query '' and --limit 5 are of a --board's search"),
         ({"input": "", "board": "safebooru"}, r"--board safebooru: say --query TAGS, or --limit N"),
+        ({"input": "-,-"}, "standard input can be read once"),
+        ({"sidecars_folder": "x"}, "say --sidecars hydrus or kohya too"),
+        ({"sidecars": "kohya", "tag": "a,b"}, "'a,b' has one: take hydrus"),
+        ({"sidecars": "kohya", "input": "a.txt"}, "'a.txt' are on others' servers"),
+        ({"sidecars": "hydrus", "input": "", "board": "safebooru", "limit": 5}, "of 'safebooru'"),
         ({"shard_index": 4, "shard_count": 4}, r"--shard-index 4 .* must be below --shard-count 4"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(given: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
-        _check(settings(**given))
+        _check(settings(**given), [given.get("tag", "fox")])
 
 
 def test_what_goes_together_passes() -> None:
-    _check(settings())
-    _check(settings(input="", board="safebooru", query="fox"))
-    _check(settings(input="", board="safebooru", limit=5))
-    _check(settings(shard_index=3, shard_count=4))
+    _check(settings(), ["fox"])
+    _check(settings(input="", board="safebooru", query="fox"), ["fox"])
+    _check(settings(input="", board="safebooru", limit=5), ["fox"])
+    _check(settings(shard_index=3, shard_count=4), ["fox"])
 
 
 def test_the_share_comes_from_the_pod(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +453,11 @@ def test_the_share_comes_from_the_pod(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings().shard_index, settings().shard_count) == (2, 5)
 
 
-def test_an_input_is_a_folder_or_a_list_by_its_name(tmp_path: Path) -> None:
+def test_an_input_is_a_folder_or_a_list_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.png\n")))
+
     def kind(path: Path | str) -> str:
         with _source(settings(input=str(path)), tmp_path) as source:
             return type(source).__name__
@@ -338,8 +467,12 @@ def test_an_input_is_a_folder_or_a_list_by_its_name(tmp_path: Path) -> None:
     for name in ("a.txt", "a.CSV", "a.jsonl.gz", "a.parquet", "s3://bucket/a.tsv"):
         assert kind(tmp_path / name if "://" not in name else name) == "ListedUrls"
     write(tmp_path, "a.png", b"data")
-    with pytest.raises(UsageError, match=r"--input .*a\.png: this is a file, not a folder"):
-        kind(tmp_path / "a.png")
+    write(tmp_path, "b,c", b"data")
+    assert kind(tmp_path / "a.png") == kind(tmp_path / "b,c") == kind("-") == "Named"
+    assert kind("https://example.org/a?b=1,2") == kind("s3://bucket/a,b.png") == "Named"
+    assert kind(f"{tmp_path},{tmp_path / 'a.png'}") == "Several"
+    with pytest.raises(UsageError, match=r"--input .*nothing\.png: there is no such file"):
+        kind(tmp_path / "nothing.png")
     with pytest.raises(UsageError, match=r"--input 'ftp://example\.org/a'"):
         kind("ftp://example.org/a")
     assert open_storage(str(tmp_path)).stat("a.png") is not None
