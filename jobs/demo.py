@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import shlex
+import shutil
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field
 
+from imagetag.console import duration
 from imagetag.demo.scenes import draw_posts
-from imagetag.errors import InputError, Terminated, TransientError
+from imagetag.demo.server import BoardServer
 from imagetag.job import run_job
-from imagetag.layout import Layout
-from imagetag.log import LogFormat
-from imagetag.settings import CommaList, JobSettings
-from imagetag.storage import open_storage
+from imagetag.log import LogFormat, get_logger
+from imagetag.pipeline_view import is_json
+from imagetag.settings import CommaList, JobSettings, make_settings
+from jobs.run import RunSettings, run_all, tell
 
 _USUAL_PORT = 8480
+_BOARD_SEED = 0
 _FRESH_SEED = 1_000_000  # pictures to predict: drawn from a seed that no board is drawn from
 
 
@@ -40,47 +43,94 @@ class DemoSettings(JobSettings):
 
 
 def work(settings: DemoSettings) -> None:
-    """Run the pipeline as a user would, each job a process of its own."""
+    """Run the pipeline as a user would, on a board that is served meanwhile.
+
+    Raises:
+        ImagetagError: at the end, if a tag failed.
+
+    """
     started = time.monotonic()
-    os.environ["IMAGETAG_LOG_FORMAT"] = settings.log_format  # of every job from here on
-    storage = settings.output / "storage"
-    cache = ["--cache-folder", str(settings.output / "cache")]
-    tags = ["--storage", str(storage), "--tags", ",".join(settings.tags)]
-    with _board(settings.posts) as url:
-        board = ["--board", f"gelbooru02+{url}", "--allow-private-hosts", "--max-rate", "500"]
-        _run("scrape", *tags, *board, "--limit", str(settings.posts * 3 // 10))
-    _run("explore", *tags, "--max-pixels", "16384")
-    budget = ["--epochs", str(settings.epochs), "--patience", "6"]
-    _run("train", *tags, "--model", "alexnet-small", *budget, *cache)
-    # So few pictures support no greater promise.
-    _run("evaluate", *tags, *cache, "--min-precision", "0.9")
-    fresh = settings.output / "fresh"
-    draw_posts(fresh, settings.fresh, _FRESH_SEED)
+    quiet = is_json(settings.log_format)
+    say = get_logger().info if quiet else _say
+    output = settings.output.expanduser()
+    say(
+        f"The demo draws {settings.posts:,} pictures, serves them as an imageboard, and makes a "
+        f"classifier for each of {', '.join(settings.tags)}. It takes some 3 to 10 minutes on a "
+        f"laptop; Ctrl-C stops it, and when it is run again it goes on. All of it goes into "
+        f"{output}."
+    )
+    board, fresh = output / "board", output / "fresh"
+    _draw(board, settings.posts, _BOARD_SEED)
+    _draw(fresh, settings.fresh, _FRESH_SEED)
+    with BoardServer(board, _port()) as server:
+        serve = _command(board, server.url)
+        run = _run_settings(settings, server.url, fresh)
+        if not quiet:
+            say(f"\n$ imagetag run {' '.join(map(shlex.quote, _shown(run)))}\n")
+        outcome = run_all(run, serve=serve)
+    tell(outcome, run)
+    truth = _truth(fresh)
+    say("")
     for tag in settings.tags:
-        output = settings.output / f"{tag}.csv"
-        options = ["--tag", tag, "--input", str(fresh / "images"), "--output", str(output)]
-        _run("predict", "--storage", str(storage), *options)
-    _say("")
-    for tag in settings.tags:
-        _summarize(storage, tag, settings.output / f"{tag}.csv")
-    _say(f"\nAll of it took {time.monotonic() - started:.0f} seconds.")
+        path = run.predictions(tag)
+        if path.is_file():
+            say(_score(tag, path, truth))
+    say(f"Links to posts in the pages work while this runs:  {serve}")
+    say(f"All of it took {duration(time.monotonic() - started)}. Begin with {outcome.index}")
+    if outcome.error is not None:
+        raise outcome.error
 
 
-@contextmanager
-def _board(posts: int) -> Iterator[str]:
-    """Serve a board from a process of its own, and give its URL; stop it afterwards."""
-    options = ["--port", str(_port()), "--posts", str(posts)]
-    command = [sys.executable, "-m", "jobs.board", *options]
-    _say(f"$ imagetag board {' '.join(options)}")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
-        try:
-            assert process.stdout is not None  # noqa: S101 - as it is a pipe
-            url = process.stdout.readline().strip()
-            if not url:
-                raise TransientError("the demo's board did not start; its own line says why")
-            yield url
-        finally:
-            process.terminate()
+def _run_settings(settings: DemoSettings, url: str, fresh: Path) -> RunSettings:
+    """Return the settings of the pipeline."""
+    output = settings.output
+    cache = str(output / "cache")
+    return make_settings(
+        RunSettings,
+        {
+            "log_format": settings.log_format,
+            "log_level": settings.log_level,
+            "tags": settings.tags,
+            "tags_file": None,
+            "board": f"gelbooru02+{url}",
+            "input": str(fresh / "images"),
+            "output": output,
+            "storage": str(output / "storage"),
+            "scrape": {
+                "limit": settings.posts * 3 // 10,
+                "allow_private_hosts": True,
+                "max_rate": 500,
+            },
+            "explore": {"max_pixels": 16384},
+            "train": {
+                "model": "alexnet-small",
+                "epochs": settings.epochs,
+                "patience": 6,
+                "cache_folder": cache,
+            },
+            # So few pictures support no greater promise.
+            "evaluate": {"min_precision": 0.9, "cache_folder": cache},
+        },
+    )
+
+
+def _shown(run: RunSettings) -> list[str]:
+    """Return the options of the command that does the same."""
+    argv = ["--tags", ",".join(run.tags), "--board", run.board, "--input", run.input]
+    argv += ["--output", str(run.output)]
+    for job in ("scrape", "explore", "train", "evaluate"):
+        for name, value in getattr(run, job).items():
+            option = f"--{job}.{name.replace('_', '-')}"
+            argv += [option] if value is True else [option, str(value)]
+    return argv
+
+
+def _draw(folder: Path, count: int, seed: int) -> None:
+    """Draw pictures, unless they are there."""
+    listing = folder / "posts.jsonl"
+    if listing.is_file() and listing.read_bytes().count(b"\n") == count:
+        return
+    draw_posts(folder, count, seed)
 
 
 def _port() -> int:
@@ -97,47 +147,33 @@ def _port() -> int:
     return _USUAL_PORT
 
 
-def _run(job: str, *options: str) -> None:
-    """Run a job and show its command.
-
-    Raises:
-        InputError: if it fails; it has said why.
-
-    """
-    _say(f"\n$ imagetag {job} {' '.join(options)}")
-    with subprocess.Popen([sys.executable, "-m", f"jobs.{job}", *options]) as process:  # noqa: S603
-        try:
-            code = process.wait()
-        except (KeyboardInterrupt, Terminated):
-            process.terminate()  # it may have had the same signal; a second one does no harm
-            process.wait()
-            raise
-    if code != 0:
-        raise InputError(f"imagetag {job} ended with {code}; the lines above say why")
+def _command(board: Path, url: str) -> str:
+    """Return the command that serves the same posts at the same address."""
+    program = "imagetag"
+    here = Path(sys.executable).with_name(program)
+    if shutil.which(program) is None and here.is_file():  # of a `make demo`
+        program = os.path.relpath(here) if here.is_relative_to(Path.cwd()) else str(here)
+    port = url.rpartition(":")[2]
+    return f"{program} board --folder {shlex.quote(str(board))} --port {port}"
 
 
-def _summarize(storage: Path, tag: str, predictions: Path) -> None:
-    from imagetag.evaluation import Evaluation  # scikit-learn: not for --help
+def _truth(folder: Path) -> dict[str, list[str]]:
+    """Return the tags of each picture, which the board has never seen, by its file's name."""
+    with (folder / "posts.jsonl").open(encoding="utf-8") as stream:
+        return {Path(post["file"]).name: post["tags"] for post in map(json.loads, stream)}
 
-    layout = Layout(tag)
-    files = open_storage(str(storage))
-    run = files.read(layout.latest).decode().strip()
-    evaluation = Evaluation.model_validate_json(files.read(layout.run(run, "evaluation.json")))
-    metrics, chosen = evaluation.metrics, evaluation.metrics.chosen
-    promise = evaluation.decision.promise
-    with predictions.open(newline="") as stream:
-        decisions = [row["decision"] for row in csv.DictReader(stream)]
-    precision = "none" if chosen.precision.value is None else f"{chosen.precision.value:.3f}"
-    assert promise is not None  # noqa: S101 - no threshold was given
-    promised = "at least" if promise.met else "cannot be promised to be"
-    _say(
-        f"{tag}: precision {promised} {promise.min_precision:g}; on "
-        f"{metrics.positives + metrics.negatives} test pictures precision {precision}, recall "
-        f"{chosen.recall.value:.3f}, accuracy {chosen.accuracy.value:.3f}; found in "
-        f"{decisions.count('true')} of {len(decisions)} new ones\n"
-        f"  spread       {storage / layout.explore('report.html')}\n"
-        f"  evaluation   {storage / layout.run(run, 'report.html')}\n"
-        f"  predictions  {predictions}"
+
+def _score(tag: str, predictions: Path, truth: Mapping[str, Sequence[str]]) -> str:
+    """Return how many of the new pictures were called what they are."""
+    with predictions.open(encoding="utf-8", newline="") as stream:
+        called = {row["file"]: row["decision"] == "true" for row in csv.DictReader(stream)}
+    have = {file for file in called if tag in truth[file]}
+    found = {file for file, positive in called.items() if positive}
+    right = len(called) - len(have ^ found)
+    return (
+        f"{tag}: right about {right} of {len(called)} new pictures: found in {len(have & found)} "
+        f"of the {len(have)} that have it, and in {len(found - have)} of the "
+        f"{len(called) - len(have)} that do not"
     )
 
 

@@ -31,7 +31,7 @@ from imagetag.settings import (
     make_settings,
     nested,
 )
-from imagetag.storage import open_storage
+from imagetag.storage import LocalStorage, Storage, open_storage
 from jobs.evaluate import EvaluateSettings
 from jobs.explore import ExploreSettings
 from jobs.predict import PredictSettings
@@ -189,6 +189,7 @@ def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
         pictures=pictures if pictures and pictures.is_dir() else None,
         serve=serve,
     )
+    _tidy(storage, settings)
     return Outcome(entries[: len(tags)], index, _error(pipeline, tags, path))
 
 
@@ -212,12 +213,11 @@ def tell(outcome: Outcome, settings: RunSettings) -> None:
         cells = [f"{row[0]:{widths[0]}}", f"{row[1]:>{widths[1]}}", f"{row[2]:{widths[2]}}"]
         cells += [f"{row[column]:>{widths[column]}}" for column in (3, 4)]
         _say("  ".join([*cells, row[5]]))
-    for entry in outcome.entries:
-        if found := entry.predictions:
-            _say(
-                f"\n{entry.tag}: in {found.positives:,} of {found.rows:,} new pictures; all rows: "
-                f"{found.path}"
-            )
+    predicted = [(entry.tag, entry.predictions) for entry in outcome.entries if entry.predictions]
+    if predicted:
+        _say("")
+    for tag, found in predicted:
+        _say(f"{tag}: in {found.positives:,} of {found.rows:,} new pictures; rows: {found.path}")
     _say(f"\nAll pages: {outcome.index}")
 
 
@@ -277,6 +277,14 @@ def stages(settings: RunSettings, tags: Sequence[str], scratch: Path) -> list[St
     # Of all tags in storage: what earlier runs have made there is compared too.
     found.append(Stage("report", argv, lambda _: [], secrets, for_all=True))
     return found
+
+
+def _tidy(storage: Storage, settings: RunSettings) -> None:
+    """Leave no empty folder of ours."""
+    folder = settings.predictions("any").parent
+    for place in (storage, open_storage(str(folder)) if folder.is_dir() else None):
+        if isinstance(place, LocalStorage):
+            place.tidy()
 
 
 def _error(pipeline: Pipeline, tags: Sequence[str], log: Path) -> ImagetagError | None:

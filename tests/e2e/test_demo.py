@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 from imagetag.evaluation import Evaluation
-from imagetag.layout import Layout
+from imagetag.layout import INDEX, Layout
+from imagetag.manifest import load_dataset, read_rows
 from imagetag.storage import open_storage
 
 TAGS = ("robot", "fox")
@@ -37,7 +40,7 @@ class Demo:
 
     def predictions(self, tag: str) -> dict[str, dict[str, str]]:
         """The rows of a tag's predictions by file."""
-        with (self.output / f"{tag}.csv").open(newline="") as stream:
+        with (self.output / "predictions" / f"{tag}.csv").open(newline="") as stream:
             return {row["file"]: row for row in csv.DictReader(stream)}
 
 
@@ -78,20 +81,27 @@ def test_each_tag_has_a_promise_that_holds_on_the_test_split(demo: Demo, tag: st
     precision = evaluation.metrics.chosen.precision
     assert precision.high is not None
     assert precision.high >= promise.min_precision
-    assert f"{tag}: precision at least {promise.min_precision:g};" in demo.stdout
+    assert re.search(
+        rf"^{tag} +\d+  {promise.min_precision:g} promised ", demo.stdout, re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_each_tag_has_its_pages_and_the_summary_says_where(demo: Demo, tag: str) -> None:
     run = demo.evaluation(tag).run
     layout = Layout(tag)
+    index = demo.output / "storage" / INDEX
     for key in (layout.explore("report.html"), layout.run(run, "report.html")):
-        page = demo.output / "storage" / key
+        page = index.parent / key
         assert tag in page.read_text()
-        assert str(page) in demo.stdout
-    assert str(demo.output / f"{tag}.csv") in demo.stdout
-    precision = demo.evaluation(tag).metrics.chosen.precision.value
-    assert f"test pictures precision {precision:.3f}, recall " in demo.stdout
+        assert f'href="{key}"' in index.read_text()
+    assert f'href="../predictions/{tag}.csv"' in index.read_text()
+    assert str(demo.output / "predictions" / f"{tag}.csv") in demo.stdout
+    chosen = demo.evaluation(tag).metrics.chosen
+    numbers = f"{chosen.precision.value:.3f} +{chosen.recall.value:.3f}"
+    row = rf"^{tag} .* {numbers}  .*{run}/report\.html$"
+    assert re.search(row, demo.stdout, re.MULTILINE)
+    assert f"Begin with {index}" in demo.stdout.splitlines()[-1]
 
 
 @pytest.mark.parametrize("tag", TAGS)
@@ -103,7 +113,24 @@ def test_new_pictures_are_told_apart(demo: Demo, tag: str) -> None:
     assert len(posts) == 40
     right = [(row["decision"] == "true") == (tag in posts[file]) for file, row in found.items()]
     assert sum(right) / len(right) >= 0.85
+    assert f"{tag}: right about {sum(right)} of 40 new pictures: " in demo.stdout
     assert any(tag in tags for tags in posts.values())
+
+
+def test_links_to_posts_work_again_while_the_board_is_served_as_the_end_says(demo: Demo) -> None:
+    match = re.search(r"work while this runs:  \S*imagetag (board .*)$", demo.stdout, re.MULTILINE)
+    assert match is not None
+    command = [sys.executable, "-m", "jobs.cli", *shlex.split(match[1])]
+    rows = open_storage(str(demo.output / "storage"))
+    row = next(read_rows(rows, load_dataset(rows, "fox")))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as board:
+        try:
+            assert board.stdout is not None
+            url = board.stdout.readline().strip()
+            assert row.page_url.startswith(f"{url}/")
+            assert requests.get(row.page_url, timeout=60).status_code == 200
+        finally:
+            board.terminate()
 
 
 def test_nothing_that_it_started_is_left(demo: Demo) -> None:
@@ -116,3 +143,7 @@ def test_nothing_that_it_started_is_left(demo: Demo) -> None:
     assert board.port is not None
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((board.hostname, board.port), timeout=5)
+    assert not [
+        path for path in demo.output.rglob("*") if path.is_dir() and not any(path.iterdir())
+    ]
+    assert "warning" not in demo.stdout

@@ -480,39 +480,6 @@ def test_the_job_serves_until_it_is_stopped_and_leaves_nothing(tmp_path: Path) -
         job.wait()
 
 
-DEMO = """
-import signal, sys
-from jobs import demo
-signal.signal(signal.SIGINT, signal.default_int_handler)
-ARGV = ["--log-format", "json"]
-work = lambda settings: demo._run("board", "--posts", "3", "--port", "0")
-sys.exit(demo.run_job("demo", "A demo.", demo.DemoSettings, work, ARGV, kept="that"))
-"""
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_demo_that_is_stopped_lets_its_job_end_as_it_does(
-    number: signal.Signals, code: int
-) -> None:
-    """Also where the signal does not reach the job itself, as Ctrl-C in a terminal does."""
-    demo = subprocess.Popen(
-        [sys.executable, "-c", DEMO], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert demo.stdout is not None
-        while not demo.stdout.readline().startswith("http"):
-            assert demo.poll() is None
-        demo.send_signal(number)
-        _, err = demo.communicate(timeout=200)
-    finally:
-        demo.kill()
-        demo.wait()
-    assert demo.returncode == code
-    lasts = [json.loads(line) for line in err.splitlines() if "exit_code" in line]
-    assert [last["exit_code"] for last in lasts] == [143, code]
-    assert lasts[0]["event"] == "stopped by SIGTERM; the board serves no longer"
-
-
 def test_the_job_says_in_one_line_what_is_wrong(
     tmp_path: Path, board: BoardServer, drawn: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

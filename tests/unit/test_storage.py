@@ -569,3 +569,14 @@ def test_a_file_whose_name_is_no_key_is_left_out_and_told(
     assert [entry.key for entry in open_storage(str(tmp_path)).list()] == ["good.png"]
     told = [json.loads(line)["file"] for line in capsys.readouterr().err.splitlines()]
     assert sorted(told) == ["latin-\\udce9.png", "line\nfeed.png"]
+
+
+def test_the_folder_for_what_is_being_written_goes_when_it_is_empty(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write("a", b"1")
+    storage.tidy()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    storage.write("b", b"2")
+    (tmp_path / ".partial" / "of another").write_bytes(b"")
+    storage.tidy()
+    assert (tmp_path / ".partial" / "of another").exists()

@@ -113,6 +113,11 @@ class LocalStorage(Storage):
                 if time.time() - path.stat().st_mtime > _ABANDONED:
                     path.unlink()
 
+    def tidy(self) -> None:
+        """Remove the folder for what is being written, if nothing is; a write makes it again."""
+        with contextlib.suppress(OSError):
+            self._partial.rmdir()
+
     def stat(self, key: str) -> ObjectInfo | None:
         """Return a file's size, None if there is no such file."""
         path = self._path(key)
