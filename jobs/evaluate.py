@@ -13,7 +13,7 @@ from imagetag.errors import InputError
 from imagetag.heartbeat import Heartbeats
 from imagetag.job import for_each_tag, run_job
 from imagetag.quiet import quiet_imports
-from imagetag.settings import TagSettings, cache_folder_field
+from imagetag.settings import TagSettings, cache_folder_field, check_mlflow, mlflow_field
 from imagetag.storage import open_storage
 
 
@@ -60,6 +60,7 @@ class EvaluateSettings(TagSettings):
         description="look for labels that are probably wrong, which reads the train images too",
     )
     batch_size: int = Field(32, ge=1, description="images the model takes at once")
+    mlflow: str = mlflow_field()
     cache_folder: Path = cache_folder_field()
     concurrency: int = Field(16, ge=1, le=256, description="downloads under way at once")
 
@@ -67,11 +68,14 @@ class EvaluateSettings(TagSettings):
 def work(settings: EvaluateSettings) -> None:
     """Evaluate each tag of this shard."""
     settings.my_tags()  # wrong tags are known before TensorFlow has started
+    check_mlflow(settings.mlflow)
     storage = open_storage(settings.storage, settings.concurrency)
 
     with quiet_imports():  # TensorFlow: not for --help
         from imagetag.evaluate import evaluate_tag
         from imagetag.evaluation import Request
+        from imagetag.runs import load_run
+        from imagetag.tracking import log_evaluation
 
     request = Request(**settings.model_dump(include=set(Request.model_fields)))
 
@@ -85,6 +89,9 @@ def work(settings: EvaluateSettings) -> None:
             cache_folder=settings.cache_folder,
             concurrency=settings.concurrency,
         )
+        if settings.mlflow:
+            run = load_run(storage, tag, evaluation.run)
+            log_evaluation(settings.mlflow, storage, run, evaluation)
         promise = evaluation.decision.promise
         if settings.require_promise and not (promise and promise.met):
             why = promise.advice if promise else "--threshold was given"

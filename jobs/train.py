@@ -31,7 +31,9 @@ from imagetag.settings import (
     CommaList,
     TagSettings,
     cache_folder_field,
+    check_mlflow,
     completion_index,
+    mlflow_field,
     threshold_fraction_field,
     validation_fraction_field,
 )
@@ -92,7 +94,7 @@ class TrainSettings(TagSettings):
         ),
         "Devices": ("micro_batch", "mixed_precision", "jit", "strategy", "cpu_devices"),
         "Several workers": ("workers", "worker_index", "worker_addresses", "rendezvous_timeout"),
-        "Checkpoints and exports": ("resume", "checkpoint_seconds", "export"),
+        "Checkpoints and exports": ("resume", "checkpoint_seconds", "export", "mlflow"),
         "Caches and downloads": ("cache_folder", "cache_memory", "cache_bytes", "concurrency"),
     }
 
@@ -240,6 +242,7 @@ class TrainSettings(TagSettings):
     cpu_devices: int = Field(
         1, ge=1, le=64, description="logical CPU devices to train on where there is no GPU"
     )
+    mlflow: str = mlflow_field()
     cache_folder: Path = cache_folder_field()
     cache_memory: int = Field(
         2 << 30, ge=0, description="bytes of decoded images that may be kept in memory"
@@ -289,11 +292,13 @@ def work(settings: TrainSettings) -> None:
             raise UsageError("--shard-count: several workers train each tag together; use 1")
         settings = settings.model_copy(update={"shard_index": 0})
     tags = settings.my_tags()  # wrong tags are known before TensorFlow has started
+    check_mlflow(settings.mlflow)
     storage = open_storage(settings.storage, settings.concurrency)
 
     with quiet_imports():  # TensorFlow: not for --help
         from imagetag.distribute import choose_devices, choose_precision
         from imagetag.rendezvous import meet
+        from imagetag.tracking import log_training
         from imagetag.train import Means, Training, is_trained, train_tag
 
     values = settings.model_dump(include=set(Training.model_fields) - {"mixed_precision"})
@@ -324,7 +329,7 @@ def work(settings: TrainSettings) -> None:
 
     def train(tag: str) -> None:
         try:
-            train_tag(storage, tag, training, cluster, means, run=settings.run)
+            run = train_tag(storage, tag, training, cluster, means, run=settings.run)
         except ImagetagError as error:
             if not several or (isinstance(error, InputError) and not error.alone):
                 raise  # on all workers alike: the next tag may fare better
@@ -332,6 +337,8 @@ def work(settings: TrainSettings) -> None:
             get_logger().error(one_line(error, None), exit_code=error.exit_code)
             heartbeats.fail(error)
             leave(error.exit_code)
+        if settings.mlflow and cluster.is_chief:
+            log_training(settings.mlflow, run)
 
     heartbeats = Heartbeats(storage, "train", worker=settings.worker_index if several else 0)
     for_each_tag(settings, train, heartbeats)

@@ -14,6 +14,7 @@ which gets the values that are given, and makes the job's settings of them with 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import sys
@@ -190,6 +191,29 @@ class TagSettings(TagsSettings, StorageSettings):
                 f"--shard-count {self.shard_count} ({env_name('shard_count')})"
             )
         return self.all_tags()[self.shard_index :: self.shard_count]
+
+
+def mlflow_field() -> Any:
+    """Return the field of the option `--mlflow`."""
+    return Field(
+        "",
+        description="log each run to this MLflow server, or to a folder; needs "
+        "image-tag-classification[mlflow]",
+    )
+
+
+def check_mlflow(uri: str) -> None:
+    """Check that what `--mlflow` needs is there, if it is asked for.
+
+    Raises:
+        UsageError: if it is not installed.
+
+    """
+    if uri and importlib.util.find_spec("mlflow") is None:
+        raise UsageError(
+            f"--mlflow {uri} (IMAGETAG_MLFLOW) needs MLflow: install "
+            "image-tag-classification[mlflow]"
+        )
 
 
 def cache_folder_field() -> Any:

@@ -36,7 +36,7 @@ SIDES = {
     "model": (
         "card checkpoint distribute evaluate exclusion export feed fit gradcam losses models pack "
         "packed partition predict quiet rendezvous runs schedule scoring step suspects tensorboard "
-        "train weights"
+        "tracking train weights"
     ),
 }
 MAY_IMPORT = {
@@ -57,7 +57,7 @@ HEAVY = {
 ANY_BACKEND = ("augment", "losses", "models", "plan", "schedule")
 
 # Needed for one option alone, each an extra of its own; whoever asks for it is told if it lacks.
-EXTRAS = {"pyarrow", "selenium"}
+EXTRAS = {"mlflow", "pyarrow", "selenium"}
 # Slow to import: not before they are used.
 SLOW = {"numpy", "pdqhash", "pyarrow", "selenium"}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +92,15 @@ def test_a_loss_that_is_no_number_stays_one(tmp_path: Path) -> None:
 def test_nothing_is_written_of_no_epoch(tmp_path: Path) -> None:
     assert write_events([], tmp_path, STARTED) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboards_command_finds_the_runs_of_a_tag(tmp_path: Path) -> None:
+    write_events(HISTORY, tmp_path / "models" / "first" / "tensorboard", 0.0)
+    command = [sys.executable, "-m", "tensorboard.main", "--inspect", "--logdir"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "models")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for part in ("train", "validation"):
+        assert f"first/tensorboard/{part}" in done.stdout
+    assert "epoch_loss" in done.stdout
