@@ -392,6 +392,10 @@ def test_in_the_second_phase_too(storage: Path, start: Start, tmp_path: Path) ->
     finish([worker])
     [resumed] = [line for line in worker.lines() if line["event"] == "resumed"]
     assert resumed["phase"] == "fine-tune"
+    *_, last = [line for line in worker.lines() if line["event"] == "epoch"]
+    assert (last["epoch"], last["epochs"], last["seconds_left"]) == (4, 4, 0)
+    best = run_of(storage, "phases-torn").history[last["best_epoch"] - 1]
+    assert last["best_val_loss"] == pytest.approx(best["val_loss"], abs=1e-6)
     assert_same(storage, "phases-calm", "phases-torn")
 
 
