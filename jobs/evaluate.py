@@ -12,6 +12,7 @@ from pydantic import Field
 from imagetag.errors import InputError
 from imagetag.heartbeat import Heartbeats
 from imagetag.job import for_each_tag, run_job
+from imagetag.nextstep import tell_next
 from imagetag.quiet import quiet_imports
 from imagetag.settings import TagSettings, cache_folder_field, check_mlflow, mlflow_field
 from imagetag.storage import open_storage
@@ -101,6 +102,7 @@ def work(settings: EvaluateSettings) -> None:
             )
 
     for_each_tag(settings, evaluate, Heartbeats(storage, "evaluate"))
+    tell_next("predict", settings, "--input", "FOLDER", same=("run",))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -423,23 +423,22 @@ def _judged(fields: Event) -> str:
     )
 
 
+def _found(fields: Event) -> str:
+    text = f"predicted {_count(fields['images'], 'image')}: {fields['positives']:,} "
+    if fields.get("tags", 1) == 1 and fields.get("rows", fields["images"]) == fields["images"]:
+        return text + "have the tag"
+    return text + "times an image has one of the tags"
+
+
 def _predicted(fields: Event) -> str:
-    text = f"predicted {_count(fields['images'], 'image')}: {fields['positives']:,} have the tag"
-    if "tags" in fields:
-        text = (
-            f"predicted {fields['tags']:,} tags of {_count(fields['images'], 'image')}: "
-            f"{fields['positives']:,} are there"
-        )
+    text = _found(fields)
     if fields.get("errors"):
         text += f"; {fields['errors']:,} could not be read ({_value(fields['reasons'])})"
     return text if fields["output"] == "-" else f"{text}; {fields['output']}"
 
 
 def _already_predicted(fields: Event) -> str:
-    return (
-        f"already predicted: {_count(fields['rows'], 'row')} in {fields['output']}, "
-        f"{fields['positives']:,} of them positive"
-    )
+    return f"already {_found(fields)}; {fields['output']}"
 
 
 def _reported(fields: Event) -> str:

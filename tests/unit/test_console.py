@@ -226,3 +226,14 @@ def test_every_event_reads_as_text() -> None:
     for name, fields in found:
         text = sentence({"event": name, "level": "info", **fields})
         assert not re.search(r"\w_\w|=|[{}]|None", text), text
+
+
+def test_what_was_predicted_of_one_tag_and_of_several() -> None:
+    one = {"images": 40, "positives": 12, "errors": 2, "reasons": {"truncated": 2}, "output": "-"}
+    assert sentence({"event": "predicted", "tag": "fox", **one}) == (
+        "predicted 40 images: 12 have the tag; 2 could not be read (truncated 2)"
+    )
+    two = {"images": 40, "rows": 80, "positives": 12, "output": "out.csv"}
+    assert sentence({"event": "already predicted", **two}) == (
+        "already predicted 40 images: 12 times an image has one of the tags; out.csv"
+    )

@@ -123,7 +123,7 @@ def calls() -> Iterator[tuple[str, list[str], list[str]]]:
 
 def test_the_next_job_understands_what_is_told() -> None:
     found = list(calls())
-    assert {job for job, _, _ in found} == {"explore", "train", "evaluate"}
+    assert {job for job, _, _ in found} == {"explore", "train", "evaluate", "predict"}
     for job, options, same in found:
         assert job in JOBS
         module = importlib.import_module(f"jobs.{job}")
