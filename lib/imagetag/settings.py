@@ -88,6 +88,7 @@ Places = Annotated[
     tuple[str, ...],
     NoDecode,
     BeforeValidator(lambda value: split_places(value) if isinstance(value, str) else value),
+    AfterValidator(lambda value: tuple(map(os.path.expanduser, value))),
     Repeatable(),
 ]
 

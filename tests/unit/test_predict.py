@@ -364,7 +364,7 @@ def parsed(*arguments: str) -> PredictSettings:
         (["--batch-size", "4", "-"], ("-",)),
         (["--input", "https://example.org/?a=1,2"], ("https://example.org/?a=1,2",)),
         (["--input", "s3://a/b.png,/c,here, too.png"], ("s3://a/b.png,/c,here, too.png",)),
-        (["--input", "s3://a/b.png,/c,~/d"], ("s3://a/b.png", "/c", "~/d")),
+        (["--input", "s3://a/b.png,/c,~/d"], ("s3://a/b.png", "/c", str(Path("~/d").expanduser()))),
         (["--input", "s3://a/b.png,s3://a/c"], ("s3://a/b.png", "s3://a/c")),
         (["--input", "here, too.png"], ("here, too.png",)),
         ([], ()),
