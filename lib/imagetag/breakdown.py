@@ -162,6 +162,14 @@ def breakdown(
     return sorted(slices, key=lambda part: (kinds.index(part.kind), _rank(part)))
 
 
+def marked(slices: Iterable[Slice]) -> list[Slice]:
+    """Return the parts that differ from the rest, those that are worse first, the surest first."""
+    found = [part for part in slices if part.differences]
+    return sorted(
+        found, key=lambda part: (not part.worse, min(item.p for item in part.differences))
+    )
+
+
 def worst(slices: Iterable[Slice]) -> str | None:
     """Return a sentence on the part whose failing is the least likely by chance, if any fails."""
     failing = [

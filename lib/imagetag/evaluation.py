@@ -20,9 +20,10 @@ from imagetag.breakdown import Slice, breakdown
 from imagetag.calibration import Reliability, reliability
 from imagetag.cells import quoted
 from imagetag.decision import Decision
-from imagetag.layout import LABELS, Label
+from imagetag.layout import LABELS, Label, Split
 from imagetag.manifest import Dataset, Rating, Row
 from imagetag.metrics import Answers, AtPrevalence, BinaryMetrics, at_prevalence, binary_metrics
+from imagetag.pictures import caption
 from imagetag.settings import option_name
 
 _MISTAKES = 24  # pictures a gallery; more are counted, not shown
@@ -66,7 +67,11 @@ class Scored:
 
 
 class Shown(_Record):
-    """A picture of a gallery."""
+    """A picture of a gallery.
+
+    `name` is what the page calls it, `split` and `ext` say where it is stored; an older version
+    recorded none of them.
+    """
 
     md5: str
     post_id: int
@@ -75,6 +80,19 @@ class Shown(_Record):
     label: Label
     rating: Rating
     probability: float
+    name: str = ""
+    split: Split | None = None
+    ext: str = ""
+
+    @property
+    def caption(self) -> str:
+        """What the page calls it."""
+        return self.name or f"post {self.post_id}"
+
+    @property
+    def short(self) -> str:
+        """The end of it: of a path, the file's name."""
+        return self.caption.rstrip("/").rpartition("/")[2]
 
 
 class Since(_Record):
@@ -284,6 +302,9 @@ def shown_row(row: Row, probability: float) -> Shown:
         label=row.label,
         rating=row.rating,
         probability=probability,
+        name=caption(row),
+        split=row.split,
+        ext=row.ext,
     )
 
 

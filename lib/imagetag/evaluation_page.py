@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from imagetag import plots
-from imagetag.breakdown import worst
+from imagetag.breakdown import marked, worst
 from imagetag.evaluation import Evaluation, GalleryName, Scored, Shown
-from imagetag.report import Figure, data_uri, environment, script, web_link
+from imagetag.layout import Layout
+from imagetag.report import Figure, data_uri, environment, picture_link, script
 
 # What all pictures of a page may take as base64: plots and text need the rest.
 _PICTURE_BUDGET = 3_000_000
@@ -41,7 +42,7 @@ def evaluation_page(
         pictures: of those in its galleries.
 
     """
-    cards = _Cards(pictures)
+    cards = _Cards(evaluation, pictures)
     galleries = {name: cards.of(items) for name, items in evaluation.galleries.items()}
     cards.lay_over(galleries)
     return (
@@ -60,6 +61,8 @@ def evaluation_page(
             figures=_evaluation_figures(evaluation, predictions),
             training=_training_figure(evaluation.history),
             worst=worst(evaluation.slices),
+            marked=marked(evaluation.slices),
+            calibrated=evaluation.decision.calibration.method != "none",
             galleries=galleries,
             overlaid=any(card.overlay for gallery in galleries.values() for card in gallery),
             veiled=any(card.veiled for gallery in galleries.values() for card in gallery),
@@ -122,7 +125,7 @@ def _evaluation_figures(evaluation: Evaluation, predictions: Sequence[Scored]) -
             f"Confusion matrix: {counts.tp:,} true positives, {counts.fn:,} false negatives, "
             f"{counts.fp:,} false positives, {counts.tn:,} true negatives.",
             "A row is a label and adds up to 100 %.",
-            plots.in_both_themes(
+            plots.for_all_screens(
                 lambda theme: plots.confusion_matrix(
                     counts.tp, counts.fp, counts.fn, counts.tn, theme
                 )
@@ -133,7 +136,7 @@ def _evaluation_figures(evaluation: Evaluation, predictions: Sequence[Scored]) -
             f"Histogram of the probabilities the model gives to pictures of either label, with "
             f"the threshold at {threshold:.3g}.",
             "Right of the dashed line is called positive: orange there are the false positives.",
-            plots.in_both_themes(
+            plots.for_all_screens(
                 lambda theme: plots.probability_histogram(labels, probabilities, threshold, theme)
             ),
         ),
@@ -141,7 +144,7 @@ def _evaluation_figures(evaluation: Evaluation, predictions: Sequence[Scored]) -
             "Precision and recall",
             f"Precision over recall at every threshold; the average precision is {precision:.3f}.",
             f"Average precision {precision:.3f}.",
-            plots.in_both_themes(
+            plots.for_all_screens(
                 lambda theme: plots.precision_recall(labels, logits, called, theme)
             ),
         ),
@@ -150,24 +153,34 @@ def _evaluation_figures(evaluation: Evaluation, predictions: Sequence[Scored]) -
             f"True positive rate over false positive rate at every threshold; the area under the "
             f"curve is {area:.3f}.",
             f"Area under the curve {area:.3f}.",
-            plots.in_both_themes(lambda theme: plots.roc(labels, logits, called, theme)),
+            plots.for_all_screens(lambda theme: plots.roc(labels, logits, called, theme)),
         ),
         Figure(
             "Reliability",
-            f"Share of pictures with the tag over the probability they are given, in "
+            "Share of pictures with the tag over the raw probability they are given, in "
+            f"{len(raw.bins)} bins. The mean distance between the two is {raw.error:.3f}."
+            if method == "none"
+            else "Share of pictures with the tag over the probability they are given, in "
             f"{len(calibrated.bins)} bins. The mean distance between the two is "
             f"{calibrated.error:.3f}, and {raw.error:.3f} without calibration.",
-            f"Expected calibration error {calibrated.error:.3f}; {raw.error:.3f} without "
+            f"Expected calibration error {raw.error:.3f} of the raw probabilities: nothing was "
+            f"adjusted, as {_UNTOUCHED[evaluation.request.calibration == 'none']}."
+            if method == "none"
+            else f"Expected calibration error {calibrated.error:.3f}; {raw.error:.3f} without "
             f"calibration. Chosen on the threshold's pictures: {_METHODS[method]}.",
-            plots.in_both_themes(lambda theme: plots.reliability(raw.bins, calibrated.bins, theme)),
+            plots.for_all_screens(
+                lambda theme: plots.reliability(
+                    raw.bins, None if method == "none" else calibrated.bins, theme
+                )
+            ),
         ),
     ]
 
 
-_METHODS = {
-    "none": "no calibration",
-    "temperature": "a temperature",
-    "isotonic": "isotonic regression",
+_METHODS = {"temperature": "a temperature", "isotonic": "isotonic regression"}
+_UNTOUCHED = {
+    True: "that was asked for",
+    False: "on the threshold's pictures nothing made them better",
 }
 
 
@@ -185,7 +198,7 @@ def _training_figure(history: Sequence[Mapping[str, float]]) -> Figure | None:
         f"Last epoch: {last}.",
         f"{len(history)} epochs"
         + ("." if best is None else f"; the lowest validation loss was in epoch {best}."),
-        plots.in_both_themes(lambda theme: plots.learning_curves(history, theme)),
+        plots.for_all_screens(lambda theme: plots.learning_curves(history, theme)),
     )
 
 
@@ -203,7 +216,9 @@ class _Card:
 class _Cards:
     """Makes cards, with pictures until a page's share of bytes is used up."""
 
-    def __init__(self, pictures: Pictures) -> None:
+    def __init__(self, evaluation: Evaluation, pictures: Pictures) -> None:
+        self._layout = Layout(evaluation.tag)
+        self._page = self._layout.run(evaluation.run, "report.html")
         self._pictures = pictures
         self._left = _PICTURE_BUDGET
 
@@ -212,12 +227,17 @@ class _Cards:
         return [
             _Card(
                 picture=picture,
-                link=web_link(picture.page_url),
+                link=picture_link(self._page, picture, self._stored(picture)),
                 image=self._image(self._pictures.thumbnails, picture.md5),
                 veiled=picture.rating in _VEILED,
             )
             for picture in gallery
         ]
+
+    def _stored(self, picture: Shown) -> str | None:
+        if picture.split is None:
+            return None
+        return self._layout.image(picture.split, picture.label, picture.md5, picture.ext)
 
     def lay_over(self, galleries: Mapping[GalleryName, Sequence[_Card]]) -> None:
         """Add what the model looked at, where there is room once all thumbnails have theirs."""

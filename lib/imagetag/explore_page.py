@@ -12,8 +12,9 @@ from markupsafe import Markup, escape
 from imagetag import plots
 from imagetag.cautions import cautions
 from imagetag.exploration import Exploration
+from imagetag.layout import Layout
 from imagetag.pictures import Picture
-from imagetag.report import Figure, data_uri, environment, web_link
+from imagetag.report import Figure, data_uri, environment, picture_link
 from imagetag.survey import Survey
 
 THUMBNAIL_BYTES = 1_900_000  # of all thumbnails of a page, which base64 makes a third more of
@@ -37,7 +38,7 @@ def exploration_figures(exploration: Exploration, survey: Survey) -> dict[str, F
             f"{size.width} wide and {size.height} high.",
             "Both axes are logarithmic: the arrow keeps the shape while it scales down. Hollow: "
             "other sizes, as in the table below.",
-            plots.in_both_themes(
+            plots.for_all_screens(
                 lambda theme: plots.dimensions(
                     width,
                     height,
@@ -54,21 +55,21 @@ def exploration_figures(exploration: Exploration, survey: Survey) -> dict[str, F
             f"Histogram of width divided by height. The median is {ratio.median:.2f}; 90 % of the "
             f"pictures are between {ratio.p5:.2f} and {ratio.p95:.2f}.",
             "Each label is its own 100 %. What is beyond 5:1 is counted at the edge.",
-            plots.in_both_themes(lambda theme: plots.aspect_ratio(width, height, positive, theme)),
+            plots.for_all_screens(lambda theme: plots.aspect_ratio(width, height, positive, theme)),
         ),
         "file_size": Figure(
             "File size",
             f"Histogram of file sizes. The median is {readable(exploration.bytes.median)}; the "
             f"largest file has {readable(exploration.bytes.max)}.",
             "Logarithmic scale, files as they are stored.",
-            plots.in_both_themes(lambda theme: plots.file_size(survey.bytes, positive, theme)),
+            plots.for_all_screens(lambda theme: plots.file_size(survey.bytes, positive, theme)),
         ),
         "class_balance": Figure(
             "Class balance",
             f"Bar chart. Train has {train['positive']:,} positive and {train['negative']:,} "
             f"negative pictures, test has {test['positive']:,} and {test['negative']:,}.",
             "Pictures of each label in each split.",
-            plots.in_both_themes(lambda theme: plots.class_balance(exploration.images, theme)),
+            plots.for_all_screens(lambda theme: plots.class_balance(exploration.images, theme)),
         ),
     }
 
@@ -90,11 +91,15 @@ def exploration_page(
         .get_template("explore.html")
         .render(
             exploration=exploration,
-            cautions=cautions(exploration.dataset.negatives_marked_by, exploration.shortcuts),
+            cautions=cautions(
+                exploration.dataset.negatives_marked_by,
+                exploration.shortcuts,
+                exploration.images["train"],
+            ),
             figures=figures,
             times=_times,
             with_options=_with_options,
-            shot=lambda picture: _Shot.of(picture, thumbnails.get(picture.md5)),
+            shot=lambda picture: _Shot.of(picture, exploration.tag, thumbnails.get(picture.md5)),
             veiled=any(
                 picture.rating in _VEILED and picture.md5 in thumbnails
                 for picture in exploration.pictures
@@ -113,10 +118,12 @@ class _Shot:
     veiled: bool
 
     @classmethod
-    def of(cls, picture: Picture, thumbnail: bytes | None) -> _Shot:
+    def of(cls, picture: Picture, tag: str, thumbnail: bytes | None) -> _Shot:
+        layout = Layout(tag)
+        stored = layout.image(picture.split, picture.label, picture.md5, picture.ext)
         return cls(
             picture=picture,
-            link=web_link(picture.page_url),
+            link=picture_link(layout.explore("report.html"), picture, stored),
             image=None if thumbnail is None else data_uri(thumbnail, "image/jpeg"),
             veiled=picture.rating in _VEILED,
         )

@@ -295,6 +295,7 @@ class _Page:
     def __init__(self, metric: Metric, way: str | None) -> None:
         self._metric, self._way = metric, way
         self._tags: list[str] = []
+        self._single: list[str] = []
         self._left = {"tables": _TABLES_BYTES, "lines": _LINES_BYTES}
         self._lines = self._unseen = 0
         self._kinds = {"clear": 0, "noise": 0, "single": 0}
@@ -304,6 +305,14 @@ class _Page:
         kind, words = verdict(board)
         self._kinds[kind] += 1
         fields: dict[str, Any] = {"board": board, "kind": kind, "words": words}
+        if len(board.entries) < 2:
+            html = self._row(board, fields)
+            self._left["lines"] -= len(html.encode())
+            if self._left["lines"] < 0:
+                self._unseen += 1
+            else:
+                self._single.append(html)
+            return
         if self._left["tables"] > 0:
             html = self._table(board, fields)
             if len(html.encode()) <= self._left["tables"]:
@@ -318,6 +327,19 @@ class _Page:
         else:
             self._lines += 1
             self._tags.append(html)
+
+    def _row(self, board: Board, fields: dict[str, Any]) -> str:
+        """Return the row of a tag with one evaluated run or none."""
+        return (
+            environment()
+            .get_template("leaderboard_single.html")
+            .render(
+                fields,
+                entry=board.entries[0] if board.entries else None,
+                link=self._link,
+                command=f"imagetag evaluate --tags {shlex.quote(board.tag)} --run",
+            )
+        )
 
     def _table(self, board: Board, fields: dict[str, Any]) -> str:
         values = [entry.value for entry in board.entries if entry.value is not None]
@@ -346,7 +368,7 @@ class _Page:
     def render(self, summary: Summary, ranking: Sequence[ModelTally], headline: str) -> str:
         """Return the whole page."""
         name, meaning = _METRICS[self._metric]
-        few = summary.tags <= _OPEN
+        few = len(self._tags) <= _OPEN
         tags = [
             html.replace("<details ", "<details open ", 1) if few else html for html in self._tags
         ]
@@ -363,6 +385,8 @@ class _Page:
                 meaning=meaning,
                 option=self._metric,
                 tags=tags,
+                single=self._single,
+                several=self._kinds["clear"] + self._kinds["noise"],
                 kinds=self._kinds,
                 filtered=not few,
                 lines=self._lines,

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
@@ -24,6 +25,7 @@ GREATEST = 2**53  # of the numbers that are taken from a manifest; up to here a 
 
 _LONGEST_URL = 500  # characters, as HTML; a longer one is not linked
 _LONGEST_NAME = 60  # characters of a board's name
+_LONGEST_CAPTION = 100  # characters
 _MAX_FILE = 100 << 20  # bytes; larger ones are not looked at
 _AT_ONCE = 8  # files in memory
 # Pixels of the longer side and JPEG quality, the best first: the first that is small enough is it.
@@ -32,13 +34,39 @@ _SIZES = ((256, 78), (192, 72), (144, 66), (112, 58), (80, 50))
 Item = TypeVar("Item")
 
 
+def caption(row: Row) -> str:
+    """Return what a page calls a picture: its file's name, its URL, or its post.
+
+    A picture of a folder is called by its path in it, one of a list by its URL: their ids are
+    known to nobody. It is one line of printable text, 100 characters at the most.
+    """
+    text = f"post {bounded(row.post_id)}"
+    if row.board.startswith("folder:"):
+        path = unquote(urlsplit(row.page_url).path)
+        root = f"{row.root.rstrip('/')}/"
+        if path.startswith(root):
+            text = path[len(root) :]
+        else:  # the folder was given by a relative path, or by a link
+            *_, text = path.partition(f"/{row.board.partition(':')[2]}/")
+            text = text or path.rpartition("/")[2]
+    elif row.board.startswith("links:"):
+        text = row.page_url
+    visible = "".join(letter if letter.isprintable() else "?" for letter in text)
+    if len(visible) <= _LONGEST_CAPTION:
+        return visible
+    return "\N{HORIZONTAL ELLIPSIS}" + visible[1 - _LONGEST_CAPTION :]  # the end tells them apart
+
+
 def bounded(number: int) -> int:
     """Return a number of a manifest, which is from outside, no greater than can be worked with."""
     return max(-GREATEST, min(number, GREATEST))
 
 
 class Picture(BaseModel):
-    """A picture that a page shows; `width` and `height` are in pixels, as the file has them."""
+    """A picture that a page shows; `width` and `height` are in pixels, as the file has them.
+
+    `name` is what the page calls it, empty where an older version stored none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -52,6 +80,17 @@ class Picture(BaseModel):
     rating: Rating
     width: int
     height: int
+    name: str = ""
+
+    @property
+    def caption(self) -> str:
+        """What the page calls it."""
+        return self.name or f"post {self.post_id}"
+
+    @property
+    def short(self) -> str:
+        """The end of it: of a path, the file's name."""
+        return self.caption.rstrip("/").rpartition("/")[2]
 
     @classmethod
     def of(cls, row: Row) -> Picture:
@@ -67,6 +106,7 @@ class Picture(BaseModel):
             rating=row.rating,
             width=bounded(row.width),
             height=bounded(row.height),
+            name=caption(row),
         )
 
 

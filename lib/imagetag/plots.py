@@ -1,4 +1,4 @@
-"""Plots of datasets and of evaluations, as PNG, in a light and a dark theme.
+"""Plots of datasets and of evaluations, as PNG: light and dark, for wide and for narrow screens.
 
 Each function draws one figure and returns the PNG's bytes. No text from outside goes into a plot
 (fonts lack glyphs, and `$` would start a formula): labels are `positive` and `negative`.
@@ -11,7 +11,7 @@ import io
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -30,6 +30,7 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 from numpy.typing import NDArray
+from PIL import Image
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from imagetag.calibration import Bin
@@ -44,8 +45,10 @@ LABEL_COLORS = {"positive": POSITIVE, "negative": NEGATIVE}
 
 _DPI = 200
 _WIDTH = 5.0  # inches: a card of the page, so that points are points on a wide screen
+_NARROW = 3.4  # inches: the same on a phone
 _SAMPLE = 3000  # points a scatter shows before they hide each other
 _SEED = 0
+_COLORS = 255
 _EXTREME_ASPECT = 5.0
 
 FloatArray = NDArray[np.float64]
@@ -54,12 +57,13 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours of what is not data."""
+    """The colours of what is not data, and whether a plot is for a narrow screen."""
 
     paper: str
     ink: str
     muted: str
     grid: str
+    narrow: bool = False
 
 
 LIGHT = Theme(paper="#ffffff", ink="#1a1d23", muted="#626b7a", grid="#e6e9ee")
@@ -68,15 +72,22 @@ DARK = Theme(paper="#181b22", ink="#e8eaee", muted="#98a1b0", grid="#2b303a")
 
 @dataclass(frozen=True)
 class Chart:
-    """One plot in both themes, as PNG bytes."""
+    """One plot in both themes, for wide and for narrow screens, as PNG bytes."""
 
     light: bytes
     dark: bytes
+    narrow_light: bytes
+    narrow_dark: bytes
 
 
-def in_both_themes(draw: Callable[[Theme], bytes]) -> Chart:
-    """Draw a plot in the light and in the dark theme."""
-    return Chart(light=draw(LIGHT), dark=draw(DARK))
+def for_all_screens(draw: Callable[[Theme], bytes]) -> Chart:
+    """Draw a plot in the light and in the dark theme, wide and narrow, its text of one size."""
+    return Chart(
+        light=draw(LIGHT),
+        dark=draw(DARK),
+        narrow_light=draw(replace(LIGHT, narrow=True)),
+        narrow_dark=draw(replace(DARK, narrow=True)),
+    )
 
 
 def dimensions(
@@ -286,7 +297,9 @@ def roc(labels: BoolArray, scores: FloatArray, called: BoolArray, theme: Theme =
         point = float(np.mean(called[~labels])), float(np.mean(called[labels]))
         _mark(axes, point, "the threshold in use", theme)
         axes.set(
-            xlabel="negatives called positive (false positive rate)",
+            xlabel="false positive rate"
+            if theme.narrow
+            else "negatives called positive (false positive rate)",
             ylabel="positives found (recall)",
         )
         _unit_square(axes)
@@ -319,31 +332,34 @@ def probability_histogram(
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.axvline(threshold, color=theme.ink, linewidth=1.2, linestyle=(0, (4, 2)))
-        _note(axes, f"dashed: threshold {threshold:.3g}", theme)
         axes.set(xlabel="probability of the tag", ylabel="pictures (log scale)", xlim=(-0.01, 1.01))
         _legend_above(axes)
+        _note(axes, f"dashed: threshold {threshold:.3g}", theme)
         return _png(figure)
 
 
-def reliability(raw: Sequence[Bin], calibrated: Sequence[Bin], theme: Theme = LIGHT) -> bytes:
+def reliability(
+    raw: Sequence[Bin], calibrated: Sequence[Bin] | None = None, theme: Theme = LIGHT
+) -> bytes:
     """Draw the share of pictures with the tag over the probability they are given.
 
     Args:
         raw: bins of the model's own probabilities.
-        calibrated: bins of the calibrated ones.
+        calibrated: bins of the calibrated ones; None if nothing was calibrated.
         theme: the colours.
 
     """
     with _figure(theme, height=4.0) as figure:
         axes = figure.subplots()
         _reference(axes, [0, 1], [0, 1], "as they should be", theme)
-        x, y = [item.probability for item in raw], [item.share for item in raw]
-        axes.plot(x, y, "o:", color=theme.muted, markersize=4, linewidth=1.2, label="raw")
-        x = [item.probability for item in calibrated]
-        y = [item.share for item in calibrated]
+        if calibrated is not None:
+            x, y = [item.probability for item in raw], [item.share for item in raw]
+            axes.plot(x, y, "o:", color=theme.muted, markersize=4, linewidth=1.2, label="raw")
+        in_use, name = (raw, "raw") if calibrated is None else (calibrated, "calibrated")
+        x, y = [item.probability for item in in_use], [item.share for item in in_use]
         reach = [
-            [item.share - item.low for item in calibrated],
-            [item.high - item.share for item in calibrated],
+            [item.share - item.low for item in in_use],
+            [item.high - item.share for item in in_use],
         ]
         axes.errorbar(
             x,
@@ -354,7 +370,7 @@ def reliability(raw: Sequence[Bin], calibrated: Sequence[Bin], theme: Theme = LI
             markersize=5.5,
             linewidth=1.8,
             elinewidth=1.1,
-            label="calibrated, with 95 % intervals",
+            label=name if theme.narrow else f"{name}, with 95 % intervals",
         )
         axes.set(xlabel="probability given", ylabel="share that has the tag")
         _unit_square(axes)
@@ -386,11 +402,11 @@ def learning_curves(history: Sequence[Mapping[str, float]], theme: Theme = LIGHT
         panels[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
         panels[1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         panels[1].set(xlabel="epoch", xlim=(0.5, len(history) + 0.5))
-        if best is not None:
-            _note(panels[0], f"dashed: best epoch, {best}", theme)
         if panels[0].lines:
             panels[0].legend()
             _legend_above(panels[0])
+        if best is not None:
+            _note(panels[0], f"dashed: best epoch, {best}", theme)
         figure.align_ylabels(panels)
         return _png(figure)
 
@@ -414,16 +430,20 @@ _DRAWING = threading.Lock()
 
 @contextlib.contextmanager
 def _figure(theme: Theme, height: float = 3.6) -> Iterator[Figure]:
+    size = (_NARROW, min(height, 1.1 * _NARROW)) if theme.narrow else (_WIDTH, height)
     with _DRAWING, mpl.rc_context(_settings(theme)):
-        figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
+        figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
         FigureCanvasAgg(figure)  # not pyplot: nothing is left to close
         yield figure
 
 
 def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    # Without the version of the library in it, the same data gives the same bytes.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    drawn, buffer = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="rgba")
+    size = (round(figure.bbox.width), round(figure.bbox.height))
+    # A palette takes a third of the bytes, and nothing in a plot needs more colours.
+    picture = Image.frombuffer("RGBA", size, drawn.getvalue()).convert("RGB")
+    picture.quantize(_COLORS, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -555,7 +575,7 @@ def _note(axes: Axes, text: str, theme: Theme) -> None:
         text,
         xy=(1, 1),
         xycoords="axes fraction",
-        xytext=(0, 5),
+        xytext=(0, 24 if theme.narrow and axes.get_legend() else 5),  # above the legend
         textcoords="offset points",
         ha="right",
         va="bottom",

@@ -18,8 +18,10 @@ from jinja2 import Environment
 from PIL import Image
 
 from imagetag import plots
+from imagetag.evaluation import Shown
 from imagetag.intervals import Interval
-from imagetag.templating import page_environment
+from imagetag.pictures import Picture
+from imagetag.templating import page_environment, way
 
 MAX_PAGE_BYTES = 5_000_000
 
@@ -75,6 +77,20 @@ def web_link(url: str) -> str | None:
     return url if parts.scheme in ("http", "https") and parts.netloc else None
 
 
+def picture_link(page: str, picture: Picture | Shown, stored: str | None) -> str | None:
+    """Return where a picture's link leads: to its post, or of a folder to the stored picture.
+
+    Args:
+        page: the key of the page with the link.
+        picture: which.
+        stored: the picture's key, None if it is not known.
+
+    """
+    if picture.board.startswith("folder:") and stored is not None:
+        return way(page, stored)  # it has no page in the web, and its file may be elsewhere
+    return web_link(picture.page_url)
+
+
 @cache
 def environment() -> Environment:
     """Return what renders the templates, with the filters they use."""
@@ -85,6 +101,7 @@ def environment() -> Environment:
         bounds=_bounds,
         size=_bytes,
         shown=_shown,
+        capitalized=lambda text: text[:1].upper() + text[1:],
         when=_when,
         png=lambda data: data_uri(data, "image/png"),
     )

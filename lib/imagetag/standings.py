@@ -240,6 +240,8 @@ class Summary:
     evaluated: int = 0
     compared: int = 0  # tags that have evaluated runs of two models or more
     undecided: int = 0  # of them, those without a winner
+    repeated: int = 0  # tags on which runs of one model alone are compared
+    ahead: int = 0  # of them, those on which one run is better than the others
     models: dict[str, ModelTally] = field(default_factory=dict)
 
     def add(self, board: Board) -> None:
@@ -248,6 +250,8 @@ class Summary:
         self.evaluated += len(board.entries)
         self.runs += len(board.entries) + len(board.not_evaluated) + len(board.damaged)
         if len(board.models) < 2:
+            self.repeated += len(board.compared) > 1
+            self.ahead += len(board.compared) > 1 and len(board.first) == 1
             return
         self.compared += 1
         winner = board.winner
@@ -287,11 +291,24 @@ class Summary:
             tally.loss = _mean_span(losses, _LEVEL / pairs)
         return ordered
 
+    def _of_one_model(self) -> str:
+        """Return the summary where no tag has runs of two models."""
+        if not self.repeated:
+            return "No tag has two evaluated runs that can be compared yet."
+        tags = "1 tag" if self.repeated == 1 else f"{self.repeated:,} tags"
+        undecided = self.repeated - self.ahead
+        found = [f"on {self.ahead:,} one run is best"] if self.ahead else []
+        found += [f"on {undecided:,} the difference may be noise"] if undecided else []
+        return (
+            f"No tag has evaluated runs of two models; runs of one model are compared on {tags}: "
+            f"{', '.join(found)}."
+        )
+
     def headline(self) -> str:
         """Return the summary in words."""
         ranking = self.ranking()
         if not self.compared:
-            return "No tag has evaluated runs of two models: there is nothing to compare."
+            return self._of_one_model()
         winners = sorted((tally for tally in ranking if tally.best), key=lambda tally: -tally.best)
         text = _wins(winners, self.compared, self.undecided)
         second = next((tally for tally in ranking[1:] if tally.loss is not None), None)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+def way(page: str, key: str) -> str:
+    """Return the relative URL from a stored page to another object, in a folder or on a server.
+
+    Keys are percent-encoded where a tag needs it, and their percent signs are part of the names.
+    """
+    return quote(posixpath.relpath(key, posixpath.dirname(page) or "."))
 
 
 def page_environment(**filters: Callable[..., Any]) -> Environment:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from imagetag.augment import RandomAffine
 from imagetag.card import model_card
-from imagetag.cautions import read_cautions
+from imagetag.cautions import FEW_TO_PROMISE, FEW_TO_VALIDATE, read_cautions
 from imagetag.checkpoint import Checkpoints, State
 from imagetag.dataset import Resize, Sample, Size, sync
 from imagetag.distribute import Cluster, device_names, precision
@@ -53,8 +53,6 @@ from imagetag.tensorboard import write_events
 
 _LEAST_IMAGES = 8  # of each label, to train on; and a quarter of it to validate on
 _FED: tuple[PartName, ...] = ("train", "validation")  # the parts that a training reads
-_FEW = 20  # validation images of a label, below which an epoch is chosen by chance as much
-_LEAST_PROMISE = 59  # positives of the threshold part: all right, they prove 0.95 at 0.95
 
 
 class Training(BaseModel):
@@ -703,15 +701,16 @@ def _check_counts(tag: str, counts: Mapping[Any, Mapping[Label, int]]) -> None:
 def _tell_small(counts: Mapping[Use, Mapping[Label, int]]) -> None:
     """Warn of parts that are too small for what they are there for."""
     validation, threshold = counts["validation"], counts["threshold"]
-    if min(validation.values()) < _FEW:
+    if min(validation.values()) < FEW_TO_VALIDATE:
         get_logger().warning(
-            f"fewer than {_FEW} validation images of a label: which epoch is the best, chance "
-            "decides as well; scrape more with a higher --limit, or raise --validation-fraction",
+            f"fewer than {FEW_TO_VALIDATE} validation images of a label: which epoch is the best, "
+            "chance decides as well; scrape more with a higher --limit, or raise "
+            "--validation-fraction",
             **{str(label): count for label, count in validation.items()},
         )
-    if threshold["positive"] < _LEAST_PROMISE:
+    if threshold["positive"] < FEW_TO_PROMISE:
         get_logger().warning(
-            f"fewer than {_LEAST_PROMISE} positives to choose the threshold on: they cannot prove "
+            f"fewer than {FEW_TO_PROMISE} positives to choose the threshold on: they cannot prove "
             "a precision of 0.95, were they all right; scrape more with a higher --limit, or raise "
             "--threshold-fraction",
             **{str(label): count for label, count in threshold.items()},

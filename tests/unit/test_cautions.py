@@ -29,6 +29,12 @@ TOLD = (
     "100% of the negatives have the tag 'a<b>|people', but 24% of the board's other posts and 2% "
     "of the positives: a model may tell the labels apart by that tag.",
 )
+FEW = (
+    "The train split has 64 pictures of a label, by default about 10 of them to validate on: of "
+    "fewer than 20, chance decides as well which epoch is the best.",
+    "The train split has 64 positives, by default about 13 of them to choose the threshold on: "
+    "fewer than 59 cannot prove a precision of 0.95, were they all right.",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +42,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without drawing: a plot is one pixel."""
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, format="PNG")
-    chart = plots.Chart(light=buffer.getvalue(), dark=buffer.getvalue())
-    monkeypatch.setattr(plots, "in_both_themes", lambda draw: chart)
+    chart = plots.Chart(*[buffer.getvalue()] * 4)
+    monkeypatch.setattr(plots, "for_all_screens", lambda draw: chart)
 
 
 def words(page: str) -> str:
@@ -48,14 +54,14 @@ def test_cautions_are_told_on_every_page_in_the_same_words(tmp_path: Path) -> No
     storage = open_storage(str(tmp_path))
     dataset = make_dataset(ROWS, negatives_marked_by=(MARK,))
     write_dataset(storage, dataset)
-    assert read_cautions(storage, dataset) == TOLD  # it is not explored
+    assert read_cautions(storage, dataset) == TOLD + FEW  # it is not explored
     exploration, page = explored_page(ROWS, dataset)
     key = Layout("robot").explore("explore.json")
     storage.write(key, exploration.model_dump_json().encode())
     told = read_cautions(storage, dataset)
     assert told[:1] == TOLD
     assert told[1].startswith("Format gives the label away without a look at the pictures: ROC AUC")
-    assert len(told) == 2
+    assert told[2:] == FEW
 
     predictions = [
         scored(row, 0.9 if row.label == "positive" else 0.1) for row in ROWS if row.split == "test"
@@ -69,7 +75,7 @@ def test_cautions_are_told_on_every_page_in_the_same_words(tmp_path: Path) -> No
     for text in (
         words(page),
         words(evaluation_page(evaluation, predictions, Pictures({}, {}))),
-        words(leaderboard._tags[0]),
+        words(leaderboard._single[0]),
     ):
         for caution in told:
             assert caution in text
@@ -79,7 +85,7 @@ def test_cautions_are_told_on_every_page_in_the_same_words(tmp_path: Path) -> No
 
 def test_what_is_fair_has_no_cautions(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path))
-    rows = [make_row(number) for number in range(1, 161)]
+    rows = [make_row(number) for number in range(1, 801)]
     dataset = make_dataset(rows)
     exploration, page = explored_page(rows, dataset)
     key = Layout("robot").explore("explore.json")

@@ -52,8 +52,8 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     """Return a folder; what is stored in it has no more than one pixel a plot."""
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, format="PNG")
-    chart = plots.Chart(light=buffer.getvalue(), dark=buffer.getvalue())
-    monkeypatch.setattr(plots, "in_both_themes", lambda draw: chart)
+    chart = plots.Chart(*[buffer.getvalue()] * 4)
+    monkeypatch.setattr(plots, "for_all_screens", lambda draw: chart)
     return Recorded(tmp_path)
 
 

@@ -23,8 +23,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without drawing: a plot is one pixel."""
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, format="PNG")
-    chart = plots.Chart(light=buffer.getvalue(), dark=buffer.getvalue())
-    monkeypatch.setattr(plots, "in_both_themes", lambda draw: chart)
+    chart = plots.Chart(*[buffer.getvalue()] * 4)
+    monkeypatch.setattr(plots, "for_all_screens", lambda draw: chart)
 
 
 def make_dataset(rows: Sequence[Row], **changes: Any) -> Dataset:
@@ -84,7 +84,7 @@ def test_a_shortcut_is_told_at_the_top_with_what_to_do() -> None:
 def test_without_a_shortcut_there_is_no_alarm() -> None:
     words = words_of(ROWS)
     assert "without a look at the pictures" in words  # what the section is about
-    assert "Caution" not in words
+    assert "gives the label away without" not in words
     assert "gives it away" not in words
     assert "none gives the label away" in words
 
@@ -217,12 +217,12 @@ def test_the_largest_page_there_can_be_is_within_its_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Plots as large as noise makes them, all texts as long as they are let, and as many rows.
-    noise = np.random.default_rng(0).integers(0, 256, (190, 190, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (140, 140, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, format="PNG")
-    chart = plots.Chart(light=buffer.getvalue(), dark=buffer.getvalue())
-    assert len(chart.light) > 100_000  # the largest of real ones has as much
-    monkeypatch.setattr(plots, "in_both_themes", lambda draw: chart)
+    chart = plots.Chart(*[buffer.getvalue()] * 4)
+    assert len(chart.light) > 55_000  # the largest of real ones has as much
+    monkeypatch.setattr(plots, "for_all_screens", lambda draw: chart)
     long = "&" * 2000
     url = "https://board.example/?" + "&" * 95
     rows, verdicts = [], []

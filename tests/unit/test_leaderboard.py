@@ -271,7 +271,12 @@ ALONE = (("a", 0.9, "best"),)
 @pytest.mark.parametrize(
     ("boards", "words"),
     [
-        ([ALONE, ALONE], "No tag has evaluated runs of two models: there is nothing to compare."),
+        ([ALONE, ALONE], "No tag has two evaluated runs that can be compared yet."),
+        (
+            [(("a", 0.9, "best"), ("a", 0.8, "behind")), (("a", 0.9, "best"), ("a", 0.8, "tied"))],
+            "No tag has evaluated runs of two models; runs of one model are compared on 2 tags: "
+            "on 1 one run is best, on 1 the difference may be noise.",
+        ),
         ([A_BEST, ALONE], "On the only tag that can be compared a is best."),
         ([NOISE], "On the only tag that can be compared the difference may be noise."),
         ([NOISE, NOISE], "On none of 2 tags is one model best: the differences may be noise."),
@@ -720,7 +725,7 @@ def test_links_resolve_in_a_bucket_and_there_are_none_out_of_it(
     address = f"{moto_server}/{name}/some/prefix/{PAGE}"
     with urlopen(address) as answer:
         links = addresses(Page(answer.read().decode()))
-    assert len(links) == 4  # two of each tag
+    assert len(links) == 2  # one of each tag
     for link in links:
         with urlopen(urljoin(address, link)) as answer:
             assert answer.read().startswith(b"<!doctype html><title>report")
@@ -743,16 +748,17 @@ def test_a_large_page_says_what_it_leaves_out(
         if number < 8:
             job.write(f"tag_{number:02}", "a1", 0.5, seed=number, model="alexnet")
     page, found = job.made()
-    assert len(page.all("details")) == 12
+    assert len(page.all("details")) == 8
+    assert page.text.count("Tags with one run") == 2  # the link to it, and it
     assert not [details for details in page.all("details") if "open" in details]
     assert [label["id"] for label in page.all("input")] == [
         "only-all",
         "only-clear",
         "only-noise",
-        "only-single",
     ]
     assert "clear 8" in page.text
-    assert "not two runs 4" in page.text
+    singles = [table for table in page.all("table") if "singles" in table["class"]]
+    assert len(singles) == 1  # one table has all of them
     assert "To keep this page small" not in page.text
 
     monkeypatch.setattr(leaderboard, "_TABLES_BYTES", 12_000)

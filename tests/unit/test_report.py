@@ -31,8 +31,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without drawing: a plot is one pixel."""
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, format="PNG")
-    chart = plots.Chart(light=buffer.getvalue(), dark=buffer.getvalue())
-    monkeypatch.setattr(plots, "in_both_themes", lambda draw: chart)
+    chart = plots.Chart(*[buffer.getvalue()] * 4)
+    monkeypatch.setattr(plots, "for_all_screens", lambda draw: chart)
 
 
 def make_row(number: int, **changes: Any) -> Row:
