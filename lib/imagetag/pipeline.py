@@ -164,7 +164,9 @@ class Pipeline:
             why = last if last and last.code == code else Failed(stage.job, child.ending(), code)
             # It has died of the tag whose turn it was: the others have a process of their own. In
             # all other cases none of them would fare better.
-            for tag in open_tags[:1] if defect and touched else open_tags:
-                settle(tag, why)
+            lost = open_tags[:1] if defect and touched else open_tags
+            failed.update(dict.fromkeys(lost, why))
+            text = why.reason if len(lost) == 1 else f"{len(lost)} tags: {why.reason}"
+            self._view.failed(stage.job, lost[0] if len(lost) == 1 else None, text)
         self.failed.update(failed)
         return done | failed.keys()

@@ -7,11 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -22,7 +21,9 @@ from imagetag.log import LogFormat, get_logger
 from imagetag.pipeline import TAG_DONE, View
 
 _JOB = 9  # columns, of a stage's name and a blank
+_NAME = 30  # columns at the most, of a tag
 _BAR = 16  # columns
+_WIDE = 110  # columns from which on there is room for a bar
 _TICKS = 8  # a second: how often the live line is drawn
 _SHOWN = ("warning", "error", "critical")
 
@@ -85,7 +86,7 @@ class _Lines:
 
     def begin(self, job: str, tags: Sequence[str]) -> None:  # noqa: ARG002 - it is a View's
         """Make room for the tags' names."""
-        self._wide = max([self._wide, *(min(len(tag), 30) for tag in tags)])
+        self._wide = max([self._wide, *(min(len(tag), _NAME) for tag in tags)])
 
     def event(self, job: str, tag: str | None, event: Event) -> None:
         """Print it if it is a warning; keep what tells the result."""
@@ -146,7 +147,7 @@ class LiveView(_Lines):
         """Show another stage."""
         super().begin(job, tags)
         self._job, self._count, self._of = job, 0, len(tags)
-        self._next("starting")
+        self._next()
 
     def event(self, job: str, tag: str | None, event: Event) -> None:
         """Show what it says."""
@@ -164,39 +165,37 @@ class LiveView(_Lines):
     def done(self, job: str, tag: str | None, seconds: float) -> None:
         """Print what came out, and show the next."""
         super().done(job, tag, seconds)
-        self._next("")
+        self._count += 1
+        self._next()
 
     def failed(self, job: str, tag: str | None, reason: str) -> None:
         """Print why, and show the next."""
         super().failed(job, tag, reason)
-        self._next("")
+        self._count += 1
+        self._next()
 
-    def __rich__(self) -> Text | Table:
-        if not self._job:
-            return Text("")
-        row = Table.grid(padding=0)
-        for width in (2, _JOB):
-            row.add_column(width=width, no_wrap=True)
-        row.add_column(no_wrap=True, overflow="ellipsis")
-        cells: list[Any] = [self._spinner, Text(self._job, "cyan")]
-        where = f"{self._tag}  " if self._tag else ""
-        of = (
-            f" · tag {self._count + 1} of {self._of}"
-            if self._of > 1 > self._count - self._of
-            else ""
-        )
-        elapsed = duration(time.monotonic() - self._started)
-        cells.append(Text.assemble((where, "bold"), self._said, (f"{of} · {elapsed}", "dim")))
-        if self._total:
-            row.add_column(width=_BAR + 1, justify="right")
-            cells.append(ProgressBar(self._total, self._done, width=_BAR))
-        row.add_row(*cells)
-        return row
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if not self._job or self._count > max(self._of - 1, 0):  # all that it began is told
+            return
+        room = options.max_width - 1  # a full line would break some terminals
+        text = cast("Text", self._spinner.render(console.get_time()))
+        text = Text.assemble(text, " ", (f"{self._job:{_JOB}}", "cyan"))
+        if self._tag:
+            text.append(f"{self._tag[:_NAME]:{self._wide + 2}}", "bold")
+        if self._total and room >= _WIDE:
+            full = min(_BAR, round(_BAR * self._done / self._total))
+            mark = "━" if console.encoding.startswith("utf") else "="
+            text.append(mark * full, "green").append(mark * (_BAR - full) + " ", "dim")
+        of = f" · tag {self._count + 1} of {self._of}" if self._of > 1 else ""
+        end = f"{of} · {duration(time.monotonic() - self._started)}"
+        said = Text(self._said)
+        said.truncate(max(room - text.cell_len - len(end), 10), overflow="ellipsis")
+        text = Text.assemble(text, said, (end, "dim"))
+        text.truncate(room, overflow="ellipsis")
+        yield text
 
-    def _next(self, said: str) -> None:
-        if said != "starting":
-            self._count += 1
-        self._tag, self._said, self._total = "", said, 0
+    def _next(self) -> None:
+        self._tag, self._said, self._total = "", "starting", 0
         self._started = time.monotonic()
 
 
@@ -239,7 +238,9 @@ _RESULTS: dict[str, Callable[[Event], str]] = {
     "already trained": lambda _: "already trained",
     "evaluated": _evaluated,
     "already evaluated": lambda _: "already evaluated",
-    "reported": lambda event: str(event["headline"]),
+    "reported": lambda event: (
+        f"{event['evaluated']:,} of {event['runs']:,} runs evaluated, of {event['tags']:,} tags"
+    ),
     "predicted": lambda event: f"{event['positives']:,} of {event['images']:,} called the tag",
     "already predicted": lambda event: (
         f"{event['positives']:,} of {event['images']:,} called the tag, already predicted"

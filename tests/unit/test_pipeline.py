@@ -123,8 +123,9 @@ def test_the_exit_code_is_of_what_must_be_mended_first(tags: list[str], code: in
 
 
 def test_wrong_usage_fails_all_tags_that_are_not_through_yet() -> None:
-    pipeline, _, left, _ = run(["owl", "train_usage", "fox"], a_stage("train"))
+    pipeline, view, left, _ = run(["owl", "train_usage", "fox"], a_stage("train"))
     assert left == ["owl"]
+    assert view.of("failed") == [("train", None, "2 tags: --option is wrong")]
     assert pipeline.failed.keys() == {"train_usage", "fox"}
     assert pipeline.failed["fox"].reason == "--option is wrong"
 

@@ -1,0 +1,79 @@
+"""`imagetag run` with the real jobs: a labelled folder in, an index page out, one tag failing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from imagetag.demo.scenes import draw_posts
+from imagetag.layout import INDEX
+from jobs import run
+
+FILE = """
+tags = ["fox", "unicorn"]
+[explore]
+max-pixels = 16384
+samples = 2
+[train]
+model = "alexnet-small"
+epochs = 1
+export = false
+[evaluate]
+min-precision = 0.6
+suspects = false
+"""
+
+
+def test_a_folder_becomes_a_classifier_and_a_page_while_another_tag_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_posts(tmp_path / "drawn", 120, seed=5)
+    for line in (tmp_path / "drawn" / "posts.jsonl").read_text().splitlines():
+        post = json.loads(line)
+        folder = tmp_path / "pictures" / ("fox" if "fox" in post["tags"] else "other")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "drawn" / post["file"], folder)
+    (tmp_path / "new").mkdir()
+    for path in sorted((tmp_path / "drawn" / "images").iterdir())[:4]:
+        shutil.copy(path, tmp_path / "new")
+    (tmp_path / "pipeline.toml").write_text(FILE)
+    capfd.readouterr()
+
+    code = run.main(["pipeline.toml", "--board", "folder+pictures", "--input", "new"])
+
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert code == lines[-1]["exit_code"] == 3
+    assert lines[-1]["event"].startswith("1 of 2 tags failed: unicorn (scrape); ")
+    done = [(line["stage"], line["tag"]) for line in lines if line["event"] == "stage done"]
+    assert done == [
+        *((stage, "fox") for stage in ("scrape", "explore", "train", "evaluate", "predict")),
+        ("report", None),
+    ]
+    [fox, unicorn] = [line for line in lines if line["event"] == "result"]
+    assert (tmp_path / fox["page"]).is_file()
+    assert fox["recall"] is not None
+    assert "scrape failed: " in unicorn["failed"]
+
+    output = tmp_path / "imagetag-output"
+    index = output / "storage" / INDEX
+    page = index.read_text()
+    links = [
+        f"{Path(fox['page']).relative_to('imagetag-output/storage')}",
+        "fox/explore/report.html",
+        ".reports/leaderboard.html",
+        "../predictions/fox.csv",
+    ]
+    for link in links:
+        assert f'href="{link}"' in page
+        assert (index.parent / link).is_file()
+    assert page.count("data:image/jpeg") == 4  # what was predicted is seen
+    assert "unicorn" in page
+    assert sum(1 for _ in (output / "predictions" / "fox.csv").open()) == 5
+    [log] = (output / "logs").iterdir()
+    logged = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {line["job"] for line in logged} == {*dict(done), "scrape"}
+    assert any(line["event"] == "trained" and line["job"] == "train" for line in logged)
