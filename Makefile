@@ -45,7 +45,7 @@ unit: $(READY)  ## unit tests, in seconds
 	$(BIN)/pytest tests/unit --numprocesses auto --maxprocesses 4
 
 integration: $(READY)  ## tests with real servers, browsers and processes on loopback
-	$(BIN)/pytest tests/integration tests/e2e --numprocesses 2 --dist loadfile
+	$(BIN)/pytest tests/integration tests/e2e --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(READY)  ## speed and memory, as ratios of two things measured in one run
 	$(BIN)/python -m tests.benchmarks

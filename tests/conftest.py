@@ -31,6 +31,17 @@ def pytest_configure() -> None:
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
 
 
+# Files that take minutes. They begin first: no worker shall be left with one at the end.
+_LONG = ("test_demo", "test_workers", "test_containers", "test_resuming", "test_training")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return _LONG.index(item.path.stem) if item.path.stem in _LONG else len(_LONG)
+
+    items.sort(key=place)
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.skipped and not hasattr(report, "wasxfail"):
         _skipped.append(report.nodeid)
