@@ -1266,6 +1266,13 @@ def test_the_page_names_the_tag_and_the_run(evaluated: tuple[Path, Ended, Run]) 
     assert ended.lines[-1]["report"] == str(models(storage, found.run, "report.html"))
 
 
+def test_the_model_card_has_the_test_figures(evaluated: tuple[Path, Ended, Run]) -> None:
+    storage, _, run = evaluated
+    card = (storage / Layout(run.tag).run(run.run, "README.md")).read_text()
+    assert "model-index:" in card
+    assert "that neither the training nor the choice" in card
+
+
 def test_evaluating_again_does_nothing_unless_asked_for_more(
     evaluated: tuple[Path, Ended, Run], cache: Path, tmp_path: Path, run: Runner
 ) -> None:
