@@ -45,6 +45,7 @@ from imagetag.heartbeat import measured
 from imagetag.layout import LABELS, PARTS, Label, Layout
 from imagetag.log import Progress, get_logger, working
 from imagetag.manifest import Dataset, Row, load_dataset, read_rows
+from imagetag.page_links import link_pages, with_links
 from imagetag.partition import load_partition
 from imagetag.report import jpeg, shrunk
 from imagetag.runs import Run, load_model, load_run
@@ -93,6 +94,7 @@ def evaluate_tag(
     if done is not None:
         store_card(storage, run, dataset, done)  # an older version stored none with the results
         page = f"{storage.url}/{Layout(tag).run(run.run, 'report.html')}"
+        link_pages(storage, tag)
         get_logger().info("already evaluated", run=run.run, report=page)
         return done
     parts, since = _parts(storage, run, dataset)
@@ -205,10 +207,12 @@ class _Results:
             store_suspects(storage, run.tag, run.run, self.suspects)
         decision = self.decision.model_dump_json(indent=2).encode() + b"\n"
         storage.write(layout.run(run.run, "decision.json"), decision)
-        storage.write(layout.run(run.run, "report.html"), page.encode())
+        key = layout.run(run.run, "report.html")
+        storage.write(key, with_links(storage, run.tag, key, page).encode())
         store_card(storage, run, self.dataset, evaluation)
         marker = evaluation.model_dump_json(indent=2).encode() + b"\n"
         storage.write(layout.run(run.run, "evaluation.json"), marker)
+        link_pages(storage, run.tag)
         chosen = metrics.chosen
         get_logger().info(
             "evaluated",

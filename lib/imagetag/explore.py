@@ -16,6 +16,7 @@ from imagetag.heartbeat import measured
 from imagetag.layout import Layout
 from imagetag.log import get_logger, working
 from imagetag.manifest import load_dataset, read_rows
+from imagetag.page_links import with_links
 from imagetag.pictures import read_thumbnails
 from imagetag.storage import Storage
 from imagetag.survey import Survey
@@ -67,7 +68,8 @@ def explore_tag(
         for name, figure in figures.items():
             storage.write(layout.explore(f"{name}.png"), figure.chart.light)
         page = exploration_page(exploration, figures, thumbnails)
-        storage.write(layout.explore("report.html"), page.encode())
+        key = layout.explore("report.html")
+    storage.write(key, with_links(storage, tag, key, page).encode())
     storage.write(layout.explore("explore.json"), exploration.model_dump_json(indent=2).encode())
     get_logger().info(
         "explored",

@@ -19,6 +19,7 @@ from imagetag.errors import InputError, UsageError
 from imagetag.images import BadImage, load_rgb
 from imagetag.layout import INDEX, Layout, checked_run, report
 from imagetag.manifest import Dataset, load_dataset
+from imagetag.page_links import link_pages
 from imagetag.report import data_uri, environment, jpeg, shrunk
 from imagetag.results import Evaluation, Training, load_result
 from imagetag.storage import LocalStorage, ObjectNotFound, Storage
@@ -210,6 +211,8 @@ def make_index(
         )
     )
     storage.write(INDEX, html.encode())
+    for entry in entries:
+        link_pages(storage, entry.tag, runs=True)
     return f"{storage.url}/{INDEX}"
 
 

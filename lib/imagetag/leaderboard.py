@@ -23,8 +23,9 @@ from jinja2 import Environment
 from imagetag import __version__
 from imagetag.compare import RESAMPLES, Metric, Span
 from imagetag.errors import InputError
-from imagetag.layout import Layout
+from imagetag.layout import Layout, report
 from imagetag.log import Progress, get_logger
+from imagetag.page_links import link_pages
 from imagetag.results import Estimate
 from imagetag.standings import Board, Entry, ModelTally, Summary, find_runs, load_board, signed
 from imagetag.storage import LocalStorage, Storage
@@ -83,6 +84,7 @@ def make_leaderboard(
         InputError: if no run of any tag is evaluated.
 
     """
+    linked: list[str] = []
     summary, page = Summary(metric), _Page(metric, _way(storage, target, folder))
     with tempfile.TemporaryDirectory(prefix="imagetag-report-") as scratch:
         path = Path(scratch) / "leaderboard.json"
@@ -95,6 +97,7 @@ def make_leaderboard(
                 summary.add(board)
                 table.add(board)
                 page.add(board)
+                linked.append(tag)
                 done.advance(runs=summary.runs)
             _check_any(storage, summary, tags)
             headline, ranking = summary.headline(), summary.ranking()
@@ -102,6 +105,9 @@ def make_leaderboard(
         target.upload(path, f"{folder}leaderboard.json")
     html = page.render(summary, ranking, headline)
     target.write(f"{folder}leaderboard.html", html.encode())
+    if f"{target.url}/{folder}" == f"{storage.url}/{report('')}":
+        for tag in linked:
+            link_pages(storage, tag, runs=True)
     return Made(f"{target.url}/{folder}leaderboard.html", summary, headline)
 
 

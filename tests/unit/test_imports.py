@@ -32,7 +32,9 @@ SIDES = {
         "decision evaluation exploration explore families intervals metrics plan results "
         "shortcuts sizes standings survey"
     ),
-    "drawing": "evaluation_page explore_page index_page leaderboard plots report templating",
+    "drawing": (
+        "evaluation_page explore_page index_page leaderboard page_links plots report templating"
+    ),
     "model": (
         "card checkpoint distribute evaluate exclusion export feed fit gradcam losses models pack "
         "packed partition predict quiet rendezvous runs schedule scoring step suspects tensorboard "
