@@ -30,6 +30,7 @@ from imagetag.settings import (
     env_name,
     make_settings,
     nested,
+    option_name,
 )
 from imagetag.storage import LocalStorage, Storage, open_storage
 from jobs.evaluate import EvaluateSettings
@@ -49,6 +50,9 @@ NO_KEYS = frozenset({"file", *JobSettings.model_fields})  # what a file has no k
 def _options(settings_class: type[StorageSettings], *without: str) -> OptionsOf:
     """Return what takes a job's options, without those that all have in common."""
     return OptionsOf(settings_class, without=_OURS | set(without))
+
+
+_COMMON = frozenset({"--board", "--input", "--output", "--storage", "--tags", "--tags-file"})
 
 
 class RunSettings(TagsSettings):
@@ -204,7 +208,9 @@ def tell(outcome: Outcome, settings: RunSettings) -> None:
     for entry in outcome.entries:
         fields = _fields(entry, settings)
         precision, recall = (_number(fields[name]) for name in ("precision", "recall"))
-        page = fields["page"] or (entry.failed and "failed, see above") or entry.note
+        page = fields["page"] or entry.note
+        if entry.failed:
+            page = f"failed, see above{'; before: ' + page if fields['page'] else ''}"
         promise = entry.promise or "-"
         rows.append((entry.tag, _number(entry.images), promise, precision, recall, page))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
@@ -213,7 +219,9 @@ def tell(outcome: Outcome, settings: RunSettings) -> None:
         cells = [f"{row[0]:{widths[0]}}", f"{row[1]:>{widths[1]}}", f"{row[2]:{widths[2]}}"]
         cells += [f"{row[column]:>{widths[column]}}" for column in (3, 4)]
         _say("  ".join([*cells, row[5]]))
-    predicted = [(entry.tag, entry.predictions) for entry in outcome.entries if entry.predictions]
+    # Those of an earlier run are told by the page alone.
+    entries = outcome.entries if settings.input else ()
+    predicted = [(entry.tag, entry.predictions) for entry in entries if entry.predictions]
     if predicted:
         _say("")
     for tag, found in predicted:
@@ -256,7 +264,7 @@ def stages(settings: RunSettings, tags: Sequence[str], scratch: Path) -> list[St
 
     def stage(job: str, settings_class: type[JobSettings], **ours: Any) -> Stage:
         argv, secrets = made(job, settings_class, {**several, **ours})
-        return Stage(job, argv, listed, secrets)
+        return Stage(job, argv, listed, secrets, called=_called(job))
 
     found = [
         stage("scrape", ScrapeSettings, board=settings.board),
@@ -272,11 +280,24 @@ def stages(settings: RunSettings, tags: Sequence[str], scratch: Path) -> list[St
             f"--tag={tags[0]}",
             f"--output={settings.predictions(tags[0])}",
         ]
-        found.append(Stage("predict", argv, each, secrets, one_by_one=True))
+        found.append(
+            Stage("predict", argv, each, secrets, one_by_one=True, called=_called("predict"))
+        )
     argv, secrets = made("report", ReportSettings, {**several, "output": None})
     # Of all tags in storage: what earlier runs have made there is compared too.
     found.append(Stage("report", argv, lambda _: [], secrets, for_all=True))
     return found
+
+
+def _called(job: str) -> dict[str, str]:
+    """Return what the options are called here that a job's advice names: its own come first."""
+    of_jobs = nested(RunSettings)
+    order = [job, *(other for other in of_jobs if other != job)]
+    found: dict[str, str] = {}
+    for owner in order:
+        for name in of_jobs[owner].fields():
+            found.setdefault(option_name(name), option_name(f"{owner}.{name}"))
+    return {option: name for option, name in found.items() if option not in _COMMON}
 
 
 def _tidy(storage: Storage, settings: RunSettings) -> None:

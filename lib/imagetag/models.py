@@ -311,7 +311,8 @@ def _pretrained(
             raise
         raise TransientError(
             f"the ImageNet weights of {name} cannot be fetched ({one_line(error)}); give --weights "
-            "FILE, or put them into $KERAS_HOME/models beforehand"
+            "FILE, or put them into $KERAS_HOME/models beforehand, or take --model alexnet-small, "
+            "which needs none"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from typing import Protocol, TextIO
 
 from imagetag.child import Child, Event
 from imagetag.errors import EXIT_DONE, EXIT_INPUT, EXIT_TRANSIENT, EXIT_USAGE
+
+_OPTION = re.compile(r"(?<![\w.-])--[a-z][a-z-]*[a-z]\b")
 
 TAG_DONE = "tag done"
 """The event that a job logs when it is through with one of several tags."""
@@ -25,6 +28,8 @@ class Stage:
         secrets: variables for what must not be seen in the list of processes.
         one_by_one: each tag needs a process of its own.
         for_all: it is about all tags at once; that it fails stops none of them.
+        called: what options are called in the command that runs the pipeline, where the job's
+            advice names them.
 
     """
 
@@ -34,6 +39,18 @@ class Stage:
     secrets: Mapping[str, str] = field(default_factory=dict)
     one_by_one: bool = False
     for_all: bool = False
+    called: Mapping[str, str] = field(default_factory=dict)
+
+    def renamed(self, event: Event) -> Event:
+        """Return an event with its options called as in the command that runs the pipeline."""
+        if not self.called or event.get("level") not in ("warning", "error"):
+            return event
+        return {
+            name: _OPTION.sub(lambda match: self.called.get(match[0], match[0]), value)
+            if isinstance(value, str)
+            else value
+            for name, value in event.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -108,6 +125,7 @@ class Pipeline:
         said: list[Event] = []
 
         def tell(event: Event) -> None:
+            event = stage.renamed(event)
             if "exit_code" in event:
                 said.append(event)
             self._view.event(stage.job, None, event)
@@ -140,6 +158,7 @@ class Pipeline:
 
         def tell(event: Event) -> None:
             nonlocal last, touched
+            event = stage.renamed(event)
             tag = event.get("tag")
             if tag not in tags:
                 tag = tags[0] if len(tags) == 1 else None

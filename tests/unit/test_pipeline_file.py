@@ -139,3 +139,16 @@ def test_predictions_are_made_where_there_is_something_to_predict(file: Path) ->
     assert found[0].tags(["fox"]) == ["--tag=fox", "--output=imagetag-output/predictions/fox.csv"]
     file.write_text("")
     assert "predict" not in [stage.job for stage in stages(read(file), ["fox"], Path())]
+
+
+def test_advice_of_a_job_names_options_as_they_are_called_here(file: Path) -> None:
+    file.write_text("")
+    [train] = [stage for stage in stages(read(file), ["fox"], Path()) if stage.job == "train"]
+    told = "scrape more with a higher --limit, or raise --threshold-fraction; --storage s --x"
+    event = train.renamed({"event": told, "level": "warning", "positive": 3})
+    assert event == {
+        "event": "scrape more with a higher --scrape.limit, or raise --train.threshold-fraction; "
+        "--storage s --x",
+        "level": "warning",
+        "positive": 3,
+    }
