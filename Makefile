@@ -105,8 +105,8 @@ JOB ?= chain
 TAIL ?= 20
 export OVERLAY TAGS TAGS_FILE PODS WORKERS SET REQUESTS ROLE IMAGES
 
-deploy:  ## the pipeline on Kubernetes: OVERLAY=local|eks|gke|... TAGS="a b c" (or TAGS_FILE=, or the overlay's)
-	k8s/deploy.sh apply
+deploy:  ## the pipeline on Kubernetes: OVERLAY=local|eks|gke|... TAGS="a b c" (or TAGS_FILE=, or the overlay's); PLAN=1 tells what it takes
+	k8s/deploy.sh $(if $(PLAN),plan,apply)
 
 status:  ## its Jobs and pods, and what the chain waits for
 	kubectl -n $(NAMESPACE) get jobs,pods -o wide

@@ -18,6 +18,7 @@ JOBS = {
     "run": "all jobs for the tags on this machine, one after the other",
     "init": "a commented file of settings for imagetag run",
     "scrape": "images of each tag, and others without it, from a board into storage",
+    "plan": "what tags will take, before anything is fetched: images, time, storage, money",
     "curate": "near-duplicates out of each tag's dataset, or into one group",
     "explore": "what is in a dataset, what may mislead a model, and the size to train at",
     "pack": "each tag's train split as shards of resized images, to stream in training",

@@ -166,11 +166,11 @@ def work(settings: ScrapeSettings) -> None:
         return
     share_memory_among_threads()
     login = Login(settings.board_user, settings.board_key.get_secret_value())
-    with _client(settings) as client:
+    with open_client(settings) as client:
         board = open_board(settings.board, client, login)
         storage = open_storage(settings.storage, settings.concurrency)
         how = How(settings.concurrency, settings.perceptual_hash)
-        scraper = Scraper(storage, board, _selection(settings, board.root), how)
+        scraper = Scraper(storage, board, selection_of(settings, board.root), how)
 
         def scrape(tag: str) -> None:
             if settings.retry_failed:
@@ -185,8 +185,14 @@ def work(settings: ScrapeSettings) -> None:
 
 
 @contextmanager
-def _client(settings: ScrapeSettings) -> Iterator[Client]:
-    """Give the client of the job, and leave nothing of it running."""
+def open_client(settings: ScrapeSettings, attempts: int | None = None) -> Iterator[Client]:
+    """Give the client of the job, and leave nothing of it running.
+
+    Args:
+        settings: of the job.
+        attempts: at each request, None for the client's own.
+
+    """
     client = Client(
         rate=settings.max_rate,
         shard_index=settings.shard_index,
@@ -197,6 +203,7 @@ def _client(settings: ScrapeSettings) -> Iterator[Client]:
         contact=settings.contact,
         allow_private_hosts=settings.allow_private_hosts,
         obey_robots=not settings.ignore_robots,
+        attempts=attempts,
     )
     try:
         if settings.browser == "never":
@@ -210,7 +217,8 @@ def _client(settings: ScrapeSettings) -> Iterator[Client]:
         client.stop()
 
 
-def _selection(settings: ScrapeSettings, board: str) -> Selection:
+def selection_of(settings: ScrapeSettings, board: str) -> Selection:
+    """Return what to take of a board, by its root."""
     return Selection(
         board=board,
         limit=settings.limit,

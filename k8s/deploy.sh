@@ -3,6 +3,7 @@
 #
 #   deploy.sh render   print the manifests
 #   deploy.sh apply    bring the cluster of the current context to them
+#   deploy.sh plan     print what they will take (imagetag plan, of this machine), and apply nothing
 #
 #   OVERLAY    a folder of overlays/
 #   TAGS       the tags, separated by spaces; or
@@ -252,6 +253,44 @@ check() {
   die "$left is a placeholder of the overlay $OVERLAY: $how"
 }
 
+# The settings of a ConfigMap, NAME=VALUE, a line each.
+settings_of() { # NAME
+  awk -v name="  name: $1-settings-" '
+    /^---$/ { count = 0 }
+    /^  [A-Z][A-Z0-9_]*: / { lines[++count] = substr($0, 3) }
+    index($0, name) == 1 { for (i = 1; i <= count; i++) print lines[i] }
+  ' "$work/all.yaml" | sed -e 's/: /=/' -e "s/=\"\(.*\)\"\$/=\1/" -e "s/='\(.*\)'\$/=\1/"
+}
+
+setting() { # JOB VARIABLE
+  settings_of "$1" | sed -n "s/^$2=//p"
+}
+
+# Prices are IMAGETAG_PRICE_* of the environment; see imagetag plan --help.
+plan() {
+  imagetag=${IMAGETAG:-$here/../.venv/bin/imagetag}
+  command -v "$imagetag" >/dev/null ||
+    die "PLAN asks imagetag on this machine, and there is no $imagetag: make setup; then again (nothing was applied)"
+  awk '
+    /^---$/ { count = inside = 0 }
+    inside && /^    / { lines[++count] = substr($0, 5); next }
+    { inside = /^  tags.txt: / }
+    /^  name: tags-/ { for (i = 1; i <= count; i++) print lines[i] }
+  ' "$work/all.yaml" >"$work/tags.txt"
+  {
+    settings_of common
+    settings_of scrape
+    settings_of train | grep -E '^IMAGETAG_(MODEL|THRESHOLD_FRACTION)=' || true
+    settings_of evaluate | grep -E '^IMAGETAG_(MIN_PRECISION|CONFIDENCE)=' || true
+  } | grep -Ev '^IMAGETAG_(TAGS|TAGS_FILE|LOG_FORMAT|SHARD_INDEX)=' >"$work/plan.env"
+  pods=$(setting train IMAGETAG_SHARD_COUNT)
+  set -- --tags-file "$work/tags.txt" --train-pods "${pods:-1}"
+  while IFS= read -r line; do
+    export "${line?}"
+  done <"$work/plan.env"
+  exec "$imagetag" plan "$@"
+}
+
 # The pod that keeps the storage, where the overlay has one, and when it was made.
 find_storage() {
   born=
@@ -321,5 +360,9 @@ case ${1:-} in
     check
     deploy
     ;;
-  *) die "take render or apply" ;;
+  plan)
+    prepare
+    plan
+    ;;
+  *) die "take render, apply or plan" ;;
 esac

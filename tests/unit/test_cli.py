@@ -86,7 +86,7 @@ def test_every_option_of_a_job_is_in_its_help_with_its_variable(job: str) -> Non
     done = imagetag(job, "--help")
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
-    options = set(re.findall(r"(?m)^  --([a-z-]+)(?![a-z.-])", done.stdout))
+    options = set(re.findall(r"(?m)^  --([a-z0-9-]+)(?![a-z0-9.-])", done.stdout))
     assert {"log-format", "log-level"} <= options
     for option in options:
         field = option.replace("-", "_")

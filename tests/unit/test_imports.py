@@ -24,8 +24,8 @@ SIDES = {
         "settings sidecars similar sources split stopping storage suggest whole"
     ),
     "scrape": (
-        "boards browser collect demo fetched hosts http known named negatives pace placeholder "
-        "robots scrape selection sharing transport"
+        "asking boards browser collect demo estimate estimate_table fetched hosts http known named "
+        "negatives pace placeholder rates robots scrape selection sharing transport"
     ),
     "data": (
         "augment breakdown calibration cautions companions compare contract curate dataset "
@@ -49,7 +49,15 @@ MAY_IMPORT = {
     "model": {"shared", "data", "drawing", "model"},
 }
 # These run where only requirements/scrape.txt is installed.
-SMALL_JOBS = {"jobs", "jobs.board", "jobs.cli", "jobs.curate", "jobs.scrape", "jobs.status"}
+SMALL_JOBS = {
+    "jobs",
+    "jobs.board",
+    "jobs.cli",
+    "jobs.curate",
+    "jobs.plan",
+    "jobs.scrape",
+    "jobs.status",
+}
 HEAVY = {
     *("cleanlab", "jinja2", "keras", "matplotlib", "pandas", "scipy", "seaborn", "sklearn"),
     "tensorflow",

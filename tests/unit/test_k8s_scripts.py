@@ -381,6 +381,58 @@ def test_deploy_makes_everything(empty: Cluster, tmp_path: Path) -> None:
         assert "--server-side" in call  # 10,000 tags would not fit into kubectl's annotation
 
 
+def test_a_plan_is_of_the_overlays_settings_and_applies_nothing(
+    empty: Cluster, tmp_path: Path
+) -> None:
+    script = """#!{python}
+import json, os, sys
+told = dict(os.environ)
+for place, argument in enumerate(sys.argv):
+    if argument == "--tags-file":
+        told["tags"] = open(sys.argv[place + 1]).read()
+print(json.dumps([sys.argv[1:], told]))
+"""
+    fake = tmp_path / "imagetag"
+    fake.write_text(script.format(python=sys.executable))
+    fake.chmod(0o755)
+    done = deploy(
+        *(tmp_path, "plan"),
+        OVERLAY="many-tags",
+        KUBECTL=str(empty.fake),
+        IMAGETAG=str(fake),
+        TAGS="re:zero it's 100%",
+        PODS="3",
+        SET=f"{BUCKET} scrape.IMAGETAG_SINCE=2024-01-31 scrape.IMAGETAG_BLOCKED_TAGS=a:b,c "
+        "train.IMAGETAG_MODEL=mobilenet evaluate.IMAGETAG_MIN_PRECISION=0.9",
+    )
+    assert done.returncode == 0, done.stderr
+    arguments, told = json.loads(done.stdout)
+    assert arguments[0] == "plan"
+    assert arguments[3:] == ["--train-pods", "3"]
+    assert told["tags"].splitlines() == ["re:zero", "it's", "100%"]
+    expected = {
+        "IMAGETAG_STORAGE": "s3://pictures/tags",
+        "IMAGETAG_BOARD": "safebooru",
+        "IMAGETAG_SHARD_COUNT": "3",
+        "IMAGETAG_SINCE": "2024-01-31",
+        "IMAGETAG_BLOCKED_TAGS": "a:b,c",
+        "IMAGETAG_MODEL": "mobilenet",
+        "IMAGETAG_MIN_PRECISION": "0.9",
+    }
+    assert {name: told.get(name) for name in expected} == expected
+    assert "IMAGETAG_TAGS_FILE" not in told  # it is a path in pods
+    assert {call[0] for verb in ("kustomize", "apply", "get") for call in empty.calls(verb)} == {
+        "kustomize"
+    }
+
+
+def test_a_plan_without_imagetag_says_how_to_get_it(empty: Cluster, tmp_path: Path) -> None:
+    done = deploy(tmp_path, "plan", OVERLAY="local", KUBECTL=str(empty.fake), TAGS="fox")
+    assert done.returncode == 2
+    assert "make setup" in done.stderr
+    assert done.stdout == ""
+
+
 def test_deploy_leaves_alone_what_is_done_or_under_way(empty: Cluster, tmp_path: Path) -> None:
     empty.put("scrape", conditions=COMPLETE)
     empty.put("explore", conditions=COMPLETE)

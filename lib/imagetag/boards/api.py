@@ -17,6 +17,7 @@ from imagetag.log import get_logger
 MAX_LISTING = 16 << 20  # bytes
 # More posts in a row that cannot be read are no accident, but another engine.
 _MOST_UNREADABLE = 10
+_LEAST_LETTERS = 2  # that boards complete to tags
 _NOTHING_THERE = {"http_404", "http_405", "http_410"}
 _OPTIONS = "--board-user and --board-key (the settings IMAGETAG_BOARD_USER and IMAGETAG_BOARD_KEY)"
 
@@ -62,6 +63,34 @@ class ApiBoard(Board):
             if not passed or unreadable > _MOST_UNREADABLE:
                 raise self._nonsense("none of the posts has the fields of this engine")
             below = min(passed)
+
+    def count(self, query: Query) -> int | None:
+        """Return how many posts match, as the base class says."""
+        try:
+            return self._count(query)
+        except Exception as error:  # some boards have this part of the API switched off
+            get_logger().debug("the board does not count", error=self._plain(str(error)))
+            return None
+
+    def similar(self, tag: str) -> list[str]:
+        """Return tags that begin alike, as the base class says."""
+        try:
+            # Where it is misspelt early, only tags with the same first letters have its beginning.
+            lengths = {max(_LEAST_LETTERS, 2 * len(tag) // 3), _LEAST_LETTERS}
+            found = [self._beginning(tag[:length]) for length in sorted(lengths, reverse=True)]
+            return list(dict.fromkeys(name for names in found for name in names))
+        except Exception as error:
+            get_logger().debug("the board names no tags", error=self._plain(str(error)))
+            return []
+
+    def _count(self, query: Query) -> int | None:
+        del query
+        return None
+
+    def _beginning(self, letters: str) -> list[str]:
+        """Return the tags that begin so, the most frequent first."""
+        del letters
+        return []
 
     def _ask(self, path: str, params: Mapping[str, str]) -> bytes:
         """Return what the board answers.

@@ -200,6 +200,19 @@ class Board(ABC):
         del post, size, content  # boards on the net refuse a file that they have
         return []
 
+    def count(self, query: Query) -> int | None:
+        """Return how many posts match, at the most; None where the board does not tell.
+
+        A board that counts by tags alone tells how many posts have them, of whatever rating.
+        """
+        del query
+        return None
+
+    def similar(self, tag: str) -> list[str]:
+        """Return tags that begin like one which is not there; empty where the board has no list."""
+        del tag
+        return []
+
     def walk(
         self,
         query: Query,

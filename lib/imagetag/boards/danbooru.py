@@ -53,6 +53,14 @@ class Danbooru(ApiBoard):
             content = self._ask("/posts.json", params | {"tags": self._tags(query)})
         return self._read(self._json(content))
 
+    def _count(self, query: Query) -> int | None:
+        found = self._json(self._ask("/counts/posts.json", {"tags": self._tags(query)}))
+        return read.counted(found["counts"]["posts"])
+
+    def _beginning(self, letters: str) -> list[str]:
+        params = {"search[query]": letters, "search[type]": "tag_query", "limit": "10"}
+        return read.named(self._json(self._ask("/autocomplete.json", params)), "value")
+
     def _tags(self, query: Query) -> str:
         kept = []
         counted = 0

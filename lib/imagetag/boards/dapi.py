@@ -32,6 +32,11 @@ class DapiBoard(ApiBoard):
         terms += [f"id:<{below}"] if below is not None else []
         return terms
 
+    def _count(self, query: Query) -> int | None:
+        # Where JSON is asked for, older boards tell no count.
+        content = self._ask("/index.php", self._api(self._terms(query, None), 1))
+        return read.load_xml_count(content)
+
     @staticmethod
     def _api(terms: Sequence[str], limit: int) -> dict[str, str]:
         params = {"page": "dapi", "s": "post", "q": "index"}

@@ -34,6 +34,18 @@ class E621(ApiBoard):
         found = self._json(self._ask("/posts.json", params))
         return self._read(found.get("posts") if isinstance(found, dict) else found)
 
+    def _count(self, query: Query) -> int | None:
+        if len(query.tags) != 1:
+            return None  # it counts tags, not searches
+        found = self._json(self._ask("/tags.json", {"search[name]": query.tags[0], "limit": "1"}))
+        if isinstance(found, Mapping):  # what it answers in the place of an empty list
+            return 0 if found.get("tags") == [] else None
+        return read.counted(found[0]["post_count"]) if found else 0
+
+    def _beginning(self, letters: str) -> list[str]:
+        params = {"search[name_matches]": letters, "expiry": "7"}
+        return read.named(self._json(self._ask("/tags/autocomplete.json", params)), "name")
+
     def _post(self, fields: Mapping[str, Any]) -> Post:
         post_id = read.post_id(fields.get("id"))
         file = _mapping(fields, "file")

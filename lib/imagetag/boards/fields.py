@@ -87,6 +87,33 @@ def load_xml_posts(content: bytes) -> list[dict[str, str]]:
     ]
 
 
+def load_xml_count(content: bytes) -> int | None:
+    """Return how many posts an XML listing says that there are in all; None if it does not.
+
+    Raises:
+        ValueError: as `load_xml_posts`.
+
+    """
+    load_xml_posts(content)  # what is no listing counts nothing
+    root = defusedxml.ElementTree.fromstring(document(content), forbid_dtd=True)
+    return counted(root.get("count"))
+
+
+def counted(value: Any) -> int | None:
+    """Return a number of posts, also one in a text; None if it is none."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 13:
+        value = int(value)
+    plain = isinstance(value, int) and not isinstance(value, bool)
+    return value if plain and 0 <= value < 10**12 else None
+
+
+def named(found: Any, name: str) -> list[str]:
+    """Return a field of each object in a list that is a text, without blanks."""
+    items = found if isinstance(found, list) else []
+    texts = [item.get(name) for item in items if isinstance(item, Mapping)]
+    return ["_".join(text.split()) for text in texts if isinstance(text, str) and text.strip()]
+
+
 # --- A page of posts --------------------------------------------------------------------------
 
 

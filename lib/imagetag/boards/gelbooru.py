@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from imagetag.boards.base import Query
 from imagetag.boards.dapi import DapiBoard, posts_in
-from imagetag.boards.fields import Page, document, load_xml_posts
+from imagetag.boards.fields import Page, document, load_xml_posts, named
 from imagetag.boards.words import words_of
 from imagetag.manifest import Rating
 
@@ -29,6 +29,10 @@ class Gelbooru(DapiBoard):
     def _list(self, query: Query, below: int | None, limit: int) -> Page:
         params = self._api(self._terms(query, below), limit) | {"json": "1"}
         return self._read(self._found(self._ask("/index.php", params)))
+
+    def _beginning(self, letters: str) -> list[str]:
+        params = {"page": "autocomplete2", "term": letters, "type": "tag_query", "limit": "10"}
+        return named(self._json(self._ask("/index.php", params)), "value")
 
     def _found(self, content: bytes) -> Any:
         content = document(content)

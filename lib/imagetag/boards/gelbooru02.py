@@ -110,6 +110,9 @@ class Gelbooru02(DapiBoard):
         nothing = verdicts[0] if all(verdicts) else None
         raise busy or refused or nothing or self._nonsense("; ".join(complaints))
 
+    def _beginning(self, letters: str) -> list[str]:
+        return read.named(self._json(self._ask("/autocomplete.php", {"q": letters})), "value")
+
     def complete(self, post: Post) -> Post:
         """Read the post's own page, where only a list page is known of it."""
         if post.file_url is not None:

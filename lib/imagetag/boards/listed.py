@@ -6,6 +6,7 @@ larger than its cache, and is gone with the process, however that ends.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 import itertools
@@ -307,6 +308,14 @@ class ListedBoard(Board):
         """Return the newest posts that match, as the base class says."""
         return [self._post(row) for row in self._index.select(query, below, limit)]
 
+    def count(self, query: Query) -> int | None:
+        """Return how many posts match."""
+        return self._index.count(query)
+
+    def similar(self, tag: str) -> list[str]:
+        """Return tags that are spelt much like one, the likest first."""
+        return difflib.get_close_matches(tag, self._index.tags(), n=10)
+
     def copies(self, post: Post, size: int, content: Callable[[], bytes]) -> list[Post]:
         """Return the other posts with the sum that the list tells, as the base class says."""
         del size, content
@@ -509,30 +518,47 @@ class _Index:
     def select(self, query: Query, below: int | None, limit: int) -> list[tuple[Any, ...]]:
         """Return posts that match, highest id first."""
         with self._lock:
-            tags = sorted(query.tags, key=self._count)
-            values: list[Any] = []
-            source = "posts"
-            terms = []
-            if tags:  # along the rarest
-                source = "tagged CROSS JOIN posts USING (id)"
-                terms.append("tag = ?")
-                values.append(_tag_key(tags[0]))
-            for tag in tags[1:]:
-                terms.append("EXISTS (SELECT 1 FROM tagged t WHERE t.tag = ? AND t.id = posts.id)")
-                values.append(_tag_key(tag))
-            for tag in query.without:
-                terms.append("NOT EXISTS (SELECT 1 FROM tagged t WHERE t.tag=? AND t.id=posts.id)")
-                values.append(_tag_key(tag))
-            column = "tagged.id" if tags else "posts.id"
-            if below is not None:
-                terms.append(f"{column} < ?")
-                values.append(min(max(below, 0), MAX_ID))
-            if query.ratings:
-                terms.append(f"rating IN ({', '.join('?' * len(query.ratings))})")
-                values += query.ratings
-            where = f"WHERE {' AND '.join(terms)}" if terms else ""
-            sql = f"SELECT {_POST} FROM {source} {where} ORDER BY {column} DESC LIMIT ?"  # noqa: S608 - no value is in it
+            source, column, values = self._matching(query, below)
+            sql = f"SELECT {_POST} FROM {source} ORDER BY {column} DESC LIMIT ?"  # noqa: S608 - no value is in it
             return self._db.execute(sql, [*values, limit]).fetchall()
+
+    def count(self, query: Query) -> int:
+        """Return how many posts match."""
+        with self._lock:
+            source, _, values = self._matching(query, None)
+            return self._one(f"SELECT count(*) FROM {source}", *values)  # noqa: S608 - no value is in it
+
+    def tags(self) -> set[str]:
+        """Return all tags, in one pass over the posts."""
+        with self._lock:
+            rows = self._db.execute("SELECT DISTINCT tags FROM posts")
+            return {tag for [tags] in rows for tag in tags.split(" ") if tag}
+
+    def _matching(self, query: Query, below: int | None) -> tuple[str, str, list[Any]]:
+        """Return what to select from, the column of the ids there, and the values in it."""
+        tags = sorted(query.tags, key=self._count)
+        values: list[Any] = []
+        source = "posts"
+        terms = []
+        if tags:  # along the rarest
+            source = "tagged CROSS JOIN posts USING (id)"
+            terms.append("tag = ?")
+            values.append(_tag_key(tags[0]))
+        for tag in tags[1:]:
+            terms.append("EXISTS (SELECT 1 FROM tagged t WHERE t.tag = ? AND t.id = posts.id)")
+            values.append(_tag_key(tag))
+        for tag in query.without:
+            terms.append("NOT EXISTS (SELECT 1 FROM tagged t WHERE t.tag=? AND t.id=posts.id)")
+            values.append(_tag_key(tag))
+        column = "tagged.id" if tags else "posts.id"
+        if below is not None:
+            terms.append(f"{column} < ?")
+            values.append(min(max(below, 0), MAX_ID))
+        if query.ratings:
+            terms.append(f"rating IN ({', '.join('?' * len(query.ratings))})")
+            values += query.ratings
+        where = f" WHERE {' AND '.join(terms)}" if terms else ""
+        return source + where, column, values
 
     def having(self, column: Literal["md5", "bytes"], value: str | int) -> list[tuple[Any, ...]]:
         """Return posts by their sum or size, highest id first."""

@@ -22,8 +22,20 @@ class Moebooru(ApiBoard):
     engine = "Moebooru"
     most = 1000
 
+    def _count(self, query: Query) -> int | None:
+        params = {"limit": "1", "tags": " ".join(self._terms(query))}
+        return read.load_xml_count(self._ask("/post.xml", params))
+
+    def _beginning(self, letters: str) -> list[str]:
+        params = {"name": letters, "order": "count", "limit": "20"}
+        return read.named(self._json(self._ask("/tag.json", params)), "name")
+
+    @staticmethod
+    def _terms(query: Query) -> list[str]:
+        return [*tag_terms(query)[:_MOST_TERMS], *_rating_terms(query)]
+
     def _list(self, query: Query, below: int | None, limit: int) -> Page:
-        terms = [*tag_terms(query)[:_MOST_TERMS], *_rating_terms(query)]
+        terms = self._terms(query)
         terms += [f"id:<{below}"] if below is not None else []
         params = {"limit": str(limit), "tags": " ".join(terms)}
         return self._read(self._json(self._ask("/post.json", params)))

@@ -34,6 +34,18 @@ class Philomena(ApiBoard):
     login_names = ("", "key")
 
     def _list(self, query: Query, below: int | None, limit: int) -> Page:
+        found = self._found(query, below, limit)
+        return self._read(found.get("images") if isinstance(found, dict) else None)
+
+    def _count(self, query: Query) -> int | None:
+        return read.counted(self._found(query, None, 1)["total"])
+
+    def _beginning(self, letters: str) -> list[str]:
+        params = {"q": f"{_term(letters)}*"}
+        found = self._json(self._ask("/api/v1/json/search/tags", params))
+        return read.named(found["tags"], "name")
+
+    def _found(self, query: Query, below: int | None, limit: int) -> Any:
         terms = [_term(tag) for tag in query.tags]
         terms += ["-" + _term(tag) for tag in query.without]
         if query.ratings:
@@ -42,8 +54,7 @@ class Philomena(ApiBoard):
         params = {"q": ", ".join(terms) or "*", "per_page": str(limit), "sf": "id", "sd": "desc"}
         host = urlsplit(self.root).hostname or ""
         params["filter_id"] = _OPEN_FILTERS.get(host, _OPEN_FILTER)
-        found = self._json(self._ask("/api/v1/json/search/images", params))
-        return self._read(found.get("images") if isinstance(found, dict) else None)
+        return self._json(self._ask("/api/v1/json/search/images", params))
 
     def _post(self, fields: Mapping[str, Any]) -> Post:
         post_id = read.post_id(fields.get("id"))

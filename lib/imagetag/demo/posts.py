@@ -179,6 +179,15 @@ class PostIndex:
         """Return whether any post has a tag, which is in lower case."""
         return tag in self._by_tag
 
+    def beginning(self, letters: str) -> list[tuple[str, int]]:
+        """Return tags that begin so in any case, and their counts, the most frequent first."""
+        found = [
+            (tag, count)
+            for tag, count in self.tag_counts.most_common()
+            if tag.lower().startswith(letters.lower())
+        ]
+        return found[:10]
+
     def tagged(self, tag: str) -> set[int]:
         """Return the ids of the posts with a tag, which is in lower case."""
         return self._by_tag.get(tag, set())

@@ -51,6 +51,13 @@ class Danbooru(Protocol):
             return "api", self._posts(params, root)
         if path == "/counts/posts.json":
             return "api", self._count(params)
+        if path == "/autocomplete.json":
+            found = self.index.beginning(params.get("search[query]", ""))
+            told = [
+                {"type": "tag-word", "label": tag.replace("_", " "), "value": tag, "post_count": n}
+                for tag, n in found
+            ]
+            return "api", json_answer(told)
         if match := re.fullmatch(r"/posts/([0-9]{1,15})\.json", path):
             post = self.index.by_id.get(int(match[1]))
             return "view", json_answer(self._fields(post, root)) if post else _error(

@@ -59,6 +59,14 @@ class E621(Protocol):
         """Answer a request for posts or one post."""
         if path == "/posts.json":
             return "api", self._posts(params, root)
+        if path == "/tags.json":
+            tag = params.get("search[name]", "").lower()
+            count = len(self.index.tagged(tag))
+            told = [{"name": tag, "post_count": count}] if count else {"tags": []}
+            return "api", json_answer(told)
+        if path == "/tags/autocomplete.json":
+            found = self.index.beginning(params.get("search[name_matches]", ""))
+            return "api", json_answer([{"name": tag, "post_count": n} for tag, n in found])
         if match := re.fullmatch(r"/posts/([0-9]{1,15})\.json", path):
             post = self.index.by_id.get(int(match[1]))
             if post is None:

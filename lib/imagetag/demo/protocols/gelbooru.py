@@ -35,6 +35,13 @@ class Gelbooru(Protocol):
         asked = (params.get("page"), params.get("s"), params.get("q"))
         if path in ("/", "/index.php") and asked == ("dapi", "post", "index"):
             return "api", self._api(params, root)
+        if path in ("/", "/index.php") and asked[0] == "autocomplete2":
+            found = self.index.beginning(params.get("term", ""))
+            told = [
+                {"type": "tag", "label": tag, "value": tag, "post_count": str(count)}
+                for tag, count in found
+            ]
+            return "api", json_answer(told)
         return super().answer(path, params, root)
 
     def _api(self, params: Mapping[str, str], root: str) -> Answer:

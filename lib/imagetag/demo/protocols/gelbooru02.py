@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote_plus
 
-from imagetag.demo.pages import Answer, escaped, xml_answer
+from imagetag.demo.pages import Answer, escaped, json_answer, xml_answer
 from imagetag.demo.posts import Post, PostIndex
 from imagetag.demo.protocols.base import Protocol, number
 from imagetag.demo.words import gelbooru_search
@@ -49,6 +49,10 @@ class Gelbooru02(Protocol):
                 return "list", self._list(params, root)
             if (section, what) == ("post", "view"):
                 return "view", self._view(params, root)
+        if path == "/autocomplete.php":
+            found = self.index.beginning(params.get("q", ""))
+            told = [{"label": f"{tag} ({count})", "value": tag} for tag, count in found]
+            return "api", json_answer(told)
         return super().answer(path, params, root)
 
     def _api(self, params: Mapping[str, str], root: str) -> Answer:

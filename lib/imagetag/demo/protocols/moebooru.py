@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from imagetag.demo.pages import Answer, json_answer
+from imagetag.demo.pages import Answer, json_answer, xml_answer
 from imagetag.demo.posts import Post
 from imagetag.demo.protocols.base import Protocol, leading_number
 from imagetag.demo.words import family, in_order, ranged
@@ -43,6 +43,12 @@ class Moebooru(Protocol):
         """Answer a request for posts."""
         if path in ("/post.json", "/post/index.json"):
             return "api", self._posts(params, root)
+        if path in ("/post.xml", "/post/index.xml"):  # no more of it than how many there are
+            found = self._found(_Query(params.get("tags", "")))
+            return "api", xml_answer(f'<posts count="{len(found)}" offset="0"/>')
+        if path == "/tag.json":
+            tags = self.index.beginning(params.get("name", ""))
+            return "api", json_answer([{"name": tag, "count": count} for tag, count in tags])
         return super().answer(path, params, root)
 
     def _posts(self, params: Mapping[str, str], root: str) -> Answer:

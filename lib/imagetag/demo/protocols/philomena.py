@@ -92,6 +92,11 @@ class Philomena(Protocol):
         """Answer a request for images or one image."""
         if path == "/api/v1/json/search/images":
             return "api", self._images(params, root)
+        if path == "/api/v1/json/search/tags":
+            letters = params.get("q", "").rstrip("*").replace("\\", "")
+            names = sorted(tag for tag in self._by_tag if tag.startswith(letters))[:10]
+            tags = [{"name": tag, "images": len(self._by_tag[tag])} for tag in names]
+            return "api", json_answer({"tags": tags, "total": len(tags)})
         if match := re.fullmatch(r"/api/v1/json/images/([0-9]{1,15})", path):
             post = self.index.by_id.get(int(match[1]))
             if post is None:

@@ -1,0 +1,178 @@
+"""What a pipeline will take, as tables that people read and as JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from imagetag.console import duration, size
+from imagetag.estimate import Estimate, Settings, StageEstimate, TagEstimate
+from imagetag.rates import Rates
+
+_WIDE = 1000  # columns where it is no terminal: nothing is folded in a file or a pipe
+_STYLES = {"measured": "green", "given": "cyan", "assumed": "yellow"}
+
+
+def show(
+    made: Estimate, settings: Settings, rates: Rates, *, board: str, sent: int, as_json: bool
+) -> None:
+    """Print what tags will take.
+
+    Args:
+        made: of it.
+        settings: that it is for.
+        rates: that it stands on.
+        board: where images come from.
+        sent: requests that were made to find out.
+        as_json: as one JSON document.
+
+    """
+    if as_json:
+        found = document(made, settings, rates, board=board, sent=sent)
+        print(json.dumps(found, ensure_ascii=False, allow_nan=False, indent=2))  # noqa: T201
+        return
+    console = Console(
+        file=sys.stdout,
+        width=None if sys.stdout.isatty() else _WIDE,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    console.print(_tags(made))
+    console.print()
+    console.print(_stages(made))
+    console.print()
+    console.print(_rates(rates))
+    console.print()
+    for line in sentences(made, settings, board=board, sent=sent):
+        console.print(line, soft_wrap=True)
+
+
+def document(
+    made: Estimate, settings: Settings, rates: Rates, *, board: str, sent: int
+) -> dict[str, Any]:
+    """Return all of it as JSON has it: bytes, seconds, and money in the currency of the prices."""
+    return {
+        "version": 1,
+        "board": board,
+        "requests_made": sent,
+        "settings": dataclasses.asdict(settings),
+        "rates": {name: dataclasses.asdict(rate) for name, rate in rates.of.items()},
+        **dataclasses.asdict(made),
+    }
+
+
+def sentences(made: Estimate, settings: Settings, *, board: str, sent: int) -> list[str]:
+    """Return what the tables do not say."""
+    found = [tag for tag in made.tags if tag.images]
+    least = (
+        f"a precision of {settings.min_precision:g}, promised with {settings.confidence:.0%} "
+        f"confidence, takes {made.needed:,} positives at the least to choose the threshold on, if "
+        f"all of them are right: some {made.needed_images:,} images of a tag"
+    )
+    few = [tag for tag in found if not tag.enough]
+    if not few:
+        lines = [f"{least}; all tags have as many."]
+    else:
+        lines = [
+            f"{least}. {len(few)} of {len(found)} tags have fewer: scrape more with a higher "
+            "--limit, or promise less with --min-precision."
+        ]
+    total = size(made.stored)
+    money = "" if made.month is None else f", {made.month:,.2f} a month"
+    lines.append(f"storage: {total} more{money}.")
+    priced = [stage.money for stage in made.stages if stage.money is not None]
+    if priced:
+        lines.append(
+            f"money, by the prices that were given alone: {sum(priced):,.2f} for the work"
+            + ("" if made.month is None else f", and {made.month:,.2f} a month for what is stored")
+            + "."
+        )
+    complete = sum(tag.complete for tag in made.tags)
+    if complete:
+        lines.append(f"{complete} of {len(made.tags)} tags are scraped already.")
+    lines.append(
+        f"Asked of {board}: {sent:,} requests. Negatives are other posts of it. Time is of working "
+        "pods; what is done already of later stages is not taken off."
+    )
+    return lines
+
+
+def _tags(made: Estimate) -> Table:
+    table = _table("tag", "posts", "positives", "negatives", "for the threshold", "note")
+    for tag in made.tags:
+        enough = "" if tag.enough else "yellow"
+        table.add_row(
+            Text(_clean(tag.asked.tag)),
+            _posts(tag),
+            f"{tag.positives:,}",
+            f"{tag.negatives:,}",
+            Text(f"{tag.promise:,}", enough),
+            Text(_clean(tag.trouble) or ("scraped already" if tag.complete else "")),
+        )
+    return table
+
+
+def _posts(tag: TagEstimate) -> str:
+    if tag.complete:
+        return "-"
+    if tag.asked.posts is None:
+        return "unknown"
+    return f"{tag.asked.posts:,}"
+
+
+def _stages(made: Estimate) -> Table:
+    priced = any(stage.money is not None for stage in made.stages)
+    names = ["stage", "images", "requests", "time", "from board", "from storage", "writes", "reads"]
+    names += ["processor h", "GPU h", *["money"] * priced]
+    table = _table(*names)
+    for stage in made.stages:
+        table.add_row(*_stage(stage), *[f"{stage.money or 0:,.2f}"] * priced)
+    return table
+
+
+def _stage(stage: StageEstimate) -> list[str]:
+    return [
+        stage.stage,
+        f"{stage.images:,}",
+        f"{stage.requests:,}" if stage.requests else "-",
+        duration(stage.seconds),
+        size(stage.received) if stage.received else "-",
+        size(stage.read) if stage.read else "-",
+        f"{stage.puts:,}",
+        f"{stage.gets:,}",
+        _hours(stage.processor_hours),
+        _hours(stage.gpu_hours),
+    ]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f}" if hours >= 0.05 else f"{hours:.2f}" if hours else "-"
+
+
+def _rates(rates: Rates) -> Table:
+    table = _table("rate", "value", "")
+    for name, rate in rates.of.items():
+        value = f"{rate.value:,.0f}" if rate.value >= 1000 else f"{rate.value:.3g}"
+        told = Text.assemble((rate.origin, _STYLES[rate.origin]), f": {rate.why}")
+        table.add_row(name, value, told)
+    return table
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in names:
+        left = name in ("tag", "note", "stage", "rate", "")
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
+    return table
+
+
+def _clean(text: str) -> str:
+    """Return a text without what a terminal would obey: a board may say anything."""
+    return "".join(char if char.isprintable() else "?" for char in text)
