@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
@@ -33,7 +34,7 @@ from imagetag.errors import (
 )
 from imagetag.layout import Stage, StatusKey, WorkState
 from imagetag.log import Progress, get_logger, watcher
-from imagetag.storage import AccessDenied, Storage
+from imagetag.storage import AccessDenied, LocalStorage, Storage
 
 EVERY = 30.0  # seconds between two records of one work
 _GRACE = 2.0  # seconds that a work takes at least, before it is told that it is under way
@@ -214,7 +215,7 @@ class Heartbeats:
         self._change(lambda key: self._storage.write(key, data), key)
 
     def _change(self, change: Callable[[str], None], key: str) -> None:
-        if self._refused:
+        if self._refused or self._is_missing():
             return
         try:
             change(key)
@@ -223,6 +224,15 @@ class Heartbeats:
             log = get_logger().debug if self._warned else get_logger().warning
             self._warned = True
             log("imagetag status will not see this work", error=one_line(error))
+
+    def _is_missing(self) -> bool:
+        """Tell whether the storage is a folder that is not there: no record makes one.
+
+        Of a name that was misspelt it would make a storage, which then is no mistake any more. A
+        scrape is what begins one.
+        """
+        local = isinstance(self._storage, LocalStorage) and self._stage != "scrape"
+        return local and not Path(self._storage.url).is_dir()
 
     def _key(self, tag: str, state: WorkState) -> str:
         return layout.status(StatusKey(tag, self._stage, self._worker, state))

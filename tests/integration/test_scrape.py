@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -24,7 +25,9 @@ from imagetag.demo.pages import Answer
 from imagetag.heartbeat import load_beat
 from imagetag.layout import Layout, Split, parse_image
 from imagetag.manifest import Row, part_keys, read_parts
+from imagetag.overview import Overview
 from imagetag.storage import Storage, open_storage
+from jobs import plan as plan_job
 from tests.integration.scraping import (
     Drawn,
     Ended,
@@ -683,3 +686,42 @@ def test_a_bucket_holds_the_same_as_a_folder(
     assert board.asked == []
     assert images(bucket) == images(storage)
     assert check(bucket)[0].fingerprint == dataset_of(storage)[0].fingerprint
+
+
+def test_a_bucket_tells_what_is_under_way_and_a_plan_how_fast_it_was(
+    board: Moody, s3_settings: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boto3.Session().client("s3").create_bucket(Bucket="watched")
+    bucket = open_storage("s3://watched/here")
+    overview = Overview(bucket)
+    go_on = threading.Event()
+
+    def wait(_md5: str, _times: int) -> None:
+        go_on.wait(60)
+
+    board.mood = wait
+    job = start(board, bucket, "--limit", "20")
+    try:
+        while not list(bucket.list(".status/")):
+            assert job.poll() is None
+            time.sleep(0.1)
+        [fox] = overview.read()
+        assert fox.stages["scrape"].state == "running"
+        assert (fox.stages["scrape"].done, fox.stages["scrape"].total) == (0, 20)
+    finally:
+        go_on.set()
+    assert end(job).code == 0
+    [fox] = overview.read()
+    assert fox.stages["scrape"].state == "complete"
+    assert fox.stages["scrape"].result == "20+20"
+    options = ["--board", f"gelbooru02+{board.url}", "--allow-private-hosts", "--json"]
+    options += ["--storage", bucket.url, "--tags", "fox,owl", "--limit", "20", "--max-rate", "1000"]
+    before = sum(board.requests.values())
+    assert plan_job.main(options) == 0
+    assert sum(board.requests.values()) - before <= 5  # of the owl alone
+    planned = json.loads(capsys.readouterr().out)
+    assert [tag["complete"] for tag in planned["tags"]] == [True, False]
+    assert planned["rates"]["requests_per_image"]["origin"] == "measured"
+    assert planned["rates"]["bytes_per_image"]["value"] == pytest.approx(
+        dataset_of(bucket)[0].bytes / 40
+    )

@@ -202,6 +202,14 @@ def test_a_storage_that_hangs_is_left_behind(
     assert keys(storage) == ["fox/scrape-0.done.json"]
 
 
+def test_no_record_makes_a_storage_of_a_name_that_was_misspelt(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path / "dta")
+    with pytest.raises(InputError), Heartbeats(storage, "train") as heartbeats:
+        with heartbeats.of("fox"):
+            raise InputError("no complete dataset of the tag 'fox'")
+    assert not (tmp_path / "dta").exists()
+
+
 def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     storage.write(".status/fox/scrape-0.failed.json", b'{"tag": "fox"')
