@@ -35,6 +35,8 @@ class PlanSettings(ScrapeSettings):
     """Options of `imagetag plan`."""
 
     headings: ClassVar = {
+        "The promise": ("min_precision", "confidence", "threshold_fraction"),
+        "Training, and how fast work is": ("model", "train_pods", "rates"),
         "Prices": (
             *("price_gpu_hour", "price_cpu_hour", "price_gb_month", "price_gb_out"),
             *("price_1000_put", "price_1000_get"),
