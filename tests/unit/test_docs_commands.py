@@ -20,8 +20,9 @@ PAGES = pages()
 BLOCKS = {path: code(text)[0] for path, text in PAGES.items()}
 PIECES = {path: code(text)[1] for path, text in PAGES.items()}
 CALLS = {path: [words for block in BLOCKS[path] for words in commands(block)] for path in PAGES}
-# Options and variables of kubectl, curl, Keras and TF Serving, and a picture's name.
+# Options and variables of kubectl, curl, Keras, MLflow and TF Serving, and a picture's name.
 OF_OTHERS = {"--server-side", "--parallel", "KERAS_HOME", "MODEL_NAME", "IMG_1", "NO_COLOR"}
+OF_OTHERS |= {"MLFLOW_EXPERIMENT_NAME", "MODEL_NAME"}
 # Commands whose options are none of a settings model.
 WITHOUT_SETTINGS: set[str] = set()
 
