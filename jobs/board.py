@@ -18,13 +18,13 @@ from imagetag.demo.server import BoardServer
 from imagetag.job import run_job
 from imagetag.log import get_logger
 from imagetag.nextstep import tell_command
-from imagetag.settings import JobSettings
+from imagetag.settings import FolderPath, JobSettings
 
 
 class BoardSettings(JobSettings):
     """Options of `imagetag board`."""
 
-    folder: Path | None = Field(
+    folder: FolderPath | None = Field(
         None, description="serve this folder's pictures, which posts.jsonl tells of; else draw some"
     )
     posts: int = Field(600, ge=1, le=100_000, description="how many pictures to draw")

@@ -9,11 +9,12 @@ from pydantic import Field
 
 from imagetag.curate import curate_tag
 from imagetag.heartbeat import Heartbeats
-from imagetag.job import for_each_tag, run_job, share_memory_among_threads
+from imagetag.job import for_each_tag, judge_tags, run_job, share_memory_among_threads
 from imagetag.nextstep import tell_next
 from imagetag.settings import TagSettings
 from imagetag.similar import THRESHOLD
 from imagetag.storage import open_storage
+from imagetag.stored import check_dataset
 
 
 class CurateSettings(TagSettings):
@@ -30,15 +31,16 @@ class CurateSettings(TagSettings):
 
 def work(settings: CurateSettings) -> None:
     """Curate the dataset of each tag of this shard."""
-    settings.my_tags()  # wrong tags are known before the storage is asked
     share_memory_among_threads()
-    storage = open_storage(settings.storage, settings.concurrency)
+    storage = open_storage(settings.storage, settings.concurrency, existing=True)
+    failures = judge_tags(settings, lambda tag: check_dataset(storage, tag))
     for_each_tag(
         settings,
         lambda tag: curate_tag(
             storage, tag, threshold=settings.hash_threshold, concurrency=settings.concurrency
         ),
         Heartbeats(storage, "curate"),
+        failures,
     )
     tell_next("explore", settings)
 

@@ -21,7 +21,7 @@ from imagetag.demo.server import BoardServer
 from imagetag.job import run_job
 from imagetag.log import LogFormat, get_logger
 from imagetag.pipeline_view import is_json
-from imagetag.settings import CommaList, JobSettings, make_settings
+from imagetag.settings import CommaList, FolderPath, JobSettings, make_settings
 from jobs.run import RunSettings, run_all, tell
 
 _USUAL_PORT = 8480
@@ -33,7 +33,7 @@ class DemoSettings(JobSettings):
     """Options of `imagetag demo`."""
 
     log_format: LogFormat = Field("console", description="log lines of all jobs")
-    output: Path = Field(Path("demo-output"), description="the folder that gets everything")
+    output: FolderPath = Field(Path("demo-output"), description="the folder that gets everything")
     tags: CommaList = Field(
         ("robot", "fox"), description="what to recognise: robot, fox, owl, ghost or frog"
     )
@@ -52,7 +52,7 @@ def work(settings: DemoSettings) -> None:
     started = time.monotonic()
     quiet = is_json(settings.log_format)
     say = get_logger().info if quiet else _say
-    output = settings.output.expanduser()
+    output = settings.output
     say(
         f"The demo draws {settings.posts:,} pictures, serves them as an imageboard, and makes a "
         f"classifier for each of {', '.join(settings.tags)}. It takes some 3 to 10 minutes on a "

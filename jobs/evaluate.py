@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from imagetag.checks import checked_run_name
 from imagetag.errors import InputError
 from imagetag.heartbeat import Heartbeats
-from imagetag.job import for_each_tag, run_job
+from imagetag.job import for_each_tag, judge_tags, run_job
 from imagetag.nextstep import tell_next
 from imagetag.quiet import quiet_imports
-from imagetag.settings import TagSettings, cache_folder_field, check_mlflow, mlflow_field
+from imagetag.settings import (
+    FolderPath,
+    TagSettings,
+    cache_folder_field,
+    check_mlflow,
+    mlflow_field,
+)
 from imagetag.storage import open_storage
+from imagetag.stored import check_dataset, check_run
 
 
 class EvaluateSettings(TagSettings):
@@ -25,7 +32,9 @@ class EvaluateSettings(TagSettings):
         "Speed and caches": ("batch_size", "cache_folder", "concurrency"),
     }
 
-    run: str = Field("latest", description="which run's model: its name, or latest")
+    run: Annotated[str, AfterValidator(checked_run_name)] = Field(
+        "latest", description="which run's model: its name, or latest"
+    )
     min_precision: float = Field(
         0.95,
         gt=0,
@@ -62,16 +71,20 @@ class EvaluateSettings(TagSettings):
     )
     batch_size: int = Field(32, ge=1, description="images the model takes at once")
     mlflow: str = mlflow_field()
-    cache_folder: Path = cache_folder_field()
+    cache_folder: FolderPath = cache_folder_field()
     concurrency: int = Field(16, ge=1, le=256, description="downloads under way at once")
 
 
 def work(settings: EvaluateSettings) -> None:
     """Evaluate each tag of this shard."""
-    settings.my_tags()  # wrong tags are known before TensorFlow has started
     check_mlflow(settings.mlflow)
-    storage = open_storage(settings.storage, settings.concurrency)
+    storage = open_storage(settings.storage, settings.concurrency, existing=True)
 
+    def check(tag: str) -> None:
+        check_run(storage, tag, settings.run)
+        check_dataset(storage, tag)
+
+    failures = judge_tags(settings, check)
     with quiet_imports():  # TensorFlow: not for --help
         from imagetag.evaluate import evaluate_tag
         from imagetag.evaluation import Request
@@ -101,7 +114,7 @@ def work(settings: EvaluateSettings) -> None:
                 f"{evaluation.run!r} of {tag!r}: {why}"
             )
 
-    for_each_tag(settings, evaluate, Heartbeats(storage, "evaluate"))
+    for_each_tag(settings, evaluate, Heartbeats(storage, "evaluate"), failures)
     tell_next("predict", settings, "--input", "FOLDER", same=("run",))
 
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from imagetag.heartbeat import Heartbeats
-from imagetag.job import for_each_tag, run_job
+from imagetag.job import for_each_tag, judge_tags, run_job
 from imagetag.nextstep import tell_next
 from imagetag.settings import TagSettings
 from imagetag.storage import open_storage
+from imagetag.stored import check_dataset
 
 
 class ExploreSettings(TagSettings):
@@ -30,9 +31,11 @@ class ExploreSettings(TagSettings):
 
 def work(settings: ExploreSettings) -> None:
     """Explore each tag of this shard."""
+    storage = open_storage(settings.storage, existing=True)
+    failures = judge_tags(settings, lambda tag: check_dataset(storage, tag))
+
     from imagetag.explore import explore_tag  # matplotlib: not for --help
 
-    storage = open_storage(settings.storage)
     for_each_tag(
         settings,
         lambda tag: explore_tag(
@@ -43,6 +46,7 @@ def work(settings: ExploreSettings) -> None:
             samples=settings.samples,
         ),
         Heartbeats(storage, "explore"),
+        failures,
     )
     tell_next("train", settings)
 

@@ -12,14 +12,14 @@ from imagetag.errors import UsageError
 from imagetag.job import run_job
 from imagetag.log import get_logger
 from imagetag.pipeline_file import template
-from imagetag.settings import JobSettings
+from imagetag.settings import FilePath, JobSettings
 from jobs.run import NO_KEYS, RunSettings
 
 
 class InitSettings(JobSettings):
     """Options of `imagetag init`."""
 
-    file: Path = Field(
+    file: FilePath = Field(
         Path("pipeline.toml"),
         description="the file to write; one that is there is left as it is",
         json_schema_extra={"positional": True},
@@ -28,7 +28,7 @@ class InitSettings(JobSettings):
 
 def work(settings: InitSettings) -> None:
     """Write the file."""
-    path = settings.file.expanduser()
+    path = settings.file
     text = template(RunSettings, NO_KEYS, {"tags": ["fox"], "board": "safebooru"})
     try:
         with path.open("x", encoding="utf-8") as stream:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from imagetag.checks import checked_size
 from imagetag.heartbeat import Heartbeats
-from imagetag.job import for_each_tag, run_job, share_memory_among_threads
+from imagetag.job import for_each_tag, judge_tags, run_job, share_memory_among_threads
 from imagetag.nextstep import tell_next
 from imagetag.quiet import quiet_imports
 from imagetag.settings import (
@@ -18,6 +19,7 @@ from imagetag.settings import (
     validation_fraction_field,
 )
 from imagetag.storage import open_storage
+from imagetag.stored import check_dataset, check_run
 
 
 class PackSettings(TagSettings):
@@ -27,7 +29,7 @@ class PackSettings(TagSettings):
         "Splits and order": ("validation_fraction", "threshold_fraction", "seed"),
     }
 
-    image_size: str = Field(
+    image_size: Annotated[str, AfterValidator(checked_size)] = Field(
         "auto", description="input size, HEIGHTxWIDTH in pixels; auto is what explore recommended"
     )
     resize: Literal["letterbox", "crop", "stretch"] = Field(
@@ -54,10 +56,15 @@ class PackSettings(TagSettings):
 
 def work(settings: PackSettings) -> None:
     """Pack each tag of this shard."""
-    settings.my_tags()  # wrong tags are known before TensorFlow has started
     share_memory_among_threads()
-    storage = open_storage(settings.storage, settings.concurrency)
+    storage = open_storage(settings.storage, settings.concurrency, existing=True)
 
+    def check(tag: str) -> None:
+        check_dataset(storage, tag)
+        if settings.exclude_suspects not in ("no", "latest"):
+            check_run(storage, tag, settings.exclude_suspects.partition("@")[0])
+
+    failures = judge_tags(settings, check)
     with quiet_imports():  # TensorFlow: not for --help
         from imagetag.pack import Packing, pack_tag
 
@@ -66,6 +73,7 @@ def work(settings: PackSettings) -> None:
         settings,
         lambda tag: pack_tag(storage, tag, packing, concurrency=settings.concurrency),
         Heartbeats(storage, "pack"),
+        failures,
     )
     tell_next(
         "train",

@@ -5,18 +5,19 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from imagetag.asking import ask_board, find_complete
 from imagetag.boards import Login, open_board
+from imagetag.checks import checked_model
 from imagetag.errors import InputError, TransientError, UsageError
 from imagetag.estimate import Prices, Settings, estimate
 from imagetag.job import run_job
 from imagetag.log import get_logger
 from imagetag.rates import find_rates, read_given
-from imagetag.settings import CommaList, threshold_fraction_field
+from imagetag.settings import CommaList, FolderPlace, threshold_fraction_field
 from imagetag.storage import Storage, open_storage
 from jobs.scrape import ScrapeSettings, open_client, selection_of
 
@@ -43,12 +44,14 @@ class PlanSettings(ScrapeSettings):
         ),
     }
 
-    storage: str = Field(
+    storage: FolderPlace = Field(
         "",
         description="where what is complete, and how fast earlier work was, is looked for; without "
         "it all rates are assumed",
     )
-    model: str = Field("vgg19", description="what will be trained: another's speed says nothing")
+    model: Annotated[str, AfterValidator(checked_model)] = Field(
+        "vgg19", description="what will be trained: another's speed says nothing"
+    )
     train_pods: int = Field(
         1, ge=1, description="how many pods share the tags of train and of evaluate, a GPU each"
     )

@@ -8,12 +8,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from imagetag.boards import Login, open_board
 from imagetag.boards.linkfile import kind_of as list_kind
+from imagetag.checks import checked_run_name
 from imagetag.copies import Copies
 from imagetag.errors import InputError, UsageError, one_line
 from imagetag.fetched import FoundPosts, ListedUrls, read_query
@@ -27,6 +28,8 @@ from imagetag.parts import Parts, Tally
 from imagetag.quiet import quiet_imports
 from imagetag.settings import (
     Contact,
+    FilePlace,
+    FolderPlace,
     Places,
     StorageSettings,
     TagsSettings,
@@ -51,6 +54,7 @@ from imagetag.sources import (
     place_of,
 )
 from imagetag.storage import ObjectNotFound, Storage, open_storage
+from imagetag.stored import check_run
 
 if TYPE_CHECKING:
     from imagetag.predict import Classifier
@@ -80,7 +84,9 @@ class PredictSettings(TagsSettings, StorageSettings):
     tag: str = Field(
         "", description="one tag, whose classifier alone is asked: it wins over the others"
     )
-    run: str = Field("latest", description="which run's model: its name, or latest")
+    run: Annotated[str, AfterValidator(checked_run_name)] = Field(
+        "latest", description="which run's model: its name, or latest"
+    )
     input: Places = Field(
         (),
         description="the images: files, folders and storage URLs, subfolders too; URLs; lists of "
@@ -100,12 +106,12 @@ class PredictSettings(TagsSettings, StorageSettings):
     )
     board_user: str = board_user_field()
     board_key: SecretStr = board_key_field()
-    output: str = Field(
+    output: FilePlace = Field(
         "-",
         description="FILE.csv, FILE.jsonl or FILE.parquet, local or a storage URL; - is CSV to "
         "the terminal",
     )
-    copy_to: str = Field(
+    copy_to: FolderPlace = Field(
         "", description="a folder or storage URL that gets a copy of each positive image"
     )
     sidecars: Literal["none", "hydrus", "kohya"] = Field(
@@ -113,7 +119,7 @@ class PredictSettings(TagsSettings, StorageSettings):
         description="write the tags that an image has beside it, adding to what is there: as "
         "hydrus reads them (a.png.txt, a tag a line), or kohya (a.txt, a line with commas)",
     )
-    sidecars_folder: str = Field(
+    sidecars_folder: FolderPlace = Field(
         "", description="a folder or storage URL that gets them instead: for images of servers"
     )
     threshold: float | None = Field(
@@ -156,7 +162,7 @@ def work(settings: PredictSettings) -> None:
     tags = settings.all_tags()
     _check(settings, tags)
     kind = kind_of(settings.output)
-    storage = open_storage(settings.storage)
+    storage = open_storage(settings.storage, existing=True)
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(_scratch()))
         source = stack.enter_context(_source(settings, scratch, keep=len(tags) > 1))
@@ -196,6 +202,7 @@ def _runs(storage: Storage, tags: Sequence[str], name: str) -> tuple[list[Run], 
     failed: list[str] = []
     for tag in tags:
         try:
+            check_run(storage, tag, name)  # it names what there is
             runs.append(load_run(storage, tag, name))
         except InputError as error:
             if len(tags) == 1:
@@ -462,7 +469,7 @@ def _source(settings: PredictSettings, scratch: Path, *, keep: bool = False) -> 
             elif client and _is_list(text):
                 sources.append(("", ListedUrls(text, client, where)))
             else:
-                storage = _opened("--input", text, settings.concurrency)
+                storage = _opened("--input", text, settings.concurrency, existing=True)
                 sources.append((text.rstrip("/") + "/", StoredPictures(storage)))
         yield sources[0][1] if len(sources) == 1 else Several(sources)
     finally:
@@ -474,7 +481,7 @@ def _is_list(text: str) -> bool:
     return (
         list_kind(text) is not None
         and not text.lower().startswith(_WEB)
-        and not Path(text).expanduser().is_dir()
+        and not Path(text).is_dir()
     )
 
 
@@ -490,7 +497,7 @@ def _is_one(text: str) -> bool:
     if "://" in text:
         is_web = text.lower().startswith(_WEB)
         return is_web or (text.startswith("s3://") and named_like_a_picture(text))
-    path = Path(text).expanduser()
+    path = Path(text)
     if not path.exists() and named_like_a_picture(text):
         raise UsageError(f"--input {text}: there is no such file")
     return path.exists() and not path.is_dir()
@@ -500,9 +507,9 @@ def _may_be_fetched(text: str) -> bool:
     return text == "-" or _is_list(text) or text.lower().startswith(_WEB)
 
 
-def _opened(option: str, url: str, concurrency: int = 16) -> Storage:
+def _opened(option: str, url: str, concurrency: int = 16, *, existing: bool = False) -> Storage:
     try:
-        return open_storage(url, concurrency)
+        return open_storage(url, concurrency, existing=existing)
     except UsageError as error:  # it takes what it is given for --storage
         raise UsageError(str(error).replace("--storage", option, 1)) from error
 

@@ -12,7 +12,7 @@ from imagetag.errors import UsageError
 from imagetag.job import run_job
 from imagetag.layout import report
 from imagetag.log import get_logger
-from imagetag.settings import TagSettings
+from imagetag.settings import FolderPlace, TagSettings
 from imagetag.storage import Storage, open_storage
 
 
@@ -22,7 +22,7 @@ class ReportSettings(TagSettings):
     metric: Literal[
         "average-precision", "precision", "recall", "f1", "accuracy", "roc-auc", "brier"
     ] = Field("average-precision", description="what runs are ranked by")
-    output: str | None = Field(
+    output: FolderPlace | None = Field(
         None,
         description="the folder for leaderboard.html and leaderboard.json, local or a storage "
         "URL; by default .reports in --storage",
@@ -38,7 +38,7 @@ def work(settings: ReportSettings) -> None:
         )
     given = bool(settings.tags) or settings.tags_file is not None
     tags = settings.all_tags() if given else None
-    storage = open_storage(settings.storage)
+    storage = open_storage(settings.storage, existing=True)
     target, folder = storage, report("")
     if settings.output is not None:
         target, folder = _opened("--output", settings.output), ""

@@ -21,6 +21,10 @@ from imagetag.pipeline import Pipeline, Stage
 from imagetag.pipeline_file import read_file
 from imagetag.pipeline_view import is_json, open_view
 from imagetag.settings import (
+    FilePath,
+    FilePlace,
+    FolderPath,
+    FolderPlace,
     JobSettings,
     OptionsOf,
     StorageSettings,
@@ -72,7 +76,7 @@ class RunSettings(TagsSettings):
         )
     }
 
-    file: Path | None = Field(
+    file: FilePath | None = Field(
         None,
         description="a TOML file of settings, as imagetag init writes it",
         json_schema_extra={"positional": True},
@@ -82,16 +86,16 @@ class RunSettings(TagsSettings):
         description="where the images come from, as scrape takes it: a board by its name; "
         "ENGINE+URL; folder+PATH, a folder with a sub-folder a tag; or links+FILE",
     )
-    input: str = Field(
+    input: FilePlace = Field(
         "",
         description="new images to predict with each classifier: a folder, a storage URL, or a "
         "list of URLs; none are predicted by default",
     )
-    output: Path = Field(
+    output: FolderPath = Field(
         Path("imagetag-output"),
         description="the folder on this machine for predictions, logs, and storage by default",
     )
-    storage: str = Field(
+    storage: FolderPlace = Field(
         "",
         description="where data lives: s3://bucket/prefix or a local folder",
         json_schema_extra={"default": "storage in --output"},
@@ -119,11 +123,11 @@ class RunSettings(TagsSettings):
     @property
     def where(self) -> str:
         """The storage."""
-        return self.storage or str(self.output.expanduser() / "storage")
+        return self.storage or str(self.output / "storage")
 
     def predictions(self, tag: str) -> Path:
         """Return the file of a tag's predictions."""
-        return self.output.expanduser() / "predictions" / f"{encode(tag)}.csv"
+        return self.output / "predictions" / f"{encode(tag)}.csv"
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def with_file(settings: RunSettings) -> RunSettings:
     """
     if settings.file is None:
         return settings
-    found = read_file(settings.file.expanduser(), RunSettings, NO_KEYS)
+    found = read_file(settings.file, RunSettings, NO_KEYS)
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
     for job in nested(RunSettings):
         # A variable of the job itself, such as IMAGETAG_EPOCHS, wins too.
@@ -167,7 +171,7 @@ def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
     tags = settings.all_tags()
     with tempfile.TemporaryDirectory(prefix="imagetag-run-") as scratch:
         planned = stages(settings, tags, Path(scratch))
-        logs = settings.output.expanduser() / "logs"
+        logs = settings.output / "logs"
         try:
             logs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -186,7 +190,7 @@ def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
         read_entry(storage, tag, predictions=settings.predictions(tag), failed=failed.get(tag, ""))
         for tag in (*tags, *others)
     ]
-    pictures = Path(settings.input).expanduser() if settings.input else None
+    pictures = Path(settings.input) if settings.input else None
     index = make_index(
         storage,
         entries,

@@ -34,7 +34,7 @@ def work(settings: StatusSettings) -> None:
     """Tell where the tags stand, or all in storage if none is given."""
     given = bool(settings.tags) or settings.tags_file is not None
     tags = settings.all_tags() if given else None
-    storage = open_storage(settings.storage, _THREADS)
+    storage = open_storage(settings.storage, _THREADS, existing=True)
 
     from imagetag.overview_table import show  # rich: not for --help
 

@@ -9,11 +9,18 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
+from imagetag.checks import (
+    LEAST_SIDES,
+    checked_model,
+    checked_size,
+    checked_weights,
+    is_alexnet,
+    parse_size,
+)
 from imagetag.errors import (
     EXIT_DONE,
     EXIT_TRANSIENT,
@@ -23,12 +30,15 @@ from imagetag.errors import (
     one_line,
 )
 from imagetag.heartbeat import Heartbeats
-from imagetag.job import for_each_tag, run_job
+from imagetag.job import for_each_tag, judge_tags, run_job
+from imagetag.layout import checked_run
 from imagetag.log import get_logger
 from imagetag.nextstep import tell_next
 from imagetag.quiet import quiet_imports
 from imagetag.settings import (
     CommaList,
+    FilePlace,
+    FolderPath,
     TagSettings,
     cache_folder_field,
     check_mlflow,
@@ -39,6 +49,7 @@ from imagetag.settings import (
 )
 from imagetag.stopping import leave
 from imagetag.storage import open_storage
+from imagetag.stored import check_dataset, check_pack, check_run
 
 # What the project that this one grew from did: batches of 16, early stopping on the validation
 # loss, pictures of 1000 x 1500 pixels (width x height) whose aspect is not kept, and a shear that
@@ -103,12 +114,12 @@ class TrainSettings(TagSettings):
         description="other defaults: original-alexnet and original-vgg19 repeat the project that "
         "this one grew from; options that are given win",
     )
-    model: str = Field(
+    model: Annotated[str, AfterValidator(checked_model)] = Field(
         "vgg19",
         description="alexnet (the paper's), alexnet-bn (batch normalization), alexnet-small "
         "(a quarter as wide), or any backbone of keras.applications, such as vgg19 or mobilenet",
     )
-    weights: str = Field(
+    weights: Annotated[FilePlace, AfterValidator(checked_weights)] = Field(
         "auto",
         description="to start from: imagenet, none, a file or a storage URL; auto is imagenet for "
         "a backbone and none for AlexNet",
@@ -128,7 +139,7 @@ class TrainSettings(TagSettings):
     fine_tune_rate: float | None = Field(
         None, gt=0, description="its learning rate; by default 3 % of the head's"
     )
-    image_size: str = Field(
+    image_size: Annotated[str, AfterValidator(checked_size)] = Field(
         "auto", description="input size, HEIGHTxWIDTH in pixels; auto is what explore recommended"
     )
     resize: Literal["letterbox", "crop", "stretch"] = Field(
@@ -243,7 +254,7 @@ class TrainSettings(TagSettings):
         1, ge=1, le=64, description="logical CPU devices to train on where there is no GPU"
     )
     mlflow: str = mlflow_field()
-    cache_folder: Path = cache_folder_field()
+    cache_folder: FolderPath = cache_folder_field()
     cache_memory: int = Field(
         2 << 30, ge=0, description="bytes of decoded images that may be kept in memory"
     )
@@ -254,6 +265,34 @@ class TrainSettings(TagSettings):
         "folder, where memory is too small",
     )
     concurrency: int = Field(16, ge=1, le=256, description="downloads under way at once")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainSettings:
+        settings = self.with_preset()
+        model, weights, size = settings.model, settings.weights, parse_size(settings.image_size)
+        least, micro = LEAST_SIDES[model], settings.micro_batch
+        if size is not None and min(size) < least:
+            raise UsageError(
+                f"--image-size {settings.image_size}: {model} needs {least} pixels a side"
+            )
+        if is_alexnet(model) and weights == "imagenet":
+            raise UsageError(f"--model {model}: there are no ImageNet weights of it to build on")
+        if is_alexnet(model) and settings.freeze_backbone == "yes":
+            raise UsageError(f"--freeze-backbone yes: {model} has no backbone to freeze")
+        if micro is not None and settings.batch_size % micro:
+            raise UsageError(
+                f"--micro-batch {micro} must divide --batch-size {settings.batch_size}"
+            )
+        if settings.strategy == "multi-worker" and settings.workers == 1:
+            raise UsageError("--strategy multi-worker: give --workers and --worker-addresses")
+        if settings.strategy in ("none", "mirrored") and settings.workers > 1:
+            raise UsageError(
+                f"--strategy {settings.strategy}: with {settings.workers} workers it is "
+                "multi-worker"
+            )
+        if settings.run is not None:
+            checked_run(settings.run)
+        return self
 
     def with_preset(self) -> TrainSettings:
         """Return the settings with the preset's values where none is given."""
@@ -291,10 +330,28 @@ def work(settings: TrainSettings) -> None:
         if settings.shard_count > 1:
             raise UsageError("--shard-count: several workers train each tag together; use 1")
         settings = settings.model_copy(update={"shard_index": 0})
-    tags = settings.my_tags()  # wrong tags are known before TensorFlow has started
+    tags = settings.my_tags()
     check_mlflow(settings.mlflow)
-    storage = open_storage(settings.storage, settings.concurrency)
+    storage = open_storage(settings.storage, settings.concurrency, existing=True)
 
+    def check(tag: str) -> None:
+        check_dataset(storage, tag)
+        if settings.packed != "no":
+            check_pack(storage, tag, settings.packed)
+        elif settings.image_size == "auto":
+            from imagetag.exploration import input_size  # NumPy: not for --help
+
+            size, least = input_size(storage, tag, "auto"), LEAST_SIDES[settings.model]
+            if min(size) < least:
+                raise UsageError(
+                    f"--image-size auto: explore recommended {size[0]}x{size[1]} for {tag!r}, and "
+                    f"{settings.model} needs {least} pixels a side: give another"
+                )
+        if settings.exclude_suspects not in ("no", "latest"):
+            check_run(storage, tag, settings.exclude_suspects.partition("@")[0])
+
+    # Several workers must find the same of each tag, and so judge it when it is its turn.
+    failures = None if several else judge_tags(settings, check)
     with quiet_imports():  # TensorFlow: not for --help
         from imagetag.distribute import choose_devices, choose_precision
         from imagetag.rendezvous import meet
@@ -341,7 +398,7 @@ def work(settings: TrainSettings) -> None:
             log_training(settings.mlflow, run)
 
     heartbeats = Heartbeats(storage, "train", worker=settings.worker_index if several else 0)
-    for_each_tag(settings, train, heartbeats)
+    for_each_tag(settings, train, heartbeats, failures)
     tell_next("evaluate", settings, same=("run",))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from imagetag import __version__
+from imagetag.checks import Wrong, parse_size
 from imagetag.companions import Companions
 from imagetag.errors import InputError, UsageError
 from imagetag.families import Families
@@ -257,13 +257,14 @@ def input_size(storage: Storage, tag: str, text: str) -> Size:
         UsageError: if it is neither.
 
     """
-    if text == "auto":
-        size = _load(storage, tag, _Recommendation).input_size
-        return size.height, size.width
-    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if match is None:
-        raise UsageError(f"--image-size {text!r}: write HEIGHTxWIDTH in pixels, such as 224x224")
-    return int(match[1]), int(match[2])
+    try:
+        size = parse_size(text)
+    except Wrong as error:
+        raise UsageError(f"--image-size: {error}") from error
+    if size is not None:
+        return size
+    recommended = _load(storage, tag, _Recommendation).input_size
+    return recommended.height, recommended.width
 
 
 Record = TypeVar("Record", bound=_Record)

@@ -7,7 +7,7 @@ import ctypes
 import errno
 import select
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
@@ -134,10 +134,77 @@ def share_memory_among_threads() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
+class Failures:
+    """The tags of this shard that failed, and why."""
+
+    def __init__(self, settings: TagSettings) -> None:
+        self.tags = settings.my_tags()
+        self._debug = settings.log_level == "debug"
+        self._found: dict[str, ImagetagError] = {}
+
+    @contextlib.contextmanager
+    def noted(self, tag: str) -> Iterator[None]:
+        """Note what is wrong with a tag, and tell it at once where there are others.
+
+        Raises:
+            UsageError: as it is, as no other tag would fare better.
+
+        """
+        with structlog.contextvars.bound_contextvars(tag=tag):
+            try:
+                yield
+            except UsageError:
+                raise
+            except ImagetagError as error:
+                self._found[tag] = error
+                if len(self.tags) > 1:
+                    log.get_logger().error(
+                        one_line(error, None), exit_code=error.exit_code, exc_info=self._debug
+                    )
+
+    def left(self) -> list[str]:
+        """Return the tags that have not failed."""
+        return [tag for tag in self.tags if tag not in self._found]
+
+    def tell(self) -> None:
+        """Raise what is to be said of all that failed.
+
+        Raises:
+            TransientError: if a tag failed for a passing reason.
+            InputError: if a tag's input cannot satisfy the job.
+
+        """
+        if not self._found:
+            return
+        if len(self.tags) == 1:
+            raise self._found[self.tags[0]]
+        passing = [error for error in self._found.values() if isinstance(error, TransientError)]
+        kind = TransientError if passing else InputError
+        names = ", ".join(list(self._found)[:10]) + (", ..." if len(self._found) > 10 else "")
+        raise kind(f"{len(self._found)} of {len(self.tags)} tags failed: {names}")
+
+
+def judge_tags(settings: TagSettings, check: Callable[[str], object]) -> Failures:
+    """Check each of this shard's tags before anything slow; return those that fail it.
+
+    Raises:
+        UsageError, TransientError, InputError: as `for_each_tag`, the latter if no tag is left.
+
+    """
+    failures = Failures(settings)
+    for tag in failures.tags:
+        with failures.noted(tag):
+            check(tag)
+    if not failures.left():
+        failures.tell()
+    return failures
+
+
 def for_each_tag(
     settings: TagSettings,
     work: Callable[[str], object],
     heartbeats: Heartbeats | None = None,
+    failures: Failures | None = None,
 ) -> None:
     """Do the work for each of this shard's tags; a tag that fails does not stop the others.
 
@@ -147,6 +214,7 @@ def for_each_tag(
         settings: with the tags.
         work: on one.
         heartbeats: tell storage how it goes, for `imagetag status`.
+        failures: what `judge_tags` found: those tags are left out, and told of at the end.
 
     Raises:
         UsageError: at once, as no other tag would fare better.
@@ -154,38 +222,20 @@ def for_each_tag(
         InputError: at the end, if a tag's input cannot satisfy the job.
 
     """
-    tags = settings.my_tags()
-    logger = log.get_logger()
-    if not tags:
-        logger.info("nothing to do: more shards than tags", shard=settings.shard_index)
-    failed: list[tuple[str, ImagetagError]] = []
+    failures = failures or Failures(settings)
+    if not failures.tags:
+        log.get_logger().info("nothing to do: more shards than tags", shard=settings.shard_index)
     with heartbeats or contextlib.nullcontext():
-        for number, tag in enumerate(tags, start=1):
+        for number, tag in enumerate(failures.tags, start=1):
+            if tag not in failures.left():
+                continue
             telling = heartbeats.of(tag) if heartbeats else contextlib.nullcontext()
-            with structlog.contextvars.bound_contextvars(tag=tag):
-                try:
-                    with telling:
-                        work(tag)
-                    if len(tags) > 1:
-                        logger.info("tag done", number=number, of=len(tags))
-                except UsageError:
-                    raise
-                except ImagetagError as error:
-                    failed.append((tag, error))
-                    if len(tags) > 1:
-                        logger.error(
-                            one_line(error, None),
-                            exit_code=error.exit_code,
-                            exc_info=settings.log_level == "debug",
-                        )
-    if not failed:
-        return
-    if len(tags) == 1:
-        raise failed[0][1]
-    passing = [error for _, error in failed if isinstance(error, TransientError)]
-    kind = TransientError if passing else InputError
-    names = ", ".join(tag for tag, _ in failed[:10]) + (", ..." if len(failed) > 10 else "")
-    raise kind(f"{len(failed)} of {len(tags)} tags failed: {names}")
+            with failures.noted(tag):
+                with telling:
+                    work(tag)
+                if len(failures.tags) > 1:
+                    log.get_logger().info("tag done", number=number, of=len(failures.tags))
+    failures.tell()
 
 
 def _kept(stopped: BaseException, always: str) -> str:

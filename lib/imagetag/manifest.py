@@ -7,7 +7,6 @@ Rows are written in parts named by their content, so that a write can be repeate
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections.abc import Generator, Iterable, Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -23,6 +22,7 @@ from pydantic import (
 from imagetag.errors import InputError, complaint
 from imagetag.layout import LABELS, SPLITS, Label, Layout, PartKind, Split
 from imagetag.storage import ObjectNotFound, Storage
+from imagetag.stored import no_dataset
 
 Rating = Literal["general", "sensitive", "questionable", "explicit"]
 Negatives = Literal["random", "hard", "mixed"]
@@ -295,10 +295,7 @@ def load_dataset(storage: Storage, tag: str) -> Dataset:
         with storage.open(key) as stream:
             dataset = Dataset.model_validate_json(stream.read(_MAX_SUMMARY))
     except ObjectNotFound as error:
-        raise InputError(
-            f"no complete dataset of the tag {tag!r} in {storage.url}: "
-            f"run imagetag scrape --tags {shlex.quote(tag)} first"
-        ) from error
+        raise no_dataset(storage, tag) from error
     except ValidationError as error:
         raise InputError(
             f"{storage.url}/{key} cannot be read: {complaint(error)}; scrape the tag again"

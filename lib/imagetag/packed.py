@@ -43,6 +43,7 @@ from imagetag.log import get_logger
 from imagetag.manifest import Dataset
 from imagetag.plan import NOISE
 from imagetag.storage import ObjectNotFound, Storage
+from imagetag.stored import no_pack
 
 SHUFFLE_IMAGES = 4096
 
@@ -170,8 +171,7 @@ def load_packed(storage: Storage, tag: str, name: str = "latest") -> Packed:
             packed = Packed.model_validate_json(stream.read(_MAX_INDEX))
         _check_index(packed, layout, name)
     except ObjectNotFound as error:
-        what = "packed images" if name == "latest" else f"complete pack {name!r}"
-        raise InputError(f"no {what} of the tag {tag!r} in {storage.url}: {again} first") from error
+        raise no_pack(storage, tag, name) from error
     except ValueError as error:  # pydantic's among them
         raise InputError(
             f"{storage.url}/{layout.packed(name, 'index.json')} cannot be read "

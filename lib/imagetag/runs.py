@@ -14,6 +14,7 @@ from imagetag.dataset import Resize
 from imagetag.errors import InputError, UsageError, one_line
 from imagetag.layout import Label, Layout, PartName, checked_run
 from imagetag.storage import ObjectNotFound, Storage
+from imagetag.stored import no_run
 
 if TYPE_CHECKING:
     import keras
@@ -83,10 +84,7 @@ def load_run(storage: Storage, tag: str, run: str) -> Run:
         if (found.tag, found.run) != (tag, name):
             raise ValueError(f"it is of the run {found.run[:100]!r} of {found.tag[:100]!r}")
     except ObjectNotFound as error:
-        what = "trained model" if run == "latest" else f"complete run {run!r}"
-        raise InputError(
-            f"no {what} of the tag {tag!r} in {storage.url}: run imagetag train --tags {tag} first"
-        ) from error
+        raise no_run(storage, tag, run) from error
     except ValueError as error:  # pydantic's among them
         raise InputError(
             f"{storage.url}/{layout.run(name, 'metrics.json')} cannot be read "

@@ -37,6 +37,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from imagetag.checks import Wrong, expanded
 from imagetag.errors import UsageError
 from imagetag.layout import encode
 from imagetag.suggest import did_you_mean, nearest
@@ -59,13 +60,31 @@ def _split_commas(value: Any) -> Any:
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 
 
+@dataclass(frozen=True)
+class Takes:
+    """What the value of an option is, for a shell that completes it: a file or a folder."""
+
+    kind: Literal["file", "folder"]
+
+
+def _home(path: Path) -> Path:
+    return Path(expanded(str(path)))
+
+
+# Paths with `~`, which shells leave to us in `--storage=~/data` and `folder+~/pictures`.
+FilePath = Annotated[Path, AfterValidator(_home), Takes("file")]
+FolderPath = Annotated[Path, AfterValidator(_home), Takes("folder")]
+FilePlace = Annotated[str, AfterValidator(expanded), Takes("file")]  # a path, or a URL
+FolderPlace = Annotated[str, AfterValidator(expanded), Takes("folder")]
+
+
 def split_places(text: str) -> tuple[str, ...]:
     """Return the paths and URLs of a text, which commas separate.
 
     What exists here by the whole text is one, and so is a URL with commas in it.
     """
     parts = tuple(part.strip() for part in text.split(",") if part.strip())
-    if len(parts) < 2 or os.path.lexists(os.path.expanduser(text)):  # noqa: PTH111 - may be a URL
+    if len(parts) < 2 or os.path.lexists(expanded(text)):
         return tuple(filter(None, [text.strip()]))
     if "://" in parts[0] and not all(map(_begins_anew, parts)):
         return (text.strip(),)
@@ -88,8 +107,9 @@ Places = Annotated[
     tuple[str, ...],
     NoDecode,
     BeforeValidator(lambda value: split_places(value) if isinstance(value, str) else value),
-    AfterValidator(lambda value: tuple(map(os.path.expanduser, value))),
+    AfterValidator(lambda value: tuple(map(expanded, value))),
     Repeatable(),
+    Takes("file"),
 ]
 
 
@@ -134,7 +154,7 @@ class JobSettings(BaseSettings):
 class StorageSettings(JobSettings):
     """What a job takes that works on stored data."""
 
-    storage: str = Field(
+    storage: FolderPlace = Field(
         description="where data lives: s3://bucket/prefix or a local folder; S3 credentials, "
         "region and endpoint come from the standard AWS settings (AWS_ENDPOINT_URL_S3, ...)"
     )
@@ -144,7 +164,9 @@ class TagsSettings(JobSettings):
     """What a command takes that works on a list of tags."""
 
     tags: CommaList = Field((), description="the tags, separated by commas")
-    tags_file: Path | None = Field(None, description="a file with one tag a line, beside --tags")
+    tags_file: FilePath | None = Field(
+        None, description="a file with one tag a line, beside --tags"
+    )
 
     def all_tags(self) -> list[str]:
         """Return every tag asked for, in order and once each.
@@ -423,7 +445,7 @@ def _made(
     except ValidationError as error:
         return None, [_complaint(item, settings_class, prefix) for item in error.errors()]
     except UsageError as error:  # by a validator that knows the whole line
-        return None, [str(error)]
+        return None, [re.sub(r"--(?=[a-z])", f"--{prefix}", str(error))]
     except ValueError as error:  # a default factory met a bad variable
         return None, [str(error)]
 
@@ -684,6 +706,9 @@ def _complaint(item: Any, settings_class: type[JobSettings], prefix: str) -> str
     where = f"{option_name(prefix + name)} ({env_name(prefix + name)})"
     if item["type"] == "missing":
         return f"{where} is required"
+    cause = item.get("ctx", {}).get("error")
+    if isinstance(cause, Wrong):
+        return f"{where}: {cause}"
     message = item["msg"].removeprefix("Value error, ")
     complaint = f"{where}: {message}, and it is {repr(item['input'])[:200]}"
     field = settings_class.model_fields.get(name)

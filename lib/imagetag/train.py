@@ -22,6 +22,7 @@ from imagetag.augment import RandomAffine
 from imagetag.card import model_card
 from imagetag.cautions import FEW_TO_PROMISE, FEW_TO_VALIDATE, read_cautions
 from imagetag.checkpoint import Checkpoints, State
+from imagetag.checks import weights_problem
 from imagetag.dataset import Resize, Sample, Size, sync
 from imagetag.distribute import Cluster, device_names, precision
 from imagetag.errors import InputError, TransientError, UsageError
@@ -729,9 +730,7 @@ def _weights(text: str, folder: Path) -> Literal["imagenet"] | Path | None:
     if text == "imagenet":
         return "imagenet"
     if "://" not in text:
-        if not Path(text).is_file():
-            raise UsageError(f"--weights {text!r}: no such file; or take imagenet or none")
-        return Path(text)
+        return Path(text)  # which was looked at before
     return _stored_weights(text, folder)
 
 
@@ -744,6 +743,8 @@ def _stored_weights(url: str, folder: Path) -> Path:
         open_storage(parent).download(name, path)
     except (ObjectNotFound, UsageError) as error:
         raise UsageError(f"--weights {url!r}: {error}") from error
+    if problem := weights_problem(path):
+        raise UsageError(f"--weights {url!r} {problem}")
     return path
 
 

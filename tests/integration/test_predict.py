@@ -544,7 +544,7 @@ def test_a_model_that_is_not_there_or_not_right_is_one_line(
         (["--input", "ftp://example.org/"], 2, "--input 'ftp://example.org/'"),
         (["--input", "EMPTY/no.txt"], 2, "No such file"),
         ([], 2, "take images from --input '' or from --board ''"),
-        (["--board", "nobooru", "--query", "fox"], 2, "--board 'nobooru': there are safebooru"),
+        (["--board", "nobooru", "--query", "fox"], 2, "--board 'nobooru': there is no such board"),
         (["--board", "safebooru", "--query", "fo*"], 2, "'fo*' is not one tag"),
         (["--input", "EMPTY", "--threshold", "1.5"], 2, "--threshold (IMAGETAG_THRESHOLD)"),
         (["--input", "EMPTY", "--shard-index", "1"], 2, "--shard-index 1"),

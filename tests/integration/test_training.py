@@ -941,14 +941,15 @@ def test_what_auto_stands_for(
 
 
 def test_an_old_copy_of_stored_weights_is_not_trusted(tmp_path: Path) -> None:
-    (tmp_path / "my.weights.h5").write_bytes(b"right")
+    right = b"\x89HDF\r\n\x1a\n".ljust(100, b"\0")  # as much of it as is looked at
+    (tmp_path / "my.weights.h5").write_bytes(right)
     url = (tmp_path / "my.weights.h5").as_uri()
     path = train._weights(url, tmp_path / "cache")
     assert isinstance(path, Path)
     path.write_bytes(b"wrong")
     train._stored_weights.cache_clear()  # as in another process
     assert train._weights(url, tmp_path / "cache") == path
-    assert path.read_bytes() == b"right"
+    assert path.read_bytes() == right
 
 
 @pytest.mark.parametrize("place", ["file", "s3"])
@@ -981,12 +982,12 @@ def test_training_goes_on_from_given_weights(
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--image-size", "96"], "--image-size '96': write HEIGHTxWIDTH"),
-        (["--image-size", "0x96"], "--image-size '0x96': write HEIGHTxWIDTH"),
-        (["--image-size", "32x32"], "AlexNet needs 67 pixels"),
-        (["--model", "vgg20"], "--model 'vgg20': there are alexnet, "),
+        (["--image-size", "96"], "'96' is no size: write HEIGHTxWIDTH"),
+        (["--image-size", "0x96"], "'0x96' is no size: write HEIGHTxWIDTH"),
+        (["--image-size", "32x32"], "needs 67 pixels"),
+        (["--model", "vgg20"], "there is no model 'vgg20'; did you mean vgg19?"),
         (["--weights", "imagenet"], "no ImageNet weights"),
-        (["--weights", "/nowhere/some.h5"], "--weights '/nowhere/some.h5': no such file"),
+        (["--weights", "/nowhere/some.h5"], "there is no file '/nowhere/some.h5'"),
         (["--weights", "s3://weights/none.h5"], "--weights 's3://weights/none.h5': "),
         (["--weights", "http://example.org/some.h5"], "--weights 'http://example.org/some.h5': "),
         (["--run", "../x"], "--run '../x'"),
@@ -1388,11 +1389,11 @@ def test_predictions_are_stored_where_asked(
 @pytest.mark.parametrize(
     ("changes", "code", "complaint"),
     [
-        ({"--input": "EMPTY"}, 3, "no image there"),
+        ({"--input": "EMPTY"}, 2, "there is no such folder"),
         ({"--tag": "unknown"}, 3, "no trained model of the tag 'unknown'"),
         ({"--run": "unknown"}, 3, "no complete run 'unknown'"),
         ({"--output": "some.txt"}, 2, "must end in .csv, .jsonl or .parquet"),
-        ({"--input": "http://example.org/"}, 2, "http://example.org/"),
+        ({"--input": "ftp://example.org/"}, 2, "ftp://example.org/"),
     ],
 )
 def test_what_prediction_lacks_is_one_line(

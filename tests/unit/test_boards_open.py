@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,8 +72,14 @@ def test_a_board_by_engine_and_address(spec: str, name: str, root: str, client: 
     ("spec", "says"),
     [
         ("", "there are safebooru, "),
-        ("booru", "there are safebooru, "),
-        ("https://safebooru.org", "ENGINE+URL"),
+        ("zzz", "there are safebooru, "),
+        ("sfebooru", "there is no such board; did you mean safebooru?"),
+        ("https://safebooru.org/", "did you mean safebooru?"),
+        (
+            "https://board.example",
+            "say which engine it runs, such as gelbooru02+https://board.example; ",
+        ),
+        ("gelboru02+https://board.example", "no engine 'gelboru02'; did you mean gelbooru02?"),
         ("nonsense+https://board.example", "no engine 'nonsense'; there are gelbooru02, "),
         ("+https://board.example", "no engine ''"),
         ("folder+", "is not a path"),
@@ -99,6 +106,22 @@ def test_wrong_boards_are_said_in_one_line(spec: str, says: str, client: Client)
     assert says in line
     assert repr(spec) in line
     assert "\n" not in line
+
+
+def test_a_folder_or_a_file_of_that_name_is_suggested(
+    tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "list.csv").touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for spec, meant in (
+        ("mine", "folder+mine"),
+        ("~/mine", "folder+~/mine"),
+        ("list.csv", "links+list.csv"),
+    ):
+        with pytest.raises(UsageError, match=f"did you mean {re.escape(meant)}"):
+            open_board(spec, client)
 
 
 def test_a_folder_and_a_list_are_boards_too(

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -160,10 +161,13 @@ def settings_of(command: str) -> TrainSettings:
     )
 
 
-def test_the_command_repeats_the_training() -> None:
+def test_the_command_repeats_the_training(tmp_path: Path) -> None:
+    weights = tmp_path / "a folder" / "it's.h5"
+    weights.parent.mkdir()
+    weights.write_bytes(b"\x89HDF\r\n\x1a\n".ljust(100, b"\0"))
     settings = {
         "model": "mobilenet",
-        "weights": "/a file/it's.h5",
+        "weights": str(weights),
         "freeze_backbone": "yes",
         "fine_tune_rate": 3e-05,
         "learning_rate": 0.001,

@@ -19,9 +19,10 @@ ROOT = Path(__file__).parents[2]
 # Every module of the library has a side; one of a package is on its package's side.
 SIDES = {
     "shared": (
-        "ahead cells child console copies errors heartbeat images job layout log manifest nextstep "
-        "outputs overview overview_table parts pictures pipeline pipeline_file pipeline_view "
-        "settings sidecars similar sources split stopping storage suggest whole"
+        "ahead cells checks child console copies errors heartbeat images job layout log manifest "
+        "nextstep outputs overview overview_table parts pictures pipeline pipeline_file "
+        "pipeline_view settings sidecars similar sources split stopping storage stored suggest "
+        "whole"
     ),
     "scrape": (
         "asking boards browser collect demo estimate estimate_table fetched hosts http known named "

@@ -73,14 +73,14 @@ def test_every_option_of_every_job_is_in_the_file_with_its_default(file: Path) -
 def test_the_command_line_wins_over_variables_and_they_over_the_file(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file.write_text('board = "a"\n[train]\nmodel = "vgg16"\nepochs = 9\nimage-size = "9x9"\n')
+    file.write_text('board = "a"\n[train]\nmodel = "vgg16"\nepochs = 9\nimage-size = "96x96"\n')
     monkeypatch.setenv("IMAGETAG_BOARD", "b")
     monkeypatch.setenv("IMAGETAG_TRAIN_MODEL", "mobilenet")
     monkeypatch.setenv("IMAGETAG_EPOCHS", "8")
     settings = read(file, "--train.model", "alexnet")
     assert settings.board == "b"
     found = options(settings, "train")
-    assert {"--model=alexnet", "--epochs=8", "--image-size=9x9"} <= set(found)
+    assert {"--model=alexnet", "--epochs=8", "--image-size=96x96"} <= set(found)
     assert "--model=mobilenet" in options(read(file), "train")
     assert "--board=c" in options(read(file, "--board", "c"), "scrape")
 

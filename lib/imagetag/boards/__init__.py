@@ -10,8 +10,10 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from imagetag.boards.base import NO_LOGIN, Board, BoardError, File, Login, Post, Query, Site
+from imagetag.checks import expanded, expanded_board
 from imagetag.errors import UsageError
 from imagetag.http import Client
+from imagetag.suggest import did_you_mean
 
 __all__ = [
     "ENGINES",
@@ -91,7 +93,7 @@ def open_board(spec: str, client: Client, login: Login = NO_LOGIN) -> Board:
         InputError: if there is nothing in the path.
 
     """
-    site = _site(spec)
+    site = _site(expanded_board(spec))
     module = importlib.import_module(f"imagetag.boards.{site.engine}")
     board: Board = getattr(module, ENGINES[site.engine].board)(site, client, login)
     if site.interval:
@@ -104,15 +106,34 @@ def _site(spec: str) -> Site:
     if not plus:
         if spec in SITES:
             return SITES[spec]
-        raise UsageError(
-            f"--board {spec!r}: there are {', '.join(SITES)}, or any by ENGINE+URL, "
-            "such as gelbooru02+https://example.org"
-        )
+        raise UsageError(f"--board {spec!r}: {_meant(spec)}")
     engine = ENGINES.get(name)
     if engine is None:
-        raise UsageError(f"--board {spec!r}: no engine {name!r}; there are {', '.join(ENGINES)}")
+        there_are = did_you_mean(name, ENGINES) or f"; there are {', '.join(ENGINES)}"
+        raise UsageError(f"--board {spec!r}: no engine {name!r}{there_are}")
     board = _path_name(spec, name, root) if engine.local else _host_name(spec, root)
     return Site(board, name, root, engine.page_size, login=engine.login)
+
+
+def _meant(spec: str) -> str:
+    """Return what to say of a board that is neither in the table nor ENGINE+URL."""
+    path = expanded(spec)
+    if os.path.isdir(path):  # noqa: PTH112 - it takes whatever was given
+        return f"this is a folder; did you mean folder+{spec}?"
+    if os.path.isfile(path):  # noqa: PTH113
+        return f"this is a file; did you mean links+{spec}?"
+    if known := [site.name for site in SITES.values() if site.root == spec.rstrip("/")]:
+        return f"did you mean {known[0]}?"
+    if "://" in spec:
+        return (
+            f"say which engine it runs, such as gelbooru02+{spec}; there are {', '.join(ENGINES)}"
+        )
+    if near := did_you_mean(spec, SITES):
+        return f"there is no such board{near}"
+    return (
+        f"there are {', '.join(SITES)}, or any by ENGINE+URL, such as "
+        "gelbooru02+https://example.org; folder+PATH is a folder of yours, and links+FILE a list"
+    )
 
 
 def _path_name(spec: str, engine: str, path: str) -> str:

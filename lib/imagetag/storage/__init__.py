@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from imagetag.checks import missing_folder
 from imagetag.errors import UsageError
 from imagetag.storage.base import (
     AccessDenied,
@@ -28,15 +29,16 @@ __all__ = [
 ]
 
 
-def open_storage(url: str, concurrency: int = 16) -> Storage:
+def open_storage(url: str, concurrency: int = 16, *, existing: bool = False) -> Storage:
     """Open `s3://bucket/prefix`, `file:///folder` or a local folder.
 
     Args:
         url: where.
         concurrency: how many threads will use it at once; the S3 connection pool's size.
+        existing: a local folder must be there already: for what only reads.
 
     Raises:
-        UsageError: if the URL is none of these.
+        UsageError: if the URL is none of these, or the folder is not there.
         BucketNotFound, AccessDenied, EndpointUnreachable: if S3 answers so to a first listing.
 
     """
@@ -50,10 +52,16 @@ def open_storage(url: str, concurrency: int = 16) -> Storage:
             raise UsageError(f"--storage {url!r}: write s3://bucket or s3://bucket/prefix")
         return S3Storage(parts.netloc, parts.path.strip("/"), concurrency)
     if scheme == "file" and urlsplit(url).netloc in ("", "localhost"):
-        return LocalStorage(Path(unquote(urlsplit(url).path)))
+        return _local(Path(unquote(urlsplit(url).path)), existing)
     if scheme or not url or url.lower().startswith("s3:"):
         raise UsageError(
             f"--storage {url!r}: use s3://bucket/prefix (any S3-compatible server, with "
             "AWS_ENDPOINT_URL_S3 set) or a local folder"
         )
-    return LocalStorage(Path(url))
+    return _local(Path(url), existing)
+
+
+def _local(root: Path, existing: bool) -> LocalStorage:
+    if existing and not root.exists():
+        raise BucketNotFound(f"--storage {root}: {missing_folder(root)}")
+    return LocalStorage(root)

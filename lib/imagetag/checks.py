@@ -1,0 +1,158 @@
+"""What can be said of a setting's value before anything slow: models, sizes, weights, paths."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+from imagetag.layout import checked_run
+from imagetag.suggest import did_you_mean, nearest
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+# Every model, and the least pixels a side that it takes. Keras is asked by a test: importing it
+# takes seconds.
+_ALEXNETS = dict.fromkeys(("alexnet", "alexnet-bn", "alexnet-small"), 67)
+_BACKBONES = dict.fromkeys(
+    (
+        *(f"convnext{size}" for size in ("base", "large", "small", "tiny", "xlarge")),
+        *(f"densenet{depth}" for depth in (121, 169, 201)),
+        *(f"efficientnetb{scale}" for scale in range(8)),
+        *(f"efficientnetv2{scale}" for scale in ("b0", "b1", "b2", "b3", "l", "m", "s")),
+        *("mobilenet", "mobilenetv2", "mobilenetv3large", "mobilenetv3small"),
+        *("nasnetlarge", "nasnetmobile"),
+        *(f"resnet{depth}{version}" for depth in (50, 101, 152) for version in ("", "v2")),
+        *("vgg16", "vgg19"),
+    ),
+    32,
+) | {"inceptionresnetv2": 75, "inceptionv3": 75, "xception": 71}
+LEAST_SIDES: dict[str, int] = _ALEXNETS | dict(sorted(_BACKBONES.items()))
+
+
+class Wrong(ValueError):
+    """A value is wrong; the text says how, with the value in it."""
+
+
+def checked_model(name: str) -> str:
+    """Return the name of a model.
+
+    Raises:
+        Wrong: if there is none of that name.
+
+    """
+    if name not in LEAST_SIDES:
+        there_are = did_you_mean(name, LEAST_SIDES) or f"; there are {', '.join(LEAST_SIDES)}"
+        raise Wrong(f"there is no model {name[:100]!r}{there_are}")
+    return name
+
+
+def is_alexnet(name: str) -> bool:
+    """Tell whether a model is an AlexNet: there are no ImageNet weights of it."""
+    return name in _ALEXNETS
+
+
+def parse_size(text: str) -> tuple[int, int] | None:
+    """Return the (height, width) in pixels that `--image-size` says, None for auto.
+
+    Raises:
+        Wrong: if it is neither.
+
+    """
+    if text == "auto":
+        return None
+    sides = text.lower().split("x")
+    if len(sides) == 2 and all(
+        side.isascii() and side.isdigit() and len(side) < 6 and side[0] != "0" for side in sides
+    ):
+        return int(sides[0]), int(sides[1])
+    square = f"{text}x{text}" if text.isascii() and text.isdigit() and len(text) < 6 else "224x224"
+    raise Wrong(f"{text[:100]!r} is no size: write HEIGHTxWIDTH in pixels, such as {square}")
+
+
+def checked_size(text: str) -> str:
+    """Return what `--image-size` says.
+
+    Raises:
+        Wrong: as `parse_size`.
+
+    """
+    size = parse_size(text)
+    return text if size is None else f"{size[0]}x{size[1]}"
+
+
+def checked_weights(text: str) -> str:
+    """Return what `--weights` says; a local file is looked at, what is in a storage is not.
+
+    Raises:
+        Wrong: if there is no such file, or it is none that Keras saves weights in, or not whole.
+
+    """
+    if text in ("auto", "imagenet", "none") or "://" in text:
+        return text
+    path = Path(text)
+    if not path.exists():
+        near = did_you_mean(text, ("auto", "imagenet", "none")) or "; or take imagenet or none"
+        raise Wrong(f"there is no file {text[:300]!r}{near}")
+    if problem := weights_problem(path):
+        raise Wrong(f"{text[:300]!r} {problem}")
+    return text
+
+
+def weights_problem(path: Path) -> str:
+    """Return why a file has no weights that Keras can read, as the end of a sentence; empty if not.
+
+    Keras reads HDF5 files whose names end in `.weights.h5`, `.h5` or `.hdf5`, and its own archives,
+    which end in `.keras`.
+    """
+    if not path.is_file():
+        return "is no file"
+    suffix = path.suffix.lower()
+    if suffix not in (".h5", ".hdf5", ".keras"):
+        return "is no weights file: Keras reads .weights.h5, .h5 and .keras"
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if suffix == ".keras":
+        whole = head.startswith(b"PK") and zipfile.is_zipfile(path)
+        return "" if whole else "is no .keras archive, or not all of one"
+    if not head.startswith(_HDF5):
+        return "is no HDF5 file"
+    # Where an HDF5 file ends is told at its beginning, in two versions of that.
+    start = 40 if head[8] < 2 else 28
+    end = int.from_bytes(head[start : start + 8], "little")
+    size = path.stat().st_size
+    return f"is cut off: it has {size:,} of {end:,} bytes" if size < end else ""
+
+
+def checked_run_name(name: str) -> str:
+    """Return a run's name, or `latest`.
+
+    Raises:
+        UsageError: if it cannot be one.
+
+    """
+    return name if name == "latest" else checked_run(name)
+
+
+def expanded(path: str) -> str:
+    """Return a path with its `~` expanded, as a shell does that sees it alone."""
+    return os.path.expanduser(path)  # noqa: PTH111 - it fails on a user that there is not
+
+
+def expanded_board(spec: str) -> str:
+    """Return a board with the `~` of a path in it expanded: of `folder+~/pictures`."""
+    engine, plus, path = spec.partition("+")
+    return engine + plus + expanded(path) if plus else spec
+
+
+def missing_folder(path: Path) -> str:
+    """Return what to say of a folder that is not there."""
+    try:
+        beside = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
+    except OSError:
+        beside = []
+    near = [path.with_name(name) for name in nearest(path.name, beside)]
+    return "there is no such folder" + "".join(f"; did you mean {found}?" for found in near)

@@ -1,0 +1,113 @@
+"""What storage has of tags and runs, asked before anything slow, and told where it lacks one."""
+
+from __future__ import annotations
+
+import shlex
+from itertools import islice
+
+from imagetag.errors import InputError
+from imagetag.layout import Layout, checked_run, decode
+from imagetag.storage import Storage
+from imagetag.suggest import nearest_first
+
+_MANY = 10_000  # more folders than these are not looked through
+
+
+def tags_in(storage: Storage) -> list[str]:
+    """Return the tags that have anything in storage."""
+    found = []
+    for name in islice(storage.folders(), _MANY):
+        try:
+            found.append(decode(name))
+        except ValueError:  # a folder of ours that begins with a dot, or somebody else's
+            continue
+    return found
+
+
+def check_dataset(storage: Storage, tag: str) -> None:
+    """See to it that a tag has a complete dataset.
+
+    Raises:
+        InputError: if it has none; it names the tags that there are.
+
+    """
+    if storage.stat(Layout(tag).dataset) is None:
+        raise _with_others(no_dataset(storage, tag), storage, tag)
+
+
+def check_run(storage: Storage, tag: str, run: str) -> None:
+    """See to it that a tag has a complete run of a name, or any for `latest`.
+
+    Raises:
+        InputError: if it has none; it names the runs that there are, or the tags.
+
+    """
+    layout, named = Layout(tag), run != "latest"
+    marker = layout.run(checked_run(run), "metrics.json") if named else layout.latest
+    if storage.stat(marker) is not None:
+        return
+    error = no_run(storage, tag, run)
+    runs = [
+        name
+        for name in islice(storage.folders(layout.models), _MANY)
+        if storage.stat(f"{layout.models}{name}/metrics.json") is not None
+    ]
+    if named and runs:
+        raise _with(error, run, runs)
+    raise _with_others(error, storage, tag)
+
+
+def check_pack(storage: Storage, tag: str, name: str) -> None:
+    """See to it that a tag has a complete pack of a name, or any for `latest`.
+
+    Raises:
+        InputError: if it has none; it names the packs that there are, or the tags.
+
+    """
+    layout, named = Layout(tag), name != "latest"
+    marker = layout.packed(name, "index.json") if named else layout.latest_packed
+    if storage.stat(marker) is not None:
+        return
+    error = no_pack(storage, tag, name)
+    packs = list(islice(storage.folders(layout.root + "packed/"), _MANY))
+    if named and packs:
+        raise _with(error, name, packs)
+    raise _with_others(error, storage, tag)
+
+
+def no_dataset(storage: Storage, tag: str) -> InputError:
+    """Return the error of a tag without a complete dataset; it asks storage nothing."""
+    return InputError(
+        f"no complete dataset of the tag {tag!r} in {storage.url}: "
+        f"run imagetag scrape --tags {shlex.quote(tag)} first"
+    )
+
+
+def no_run(storage: Storage, tag: str, run: str) -> InputError:
+    """Return the error of a tag without a complete run of a name, or without any."""
+    what = "trained model" if run == "latest" else f"complete run {run!r}"
+    return InputError(
+        f"no {what} of the tag {tag!r} in {storage.url}: "
+        f"run imagetag train --tags {shlex.quote(tag)} first"
+    )
+
+
+def no_pack(storage: Storage, tag: str, name: str) -> InputError:
+    """Return the error of a tag without a complete pack of a name, or without any."""
+    what = "packed images" if name == "latest" else f"complete pack {name!r}"
+    return InputError(
+        f"no {what} of the tag {tag!r} in {storage.url}: "
+        f"run imagetag pack --tags {shlex.quote(tag)} first"
+    )
+
+
+def _with_others(error: InputError, storage: Storage, tag: str) -> InputError:
+    """Return the error with the tags that there are, where it is of none of them."""
+    tags = tags_in(storage)
+    return error if not tags or tag in tags else _with(error, tag, tags)
+
+
+def _with(error: InputError, word: str, known: list[str]) -> InputError:
+    """Return the error with what there is before what to do."""
+    what, _, command = str(error).rpartition(": run ")
+    return InputError(f"{what}: there are {nearest_first(word, known)}; or run {command}")
