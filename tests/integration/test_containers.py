@@ -212,10 +212,15 @@ def test_it_is_small_and_has_no_compiler(built: Engine) -> None:
     assert (done.stdout, done.returncode) == ("10001\nwritten\n", 0)
 
 
-def test_the_command_is_the_entry_point(built: Engine) -> None:
+def test_the_command_is_the_entry_point(built: Engine, tmp_path: Path) -> None:
     assert built.run("--version").stdout.startswith("imagetag ")
     assert built.run().stdout.startswith("usage: imagetag JOB")
-    other = built.run("train", "--storage", "/scratch/data", "--tags", "fox")
+    # What can be judged without TensorFlow is judged first: here it is a storage with a dataset.
+    (tmp_path / "fox").mkdir()
+    (tmp_path / "fox" / "dataset.json").write_text("{}")
+    tmp_path.chmod(0o755)
+    stored = ("--volume", f"{tmp_path}:/data:ro")
+    other = built.run("train", "--storage", "/data", "--tags", "fox", options=stored)
     assert other.returncode == 2
     assert "run this job in the image that has it" in other.stderr
 
