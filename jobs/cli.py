@@ -6,11 +6,13 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 
 from imagetag import __version__
 from imagetag.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE
 from imagetag.suggest import did_you_mean
+from jobs import settings_of
 
 # What the first line of each job's module says, written here too: importing them all to ask for it
 # would make `imagetag scrape` pay for TensorFlow.
@@ -31,6 +33,12 @@ JOBS = {
     "demo": "every job, one after the other, on a board of drawn pictures on this machine",
 }
 
+
+# What may stand in the place of a job.
+_OTHERS = {
+    "help": "the options of a job",
+    "completion": "the script by which bash, zsh or fish completes what is typed",
+}
 
 _FIRST = """\
 Lists of imageboard tags become trained, evaluated image classifiers.
@@ -58,14 +66,18 @@ def main() -> int:
         lines = [f"  {job:10} {text}" for job, text in JOBS.items()]
         print(  # noqa: T201
             f"usage: imagetag JOB [OPTIONS]\n\n{_FIRST}\nThe jobs:\n\n" + "\n".join(lines) + "\n\n"
-            "imagetag JOB --help shows a job's options. IMAGETAG_* variables set them too."
+            "imagetag JOB --help shows a job's options. IMAGETAG_* variables set them too.\n"
+            'By the tab key, in bash or zsh: eval "$(imagetag completion bash)"; in fish: '
+            "imagetag completion fish | source"
         )
         return EXIT_DONE
+    if name == "completion":
+        return _print_completion(arguments)
     if name == "--version":
         print(f"imagetag {__version__}")  # noqa: T201
         return EXIT_DONE
     if name not in JOBS:
-        there_are = did_you_mean(name, JOBS) or f"; there are {', '.join(JOBS)}"
+        there_are = did_you_mean(name, (*JOBS, *_OTHERS)) or f"; there are {', '.join(JOBS)}"
         print(f"imagetag: there is no job {name!r}{there_are}", file=sys.stderr)  # noqa: T201
         return EXIT_USAGE
     if os.getpid() == 1:
@@ -77,6 +89,17 @@ def main() -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return int(module.main(arguments))
+
+
+def _print_completion(arguments: Sequence[str]) -> int:
+    from imagetag.completion import SHELLS, completion  # argparse and pydantic: not for others
+
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        print(f"imagetag: say which shell: imagetag completion {'|'.join(SHELLS)}", file=sys.stderr)  # noqa: T201
+        return EXIT_USAGE
+    found = {job: settings_of(job) for job in JOBS}
+    print(completion(arguments[0], found, {**JOBS, **_OTHERS}))  # noqa: T201
+    return EXIT_DONE
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:

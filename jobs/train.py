@@ -40,6 +40,7 @@ from imagetag.settings import (
     FilePlace,
     FolderPath,
     TagSettings,
+    Takes,
     cache_folder_field,
     check_mlflow,
     completion_index,
@@ -114,7 +115,7 @@ class TrainSettings(TagSettings):
         description="other defaults: original-alexnet and original-vgg19 repeat the project that "
         "this one grew from; options that are given win",
     )
-    model: Annotated[str, AfterValidator(checked_model)] = Field(
+    model: Annotated[str, AfterValidator(checked_model), Takes(words=tuple(LEAST_SIDES))] = Field(
         "vgg19",
         description="alexnet (the paper's), alexnet-bn (batch normalization), alexnet-small "
         "(a quarter as wide), or any backbone of keras.applications, such as vgg19 or mobilenet",

@@ -62,9 +62,10 @@ CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 
 @dataclass(frozen=True)
 class Takes:
-    """What the value of an option is, for a shell that completes it: a file or a folder."""
+    """What the value of an option is, for a shell that completes it: a path, or one of words."""
 
-    kind: Literal["file", "folder"]
+    kind: Literal["file", "folder", ""] = ""
+    words: tuple[str, ...] = ()
 
 
 def _home(path: Path) -> Path:
@@ -534,8 +535,8 @@ def add_options(
     *,
     prefix: str = "",
     without: Collection[str] = (),
-) -> None:
-    """Add the options of a job to a parser, under headings.
+) -> list[argparse.Action]:
+    """Add the options of a job to a parser, under headings, and return them.
 
     Args:
         parser: what gets them; what is not given is not in its namespace.
@@ -546,6 +547,7 @@ def add_options(
 
     """
     of_others = nested(settings_class)
+    added: list[argparse.Action] = []
     for heading, names in sections(settings_class):
         group = parser.add_argument_group(heading) if heading and not prefix else parser
         for name in names:
@@ -560,7 +562,7 @@ def add_options(
                     default=argparse.SUPPRESS,
                     metavar="VALUE",
                 )
-                add_options(
+                added += add_options(
                     parser, options.settings_class, prefix=f"{name}.", without=options.without
                 )
                 continue
@@ -575,7 +577,7 @@ def add_options(
             elif _repeatable(field):
                 how |= {"action": "extend", "type": split_places}
                 if not prefix:
-                    parser.add_argument(
+                    action = parser.add_argument(
                         name,
                         nargs="*",
                         action="extend",
@@ -583,12 +585,24 @@ def add_options(
                         metavar=_metavar(name, field),
                         help=f"the same as {option_name(name)}, for each",
                     )
-            group.add_argument(
+                    added.append(action)
+            action = group.add_argument(
                 *flags,
                 default=argparse.SUPPRESS,
                 help=argparse.SUPPRESS if prefix else text.replace("%", "%%"),
                 **how,
             )
+            added.append(action)
+    return added
+
+
+def field_of(settings_class: type[JobSettings], name: str) -> FieldInfo | None:
+    """Return the field that an option of a parser sets: of `train.model`, the job train's."""
+    outer, dot, inner = name.partition(".")
+    if not dot:
+        return settings_class.model_fields.get(name)
+    options = nested(settings_class).get(outer)
+    return options.settings_class.model_fields.get(inner) if options else None
 
 
 def option_name(field: str) -> str:

@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 # Every module of the library has a side; one of a package is on its package's side.
 SIDES = {
     "shared": (
-        "ahead cells checks child console copies errors heartbeat images job layout log manifest "
-        "nextstep outputs overview overview_table parts pictures pipeline pipeline_file "
+        "ahead cells checks child completion console copies errors heartbeat images job layout log "
+        "manifest nextstep outputs overview overview_table parts pictures pipeline pipeline_file "
         "pipeline_view settings sidecars similar sources split stopping storage stored suggest "
         "whole"
     ),
