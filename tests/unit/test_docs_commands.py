@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from imagetag.completion import SHELLS
 from imagetag.settings import add_options, env_name, parse_settings
 from jobs import settings_of, variables
 from jobs.cli import JOBS
@@ -77,6 +78,9 @@ def has(job: str, option: str) -> bool:
 @pytest.mark.parametrize(("path", "arguments"), told("imagetag"))
 def test_a_command_in_a_sentence_has_its_options(path: str, arguments: list[str]) -> None:
     job, *rest = arguments
+    if job == "completion":  # no job
+        assert set(rest[:1]) <= set(SHELLS)
+        return
     if job.startswith("-") or job.isupper():  # `imagetag JOB`
         return
     assert job in JOBS
