@@ -7,10 +7,12 @@ and returns the probability of the tag, of shape `(batch, 1)`. Two of its layers
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -280,9 +282,10 @@ def _build_alexnet(
     model = build(size, dropout=usual if dropout is None else dropout, synchronized=synchronized)
     if weights is not None:
         try:
-            model.load_weights(weights)
+            with _without_warnings():
+                model.load_weights(weights)
         except (ValueError, OSError) as error:
-            raise UsageError(f"--weights {weights} do not fit {name}: {one_line(error)}") from error
+            raise UsageError(f"--weights {weights} do not fit {name}: {_misfit(error)}") from error
     return model
 
 
@@ -295,15 +298,16 @@ def _pretrained(
     if weights == "imagenet":
         link_into_cache()
     try:
-        return builder(
-            include_top=False,
-            input_shape=(*size, 3),
-            weights=str(weights) if weights is not None else None,
-        )
+        with _without_warnings():
+            return builder(
+                include_top=False,
+                input_shape=(*size, 3),
+                weights=str(weights) if weights is not None else None,
+            )
     except ValueError as error:
         option = "--weights" if isinstance(weights, Path) else "--image-size"
         value = weights if isinstance(weights, Path) else f"{size[0]}x{size[1]}"
-        raise UsageError(f"{option} {value} does not fit {name}: {one_line(error)}") from error
+        raise UsageError(f"{option} {value} does not fit {name}: {_misfit(error)}") from error
     except OSError as error:
         raise UsageError(f"--weights {weights} cannot be read: {one_line(error)}") from error
     except Exception as error:  # keras.utils.get_file raises a bare Exception
@@ -314,6 +318,19 @@ def _pretrained(
             "FILE, or put them into $KERAS_HOME/models beforehand, or take --model alexnet-small, "
             "which needs none"
         ) from error
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep Keras from telling each layer that it has no weights for: the error tells of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _misfit(error: Exception) -> str:
+    """Return what Keras says of weights that do not fit, without the list of all layers."""
+    return one_line(one_line(error, None).partition(" Example error message")[0])
 
 
 def _preprocess(builder: Callable[..., keras.Model], inputs: Any) -> Any:

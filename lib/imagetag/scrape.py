@@ -6,6 +6,7 @@ that can be had. So a run that is killed and started again ends with the same da
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections import Counter
@@ -42,6 +43,7 @@ from imagetag.manifest import (
 from imagetag.negatives import SharedListing, Span, candidates, marks, sample_board
 from imagetag.selection import Selection
 from imagetag.storage import ObjectNotFound, Storage
+from imagetag.suggest import nearest
 
 _LEAST_PAGE = 20  # posts
 
@@ -408,7 +410,23 @@ def _nothing(
             f"an alias; their most common tags are {common}"
         )
     if not left_out:
-        return InputError(
-            f"{board.root} has no posts with the tag {tag!r}; check its spelling on the board"
-        )
+        what = "posts" if board.site.engine not in _NO_SUCH_TAG else "pictures"
+        return InputError(f"{board.root} has no {what} with the tag {tag!r}; {_meant(board, tag)}")
     return InputError(f"{board.root} has no usable post with the tag {tag!r} (left out: {reasons})")
+
+
+# What to do where a board of one's own has nothing of a tag.
+_NO_SUCH_TAG = {
+    "folder": "put them into a sub-folder of that name, or name tags in a file beside each",
+    "links": "no row of the list has that tag",
+}
+
+
+def _meant(board: Board, tag: str) -> str:
+    """Return what to do about a tag that a board does not have."""
+    similar: list[str] = []
+    with contextlib.suppress(TransientError, InputError):  # only the advice is lost
+        similar = nearest(tag, board.similar(tag), count=3)
+    if similar:
+        return f"did you mean {' or '.join(similar)}?"
+    return _NO_SUCH_TAG.get(board.site.engine, "check its spelling on the board")

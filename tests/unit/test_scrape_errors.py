@@ -1,0 +1,46 @@
+"""A tag that a source does not have is told in the words of that source, with the likest it has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jobs.scrape import main
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of a tag with pictures, and a list beside it."""
+    for number in range(3):
+        path = tmp_path / "pictures" / "fox" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (80, 70 + number), (number, 9, 9)).save(path)
+    (tmp_path / "list.csv").write_text("url,tags\nhttp://127.0.0.1:1/a.png,fox\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("board", "tag", "says"),
+    [
+        ("folder+pictures", "fx", "no pictures with the tag 'fx'; did you mean fox?"),
+        ("links+list.csv", "fx", "no pictures with the tag 'fx'; did you mean fox?"),
+        ("folder+pictures", "owl", "no pictures with the tag 'owl'; put them into a sub-folder"),
+        ("links+list.csv", "owl", "no pictures with the tag 'owl'; no row of the list has that"),
+    ],
+)
+def test_a_tag_that_a_folder_or_a_list_does_not_have(
+    board: str,
+    tag: str,
+    says: str,
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(pictures)
+    assert main(["--storage", "data", "--tags", tag, "--board", board]) == 3
+    line = json.loads(capfd.readouterr().err.splitlines()[-1])["event"]
+    assert says in line
+    assert "on the board" not in line
