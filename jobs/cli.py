@@ -30,7 +30,7 @@ JOBS = {
     "status": "every tag in storage: what is complete, under way, failed and why",
     "predict": "score new images in bulk with a tag's trained classifier",
     "board": "a local imageboard, of drawn pictures or of a folder's",
-    "demo": "every job, one after the other, on a board of drawn pictures on this machine",
+    "demo": "imagetag run, from scraping to predictions, on a board of drawn pictures",
 }
 
 

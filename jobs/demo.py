@@ -1,4 +1,4 @@
-"""The demo: every job, one after the other, on a board of drawn pictures on this machine."""
+"""The demo: imagetag run, from scraping to predictions, on a board of drawn pictures."""
 
 from __future__ import annotations
 
