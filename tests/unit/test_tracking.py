@@ -120,10 +120,12 @@ def test_the_jobs_log_what_they_have_made(
 ) -> None:
     monkeypatch.setattr(train_module, "train_tag", lambda *_, **__: RUN)
     monkeypatch.setattr(evaluate_module, "evaluate_tag", lambda *_, **__: EVALUATION)
-    marker = Layout(RUN.tag).run(RUN.run, "metrics.json")
-    storage.write(marker, RUN.model_dump_json().encode())
+    layout = Layout(RUN.tag)
+    storage.write(layout.dataset, b"{}")  # what the jobs ask for before they begin
+    storage.write(layout.run(RUN.run, "metrics.json"), RUN.model_dump_json().encode())
+    storage.write(layout.latest, RUN.run.encode())
     options = ["--storage", storage.url, "--tags", RUN.tag, "--mlflow", uri]
-    assert train_job.main(options) == 0
+    assert train_job.main([*options, "--image-size", "224x224"]) == 0
     [found] = runs(uri)
     assert "loss" in found.data.metrics
     assert "test_precision" not in found.data.metrics
