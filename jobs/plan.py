@@ -83,9 +83,8 @@ def work(settings: PlanSettings) -> None:
         board = open_board(settings.board, client, login)
         selection = selection_of(settings, board.root)
         complete = find_complete(storage, selection, tags) if storage else {}
-        asked = {**complete}
         wanted = [tag for tag in tags if tag not in complete]
-        asked |= {found.tag: found for found in ask_board(board, selection, wanted)}
+        asked = complete | {found.tag: found for found in ask_board(board, selection, wanted)}
     rates = find_rates(storage, settings.model, given)
     of = Settings(
         limit=settings.limit,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from imagetag.asking import Asked
@@ -97,8 +97,8 @@ class StageEstimate:
     puts: int
     gets: int
     processor_hours: float
-    gpu_hours: float
-    money: float | None
+    gpu_hours: float = 0.0
+    money: float | None = None
 
 
 @dataclass(frozen=True)
@@ -242,8 +242,6 @@ def _scrape(tags: Sequence[TagEstimate], settings: Settings, rates: Rates) -> St
         puts=images * _PUTS_AN_IMAGE + _parts(tags) + len(tags) * puts,
         gets=images * _GETS_AN_IMAGE + 2 * _parts(tags) + len(tags) * gets,
         processor_hours=processor / 3600,
-        gpu_hours=0.0,
-        money=None,
     )
 
 
@@ -263,8 +261,6 @@ def _explore(tags: Sequence[TagEstimate], settings: Settings, rates: Rates) -> S
         puts=len(tags) * puts,
         gets=shown + 2 * _parts(tags) + len(tags) * gets,
         processor_hours=processor / 3600,
-        gpu_hours=0.0,
-        money=None,
     )
 
 
@@ -286,7 +282,6 @@ def _train(tags: Sequence[TagEstimate], settings: Settings, rates: Rates) -> Sta
         gets=images + 2 * _parts(tags) + len(tags) * gets,
         processor_hours=0.0 if rates.gpu else seconds / 3600,
         gpu_hours=seconds / 3600 if rates.gpu else 0.0,
-        money=None,
     )
 
 
@@ -305,8 +300,6 @@ def _evaluate(tags: Sequence[TagEstimate], settings: Settings, rates: Rates) -> 
         puts=len(tags) * puts,
         gets=images + _parts(tags) + len(tags) * gets,
         processor_hours=seconds / 3600,
-        gpu_hours=0.0,
-        money=None,
     )
 
 
@@ -327,4 +320,4 @@ def _priced(stage: StageEstimate, prices: Prices) -> StageEstimate:
         (prices.get, stage.gets / 1000),
     )
     money = sum(price * amount for price, amount in costs if price is not None)
-    return StageEstimate(**{**vars(stage), "money": money})
+    return replace(stage, money=money)

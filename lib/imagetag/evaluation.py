@@ -23,7 +23,7 @@ from imagetag.decision import Decision
 from imagetag.layout import LABELS, Label, Split
 from imagetag.manifest import Dataset, Rating, Row
 from imagetag.metrics import Answers, AtPrevalence, BinaryMetrics, at_prevalence, binary_metrics
-from imagetag.pictures import caption
+from imagetag.pictures import Captioned, caption
 from imagetag.settings import option_name
 
 _MISTAKES = 24  # pictures a gallery; more are counted, not shown
@@ -66,7 +66,7 @@ class Scored:
         return self.row.label == "positive"
 
 
-class Shown(_Record):
+class Shown(Captioned, _Record):
     """A picture of a gallery.
 
     `name` is what the page calls it, `split` and `ext` say where it is stored; an older version
@@ -83,16 +83,6 @@ class Shown(_Record):
     name: str = ""
     split: Split | None = None
     ext: str = ""
-
-    @property
-    def caption(self) -> str:
-        """What the page calls it."""
-        return self.name or f"post {self.post_id}"
-
-    @property
-    def short(self) -> str:
-        """The end of it: of a path, the file's name."""
-        return self.caption.rstrip("/").rpartition("/")[2]
 
 
 class Since(_Record):

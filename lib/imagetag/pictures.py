@@ -8,7 +8,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from PIL import Image
@@ -62,7 +62,25 @@ def bounded(number: int) -> int:
     return max(-GREATEST, min(number, GREATEST))
 
 
-class Picture(BaseModel):
+class Captioned:
+    """What a page calls a picture, of which `name` may be empty."""
+
+    if TYPE_CHECKING:  # fields of the models that have it, in an order of their own
+        name: str
+        post_id: int
+
+    @property
+    def caption(self) -> str:
+        """What the page calls it."""
+        return self.name or f"post {self.post_id}"
+
+    @property
+    def short(self) -> str:
+        """The end of it: of a path, the file's name."""
+        return self.caption.rstrip("/").rpartition("/")[2]
+
+
+class Picture(Captioned, BaseModel):
     """A picture that a page shows; `width` and `height` are in pixels, as the file has them.
 
     `name` is what the page calls it, empty where an older version stored none.
@@ -81,16 +99,6 @@ class Picture(BaseModel):
     width: int
     height: int
     name: str = ""
-
-    @property
-    def caption(self) -> str:
-        """What the page calls it."""
-        return self.name or f"post {self.post_id}"
-
-    @property
-    def short(self) -> str:
-        """The end of it: of a path, the file's name."""
-        return self.caption.rstrip("/").rpartition("/")[2]
 
     @classmethod
     def of(cls, row: Row) -> Picture:

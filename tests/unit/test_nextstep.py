@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import os
 import shlex
 import subprocess
@@ -14,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from imagetag.nextstep import tell_next
-from imagetag.settings import JobSettings, StorageSettings, TagSettings, parse_settings
+from imagetag.settings import StorageSettings, TagSettings, parse_settings
+from jobs import settings_of
 from jobs.cli import JOBS
 from tests.terminal import on_terminal, plain
 
@@ -126,14 +126,6 @@ def test_the_next_job_understands_what_is_told() -> None:
     assert {job for job, _, _ in found} == {"explore", "train", "evaluate", "predict"}
     for job, options, same in found:
         assert job in JOBS
-        module = importlib.import_module(f"jobs.{job}")
-        [settings] = [
-            value
-            for value in vars(module).values()
-            if isinstance(value, type)
-            and issubclass(value, JobSettings)
-            and value.__module__ == module.__name__
-        ]
         given = ["--storage", "x", "--tags", "a,b", *options]
-        parsed = parse_settings(settings, given, command=job, summary="")
+        parsed = parse_settings(settings_of(job), given, command=job, summary="")
         assert {*same} <= {*type(parsed).model_fields}
