@@ -6,6 +6,8 @@ stored page is written anew, and nothing else of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from markupsafe import Markup
 
 from imagetag.layout import INDEX, Layout, parse_run, report
@@ -27,37 +29,40 @@ def with_links(storage: Storage, tag: str, key: str, page: str) -> str:
         page: as its template made it.
 
     """
+    layout = Layout(tag)
+    runs = _evaluated(storage, layout) if key == layout.explore("report.html") else []
+    return _with_links(storage, layout, key, page, runs)
+
+
+def _with_links(storage: Storage, layout: Layout, key: str, page: str, runs: Sequence[str]) -> str:
     before, begin, rest = page.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not end:  # of a version that had no place for them
         return page
-    return before + begin + _links(storage, tag, key) + end + after
+    return before + begin + _links(storage, layout, key, runs) + end + after
 
 
 def link_pages(storage: Storage, tag: str, *, runs: bool = False) -> None:
     """Bring the links of the stored exploration up to date, and of the evaluations with `runs`."""
     layout = Layout(tag)
+    evaluated = _evaluated(storage, layout)
     keys = [layout.explore("report.html")]
     if runs:
-        keys += [layout.run(run, "report.html") for run in _evaluated(storage, layout)]
+        keys += [layout.run(run, "report.html") for run in evaluated]
     for key in keys:
         try:
             page = storage.read(key).decode()
         except ObjectNotFound:
             continue
-        linked = with_links(storage, tag, key, page)
+        linked = _with_links(storage, layout, key, page, evaluated)
         if linked != page:
             storage.write(key, linked.encode())
 
 
-def _links(storage: Storage, tag: str, key: str) -> str:
-    layout = Layout(tag)
+def _links(storage: Storage, layout: Layout, key: str, runs: Sequence[str]) -> str:
     found: list[tuple[str, str]] = []
     if key == layout.explore("report.html"):
-        found += [
-            (f"Evaluation of {run}", layout.run(run, "report.html"))
-            for run in _evaluated(storage, layout)[-_MOST:]
-        ]
+        found += [(f"Evaluation of {run}", layout.run(run, "report.html")) for run in runs[-_MOST:]]
     else:
         found.append(("Exploration of the dataset", layout.explore("report.html")))
     found += [("Leaderboard", report("leaderboard.html")), ("All tags", INDEX)]
