@@ -51,7 +51,8 @@ from imagetag.report import jpeg, shrunk
 from imagetag.runs import Run, load_model, load_run
 from imagetag.scoring import Score, Scorer
 from imagetag.storage import ObjectNotFound, Storage
-from imagetag.suspects import Example, Part, Suspects, find_suspects, load_suspects, store_suspects
+from imagetag.suspect_list import Part, Suspects, load_suspects, store_suspects
+from imagetag.suspects import Example, find_suspects
 
 _SEED = 0  # of folds and projections
 _WIDEST = 1024  # features a picture that are kept

@@ -13,7 +13,7 @@ from imagetag.layout import Label, Layout, checked_run, parse_run
 from imagetag.log import get_logger
 from imagetag.runs import Run, load_run
 from imagetag.storage import Storage
-from imagetag.suspects import load_suspects
+from imagetag.suspect_list import load_suspects
 
 _OPTION = "--exclude-suspects"
 _DIGITS = 12  # of the digest

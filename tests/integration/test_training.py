@@ -61,7 +61,7 @@ from imagetag.runs import Run, load_model, load_run
 from imagetag.split import parts_of_groups, split_of
 from imagetag.step import Objective
 from imagetag.storage import LocalStorage, open_storage
-from imagetag.suspects import load_suspects
+from imagetag.suspect_list import load_suspects
 from imagetag.train import Training
 
 TAG = "red/disc"

@@ -24,7 +24,7 @@ from imagetag.partition import Use, find_partition, train_rows
 from imagetag.runs import Run
 from imagetag.split import parts_of_groups, split_of
 from imagetag.storage import LocalStorage
-from imagetag.suspects import Part, Suspect, Suspects, store_suspects
+from imagetag.suspect_list import Part, Suspect, Suspects, store_suspects
 from imagetag.train import Means, Training, find_target, train_tag
 from tests.storages import Late
 

@@ -31,7 +31,7 @@ SIDES = {
     "data": (
         "augment breakdown calibration cautions companions compare contract curate dataset "
         "decision evaluation exploration explore families intervals metrics plan results "
-        "shortcuts sizes standings survey"
+        "shortcuts sizes standings suspect_list survey"
     ),
     "drawing": (
         "evaluation_page explore_page index_page leaderboard page_links plots report templating"

@@ -15,19 +15,13 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
-from imagetag import suspects
+from imagetag import suspect_list, suspects
 from imagetag.errors import InputError, UsageError
 from imagetag.layout import LABELS, Label, Layout
 from imagetag.manifest import Row, summarize
 from imagetag.storage import LocalStorage
-from imagetag.suspects import (
-    Example,
-    Part,
-    Suspects,
-    find_suspects,
-    load_suspects,
-    store_suspects,
-)
+from imagetag.suspect_list import Part, Suspects, load_suspects, store_suspects
+from imagetag.suspects import Example, find_suspects
 
 TAG, RUN = "fate/stay_night", "some-run"
 
@@ -518,6 +512,6 @@ def test_no_more_than_a_bound_is_read(
     found: Suspects, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store_suspects(storage, TAG, RUN, found)
-    monkeypatch.setattr(suspects, "_MAX_BYTES", 1000)
+    monkeypatch.setattr(suspect_list, "_MAX_BYTES", 1000)
     with pytest.raises(InputError, match="it is larger than 1,000 bytes"):
         load_suspects(storage, TAG, RUN)
