@@ -185,7 +185,8 @@ def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
 
     storage = open_storage(settings.where)
     failed = {tag: f"{why.job} failed: {why.reason}" for tag, why in pipeline.failed.items()}
-    others = [tag for tag in tags_of_leaderboard(storage) if tag not in tags]
+    ours = set(tags)
+    others = [tag for tag in tags_of_leaderboard(storage) if tag not in ours]
     entries = [
         read_entry(storage, tag, predictions=settings.predictions(tag), failed=failed.get(tag, ""))
         for tag in (*tags, *others)

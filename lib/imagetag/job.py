@@ -8,6 +8,7 @@ import errno
 import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
@@ -31,6 +32,7 @@ from imagetag.settings import Settings, TagSettings, parse_settings
 from imagetag.stopping import leave, listening
 
 _M_ARENA_MAX = -8  # of malloc.h
+_AT_ONCE = 16  # tags that are checked
 
 # For jobs that store the work on a tag, or all of theirs, at its end.
 _BEGINS_ANEW = "what was under way begins anew when it is run again"
@@ -162,9 +164,9 @@ class Failures:
                         one_line(error, None), exit_code=error.exit_code, exc_info=self._debug
                     )
 
-    def left(self) -> list[str]:
-        """Return the tags that have not failed."""
-        return [tag for tag in self.tags if tag not in self._found]
+    def __contains__(self, tag: str) -> bool:
+        """Tell whether a tag has failed."""
+        return tag in self._found
 
     def tell(self) -> None:
         """Raise what is to be said of all that failed.
@@ -180,22 +182,32 @@ class Failures:
             raise self._found[self.tags[0]]
         passing = [error for error in self._found.values() if isinstance(error, TransientError)]
         kind = TransientError if passing else InputError
-        names = ", ".join(list(self._found)[:10]) + (", ..." if len(self._found) > 10 else "")
-        raise kind(f"{len(self._found)} of {len(self.tags)} tags failed: {names}")
+        failed = [tag for tag in self.tags if tag in self._found]
+        names = ", ".join(failed[:10]) + (", ..." if len(failed) > 10 else "")
+        raise kind(f"{len(failed)} of {len(self.tags)} tags failed: {names}")
 
 
 def judge_tags(settings: TagSettings, check: Callable[[str], object]) -> Failures:
-    """Check each of this shard's tags before anything slow; return those that fail it.
+    """Check each of this shard's tags, from many threads, before anything slow.
+
+    Returns:
+        what is wrong with some of them.
 
     Raises:
         UsageError, TransientError, InputError: as `for_each_tag`, the latter if no tag is left.
 
     """
     failures = Failures(settings)
-    for tag in failures.tags:
+
+    def judge(tag: str) -> None:
         with failures.noted(tag):
             check(tag)
-    if not failures.left():
+
+    # One after the other, a thousand tags in a bucket would take a minute.
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="judge") as pool:
+        for _ in pool.map(judge, failures.tags):
+            pass
+    if all(tag in failures for tag in failures.tags):
         failures.tell()
     return failures
 
@@ -227,7 +239,7 @@ def for_each_tag(
         log.get_logger().info("nothing to do: more shards than tags", shard=settings.shard_index)
     with heartbeats or contextlib.nullcontext():
         for number, tag in enumerate(failures.tags, start=1):
-            if tag not in failures.left():
+            if tag in failures:
                 continue
             telling = heartbeats.of(tag) if heartbeats else contextlib.nullcontext()
             with failures.noted(tag):

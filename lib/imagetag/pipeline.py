@@ -140,6 +140,7 @@ class Pipeline:
 
     def _process(self, stage: Stage, tags: Sequence[str]) -> set[str]:
         """Run a stage for tags in a process; return those that are done or have failed there."""
+        known = set(tags)
         done: set[str] = set()
         failed: dict[str, Failed] = {}
         last: Failed | None = None
@@ -160,7 +161,7 @@ class Pipeline:
             nonlocal last, touched
             event = stage.renamed(event)
             tag = event.get("tag")
-            if tag not in tags:
+            if tag not in known:
                 tag = tags[0] if len(tags) == 1 else None
             touched = touched or tag is not None
             if event["event"] == TAG_DONE and tag is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,3 +119,15 @@ def test_where_no_tag_is_left_nothing_is_begun(storage: LocalStorage) -> None:
     two = TagSettings(storage=storage.url, tags=("foxx", "anmal"))
     with pytest.raises(InputError, match="2 of 2 tags failed: foxx, anmal"):
         judge_tags(two, lambda tag: check_dataset(storage, tag))
+
+
+def test_tags_are_judged_at_once_and_told_in_their_order(storage: LocalStorage) -> None:
+    both = threading.Barrier(2, timeout=60)  # one alone would wait for the other in vain
+
+    def check(tag: str) -> None:
+        both.wait()
+        check_dataset(storage, tag)
+
+    settings = TagSettings(storage=storage.url, tags=("foxx", "anmal"))
+    with pytest.raises(InputError, match="2 of 2 tags failed: foxx, anmal"):
+        judge_tags(settings, check)
