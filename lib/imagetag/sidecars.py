@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import posixpath
 import re
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -91,7 +91,8 @@ def _write(storage: Storage, key: str, data: bytes) -> None:
         return
     # Not by the storage, which would leave a folder of its own among somebody's pictures.
     path = Path(storage.url, key)
-    partial = path.with_name(f".imagetag-{os.getpid()}")
+    # In containers, all that share a folder may have one process id.
+    partial = path.with_name(f".imagetag-{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(data)

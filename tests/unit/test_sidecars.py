@@ -64,6 +64,13 @@ def test_what_is_there_stays_and_a_tag_is_added_once(
         assert path.stat().st_mtime_ns == 1
 
 
+def test_what_another_pod_of_the_same_process_id_is_writing_stays_its_own(tmp_path: Path) -> None:
+    others = tmp_path / f".imagetag-{os.getpid()}"
+    others.write_text("owl\n")
+    written(tmp_path, "hydrus", "fox", key="a.png")
+    assert others.read_text() == "owl\n"
+
+
 @pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"a" * ((1 << 20) + 1)])
 def test_what_is_no_text_is_left_alone_and_named(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(data)
