@@ -22,7 +22,7 @@ from imagetag.cells import quoted
 from imagetag.decision import Decision
 from imagetag.layout import LABELS, Label, Split
 from imagetag.manifest import Dataset, Rating, Row
-from imagetag.metrics import Answers, AtPrevalence, BinaryMetrics, at_prevalence, binary_metrics
+from imagetag.metrics import Predictions, AtPrevalence, BinaryMetrics, at_prevalence, binary_metrics
 from imagetag.pictures import Captioned, caption
 from imagetag.settings import option_name
 
@@ -190,7 +190,7 @@ def evaluated(
         InputError: if the test pictures are of one label.
 
     """
-    answers = Answers(
+    answers = Predictions(
         labels=np.array([item.positive for item in test], bool),
         scores=np.array([item.logit for item in test], np.float64),
         probabilities=np.array([item.probability for item in test], np.float64),

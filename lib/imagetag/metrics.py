@@ -90,7 +90,7 @@ class AtPrevalence(_Record):
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """What a model says of pictures whose labels are known.
 
     Args:
@@ -109,7 +109,7 @@ class Answers:
     groups: Sequence[str]
 
 
-def binary_metrics(answers: Answers, threshold: float, *, seed: int = 0) -> BinaryMetrics:
+def binary_metrics(answers: Predictions, threshold: float, *, seed: int = 0) -> BinaryMetrics:
     """Measure a model's answers.
 
     Args:
@@ -141,7 +141,7 @@ def binary_metrics(answers: Answers, threshold: float, *, seed: int = 0) -> Bina
     )
 
 
-def at_prevalence(answers: Answers, prevalence: float) -> AtPrevalence:
+def at_prevalence(answers: Predictions, prevalence: float) -> AtPrevalence:
     """Return the precision to expect at a rate of positives other than the test split's.
 
     By Bayes' rule from the shares of positives and of negatives that are called positive. The
@@ -223,7 +223,7 @@ def _at_threshold(truth: Bools, called: Bools, threshold: float, members: Ints) 
     )
 
 
-def _check(answers: Answers) -> None:
+def _check(answers: Predictions) -> None:
     truth, scores = answers.labels, answers.scores
     shapes = {item.shape for item in (truth, scores, answers.probabilities, answers.called)}
     if len(shapes) > 1 or truth.ndim != 1 or len(answers.groups) != truth.size:

@@ -19,7 +19,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from imagetag import compare
 from imagetag.intervals import share_interval
-from imagetag.metrics import Answers, at_prevalence
+from imagetag.metrics import Predictions, at_prevalence
 
 _DRAWS = 2000
 _RESAMPLES = 1000
@@ -104,7 +104,7 @@ def prevalences() -> Iterator[list[str]]:
                     labels = np.arange(called.size) < parts[0].size
                     groups = [str(number // family) for number in range(called.size)]
                     chances = called.astype(np.float64)
-                    answers = Answers(labels, chances, chances, called, groups)
+                    answers = Predictions(labels, chances, chances, called, groups)
                     found = at_prevalence(answers, rate).precision
                     limits.append((found.low or 0.0, 1.0 if found.high is None else found.high))
                 yield [kind, str(parts[0].size), f"{hit:g}", _cell(np.array(limits), truth)]

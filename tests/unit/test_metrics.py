@@ -15,7 +15,7 @@ from sklearn import metrics as reference
 from imagetag import compare
 from imagetag.errors import InputError
 from imagetag.metrics import (
-    Answers,
+    Predictions,
     BinaryMetrics,
     Confusion,
     Estimate,
@@ -34,9 +34,9 @@ def answers(
     logits: Sequence[float],
     cut: float = 0.0,
     groups: Sequence[str] | None = None,
-) -> Answers:
+) -> Predictions:
     scores = np.asarray(logits, np.float64)
-    return Answers(
+    return Predictions(
         labels=np.asarray(labels).astype(bool),
         scores=scores,
         probabilities=expit(scores / 2),
@@ -236,7 +236,7 @@ def test_five_pictures_are_measured_too() -> None:
 # ---- prevalence
 
 
-def counted(tp: int, fn: int, fp: int, tn: int) -> Answers:
+def counted(tp: int, fn: int, fp: int, tn: int) -> Predictions:
     return answers(
         [1] * (tp + fn) + [0] * (fp + tn), [1.0] * tp + [-1.0] * fn + [1.0] * fp + [-1.0] * tn
     )
