@@ -22,7 +22,7 @@ from imagetag.cells import quoted
 from imagetag.decision import Decision
 from imagetag.layout import LABELS, Label, Split
 from imagetag.manifest import Dataset, Rating, Row
-from imagetag.metrics import Predictions, AtPrevalence, BinaryMetrics, at_prevalence, binary_metrics
+from imagetag.metrics import AtPrevalence, BinaryMetrics, Predictions, at_prevalence, binary_metrics
 from imagetag.pictures import Captioned, caption
 from imagetag.settings import option_name
 

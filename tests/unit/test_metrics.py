@@ -15,10 +15,10 @@ from sklearn import metrics as reference
 from imagetag import compare
 from imagetag.errors import InputError
 from imagetag.metrics import (
-    Predictions,
     BinaryMetrics,
     Confusion,
     Estimate,
+    Predictions,
     at_prevalence,
     binary_metrics,
 )
