@@ -11,7 +11,7 @@ from pydantic import Field
 
 from imagetag.job import run_job
 from imagetag.overview import Overview
-from imagetag.settings import TagSettings
+from imagetag.settings import StorageSettings, TagsSettings
 from imagetag.storage import open_storage
 
 _THREADS = 32
@@ -20,7 +20,7 @@ _THREADS = 32
 warnings.filterwarnings("ignore", 'Field name "json" in "StatusSettings"', UserWarning)
 
 
-class StatusSettings(TagSettings):
+class StatusSettings(TagsSettings, StorageSettings):
     """Options of `imagetag status`."""
 
     watch: bool = Field(False, description="look again and again, until Ctrl-C")

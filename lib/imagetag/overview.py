@@ -80,7 +80,7 @@ class PromiseStatus(_Record):
 class TagStatus(_Record):
     """Where a tag stands; `precision` and `recall` are of its test pictures.
 
-    `pages` are URLs, by the job that made them; `records` are keys that change when it does.
+    `pages` are URLs, by the job that made them.
     """
 
     tag: str
@@ -105,6 +105,16 @@ class TagStatus(_Record):
             if self.stages[stage].state == "complete":
                 return f"{_PAST[stage]}"
         return "not complete"
+
+    def after(self, seconds: float) -> TagStatus:
+        """Return the same as it is told so much later."""
+        stages = {
+            stage: found
+            if found.seconds is None
+            else found.model_copy(update={"seconds": found.seconds + seconds})
+            for stage, found in self.stages.items()
+        }
+        return self.model_copy(update={"stages": stages})
 
 
 _PAST = {"evaluate": "evaluated", "train": "trained", "explore": "explored", "scrape": "scraped"}
@@ -166,7 +176,7 @@ class Overview:
     storage: Storage
     tags: Sequence[str] | None = None
     threads: int = 16
-    _before: dict[str, tuple[object, TagStatus]] = field(default_factory=dict)
+    _before: dict[str, tuple[object, datetime, TagStatus]] = field(default_factory=dict)
 
     def read(self, now: datetime | None = None) -> list[TagStatus]:
         """Return where each tag stands, in the order given, or of their names.
@@ -216,14 +226,14 @@ class Overview:
         self, tag: str, keys: list[StatusKey], sizes: dict[str, int], now: datetime
     ) -> TagStatus | None:
         same = sorted((status(key), sizes[status(key)]) for key in keys)
-        before = self._before.get(tag)
-        if before and before[0] == same and not any(key.state == "running" for key in keys):
-            return before[1]
+        records, then, before = self._before.get(tag, (None, now, None))
+        if before and records == same and not any(key.state == "running" for key in keys):
+            return before.after((now - then).total_seconds())
         found = _Reading(self.storage, tag, keys, now).read()
         known = any(stage.state != "none" for stage in found.stages.values())
         if not known and self.tags is None:
             return None
-        self._before[tag] = same, found
+        self._before[tag] = same, now, found
         return found
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,15 @@ def test_a_second_look_reads_what_may_have_changed(storage: LocalStorage) -> Non
     found = {tag.tag: tag for tag in overview.read(NOW)}
     assert found["tag_30"].furthest == "train running"
     assert counted.asked["open"] == (8 + 6 + 2 + 1) * 4
+
+
+def test_at_a_second_look_what_is_as_it_was_is_longer_ago(storage: LocalStorage) -> None:
+    write_beat(storage, "fox", "train", "failed", updated=ago(40), exit_code=3, reason="few")
+    overview = Overview(storage)
+    for later in (0, 60, 120):
+        [found] = overview.read(NOW + timedelta(seconds=later))
+        assert found.stages["train"].seconds == 40 + later
+        assert found.stages["scrape"].seconds is None
 
 
 def test_tags_that_are_named_are_told_of_in_that_order(storage: LocalStorage) -> None:
