@@ -166,12 +166,14 @@ def work(settings: PredictSettings) -> None:
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(_scratch()))
         source = stack.enter_context(_source(settings, scratch, keep=len(tags) > 1))
-        target = _opened("--copy-to", settings.copy_to) if settings.copy_to else None
+        target = None
+        if settings.copy_to:
+            target = open_storage(settings.copy_to, option="--copy-to")
         copies = stack.enter_context(Copies(source, target)) if target else None
         sidecars = None
         if settings.sidecars != "none":
             folder = settings.sidecars_folder
-            beside = _opened("--sidecars-folder", folder) if folder else None
+            beside = open_storage(folder, option="--sidecars-folder") if folder else None
             sidecars = Sidecars(settings.sidecars, source, beside)
         runs, failed = _runs(storage, tags, settings.run)
         predicting = _Predicting(settings, storage, runs, source, copies, sidecars)
@@ -182,7 +184,7 @@ def work(settings: PredictSettings) -> None:
                 settings.output, settings.shard_index, settings.shard_count
             ).rpartition("/")
             above = "/" if settings.output.startswith("/") else "."
-            output = _opened("--output", parent or above)
+            output = open_storage(parent or above, option="--output")
             predicting.to_file(output, name, kind, target)
     if failed:
         names = ", ".join(failed[:10]) + (", ..." if len(failed) > 10 else "")
@@ -469,7 +471,7 @@ def _source(settings: PredictSettings, scratch: Path, *, keep: bool = False) -> 
             elif client and _is_list(text):
                 sources.append(("", ListedUrls(text, client, where)))
             else:
-                storage = _opened("--input", text, settings.concurrency, existing=True)
+                storage = open_storage(text, settings.concurrency, existing=True, option="--input")
                 sources.append((text.rstrip("/") + "/", StoredPictures(storage)))
         yield sources[0][1] if len(sources) == 1 else Several(sources)
     finally:
@@ -505,13 +507,6 @@ def _is_one(text: str) -> bool:
 
 def _may_be_fetched(text: str) -> bool:
     return text == "-" or _is_list(text) or text.lower().startswith(_WEB)
-
-
-def _opened(option: str, url: str, concurrency: int = 16, *, existing: bool = False) -> Storage:
-    try:
-        return open_storage(url, concurrency, existing=existing)
-    except UsageError as error:  # it takes what it is given for --storage
-        raise UsageError(str(error).replace("--storage", option, 1)) from error
 
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:

@@ -13,7 +13,7 @@ from imagetag.job import run_job
 from imagetag.layout import report
 from imagetag.log import get_logger
 from imagetag.settings import FolderPlace, TagSettings
-from imagetag.storage import Storage, open_storage
+from imagetag.storage import open_storage
 
 
 class ReportSettings(TagSettings):
@@ -41,7 +41,7 @@ def work(settings: ReportSettings) -> None:
     storage = open_storage(settings.storage, existing=True)
     target, folder = storage, report("")
     if settings.output is not None:
-        target, folder = _opened("--output", settings.output), ""
+        target, folder = open_storage(settings.output, option="--output"), ""
 
     from imagetag.leaderboard import make_leaderboard  # NumPy and SciPy: not for --help
 
@@ -54,13 +54,6 @@ def work(settings: ReportSettings) -> None:
         headline=made.headline,
         report=made.url,
     )
-
-
-def _opened(option: str, url: str) -> Storage:
-    try:
-        return open_storage(url)
-    except UsageError as error:  # it takes what it is given for --storage
-        raise UsageError(str(error).replace("--storage", option, 1)) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

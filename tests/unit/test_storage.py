@@ -580,3 +580,10 @@ def test_the_folder_for_what_is_being_written_goes_when_it_is_empty(tmp_path: Pa
     (tmp_path / ".partial" / "of another").write_bytes(b"")
     storage.tidy()
     assert (tmp_path / ".partial" / "of another").exists()
+
+
+def test_a_complaint_names_the_option_that_has_the_url(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--copy-to 'ftp://x': use"):
+        open_storage("ftp://x", option="--copy-to")
+    with pytest.raises(UsageError, match=r"^--input .*: there is no such folder"):
+        open_storage(str(tmp_path / "gone"), existing=True, option="--input")

@@ -29,13 +29,16 @@ __all__ = [
 ]
 
 
-def open_storage(url: str, concurrency: int = 16, *, existing: bool = False) -> Storage:
+def open_storage(
+    url: str, concurrency: int = 16, *, existing: bool = False, option: str = "--storage"
+) -> Storage:
     """Open `s3://bucket/prefix`, `file:///folder` or a local folder.
 
     Args:
         url: where.
         concurrency: how many threads will use it at once; the S3 connection pool's size.
         existing: a local folder must be there already: for what only reads.
+        option: that has the URL, for complaints.
 
     Raises:
         UsageError: if the URL is none of these, or the folder is not there.
@@ -49,19 +52,19 @@ def open_storage(url: str, concurrency: int = 16, *, existing: bool = False) -> 
 
         parts = urlsplit(url)
         if not parts.netloc or parts.query or parts.fragment:
-            raise UsageError(f"--storage {url!r}: write s3://bucket or s3://bucket/prefix")
+            raise UsageError(f"{option} {url!r}: write s3://bucket or s3://bucket/prefix")
         return S3Storage(parts.netloc, parts.path.strip("/"), concurrency)
     if scheme == "file" and urlsplit(url).netloc in ("", "localhost"):
-        return _local(Path(unquote(urlsplit(url).path)), existing)
+        return _local(Path(unquote(urlsplit(url).path)), existing, option)
     if scheme or not url or url.lower().startswith("s3:"):
         raise UsageError(
-            f"--storage {url!r}: use s3://bucket/prefix (any S3-compatible server, with "
+            f"{option} {url!r}: use s3://bucket/prefix (any S3-compatible server, with "
             "AWS_ENDPOINT_URL_S3 set) or a local folder"
         )
-    return _local(Path(url), existing)
+    return _local(Path(url), existing, option)
 
 
-def _local(root: Path, existing: bool) -> LocalStorage:
+def _local(root: Path, existing: bool, option: str) -> LocalStorage:
     if existing and not root.exists():
-        raise BucketNotFound(f"--storage {root}: {missing_folder(root)}")
+        raise BucketNotFound(f"{option} {root}: {missing_folder(root)}")
     return LocalStorage(root)

@@ -46,7 +46,7 @@ class LocalStorage(Storage):
         self._sweep()
         with self._errors(""):
             if root.exists() and not root.is_dir():
-                raise BucketNotFound(f"--storage {root}: this is a file, not a folder")
+                raise BucketNotFound(f"{root}: this is a file, not a folder")
 
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
         """Yield the files below a folder, as the base class says."""

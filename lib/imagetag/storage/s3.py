@@ -70,7 +70,7 @@ class S3Storage(Storage):
             self._client: Any = _new_client(concurrency)
         except (BotoCoreError, ValueError) as error:
             raise UsageError(
-                f"--storage {self.url}: the AWS settings are wrong: {one_line(error)}"
+                f"{self.url}: the AWS settings are wrong: {one_line(error)}"
             ) from error
         # Fail here, with one line and soon, rather than in the middle of the work.
         with self._errors(""):
