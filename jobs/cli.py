@@ -11,6 +11,7 @@ from types import FrameType
 
 from imagetag import __version__
 from imagetag.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE
+from imagetag.pipes import stdout_has_reader
 from imagetag.suggest import did_you_mean
 from jobs import settings_of
 
@@ -58,6 +59,17 @@ few images at first, by --scrape.limit 200. --storage takes s3://bucket/prefix, 
 
 def main() -> int:
     """Run the job that the first argument names; returns its exit code."""
+    try:
+        code = _main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if stdout_has_reader():
+            raise
+        os._exit(EXIT_DONE)  # the reader of help has seen enough
+    return code
+
+
+def _main() -> int:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     arguments = sys.argv[2:]
     if name == "help" and arguments:

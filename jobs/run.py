@@ -243,9 +243,11 @@ def work(settings: RunSettings) -> None:
     """
     settings = with_file(settings)
     outcome = run_all(settings)
-    tell(outcome, settings)
-    if outcome.error is not None:
-        raise outcome.error
+    try:
+        tell(outcome, settings)
+    finally:  # nobody may read to the end
+        if outcome.error is not None:
+            raise outcome.error
 
 
 def stages(settings: RunSettings, tags: Sequence[str], scratch: Path) -> list[Stage]:

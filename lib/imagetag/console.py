@@ -6,6 +6,7 @@ has such lines, of this process or of another, gets the same text for them here.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -22,6 +23,7 @@ from rich.text import Text
 Event = Mapping[str, Any]
 
 _INDENT = "    "  # of what follows the first line of an event
+WIDEST = 1000  # columns where it is no terminal: no table is folded in a file or a pipe
 _WIDE = 100  # columns from which on there is room for the time
 _BAR = 20  # columns
 # What every line has, and what a program wants to know and no person.
@@ -84,7 +86,22 @@ def open_console() -> Console:
     if terminal:
         descriptor = os.dup(stream.fileno())
         stream = os.fdopen(descriptor, "w", encoding=stream.encoding, errors="backslashreplace")
-    return Console(file=stream, force_terminal=terminal, highlight=False, markup=False, emoji=False)
+    return _Console(
+        file=stream, force_terminal=terminal, highlight=False, markup=False, emoji=False
+    )
+
+
+def open_output() -> Console:
+    """Return standard output as a console for tables."""
+    width = None if sys.stdout.isatty() else WIDEST
+    return _Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+
+
+class _Console(Console):
+    """One whose reader may leave: rich would end the process with 1, whatever of it that was."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def show(console: Console, event: Event) -> None:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from imagetag.console import duration, size
+from imagetag.console import duration, open_output, size
 from imagetag.estimate import Estimate, Settings, StageEstimate, TagEstimate
 from imagetag.rates import Rates
 
-_WIDE = 1000  # columns where it is no terminal: nothing is folded in a file or a pipe
 _STYLES = {"measured": "green", "given": "cyan", "assumed": "yellow"}
 
 
@@ -37,13 +34,7 @@ def show(
         found = document(made, settings, rates, board=board, sent=sent)
         print(json.dumps(found, ensure_ascii=False, allow_nan=False, indent=2))  # noqa: T201
         return
-    console = Console(
-        file=sys.stdout,
-        width=None if sys.stdout.isatty() else _WIDE,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
+    console = open_output()
     console.print(_tags(made))
     console.print()
     console.print(_stages(made))

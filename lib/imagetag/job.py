@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,8 @@ from imagetag.errors import (
     one_line,
 )
 from imagetag.heartbeat import Heartbeats
-from imagetag.settings import Settings, TagSettings, parse_settings
+from imagetag.pipes import stdout_has_reader
+from imagetag.settings import Settings, TagSettings, log_format_of, parse_settings
 from imagetag.stopping import leave, listening
 
 _M_ARENA_MAX = -8  # of malloc.h
@@ -64,7 +64,11 @@ def run_job(
 
     """
     with listening(kept):
-        return _run(command, summary, settings_class, work, argv, kept)
+        given = sys.argv[1:] if argv is None else argv
+        code = _run(command, summary, settings_class, work, given, kept)
+        if not stdout_has_reader():
+            leave(code)  # Python would complain of what it cannot write at its end
+        return code
 
 
 def _run(
@@ -72,19 +76,14 @@ def _run(
     summary: str,
     settings_class: type[Settings],
     work: Callable[[Settings], None],
-    argv: Sequence[str] | None,
+    argv: Sequence[str],
     kept: str,
 ) -> int:
-    log.configure()
+    log.configure(log_format_of(argv))  # for what is wrong with the settings
     logger = log.get_logger()
     debug = False
     try:
-        settings = parse_settings(
-            settings_class,
-            sys.argv[1:] if argv is None else argv,
-            command=command,
-            summary=summary,
-        )
+        settings = parse_settings(settings_class, argv, command=command, summary=summary)
         log.configure(settings.log_format, settings.log_level)
         debug = settings.log_level == "debug"
         work(settings)
@@ -99,7 +98,7 @@ def _run(
         logger.warning(f"interrupted; {_kept(stopped, kept)}", exit_code=EXIT_INTERRUPTED)
         leave(EXIT_INTERRUPTED)
     except BrokenPipeError as error:
-        if _stdout_has_reader():
+        if stdout_has_reader():
             return _defect(error, debug)
         leave(EXIT_DONE)  # the reader of our output has seen enough
     except ModuleNotFoundError as error:
@@ -252,15 +251,6 @@ def for_each_tag(
 
 def _kept(stopped: BaseException, always: str) -> str:
     return "; ".join(getattr(stopped, "__notes__", [always]))
-
-
-def _stdout_has_reader() -> bool:
-    poll = select.poll()
-    try:
-        poll.register(sys.stdout.fileno(), 0)
-    except (OSError, ValueError):  # no pipe at all
-        return True
-    return not any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _defect(error: Exception, debug: bool) -> int:

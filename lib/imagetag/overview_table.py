@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from imagetag.console import WIDEST, open_output
 from imagetag.layout import encode
 from imagetag.overview import StageStatus, State, TagStatus, stages_shown, told_span
 
@@ -26,7 +26,6 @@ _STYLES: dict[State, str] = {
     "outdated": "yellow",
     "complete": "green",
 }
-_WIDE = 1000  # columns where it is no terminal: nothing is folded in a file or a pipe
 
 
 def show(tags: Sequence[TagStatus], url: str, *, as_json: bool, again: bool = False) -> None:
@@ -45,19 +44,12 @@ def show(tags: Sequence[TagStatus], url: str, *, as_json: bool, again: bool = Fa
         )
         print(text, flush=True)  # noqa: T201
         return
-    terminal = sys.stdout.isatty()
-    console = Console(
-        file=sys.stdout,
-        width=None if terminal else _WIDE,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-    if again and terminal:
+    console = open_output()
+    if again and console.is_terminal:
         console.clear()
     made = table(tags)
     narrow = (
-        console.measure(made, options=console.options.update(width=_WIDE)).maximum > console.width
+        console.measure(made, options=console.options.update(width=WIDEST)).maximum > console.width
     )
     console.print(table(tags, pages=False) if narrow else made)
     for line in notes(tags):

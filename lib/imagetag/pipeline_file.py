@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from imagetag.errors import UsageError, one_line
-from imagetag.settings import JobSettings, default_text, nested, sections
-from imagetag.suggest import did_you_mean
+from imagetag.settings import JobSettings, OptionsOf, default_text, nested, sections
+from imagetag.suggest import nearest
 
 _WIDTH = 92
 
@@ -48,18 +48,18 @@ def read_file(
             fields = jobs[name].fields()
             for inner in value:
                 if _field(inner) not in fields:
-                    raise UsageError(_unknown(path, inner, f" in [{key}]", map(_key, fields)))
+                    where = f" in [{key}]"
+                    hint = _hint(inner, fields, jobs)
+                    raise UsageError(f"{path}: there is no {inner}{where}{hint}")
             found[name] = {_field(inner): item for inner, item in value.items()}
         elif name in jobs:
             raise UsageError(f"{path}: {key} is a table: write [{key}], and its options below")
         elif isinstance(value, Mapping) or name not in keys:
-            is_table = isinstance(value, Mapping)
-            what, known = (f"[{key}]", list(jobs)) if is_table else (key, [*keys, *jobs])
-            where = "" if is_table else " above the first table"
-            if hints := [job for job in jobs if name in jobs[job].fields()]:
-                where += f"; it is an option of {' and '.join(f'[{job}]' for job in hints)}"
-                raise UsageError(f"{path}: there is no {what}{where}")
-            raise UsageError(_unknown(path, what, where, map(_key, known), key))
+            if isinstance(value, Mapping):
+                what, hint = f"[{key}]", _hint(key, list(jobs), jobs)
+            else:
+                what, hint = f"{key} above the first table", _hint(key, [*keys, *jobs], jobs)
+            raise UsageError(f"{path}: there is no {what}{hint}")
         else:
             found[name] = value
     return found
@@ -129,7 +129,23 @@ def _key(field: str) -> str:
     return field.replace("_", "-")
 
 
-def _unknown(path: Path, what: str, where: str, known: Any, word: str | None = None) -> str:
-    names = list(known)
-    hint = did_you_mean(word or what, names)
-    return f"{path}: there is no {what}{where}" + (hint or f"; there are {', '.join(names)}")
+def _hint(key: str, fields: Sequence[str], jobs: Mapping[str, OptionsOf]) -> str:
+    """Return what there is instead of a key, as the end of a sentence.
+
+    Args:
+        key: that there is not, where it stands.
+        fields: that there are.
+        jobs: whose tables may have it, or what it is most like.
+
+    """
+    own = list(map(_key, fields))
+    tables: dict[str, list[str]] = {}
+    for job, options in jobs.items():
+        for field in options.fields():
+            tables.setdefault(_key(field), []).append(f"[{job}]")
+    if found := tables.get(_key(key)):
+        return f"; it is an option of {' and '.join(found)}"
+    for near in nearest(_key(key), [*own, *tables]):
+        where = "" if near in own else f" in {' or '.join(tables[near])}"
+        return f"; did you mean {near}{where}?"
+    return f"; there are {', '.join(own)}"

@@ -19,9 +19,10 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, get_args, get_origin
 
@@ -35,20 +36,29 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from imagetag.checks import Wrong, expanded
 from imagetag.errors import UsageError
 from imagetag.layout import encode
+from imagetag.log import LogFormat
 from imagetag.suggest import did_you_mean, nearest
 
 ENV_PREFIX = "IMAGETAG_"
 # What has the prefix and is no option: the folder of baked-in weights, and a switch of the tests.
 _OTHER_VARIABLES = {"IMAGETAG_IMAGENET_FOLDER", "IMAGETAG_NO_SKIPS"}
-# What Kubernetes sets in pods for a Service called `imagetag` or `imagetag-...`.
+# What Kubernetes sets in pods for a Service called `imagetag` or `imagetag-...`, and its values
+# where one has the name of a setting: IMAGETAG_PORT.
 _SERVICE_LINK = re.compile(
     r"IMAGETAG_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?)"
 )
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://\S+")
 
 
 def _split_commas(value: Any) -> Any:
@@ -114,6 +124,22 @@ Places = Annotated[
 ]
 
 
+class _Variables(EnvSettingsSource):
+    """The variables, without those of a setting's name that Kubernetes has set for a Service."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        return None if _is_service_link(field_name, value) else value, key, is_complex
+
+
+def _is_service_link(field: str, value: object) -> bool:
+    return (
+        isinstance(value, str)
+        and _SERVICE_LINK.fullmatch(env_name(field)) is not None
+        and _SERVICE_URL.fullmatch(value.strip()) is not None
+    )
+
+
 class JobSettings(BaseSettings):
     """What every job takes.
 
@@ -131,12 +157,24 @@ class JobSettings(BaseSettings):
     )
     headings: ClassVar[Mapping[str, tuple[str, ...]]] = {"Log": ("log_format", "log_level")}
 
-    log_format: Literal["auto", "json", "console"] = Field(
+    log_format: LogFormat = Field(
         "auto", description="log lines: auto is console on a terminal, JSON elsewhere"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level that is logged; debug adds tracebacks"
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - these three are not asked
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where values come from: what is given, and what variables say."""
+        return init_settings, _Variables(settings_cls)
 
     @model_validator(mode="before")
     @classmethod
@@ -408,6 +446,21 @@ def parse_settings(
     return settings
 
 
+def log_format_of(argv: Sequence[str]) -> LogFormat:
+    """Return the log format that is asked for, whatever else is wrong; `auto` if it is none."""
+    given = _variables(("log_format",), "").get("log_format", "auto")
+    option = option_name("log_format")
+    for text, following in pairwise([*argv, ""]):
+        name, equals, value = text.partition("=")
+        if name == option:
+            given = value if equals else following
+    found: LogFormat
+    for found in get_args(LogFormat):
+        if given.strip() == found:
+            return found
+    return "auto"
+
+
 def make_settings(
     settings_class: type[Settings],
     given: Mapping[str, Any],
@@ -454,7 +507,11 @@ def _made(
 def _variables(fields: Collection[str], prefix: str) -> dict[str, str]:
     """Return the values of those fields whose variables are set, and not to nothing."""
     found = {name: os.environ.get(env_name(prefix + name), "").strip() for name in fields}
-    return {name: value for name, value in found.items() if value}
+    return {
+        name: value
+        for name, value in found.items()
+        if value and not _is_service_link(prefix + name, value)
+    }
 
 
 def variables_of(settings_class: type[JobSettings]) -> set[str]:
@@ -650,6 +707,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
 
+    def print_help(self, file: Any = None) -> None:
+        """Print help, and raise BrokenPipeError where argparse would say nothing."""
+        print(self.format_help(), end="", file=file, flush=True)
+
 
 class _Switch(argparse.Action):
     """Sets a field to true by its first flag, and to false by its second."""
@@ -673,19 +734,41 @@ def _unknown_options(
     if not options:  # else what follows one may be its value
         return [f"{text[:100]!r} is no option: {see}" for text in arguments]
     return [
-        f"there is no {name[:100]}"
-        + (did_you_mean(name, known) or f": see imagetag {command} --help")
+        f"there is no {name[:100]}" + (_meant(name, known) or f": see imagetag {command} --help")
         for name in options
     ]
 
 
-def _option_names(settings_class: type[JobSettings], prefix: str = "") -> Iterator[str]:
+def _meant(option: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence that suggests what there is instead of an option.
+
+    Compared is what follows the job's name: in a command that runs the job `train` its option
+    `--train.model` is meant by `--model`, and for the job itself it is the other way round.
+    """
+    ends: dict[str, list[str]] = {}
+    for name in known:
+        ends.setdefault(_end(name), []).append(name)
+    found = [name for end in nearest(_end(option), ends) for name in ends[end]]
+    if "." in option:  # one job is named: that of them, or what is most like it
+        found = nearest(option, found) or found
+    first, last = ", ".join(found[:-1]), found[-1:]
+    return f"; did you mean {' or '.join(filter(None, [first, *last]))}?" if found else ""
+
+
+def _end(option: str) -> str:
+    return option.lstrip("-").rpartition(".")[2]
+
+
+def _option_names(
+    settings_class: type[JobSettings], prefix: str = "", without: Collection[str] = ()
+) -> Iterator[str]:
     of_others = nested(settings_class)
     for name, field in settings_class.model_fields.items():
         if name in of_others:
             options = of_others[name]
-            names = set(_option_names(options.settings_class, f"{name}."))
-            yield from names - {option_name(f"{name}.{field}") for field in options.without}
+            yield from _option_names(options.settings_class, f"{name}.", options.without)
+            continue
+        if name in without or _positional(field):
             continue
         yield option_name(prefix + name)
         if field.annotation is bool:

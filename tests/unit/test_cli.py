@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -16,11 +17,11 @@ from jobs import settings_of
 from jobs.cli import JOBS
 
 FOLDER = Path(__file__).parents[2] / "jobs"
+IMAGETAG = str(Path(sys.executable).with_name("imagetag"))
 
 
 def imagetag(*argv: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("imagetag")), *argv]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run([IMAGETAG, *argv], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
@@ -66,6 +67,28 @@ def test_a_misspelt_job_ends_with_2_and_a_suggestion(name: str, meant: str) -> N
     done = imagetag(name)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"imagetag: there is no job {name!r}; did you mean {meant}?\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("argv", [[], ["init", "--help"], ["status", "--storage", "."]])
+def test_a_reader_that_leaves_at_once_is_no_error(
+    argv: list[str], unbuffered: str, tmp_path: Path
+) -> None:
+    (tmp_path / "fox" / "train").mkdir(parents=True)
+    (tmp_path / "fox" / "train" / "note.txt").touch()
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [IMAGETAG, *argv],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_jobs_listed_are_those_there_are() -> None:

@@ -106,6 +106,34 @@ def test_wrong_settings_are_2_and_one_line(run: Callable[..., Outcome]) -> None:
     assert "'loud'" in line["event"]
 
 
+@pytest.mark.parametrize("wrong", [["--storge=x"], ["--log-level=loud"], ["--log-level"]])
+@pytest.mark.parametrize(
+    ("variable", "argv", "is_json"),
+    [
+        ("console", [], False),
+        ("", ["--log-format", "console"], False),
+        ("json", ["--log-format=console"], False),
+        ("console", ["--log-format=json"], True),
+        ("consol", [], True),
+        ("", ["--log-format=auto"], True),
+    ],
+)
+def test_what_is_wrong_with_settings_is_told_in_the_format_that_they_ask_for(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    argv: list[str],
+    is_json: bool,
+    wrong: list[str],
+) -> None:
+    monkeypatch.setenv("IMAGETAG_LOG_FORMAT", variable)
+    argv = [*argv, *wrong]
+    assert run_job("try", "A job.", JobSettings, lambda _settings: None, argv) == 2
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith("{" if is_json else "error: ")
+    assert "--log-level" in line or "--storge" in line
+
+
 def test_help_is_0(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         run_job("try", "A job.", JobSettings, lambda _settings: None, ["--help"])

@@ -447,6 +447,13 @@ def test_the_variables_of_all_jobs_are_those_in_their_help() -> None:
     "name",
     [
         "IMAGETAG_SERVICE_HOST",
+        "IMAGETAG_SERVICE_PORT",
+        "IMAGETAG_SERVICE_PORT_HTTP",
+        "IMAGETAG_PORT",
+        "IMAGETAG_PORT_80_TCP",
+        "IMAGETAG_PORT_80_TCP_ADDR",
+        "IMAGETAG_PORT_80_TCP_PORT",
+        "IMAGETAG_PORT_80_TCP_PROTO",
         "IMAGETAG_BOARD_TWO_SERVICE_HOST",
         "IMAGETAG_X_SERVICE_PORT",
         "IMAGETAG_X_SERVICE_PORT_HTTP_ALT",
@@ -462,3 +469,45 @@ def test_what_kubernetes_sets_for_a_service_is_no_setting(
 ) -> None:
     monkeypatch.setenv(name, "tcp://10.0.0.1:80")
     assert parse() == Settings(storage="here")
+
+
+def test_a_service_may_be_called_as_a_setting_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def port(text: str, *argv: str) -> Any:
+        monkeypatch.setenv("IMAGETAG_PORT", text)
+        settings = parse_settings(settings_of("board"), argv, command="board", summary="")
+        return settings.model_dump()["port"]
+
+    assert port("tcp://10.0.0.1:80") == port("tcp://[fd00::1]:80") == port("") == 8480
+    assert port("tcp://10.0.0.1:80", "--port=81") == 81
+    assert port("82") == 82
+    for text in ("tcp", "10.0.0.1:80"):
+        with pytest.raises(UsageError, match=r"--port \(IMAGETAG_PORT\): "):
+            port(text)
+    with pytest.raises(UsageError, match=r"--port \(IMAGETAG_PORT\): "):
+        port("", "--port=tcp://10.0.0.1:80")
+
+
+@pytest.mark.parametrize(
+    ("job", "argv", "meant"),
+    [
+        ("run", ["--modle", "mobilenet"], "--train.model"),
+        ("run", ["--epochs", "3"], "--train.epochs"),
+        ("run", ["--train.modle", "x"], "--train.model"),
+        ("run", ["--scrape.model", "x"], "--train.model"),
+        ("run", ["--evalaute.batch-size", "9"], "--evaluate.batch-size"),
+        (
+            "run",
+            ["--batch-sise", "9"],
+            "--train.batch-size, --evaluate.batch-size or --predict.batch-size",
+        ),
+        ("run", ["--no-curate"], "--scrape.no-curate"),
+        ("run", ["--bord", "x"], "--board"),
+        ("train", ["--train.model", "x", "--storage=x"], "--model"),
+    ],
+)
+def test_what_is_an_option_of_one_job_is_suggested_as_it_is_called_here(
+    job: str, argv: list[str], meant: str
+) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_settings(settings_of(job), argv, command=job, summary="")
+    assert str(error.value) == f"there is no {argv[0]}; did you mean {meant}?"
