@@ -9,7 +9,7 @@ import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from imagetag.boards.linkfile import read_url
@@ -19,7 +19,10 @@ from imagetag.fetched import MAX_BYTES, Fetched
 from imagetag.http import Client
 from imagetag.images import BadImage
 from imagetag.sources import Cursor, Picture, plain_file
-from imagetag.storage import ObjectNotFound, Storage, open_storage
+from imagetag.storage import AccessDenied, ObjectNotFound, Storage, open_storage
+
+if TYPE_CHECKING:  # boto3: not where all pictures are here
+    from imagetag.storage.s3 import S3Storage
 
 _MAX_SHOWN = 300  # characters of a name that is none
 _WEB = ("http://", "https://")
@@ -42,6 +45,7 @@ class Named(Fetched):
         super().__init__(keep)
         self._names, self._client = names, client
         self._storages: dict[str, Storage] = {}
+        self._buckets: dict[str, S3Storage] = {}
         self._opening = threading.Lock()
         if isinstance(names, Path):
             self.identity: Mapping[str, Any] = {"names": "-"}  # their pictures tell them apart
@@ -83,6 +87,8 @@ class Named(Fetched):
                     data = stream.read(MAX_BYTES + 1)
             except ObjectNotFound as error:
                 raise BadImage("missing", "there is no such object") from error
+            except AccessDenied as error:  # of one prefix, maybe, and not of others
+                raise BadImage("denied", str(error)) from error
             if len(data) > MAX_BYTES:
                 raise BadImage("too_large", f"more than {MAX_BYTES} bytes")
             return data
@@ -119,10 +125,18 @@ class Named(Fetched):
         try:
             with self._opening:
                 if folder not in self._storages:
-                    self._storages[folder] = open_storage(folder)
+                    self._storages[folder] = self._opened(folder)
                 return self._storages[folder], key
         except UsageError:
             return None
+
+    def _opened(self, folder: str) -> Storage:
+        if not folder.lower().startswith("s3://"):
+            return open_storage(folder)
+        bucket, _, prefix = folder[len("s3://") :].partition("/")
+        if bucket not in self._buckets:
+            self._buckets[bucket] = cast("S3Storage", open_storage(folder))
+        return self._buckets[bucket].at(prefix)
 
 
 def spooled(lines: Iterable[bytes], path: Path) -> Path:

@@ -27,6 +27,7 @@ from structlog.testing import capture_logs
 
 from imagetag import log
 from imagetag.errors import ImagetagError, InputError, TransientError, UsageError
+from imagetag.named import Named
 from imagetag.storage import (
     AccessDenied,
     BucketNotFound,
@@ -361,6 +362,7 @@ def test_a_killed_writer_leaves_no_stray_among_the_data(tmp_path: Path) -> None:
     script = """
 import itertools, sys
 from pathlib import Path
+from imagetag.named import Named
 from imagetag.storage import LocalStorage
 storage = LocalStorage(Path(sys.argv[1]))
 for number in itertools.count():
@@ -587,3 +589,15 @@ def test_a_complaint_names_the_option_that_has_the_url(tmp_path: Path) -> None:
         open_storage("ftp://x", option="--copy-to")
     with pytest.raises(UsageError, match=r"^--input .*: there is no such folder"):
         open_storage(str(tmp_path / "gone"), existing=True, option="--input")
+
+
+def test_pictures_of_many_prefixes_take_one_client(bucket: str) -> None:
+    names = tuple(f"s3://{bucket}/{key}" for key in ("a/1.png", "b/c/2.png", "3.png"))
+    for name in names:
+        backend().put_object(bucket, name.removeprefix(f"s3://{bucket}/"), name.encode())
+    source = Named(names, None)
+    pictures = list(source.pictures())
+    assert [source.read(picture) for picture in pictures] == [name.encode() for name in names]
+    homes = [home for picture in pictures if (home := source.home(picture))]
+    assert [f"{storage.url}/{key}" for storage, key in homes] == list(names)
+    assert len({id(storage._client) for storage, _ in homes}) == 1  # type: ignore[attr-defined]

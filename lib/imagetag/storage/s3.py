@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import io
 import random
@@ -63,8 +64,7 @@ class S3Storage(Storage):
 
     def __init__(self, bucket: str, prefix: str, concurrency: int) -> None:
         self._bucket = bucket
-        self._prefix = prefix + "/" if prefix else ""
-        self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._go_to(prefix)
         self._transfer = _MULTIPART
         try:
             self._client: Any = _new_client(concurrency)
@@ -75,6 +75,19 @@ class S3Storage(Storage):
         # Fail here, with one line and soon, rather than in the middle of the work.
         with self._errors(""):
             self._client.list_objects_v2(Bucket=bucket, Prefix=self._prefix, MaxKeys=1)
+
+    def _go_to(self, prefix: str) -> None:
+        self._prefix = prefix + "/" if prefix else ""
+        self.url = f"s3://{self._bucket}/{prefix}".rstrip("/")
+
+    def at(self, prefix: str) -> S3Storage:
+        """Return what is below another prefix of the bucket, by the same client; it asks nothing.
+
+        A client takes 12 MB and some tenths of a second.
+        """
+        other = copy.copy(self)
+        other._go_to(prefix.strip("/"))
+        return other
 
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects below a folder, a page of 1,000 at a time."""
