@@ -67,8 +67,8 @@ def line(event: Event, *, width: int | None = None) -> Text:
     if level in ("warning", "error", "critical"):
         text.append("error: " if level == "critical" else f"{level}: ", _STYLES[level])
     if event.get("tag") is not None:
-        text.append(f"{_clean(str(event['tag']))}: ", "bold")
-    text.append(_clean(sentence(event)), _STYLES.get(level, ""))
+        text.append(f"{clean(str(event['tag']))}: ", "bold")
+    text.append(clean(sentence(event)), _STYLES.get(level, ""))
     if width is not None:
         text = _wrapped(text, width)
     if event.get("exception"):
@@ -111,8 +111,8 @@ def show(console: Console, event: Event) -> None:
 
 def tell(console: Console, text: str, copied: str) -> None:
     """Print a text, and below it what can be copied, which is never broken."""
-    console.print(Text(_clean(text), "bold"))
-    console.print(Text(_clean(copied), "cyan"), soft_wrap=True)
+    console.print(Text(clean(text), "bold"))
+    console.print(Text(clean(copied), "cyan"), soft_wrap=True)
 
 
 class Bars:
@@ -190,7 +190,7 @@ class BarLine(ProgressColumn):
         if task.total is None:
             text.append_text(cast("Text", self._spinner.render(task.get_time())))
             text.append(" ")
-        name, unit = Text(_clean(task.description)), task.fields["unit"]
+        name, unit = Text(clean(task.description)), task.fields["unit"]
         done = f"{task.completed:,.0f}" + ("" if task.total is None else f"/{task.total:,.0f}")
         parts = [f" {done} {unit}" if unit else f" {duration(task.elapsed or 0)}"]
         name.truncate(max(1, room - text.cell_len - len(parts[0])), overflow="ellipsis")
@@ -217,13 +217,15 @@ class BarLine(ProgressColumn):
 
 
 def duration(seconds: float) -> str:
-    """Return a time as it is said: `40 s`, `3 min`, `1 h 20 min`."""
+    """Return a time as it is said: `40 s`, `3 min`, `1 h 20 min`, `3 days`."""
     if round(seconds) < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     hours, minutes = divmod(minutes, 60)
     if not hours:
         return f"{minutes} min"
+    if hours >= 48:
+        return f"{hours / 24:.0f} days"
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
@@ -544,9 +546,9 @@ def _clock(timestamp: object) -> str:
         return ""
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Return a text on one line, without what a terminal would obey."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split(" "))
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _wrapped(text: Text, width: int) -> Text:

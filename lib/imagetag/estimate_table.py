@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from imagetag.console import duration, open_output, size
+from imagetag.console import clean, duration, open_output, size
 from imagetag.estimate import Estimate, Settings, StageEstimate, TagEstimate
 from imagetag.rates import Rates
 
@@ -100,12 +100,12 @@ def _tags(made: Estimate) -> Table:
     for tag in made.tags:
         enough = "" if tag.enough else "yellow"
         table.add_row(
-            Text(_clean(tag.asked.tag)),
+            Text(clean(tag.asked.tag)),
             _posts(tag),
             f"{tag.positives:,}",
             f"{tag.negatives:,}",
             Text(f"{tag.promise:,}", enough),
-            Text(_clean(tag.trouble) or ("scraped already" if tag.complete else "")),
+            Text(clean(tag.trouble) or ("scraped already" if tag.complete else "")),
         )
     return table
 
@@ -162,8 +162,3 @@ def _table(*names: str) -> Table:
         left = name in ("tag", "note", "stage", "rate", "")
         table.add_column(name, justify="left" if left else "right", overflow="fold")
     return table
-
-
-def _clean(text: str) -> str:
-    """Return a text without what a terminal would obey: a board may say anything."""
-    return "".join(char if char.isprintable() else "?" for char in text)

@@ -414,14 +414,6 @@ class _Reading:
         return max(0.0, round((self._now - moment).total_seconds(), 1))
 
 
-def told_span(seconds: float) -> str:
-    """Return a time in words, such as `40 s`, `12 min`, `3 h`, `2 days`."""
-    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / unit:.0f} {name}"
-    return f"{seconds / 86_400:.0f} days"
-
-
 def _moment(text: str) -> datetime | None:
     try:
         found = datetime.fromisoformat(text)

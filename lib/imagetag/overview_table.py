@@ -12,9 +12,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from imagetag.console import WIDEST, open_output
+from imagetag.console import WIDEST, clean, duration, open_output
 from imagetag.layout import encode
-from imagetag.overview import StageStatus, State, TagStatus, stages_shown, told_span
+from imagetag.overview import StageStatus, State, TagStatus, stages_shown
 
 _STYLES: dict[State, str] = {
     "none": "dim",
@@ -82,7 +82,7 @@ def table(tags: Sequence[TagStatus], *, pages: bool = True) -> Table:
         made.add_column(name, justify="right" if right else "left", overflow="fold")
     for tag in tags:
         made.add_row(
-            Text(_clean(tag.tag)),
+            Text(clean(tag.tag)),
             *(_cell(tag.stages[stage]) for stage in shown),
             _promise(tag),
             _share(tag.precision),
@@ -99,10 +99,10 @@ def notes(tags: Sequence[TagStatus]) -> list[Text]:
         for stage, found in tag.stages.items():
             if not found.reason:
                 continue
-            ago = "" if found.seconds is None else f" {told_span(found.seconds)} ago"
+            ago = "" if found.seconds is None else f" {duration(found.seconds)} ago"
             code = "" if found.exit_code is None else f" (exit code {found.exit_code})"
-            head = f"{_clean(tag.tag)}: {stage} {found.state}{ago}{code}: "
-            lines.append(Text.assemble((head, _STYLES[found.state]), _clean(found.reason)))
+            head = f"{clean(tag.tag)}: {stage} {found.state}{ago}{code}: "
+            lines.append(Text.assemble((head, _STYLES[found.state]), clean(found.reason)))
     return lines
 
 
@@ -121,19 +121,14 @@ def _cell(found: StageStatus) -> Text:
     if found.state == "none":
         return Text("-", style)
     if found.state == "complete":
-        return Text(_clean(found.result) or "done", style)
+        return Text(clean(found.result) or "done", style)
     text: str = found.state
     if found.state in ("running", "lost") and found.done is not None:
         of = f"/{found.total}" if found.total else f" {found.unit}"
         text += f" {found.done}{of}"
         if found.total:
             text += f" {found.done / found.total:.0%}"
-    return Text(_clean(text), style)
-
-
-def _clean(text: str) -> str:
-    """Return a text without what a terminal would obey: anybody may write a record."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return Text(clean(text), style)
 
 
 def _promise(tag: TagStatus) -> Text:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from imagetag.child import Event
-from imagetag.console import duration, line, open_console, sentence
+from imagetag.console import clean, duration, line, open_console, sentence
 from imagetag.log import LogFormat, get_logger
 from imagetag.pipeline import TAG_DONE, View
 
@@ -103,23 +103,24 @@ class _Lines:
 
     def failed(self, job: str, tag: str | None, reason: str) -> None:
         """Print why."""
-        self._print("✗", job, tag, Text(reason), "bold red")
+        self._print("✗", job, tag, Text(clean(reason)), "bold red")
 
     def _print(
         self, mark: str, job: str, tag: str | None, text: Text, style: str = "green"
     ) -> None:
         if not self._console.encoding.startswith("utf"):
             mark = {"✓": "+", "✗": "x"}.get(mark, mark)
+        name = clean(tag or "")
         row = Table.grid(padding=0)
         for width in (2, _JOB, self._wide + 2):
             row.add_column(width=width, no_wrap=True)
         row.add_column(overflow="fold")
-        row.add_row(Text(mark, style), job, Text(tag or "", "bold"), text)
+        row.add_row(Text(mark, style), job, Text(name, "bold"), text)
         if self._console.is_terminal:
             self._console.print(row)
             return
-        name = f"{tag or '':{self._wide + 2}}"
-        self._console.print(f"{mark} {job:{_JOB}}{name}{text.plain}", soft_wrap=True)
+        start = f"{mark} {job:{_JOB}}{name:{self._wide + 2}}"
+        self._console.print(f"{start}{text.plain}", soft_wrap=True)
 
 
 class PlainView(_Lines):
@@ -129,7 +130,7 @@ class PlainView(_Lines):
         """Print it."""
         super().event(job, tag, event)
         if event.get("level") == "info" and event["event"] != TAG_DONE:
-            self._print(" ", job, tag, Text(sentence(event)))
+            self._print(" ", job, tag, Text(clean(sentence(event))))
 
 
 class LiveView(_Lines):
@@ -153,10 +154,10 @@ class LiveView(_Lines):
         """Show what it says."""
         super().event(job, tag, event)
         if tag is not None:
-            self._tag = tag
+            self._tag = clean(tag)
         if event.get("level") != "info" or event["event"] == TAG_DONE:
             return
-        self._said = sentence(event)
+        self._said = clean(sentence(event))
         if isinstance(event.get("done"), int) and isinstance(event.get("total"), int):
             self._done, self._total = event["done"], event["total"]
         else:

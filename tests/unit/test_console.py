@@ -83,6 +83,7 @@ def test_what_others_wrote_commands_no_terminal() -> None:
         (61, "1 min"),
         (3599, "1 h"),
         (4800, "1 h 20 min"),
+        (300_000, "3 days"),
     ],
 )
 def test_durations(seconds: float, text: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from imagetag.errors import InputError
 from imagetag.layout import Layout
-from imagetag.overview import Overview, StageStatus, TagStatus, told_span
+from imagetag.overview import Overview, StageStatus, TagStatus
 from imagetag.overview_table import document, show, summary
 from imagetag.storage import LocalStorage, Storage
 from jobs import status as status_job
@@ -287,7 +287,7 @@ def test_the_table_has_a_line_a_tag_and_one_for_whatever_is_wrong(
         "tag_46: scrape failed 15 min ago (exit code 3): no posts with the tag 'tag_46'; check "
         "its spelling on the board"
     )
-    assert lines[53].startswith("tag_48: scrape lost 67 min ago: no word of it on scrape-0-x7f2k")
+    assert lines[53].startswith("tag_48: scrape lost 1 h 7 min ago: no word of it on scrape-0")
     assert lines[55:] == [summary(tags, storage.url)]
     assert lines[55].startswith(f"50 tags in {storage.url}: 20 evaluated, 12 explored, 8 train run")
 
@@ -351,11 +351,3 @@ sys.exit(main(sys.argv[1:]))
 def test_an_empty_storage_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status_job.main(["--storage", str(tmp_path)]) == 3
     assert "there is nothing of any tag" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (119, "119 s"), (125, "2 min"), (9000, "2 h"), (300_000, "3 days")],
-)
-def test_spans_of_time_in_words(seconds: float, text: str) -> None:
-    assert told_span(seconds) == text

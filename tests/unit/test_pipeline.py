@@ -260,6 +260,19 @@ def test_a_failure_is_told_at_once_in_full() -> None:
     assert text == "✗ scrape fox " + " ".join(["a reason"] * 12)
 
 
+@pytest.mark.parametrize("kind", [PlainView, LiveView])
+def test_what_others_wrote_commands_no_terminal(kind: type[PlainView | LiveView]) -> None:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=kind is LiveView, color_system=None)
+    view = kind(console)
+    view.begin("scrape", ["a\x9b2Jb"])
+    view.event("scrape", "a\x9b2Jb", {"event": "\x1b[2Jgone", "level": "info"})
+    console.print(view) if kind is LiveView else None
+    view.failed("scrape", "a\x9b2Jb", "the board says \x1b]0;x\x07")
+    assert "the board says  ]0;x" in file.getvalue()
+    assert not {"\x1b", "\x9b", "\x07"} & set(file.getvalue())
+
+
 def test_the_child_of_an_unknown_job_is_told_by_its_last_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
