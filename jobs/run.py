@@ -152,7 +152,11 @@ def with_file(settings: RunSettings) -> RunSettings:
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
     for job in nested(RunSettings):
         # A variable of the job itself, such as IMAGETAG_EPOCHS, wins too.
-        table = {k: v for k, v in found.pop(job, {}).items() if not os.environ.get(env_name(k))}
+        table = {
+            name: value
+            for name, value in found.pop(job, {}).items()
+            if not os.environ.get(env_name(name), "").strip()
+        }
         given[job] = {**table, **getattr(settings, job)}
     return make_settings(RunSettings, given, file=found)
 

@@ -77,6 +77,7 @@ def test_the_command_line_wins_over_variables_and_they_over_the_file(
     monkeypatch.setenv("IMAGETAG_BOARD", "b")
     monkeypatch.setenv("IMAGETAG_TRAIN_MODEL", "mobilenet")
     monkeypatch.setenv("IMAGETAG_EPOCHS", "8")
+    monkeypatch.setenv("IMAGETAG_IMAGE_SIZE", " ")  # which is none
     settings = read(file, "--train.model", "alexnet")
     assert settings.board == "b"
     found = options(settings, "train")
