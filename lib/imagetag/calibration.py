@@ -16,9 +16,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy import optimize, special
-from sklearn.isotonic import isotonic_regression
-from sklearn.model_selection import StratifiedGroupKFold
 
 from imagetag.intervals import share_interval
 from imagetag.metrics import numbered
@@ -54,6 +51,8 @@ class Calibration(_Record):
         values = np.asarray(logits, np.float64)
         if self.method == "isotonic":
             return np.asarray(np.interp(values, *self._steps), np.float64)
+        from scipy import special  # slow, and whoever reads what was found does without
+
         return np.asarray(special.expit(values / self.temperature), np.float64)
 
     @cached_property
@@ -137,6 +136,8 @@ def _losses(truth: Bools, logits: Floats, groups: NDArray[np.str_]) -> dict[Meth
     least = min(len(np.unique(groups[truth])), len(np.unique(groups[~truth])))
     if least < 2 * _FOLDS:
         return {}
+    from sklearn.model_selection import StratifiedGroupKFold
+
     methods: tuple[Method, ...] = ("none", "temperature", "isotonic")
     chances = {method: np.zeros(truth.size) for method in methods}
     folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
@@ -158,6 +159,8 @@ def _fit(truth: Bools, logits: Floats, method: Method) -> Calibration:
 
 
 def _temperature(truth: Bools, logits: Floats) -> float:
+    from scipy import optimize
+
     signed = np.where(truth, -logits, logits)
 
     def loss(power: float) -> float:
@@ -170,6 +173,8 @@ def _temperature(truth: Bools, logits: Floats) -> float:
 
 def _points(truth: Bools, logits: Floats) -> tuple[tuple[float, float], ...]:
     """Return the centres of isotonic regression's steps, as (logit, probability)."""
+    from sklearn.isotonic import isotonic_regression
+
     known, where, counts = np.unique(logits, return_inverse=True, return_counts=True)
     shares = np.bincount(where, weights=truth) / counts
     steps = isotonic_regression(shares, sample_weight=counts)

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy import signal, stats
 
 _RATIO = 1.02  # between two looks: finer would gain little recall, and each costs certainty
 _MANY = 1000  # times as many pictures are as good as any number
@@ -87,6 +86,8 @@ def lower_bound(right: ArrayLike, called: ArrayLike, confidence: float) -> Any:
         confidence: with which probability the precision is above the bound, in (0, 1).
 
     """
+    from scipy import stats  # slow, and whoever reads what was found does without
+
     good, total = np.asarray(right, np.float64), np.asarray(called, np.float64)
     bound = stats.beta.ppf(1 - confidence, np.maximum(good, 1), total - good + 1)
     return np.where(good > 0, bound, 0.0)[()]
@@ -189,6 +190,8 @@ def promise_precision(
 
 def _passes(numbers: Ints, precision: float, alpha: float) -> float:
     """Return how probable it is that any look passes a test of level `alpha`."""
+    from scipy import signal, stats
+
     # How many must be right at each look: the least with P(X >= that) <= alpha. What is next to it
     # passes: a bound is computed otherwise, and may round a tie to the other side.
     alpha *= 1 + 1e-9

@@ -13,11 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import special
 
 from imagetag import __version__
 from imagetag.breakdown import Slice, breakdown
-from imagetag.calibration import Reliability, reliability
+from imagetag.calibration import Calibration, Reliability, reliability
 from imagetag.cells import quoted
 from imagetag.decision import Decision
 from imagetag.layout import LABELS, Label, Split
@@ -214,7 +213,9 @@ def evaluated(
         metrics=metrics,
         prevalences=tuple(at_prevalence(answers, rate) for rate in prevalences),
         reliability={
-            "raw": reliability(answers.labels, special.expit(answers.scores), answers.groups),
+            "raw": reliability(
+                answers.labels, Calibration().probabilities(answers.scores), answers.groups
+            ),
             "calibrated": reliability(answers.labels, answers.probabilities, answers.groups),
         },
         slices=tuple(breakdown([item.row for item in test], [item.called for item in test])),

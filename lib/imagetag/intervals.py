@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 Interval = tuple[float, float]
 
@@ -77,6 +76,8 @@ def _lower_limit(part: Floats, whole: Floats) -> float:
     right = float(part.sum())
     if right <= 0:
         return 0.0
+    from scipy import special  # slow, and whoever reads an interval does without
+
     # The group of which nothing is right is as large as that of a picture drawn at random.
     size = float((whole**2).sum() / whole.sum())
     total = float(whole.sum()) + size

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from sklearn.metrics import classification_report
 
 from imagetag import compare
 from imagetag.errors import InputError
@@ -197,6 +196,10 @@ def share_of(part: NDArray[Any], whole: NDArray[Any], members: Ints) -> Estimate
 
 
 def _at_threshold(truth: Bools, called: Bools, threshold: float, members: Ints) -> AtThreshold:
+    from sklearn.metrics import (
+        classification_report,
+    )  # slow, and whoever reads what was found does without
+
     right, agreeing = called & truth, called == truth
     report: dict[str, Any] = {
         "y_true": truth,

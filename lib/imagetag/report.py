@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from jinja2 import Environment
 from PIL import Image
 
-from imagetag import plots
 from imagetag.evaluation import Shown
 from imagetag.intervals import Interval
 from imagetag.pictures import Picture
 from imagetag.templating import page_environment, way
+
+if TYPE_CHECKING:
+    from imagetag.plots import Chart
 
 MAX_PAGE_BYTES = 5_000_000
 
@@ -36,7 +38,7 @@ class Figure:
     title: str
     alt: str
     caption: str
-    chart: plots.Chart
+    chart: Chart
 
 
 def shrunk(picture: Image.Image) -> Image.Image:
