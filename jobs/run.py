@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from imagetag.index_page import TagEntry
 
 _OURS = frozenset(TagSettings.model_fields)
+_AT_ONCE = 16  # tags that are read for the index page
 NO_KEYS = frozenset({"file", *JobSettings.model_fields})  # what a file has no key for
 
 
@@ -191,10 +193,13 @@ def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
     failed = {tag: f"{why.job} failed: {why.reason}" for tag, why in pipeline.failed.items()}
     ours = set(tags)
     others = [tag for tag in tags_of_leaderboard(storage) if tag not in ours]
-    entries = [
-        read_entry(storage, tag, predictions=settings.predictions(tag), failed=failed.get(tag, ""))
-        for tag in (*tags, *others)
-    ]
+
+    def read(tag: str) -> TagEntry:
+        predictions = settings.predictions(tag)
+        return read_entry(storage, tag, predictions=predictions, failed=failed.get(tag, ""))
+
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="index") as pool:
+        entries = list(pool.map(read, (*tags, *others)))
     pictures = Path(settings.input) if settings.input else None
     index = make_index(
         storage,
