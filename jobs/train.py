@@ -342,12 +342,7 @@ def work(settings: TrainSettings) -> None:
         elif settings.image_size == "auto":
             from imagetag.exploration import input_size  # NumPy: not for --help
 
-            size, least = input_size(storage, tag, "auto"), LEAST_SIDES[settings.model]
-            if min(size) < least:
-                raise UsageError(
-                    f"--image-size auto: explore recommended {size[0]}x{size[1]} for {tag!r}, and "
-                    f"{settings.model} needs {least} pixels a side: give another"
-                )
+            input_size(storage, tag, "auto", LEAST_SIDES[settings.model])
         if settings.exclude_suspects not in ("no", "latest"):
             check_run(storage, tag, settings.exclude_suspects.partition("@")[0])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
@@ -244,16 +245,18 @@ def load_shortcuts(storage: Storage, tag: str) -> Shortcuts:
     return _load(storage, tag, _Checked).shortcuts
 
 
-def input_size(storage: Storage, tag: str, text: str) -> Size:
+def input_size(storage: Storage, tag: str, text: str, least: int = 1) -> Size:
     """Return the (height, width) in pixels that `--image-size` asks for.
 
     Args:
         storage: has what explore found, in whichever version.
         tag: whose.
         text: HEIGHTxWIDTH, or auto for what explore recommended.
+        least: pixels a side that the model takes.
 
     Raises:
-        InputError: if it is auto and the tag has not been explored.
+        InputError: if it is auto and the tag has not been explored, or what was recommended is
+            too small: for another tag it may not be.
         UsageError: if it is neither.
 
     """
@@ -264,7 +267,13 @@ def input_size(storage: Storage, tag: str, text: str) -> Size:
     if size is not None:
         return size
     recommended = _load(storage, tag, _Recommendation).input_size
-    return recommended.height, recommended.width
+    height, width = recommended.height, recommended.width
+    if min(height, width) < least:
+        raise InputError(
+            f"--image-size auto: explore recommended {height}x{width} for {tag!r}, and the model "
+            f"needs {least} pixels a side: give another"
+        )
+    return height, width
 
 
 Record = TypeVar("Record", bound=_Record)
@@ -278,7 +287,7 @@ def _load(storage: Storage, tag: str, record: type[Record]) -> Record:
     except ObjectNotFound as error:
         raise InputError(
             f"the tag {tag!r} in {storage.url} is not explored: "
-            f"run imagetag explore --tags {tag} first"
+            f"run imagetag explore --tags {shlex.quote(tag)} first"
         ) from error
     except ValidationError as error:
         first = error.errors()[0]

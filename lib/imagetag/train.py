@@ -22,7 +22,7 @@ from imagetag.augment import RandomAffine
 from imagetag.card import model_card
 from imagetag.cautions import FEW_TO_PROMISE, FEW_TO_VALIDATE, read_cautions
 from imagetag.checkpoint import Checkpoints, State
-from imagetag.checks import weights_problem
+from imagetag.checks import LEAST_SIDES, weights_problem
 from imagetag.dataset import Resize, Sample, Size, sync
 from imagetag.distribute import Cluster, device_names, precision
 from imagetag.errors import InputError, TransientError, UsageError
@@ -268,7 +268,7 @@ def find_target(storage: Storage, tag: str, training: Training, run: str | None)
     excluded = find_exclusion(storage, tag, training.exclude_suspects)
     training = _settled(training).model_copy(update={"exclude_suspects": excluded.name})
     if training.packed == "no":
-        size = input_size(storage, tag, training.image_size)
+        size = input_size(storage, tag, training.image_size, LEAST_SIDES[training.model])
     else:
         packed = load_packed(storage, tag, training.packed)
         training = training.model_copy(update={"packed": packed.name})

@@ -235,6 +235,8 @@ def test_training_still_takes_the_size_that_an_older_version_found(storage: Reco
     storage.write("robot/explore/explore.json", json.dumps(OLD).encode())
     assert input_size(storage, TAG, "auto") == (320, 192)
     assert input_size(storage, TAG, "64x96") == (64, 96)
+    with pytest.raises(InputError, match=r"explore recommended 320x192 for .* needs 224 pixels"):
+        input_size(storage, TAG, "auto", least=224)  # other tags may do better: exit code 3
 
 
 def test_what_an_older_version_found_is_explored_again(storage: Recorded) -> None:
