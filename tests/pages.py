@@ -52,4 +52,10 @@ class Page(HTMLParser):
 
     @property
     def links(self) -> list[dict[str, str]]:
-        return [link for link in self.all("a") if not link["href"].startswith("#")]
+        """The links out of the page, less that to the page of the tag."""
+        found = (link for link in self.all("a") if link.get("rel") != "up")
+        return [link for link in found if not link["href"].startswith("#")]
+
+    @property
+    def up(self) -> list[str]:
+        return [link["href"] for link in self.all("a") if link.get("rel") == "up"]

@@ -45,7 +45,6 @@ from imagetag.heartbeat import measured
 from imagetag.layout import LABELS, PARTS, Label, Layout
 from imagetag.log import Progress, get_logger, working
 from imagetag.manifest import Dataset, Row, load_dataset, read_rows
-from imagetag.page_links import link_pages, with_links
 from imagetag.partition import load_partition
 from imagetag.report import jpeg, shrunk
 from imagetag.runs import Run, load_model, load_run
@@ -53,6 +52,7 @@ from imagetag.scoring import Score, Scorer
 from imagetag.storage import ObjectNotFound, Storage
 from imagetag.suspect_list import Part, Suspects, load_suspects, store_suspects
 from imagetag.suspects import Example, find_suspects
+from imagetag.tag_page import store_tag_pages
 
 _SEED = 0  # of folds and projections
 _WIDEST = 1024  # features a picture that are kept
@@ -95,7 +95,7 @@ def evaluate_tag(
     if done is not None:
         store_card(storage, run, dataset, done)  # an older version stored none with the results
         page = f"{storage.url}/{Layout(tag).run(run.run, 'report.html')}"
-        link_pages(storage, tag)
+        store_tag_pages(storage, [tag])  # which it may have been stopped before
         get_logger().info("already evaluated", run=run.run, report=page)
         return done
     parts, since = _parts(storage, run, dataset)
@@ -208,12 +208,11 @@ class _Results:
             store_suspects(storage, run.tag, run.run, self.suspects)
         decision = self.decision.model_dump_json(indent=2).encode() + b"\n"
         storage.write(layout.run(run.run, "decision.json"), decision)
-        key = layout.run(run.run, "report.html")
-        storage.write(key, with_links(storage, run.tag, key, page).encode())
+        storage.write(layout.run(run.run, "report.html"), page.encode())
         store_card(storage, run, self.dataset, evaluation)
         marker = evaluation.model_dump_json(indent=2).encode() + b"\n"
         storage.write(layout.run(run.run, "evaluation.json"), marker)
-        link_pages(storage, run.tag)
+        store_tag_pages(storage, [run.tag])
         chosen = metrics.chosen
         get_logger().info(
             "evaluated",

@@ -13,6 +13,7 @@ from imagetag.breakdown import marked, worst
 from imagetag.evaluation import Evaluation, GalleryName, Scored, Shown
 from imagetag.layout import Layout
 from imagetag.report import Figure, data_uri, environment, picture_link, script
+from imagetag.templating import way
 
 # What all pictures of a page may take as base64: plots and text need the rest.
 _PICTURE_BUDGET = 3_000_000
@@ -42,6 +43,7 @@ def evaluation_page(
         pictures: of those in its galleries.
 
     """
+    layout = Layout(evaluation.tag)
     cards = _Cards(evaluation, pictures)
     galleries = {name: cards.of(items) for name, items in evaluation.galleries.items()}
     cards.lay_over(galleries)
@@ -51,6 +53,7 @@ def evaluation_page(
         .render(
             script=script("evaluate.js"),
             evaluation=evaluation,
+            tag_page=way(layout.run(evaluation.run, "report.html"), layout.index),
             decision=evaluation.decision,
             promise=evaluation.decision.promise,
             metrics=evaluation.metrics,

@@ -16,10 +16,10 @@ from imagetag.heartbeat import measured
 from imagetag.layout import Layout
 from imagetag.log import get_logger, working
 from imagetag.manifest import load_dataset, read_rows
-from imagetag.page_links import with_links
 from imagetag.pictures import read_thumbnails
 from imagetag.storage import Storage
 from imagetag.survey import Survey
+from imagetag.tag_page import store_tag_pages
 
 
 def explore_tag(
@@ -68,8 +68,8 @@ def explore_tag(
         for name, figure in figures.items():
             storage.write(layout.explore(f"{name}.png"), figure.chart.light)
         page = exploration_page(exploration, figures, thumbnails)
-        key = layout.explore("report.html")
-    storage.write(key, with_links(storage, tag, key, page).encode())
+    storage.write(layout.explore("report.html"), page.encode())
+    store_tag_pages(storage, [tag])
     storage.write(layout.explore("explore.json"), exploration.model_dump_json(indent=2).encode())
     get_logger().info(
         "explored",

@@ -16,6 +16,7 @@ from imagetag.layout import Layout
 from imagetag.pictures import Picture
 from imagetag.report import Figure, data_uri, environment, picture_link
 from imagetag.survey import Survey
+from imagetag.templating import way
 
 THUMBNAIL_BYTES = 1_900_000  # of all thumbnails of a page, which base64 makes a third more of
 _VEILED = frozenset({"questionable", "explicit"})
@@ -86,11 +87,13 @@ def exploration_page(
             missing, the page says so.
 
     """
+    layout = Layout(exploration.tag)
     return (
         environment()
         .get_template("explore.html")
         .render(
             exploration=exploration,
+            tag_page=way(layout.explore("report.html"), layout.index),
             cautions=cautions(
                 exploration.dataset.negatives_marked_by,
                 exploration.shortcuts,

@@ -19,10 +19,10 @@ from imagetag.errors import InputError, UsageError
 from imagetag.images import BadImage, load_rgb
 from imagetag.layout import INDEX, Layout, checked_run, report
 from imagetag.manifest import Dataset, load_dataset
-from imagetag.page_links import link_pages
 from imagetag.report import data_uri, environment, jpeg, shrunk
 from imagetag.results import Evaluation, Training, load_result
 from imagetag.storage import LocalStorage, ObjectNotFound, Storage
+from imagetag.tag_page import store_tag_pages
 
 _SHOWN = 6  # pictures of a tag's predictions
 _THUMBNAIL_BYTES = 2_000_000  # of all thumbnails of the page
@@ -176,7 +176,7 @@ def make_index(
     pictures: Path | None = None,
     serve: str = "",
 ) -> str:
-    """Store the page of all tags, and return where it is.
+    """Store the page of all tags, to which theirs lead, and return where it is.
 
     Args:
         storage: gets it, and has the pages that it leads to.
@@ -211,8 +211,7 @@ def make_index(
         )
     )
     storage.write(INDEX, html.encode())
-    for entry in entries:
-        link_pages(storage, entry.tag, runs=True)
+    store_tag_pages(storage, [entry.tag for entry in entries])
     return f"{storage.url}/{INDEX}"
 
 

@@ -8,6 +8,7 @@
     <tag>/manifest/kept-<digest>.jsonl                  the rows of a part that a dataset has,
                                                         where it has not all of them
     <tag>/dataset.json                                  summary and completion marker
+    <tag>/index.html                                    the way to the tag's pages
     <tag>/explore/                                      plots, report, recommended input size
     <tag>/models/<run>/                                 model, metrics, report
     <tag>/models/<run>/parts.csv                        what each picture was used for
@@ -177,6 +178,11 @@ class Layout:
     def dataset(self) -> str:
         """The completion marker of the dataset."""
         return self.root + "dataset.json"
+
+    @property
+    def index(self) -> str:
+        """The page that leads to the tag's others."""
+        return self.root + "index.html"
 
     def explore(self, name: str) -> str:
         """Return the key of a file of `explore`."""

@@ -25,10 +25,10 @@ from imagetag.compare import RESAMPLES, Metric, Span
 from imagetag.errors import InputError
 from imagetag.layout import Layout, report
 from imagetag.log import Progress, get_logger
-from imagetag.page_links import link_pages
 from imagetag.results import Estimate
 from imagetag.standings import Board, Entry, ModelTally, Summary, find_runs, load_board, signed
 from imagetag.storage import LocalStorage, Storage
+from imagetag.tag_page import store_tag_pages
 from imagetag.templating import page_environment
 
 MAX_PAGE_BYTES = 5_000_000
@@ -73,6 +73,8 @@ def make_leaderboard(
 ) -> Made:
     """Compare the runs of tags, and store `leaderboard.html` and `leaderboard.json`.
 
+    In the place where they belong, the pages of the tags lead to it from then on.
+
     Args:
         storage: has the runs.
         target: gets both files; may be the same.
@@ -84,7 +86,7 @@ def make_leaderboard(
         InputError: if no run of any tag is evaluated.
 
     """
-    linked: list[str] = []
+    found: list[str] = []
     summary, page = Summary(metric), _Page(metric, _way(storage, target, folder))
     with tempfile.TemporaryDirectory(prefix="imagetag-report-") as scratch:
         path = Path(scratch) / "leaderboard.json"
@@ -97,7 +99,7 @@ def make_leaderboard(
                 summary.add(board)
                 table.add(board)
                 page.add(board)
-                linked.append(tag)
+                found.append(tag)
                 done.advance(runs=summary.runs)
             _check_any(storage, summary, tags)
             headline, ranking = summary.headline(), summary.ranking()
@@ -106,8 +108,7 @@ def make_leaderboard(
     html = page.render(summary, ranking, headline)
     target.write(f"{folder}leaderboard.html", html.encode())
     if f"{target.url}/{folder}" == f"{storage.url}/{report('')}":
-        for tag in linked:
-            link_pages(storage, tag, runs=True)
+        store_tag_pages(storage, found)
     return Made(f"{target.url}/{folder}leaderboard.html", summary, headline)
 
 

@@ -25,12 +25,12 @@ from imagetag.layout import (
     Stage,
     StatusKey,
     checked_run,
-    decode,
     parse_status,
     status,
 )
 from imagetag.manifest import Dataset, load_dataset
 from imagetag.storage import ObjectNotFound, Storage
+from imagetag.stored import tags_in
 
 State = Literal[
     "none", "incomplete", "running", "lost", "stopped", "failed", "outdated", "complete"
@@ -192,7 +192,7 @@ class Overview:
         records, sizes = self._records()
         tags = self.tags
         if tags is None:
-            tags = sorted({*self._folders(), *records})
+            tags = sorted({*tags_in(self.storage), *records})
         with ThreadPoolExecutor(self.threads, thread_name_prefix="status") as pool:
             found = pool.map(lambda tag: self._one(tag, records.get(tag, []), sizes, now), tags)
             known = [tag for tag in found if tag is not None]
@@ -214,13 +214,6 @@ class Overview:
             records.setdefault(key.tag, []).append(key)
             sizes[entry.key] = entry.size
         return records, sizes
-
-    def _folders(self) -> Iterable[str]:
-        for name in self.storage.folders():
-            try:
-                yield decode(name)
-            except ValueError:  # no tag's
-                continue
 
     def _one(
         self, tag: str, keys: list[StatusKey], sizes: dict[str, int], now: datetime

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +16,12 @@ from scipy import special
 from imagetag.cautions import read_cautions
 from imagetag.compare import RESAMPLED, Answers, Exam, Ints, Metric, Span, Standing, compare
 from imagetag.errors import InputError
-from imagetag.layout import Layout, RunKey, parse_run
+from imagetag.layout import RunKey
 from imagetag.log import get_logger
 from imagetag.manifest import load_dataset
 from imagetag.results import Evaluation, Result, Table, Training, load_result, load_table
 from imagetag.storage import Storage
+from imagetag.stored import run_files, tags_in
 
 MAX_RUNS = 50  # of a tag that are compared
 _MAX_TABLES = 512 << 20  # bytes of all tables of a tag: they are held at once
@@ -124,14 +124,10 @@ Runs = Mapping[str, int]  # by name; the bytes of its table of predictions
 
 def find_runs(storage: Storage, tags: Sequence[str] | None) -> Iterator[tuple[str, Runs]]:
     """Yield each tag with its complete runs; of no tags given, those in storage that have any."""
-    if tags is None:
-        for tag, keys in groupby(_run_keys(storage, ""), key=lambda found: found[0].tag):
-            runs = _complete(keys)
-            if runs:
-                yield tag, runs
-        return
-    for tag in tags:
-        yield tag, _complete(_run_keys(storage, Layout(tag).models))
+    for tag in tags_in(storage) if tags is None else tags:
+        runs = _complete(run_files(storage, tag))
+        if runs or tags is not None:
+            yield tag, runs
 
 
 def load_board(storage: Storage, tag: str, runs: Runs, metric: Metric) -> Board:
@@ -330,13 +326,6 @@ class Summary:
 def signed(value: float) -> str:
     """Return a number with three decimals, and with a real minus sign."""
     return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _run_keys(storage: Storage, folder: str) -> Iterator[tuple[RunKey, int]]:
-    for info in storage.list(folder):
-        if "/models/" in info.key:  # of most keys it is not: they are the images'
-            with contextlib.suppress(ValueError):
-                yield parse_run(info.key), info.size
 
 
 def _complete(keys: Iterable[tuple[RunKey, int]]) -> Runs:

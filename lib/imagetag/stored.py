@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+from collections.abc import Iterator
 from itertools import islice
 
 from imagetag.errors import InputError
-from imagetag.layout import Layout, checked_run, decode
+from imagetag.layout import Layout, RunKey, checked_run, decode, parse_run
 from imagetag.storage import Storage
 from imagetag.suggest import nearest_first
 
 _MANY = 10_000  # more folders than these are not looked through
 
 
-def tags_in(storage: Storage) -> list[str]:
-    """Return the tags that have anything in storage."""
-    found = []
-    for name in islice(storage.folders(), _MANY):
-        try:
-            found.append(decode(name))
-        except ValueError:  # a folder of ours that begins with a dot, or somebody else's
-            continue
-    return found
+def tags_in(storage: Storage) -> Iterator[str]:
+    """Yield the tags that have anything in storage, in the order of their folders."""
+    for name in storage.folders():
+        with contextlib.suppress(ValueError):  # ours that begins with a dot, or somebody else's
+            yield decode(name)
+
+
+def run_files(storage: Storage, tag: str) -> Iterator[tuple[RunKey, int]]:
+    """Yield each file of a tag's runs, complete or not, with its size in bytes."""
+    for info in storage.list(Layout(tag).models):
+        with contextlib.suppress(ValueError):  # LATEST, or somebody else's
+            yield parse_run(info.key), info.size
 
 
 def check_dataset(storage: Storage, tag: str) -> None:
@@ -103,7 +108,7 @@ def no_pack(storage: Storage, tag: str, name: str) -> InputError:
 
 def _with_others(error: InputError, storage: Storage, tag: str) -> InputError:
     """Return the error with the tags that there are, where it is of none of them."""
-    tags = tags_in(storage)
+    tags = list(islice(tags_in(storage), _MANY))
     return error if not tags or tag in tags else _with(error, tag, tags)
 
 

@@ -134,8 +134,8 @@ def test_the_marker_is_written_last_with_every_plot_before_it(storage: Recorded)
     storage.written.clear()
     explore(storage)
     names = [key.removeprefix("robot/explore/") for key in storage.written]
-    assert names[-2:] == ["report.html", "explore.json"]
-    assert set(names[:-2]) == {
+    assert names[-3:] == ["report.html", "robot/index.html", "explore.json"]
+    assert set(names[:-3]) == {
         "dimensions.png",
         "aspect_ratio.png",
         "file_size.png",

@@ -34,7 +34,7 @@ SIDES = {
         "shortcuts sizes standings suspect_list survey"
     ),
     "drawing": (
-        "evaluation_page explore_page index_page leaderboard page_links plots report templating"
+        "evaluation_page explore_page index_page leaderboard plots report tag_page templating"
     ),
     "model": (
         "card checkpoint distribute evaluate exclusion export feed fit gradcam losses models pack "

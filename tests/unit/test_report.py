@@ -148,9 +148,12 @@ def test_links_go_to_posts_and_tell_them_nothing() -> None:
     assert {link["href"] for link in page.links} == {
         f"https://board.example/post?id={number}&s=view" for number in range(6)
     }
-    links = page.links + Page(explored()).links
+    exploration = Page(explored())
+    links = page.links + exploration.links
     assert {link["rel"] for link in links} == {"noopener noreferrer"}
     assert all(link["href"].startswith("https://board.example/post?id=") for link in links)
+    assert page.up == ["../../index.html"]  # the tag's own, from models/RUN/report.html
+    assert exploration.up == ["../index.html"]
 
 
 @pytest.mark.usefixtures("quick")

@@ -35,7 +35,7 @@ def storage(tmp_path: Path) -> LocalStorage:
 
 
 def test_what_is_there_is_well(storage: LocalStorage) -> None:
-    assert tags_in(storage) == ["animal", "fox", "re:zero"]
+    assert list(tags_in(storage)) == ["animal", "fox", "re:zero"]
     check_dataset(storage, "re:zero")
     check_run(storage, "animal", "latest")
     check_run(storage, "animal", "mobilenet-88")
