@@ -21,8 +21,8 @@ SIDES = {
     "shared": (
         "ahead cells checks child completion console copies errors heartbeat images job layout log "
         "manifest nextstep outputs overview overview_table parts pictures pipeline pipeline_file "
-        "pipeline_view settings sidecars similar sources split stopping storage stored suggest "
-        "whole"
+        "pipes pipeline_view settings sidecars similar sources split stopping storage stored "
+        "suggest whole"
     ),
     "scrape": (
         "asking boards browser collect demo estimate estimate_table fetched hosts http known named "
