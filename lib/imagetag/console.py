@@ -145,9 +145,10 @@ class Bars:
             return self._progress.add_task(label(work, fields), total=total, unit=unit, more={})
 
     def advance(self, bar: TaskID, count: int, more: Mapping[str, int]) -> None:
-        """Count more of its work done."""
-        if self._progress is not None:
-            self._progress.update(bar, advance=count, more=dict(more))
+        """Count more of its work done; nothing where the bar is gone already."""
+        with self._lock:
+            if self._progress is not None and bar in self._progress.task_ids:
+                self._progress.update(bar, advance=count, more=dict(more))
 
     def remove(self, bar: TaskID) -> None:
         """Take a bar away; with the last one, what is below the printed lines is gone."""

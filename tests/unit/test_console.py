@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from imagetag.console import BarLine, duration, line, sentence, size
+from imagetag.console import BarLine, Bars, duration, line, sentence, size
 from tests.terminal import on_terminal, plain, screen
 
 ROOT = Path(__file__).parents[2]
@@ -160,6 +160,15 @@ tell.info("done")
     assert re.search(r"fetching images \d/9 images.*\n.*predicting \d images", text)
     assert re.search(r"predicting \d images.*\n.*store 0 s", text)
     assert screen(text) == ["two", "three", "done"]
+
+
+def test_work_that_goes_on_behind_its_bar_disturbs_no_other() -> None:
+    bars = Bars(Console(file=io.StringIO(), force_terminal=True))
+    one, _ = (bars.add(work, {}, 9, "images") for work in ("sync", "predict"))
+    bars.remove(one)
+    bars.advance(one, 1, {})
+    bars.end()
+    bars.advance(one, 1, {})
 
 
 def test_the_cursor_is_there_whatever_ends_the_process() -> None:
