@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from imagetag.index_page import TagEntry
 
 _OURS = frozenset(TagSettings.model_fields)
+# What each process of a stage is given by itself.
+_OF_A_PROCESS = frozenset({"tag", "tags", "tags_file", "output"})
 _AT_ONCE = 16  # tags that are read for the index page
 NO_KEYS = frozenset({"file", *JobSettings.model_fields})  # what a file has no key for
 
@@ -269,8 +271,7 @@ def stages(settings: RunSettings, tags: Sequence[str], scratch: Path) -> list[St
     ) -> tuple[list[str], dict[str, str]]:
         given = {**getattr(settings, job), **ours, "log_level": "info"}
         checked = make_settings(settings_class, given, prefix=f"{job}.")
-        argv, secrets = arguments(checked)
-        return [text for text in argv if not text.startswith("--tag")], secrets
+        return arguments(checked, _OF_A_PROCESS)
 
     def listed(tags: Sequence[str]) -> list[str]:
         """Put the tags into a file: there may be many, and a comma in one."""
@@ -291,7 +292,6 @@ def stages(settings: RunSettings, tags: Sequence[str], scratch: Path) -> list[St
     if settings.input:
         ours = {**common, "tag": tags[0], "input": settings.input, "board": "", "query": ""}
         argv, secrets = made("predict", PredictSettings, {**ours, "limit": None, "output": "a.csv"})
-        argv = [text for text in argv if not text.startswith("--output")]
         each: Callable[[Sequence[str]], list[str]] = lambda tags: [  # noqa: E731
             f"--tag={tags[0]}",
             f"--output={settings.predictions(tags[0])}",

@@ -814,8 +814,14 @@ def _complaint(item: Any, settings_class: type[JobSettings], prefix: str) -> str
     return complaint
 
 
-def arguments(settings: JobSettings) -> tuple[list[str], dict[str, str]]:
+def arguments(
+    settings: JobSettings, without: Collection[str] = ()
+) -> tuple[list[str], dict[str, str]]:
     """Return what gives a process without our variables the same settings.
+
+    Args:
+        settings: of its job.
+        without: fields that are left out.
 
     Returns:
         options for its command line, of what is not left at its default; and variables for secrets,
@@ -825,7 +831,8 @@ def arguments(settings: JobSettings) -> tuple[list[str], dict[str, str]]:
     argv, secrets = [], {}
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        if name not in settings.model_fields_set or value in (None, "", ()):
+        given = name in settings.model_fields_set and name not in without
+        if not given or value in (None, "", ()):
             continue
         option = option_name(name)
         if isinstance(value, bool):
