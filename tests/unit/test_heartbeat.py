@@ -51,14 +51,19 @@ def keys(storage: Wrapped) -> list[str]:
 
 
 def do(storage: Wrapped, tag: str = "fox", **numbers: float | str) -> None:
-    with Heartbeats(storage, "scrape") as heartbeats, heartbeats.of(tag):
+    with Heartbeats(storage, "scrape", grace=NEVER) as heartbeats, heartbeats.of(tag):
         measured(**numbers)
 
 
 def fail(storage: Wrapped, error: BaseException, tag: str = "fox") -> None:
-    with pytest.raises(type(error)), Heartbeats(storage, "scrape") as heartbeats:
+    with pytest.raises(type(error)), Heartbeats(storage, "scrape", grace=NEVER) as heartbeats:
         with heartbeats.of(tag):
             raise error
+
+
+@pytest.fixture(autouse=True)
+def _a_slow_machine_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "_LAST_SECONDS", 60.0)
 
 
 @pytest.fixture
