@@ -166,7 +166,8 @@ def _truth(folder: Path) -> dict[str, list[str]]:
 def _score(tag: str, predictions: Path, truth: Mapping[str, Sequence[str]]) -> str:
     """Return how many of the new pictures were called what they are."""
     with predictions.open(encoding="utf-8", newline="") as stream:
-        called = {row["file"]: row["decision"] == "true" for row in csv.DictReader(stream)}
+        rows = [row for row in csv.DictReader(stream) if row["file"] in truth]
+    called = {row["file"]: row["decision"] == "true" for row in rows}  # others' are not judged
     have = {file for file in called if tag in truth[file]}
     found = {file for file, positive in called.items() if positive}
     right = len(called) - len(have ^ found)
