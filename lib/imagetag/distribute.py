@@ -80,7 +80,7 @@ class Cluster:
             part = tf.identity(part)  # on the replica's own device
             return context.all_reduce(tf.distribute.ReduceOp.SUM, part)
 
-        return tf.function(lambda parts: self.strategy.run(add, (parts,)))
+        return tf.function(lambda parts: self.strategy.run(add, (parts,)), autograph=False)
 
     def agree(self, what: str, digest: str) -> None:
         """Compare a hexadecimal digest with the other workers'.

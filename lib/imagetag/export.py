@@ -66,8 +66,8 @@ def export_model(model: keras.Model, folder: Path, size: Size, resize: Resize) -
     pictures = tf.TensorSpec([None, *size, 3], tf.float32, name="pixels")
     files = tf.TensorSpec([None], tf.string, name="image_bytes")
     signatures = {
-        "serving_default": tf.function(from_bytes, input_signature=[files]),
-        "pixels": tf.function(from_pixels, input_signature=[pictures]),
+        "serving_default": tf.function(from_bytes, input_signature=[files], autograph=False),
+        "pixels": tf.function(from_pixels, input_signature=[pictures], autograph=False),
     }
     tf.saved_model.save(module, str(folder), signatures=signatures)
 

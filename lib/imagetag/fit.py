@@ -352,7 +352,9 @@ class Fitting:
         def compute(inputs: Any, weights: Any) -> tuple[Any, Any]:
             return model(inputs, training=False), weights
 
-        run = tf.function(lambda batch: strategy.run(compute, (batch[0], batch[2])))
+        run = tf.function(
+            lambda batch: strategy.run(compute, (batch[0], batch[2])), autograph=False
+        )
         number = 0
         with feed.explained(), Progress("features", total=int(counted.sum())) as progress:
             for batch in self._distributed(feed.one_pass):

@@ -61,7 +61,7 @@ class GradCam:
         self.size: Size = core.inputs[0].shape[1:3]
         self._batch = max(1, min(_BATCH, _PIXELS // math.prod(self.size)))
         signature = [tf.TensorSpec((None, *self.size, 3), tf.uint8)]
-        self._compiled = tf.function(self._compute, input_signature=signature)
+        self._compiled = tf.function(self._compute, input_signature=signature, autograph=False)
 
     def heatmaps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return where the evidence for the tag is, from 0 for none to 1 for each picture's most.

@@ -89,7 +89,7 @@ class Scorer:
 
         pictures = tf.TensorSpec((batch_size, *size, 3), tf.uint8)
         # Compiled here and for this shape alone.
-        self._forward = tf.function(forward).get_concrete_function(pictures)
+        self._forward = tf.function(forward, autograph=False).get_concrete_function(pictures)
 
     def score(
         self, items: Iterable[Item], read: Callable[[Item], bytes | Path]

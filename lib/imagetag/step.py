@@ -69,10 +69,17 @@ class Stepper:
             self._augment = tf.function(
                 lambda images, noise: augment(images, noise=noise, training=True),
                 jit_compile=compiled or None,
+                autograph=False,
             )
-        self._compute = tf.function(self._gradients, jit_compile=True) if jit else self._gradients
-        self._train = tf.function(lambda batch: strategy.run(self._train_replica, args=batch))
-        self._test = tf.function(lambda batch: strategy.run(self._test_replica, args=batch))
+        self._compute = self._gradients
+        if jit:
+            self._compute = tf.function(self._gradients, jit_compile=True, autograph=False)
+        self._train = tf.function(
+            lambda batch: strategy.run(self._train_replica, args=batch), autograph=False
+        )
+        self._test = tf.function(
+            lambda batch: strategy.run(self._test_replica, args=batch), autograph=False
+        )
 
     def train(self, batch: Any) -> Any:
         """Do a step; returns `(6,)`, a tensor that may still be in the making."""
