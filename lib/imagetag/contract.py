@@ -15,12 +15,15 @@ Learn then test, arXiv:2110.01052 (2021).
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
+
+from imagetag.proof import least_right
 
 _RATIO = 1.02  # between two looks: finer would gain little recall, and each costs certainty
 _MANY = 1000  # times as many pictures are as good as any number
@@ -60,7 +63,7 @@ class Promise(BaseModel):
     def advice(self) -> str:
         """What it would take to keep a promise that cannot be made, in a sentence."""
         if self.needed is None and self.right == self.called:
-            least = math.ceil(math.log(1 - self.level) / math.log(self.min_precision))
+            least = least_right(self.min_precision, self.level)
             return (
                 f"all that are called have the tag, and it takes {least:,} such at the least: "
                 "scrape more with a higher --limit, or promise less with --min-precision"
@@ -129,6 +132,43 @@ def search_level(numbers: Ints, min_precision: float, confidence: float) -> floa
         else:
             high = middle
     return 1 - low
+
+
+def positives_needed(
+    positives: int, pictures: int, *, min_precision: float, confidence: float
+) -> int | None:
+    """Return how many positives a promise takes at the least, None where there are as many.
+
+    A model that errs needs more: here all that are called have the tag.
+
+    Args:
+        positives: among the pictures to choose the threshold on.
+        pictures: of both labels; with more of them, the share of positives is taken to be the same.
+        min_precision: the precision to promise, in (0, 1).
+        confidence: how often the promise must hold, in (0, 1).
+
+    """
+    least = least_right(min_precision, confidence)
+    others = pictures / positives - 1 if positives else 1.0  # for each positive
+    if positives >= least and _can_promise(positives, pictures, min_precision, confidence):
+        return None
+    needed = max(least, positives + 1)
+    while not _can_promise(needed, needed + round(needed * others), min_precision, confidence):
+        needed += 1
+    return needed
+
+
+@functools.lru_cache(maxsize=1024)
+def _can_promise(positives: int, pictures: int, precision: float, confidence: float) -> bool:
+    """Tell whether a promise can be kept if so many positives have the highest scores."""
+    numbers = looks(pictures, precision, positives / pictures)
+    right = numbers[numbers <= positives]
+    # To test each at its share of what may fail is stricter than the search, and known at once.
+    level = 1 - (1 - confidence) / numbers.size
+    if np.any(lower_bound(right, right, level) >= precision):
+        return True
+    level = search_level(numbers, precision, confidence)
+    return bool(np.any(lower_bound(right, right, level) >= precision))
 
 
 def promise_precision(

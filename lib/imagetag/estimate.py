@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from imagetag.asking import Asked
+from imagetag.proof import least_right
 from imagetag.rates import Rates
 
 EstimatedStage = Literal["scrape", "explore", "train", "evaluate"]
@@ -106,7 +107,7 @@ class TagEstimate:
     """How many images of a tag there will be, at the most where the board does not say.
 
     `promise` is how many positives there will be to choose a threshold on, `enough` whether they
-    can carry the promise; `trouble` is what the board cannot give, in words.
+    are as many as it takes at the least; `trouble` is what the board cannot give, in words.
     """
 
     asked: Asked
@@ -125,7 +126,7 @@ class TagEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What all of it takes; `needed` positives are the least that carry the promise.
+    """What all of it takes; with fewer than `needed` positives no promise can be made.
 
     `needed_images` are as many of a tag that so many of them are kept for the threshold. `month` is
     what a month of storage costs, None without its price.
@@ -137,17 +138,6 @@ class Estimate:
     needed_images: int
     stored: int
     month: float | None
-
-
-def least_positives(min_precision: float, confidence: float) -> int:
-    """Return the least number of positives to choose a threshold on, that a promise takes.
-
-    All of them right, and as many are called: with one fewer, a precision below the promised one
-    would show the same more often than it may (Clopper and Pearson). It is the same number with the
-    search over thresholds of `contract`, as no higher one can pass then. A model that errs needs
-    more.
-    """
-    return math.ceil(math.log(1 - confidence) / math.log(min_precision))
 
 
 def estimate(
@@ -167,7 +157,7 @@ def estimate(
         complete: tags whose dataset is there already: they are not scraped.
 
     """
-    needed = least_positives(settings.min_precision, settings.confidence)
+    needed = least_right(settings.min_precision, settings.confidence)
     kept = (1 - settings.test_fraction) * settings.threshold_fraction
     tags = tuple(_tag(each, settings, needed, kept, each.tag in complete) for each in asked)
     usable = [tag for tag in tags if tag.images]

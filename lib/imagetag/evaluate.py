@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from imagetag import images
 from imagetag.calibration import calibrate
 from imagetag.card import model_card
-from imagetag.cautions import read_cautions
+from imagetag.cautions import HeldOut, read_cautions
 from imagetag.contract import Promise, promise_precision
 from imagetag.dataset import Sample, load_pixels, sync
 from imagetag.decision import Decision, between_logits, load_decision, logit_of
@@ -168,7 +168,7 @@ class _Results:
             unjudged=self.suspects.reason if self.suspects else None,
             left_out=left_out,
             history=run.history,
-            cautions=read_cautions(self.storage, self.dataset),
+            cautions=read_cautions(self.storage, self.dataset, _held_out(run, self.request)),
         )
         page = evaluation_page(evaluation, scored["test"], self._pictures(evaluation))
         self._write(evaluation, scored, page)
@@ -251,9 +251,19 @@ def _stored(storage: Storage, run: Run, dataset: Dataset, request: Request) -> E
     except (ObjectNotFound, ValidationError, InputError):
         return None
     # What explore finds is no part of the fingerprint: it may have been run since.
-    wanted = (request, dataset.fingerprint, run.created, read_cautions(storage, dataset))
+    cautions = read_cautions(storage, dataset, _held_out(run, request))
+    wanted = (request, dataset.fingerprint, run.created, cautions)
     theirs = (done.request, done.dataset.fingerprint, done.decision.trained, done.cautions)
     return done if theirs == wanted and decision == done.decision else None
+
+
+def _held_out(run: Run, request: Request) -> HeldOut | None:
+    """Return what a run has kept for validation, and for the promise that is asked for."""
+    held_out = HeldOut.by(run)
+    if held_out is None:
+        return None
+    promise = request.min_precision if request.threshold is None else None
+    return held_out.for_promise(promise, request.confidence)
 
 
 def _parts(storage: Storage, run: Run, dataset: Dataset) -> tuple[dict[Part, list[Row]], Since]:

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from imagetag import plots
-from imagetag.cautions import cautions
+from imagetag.cautions import HeldOut, cautions
 from imagetag.exploration import Exploration
 from imagetag.layout import Layout
 from imagetag.pictures import Picture
@@ -97,7 +97,7 @@ def exploration_page(
             cautions=cautions(
                 exploration.dataset.negatives_marked_by,
                 exploration.shortcuts,
-                exploration.images["train"],
+                HeldOut.by_default(exploration.images["train"]),
             ),
             figures=figures,
             times=_times,

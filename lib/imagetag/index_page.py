@@ -118,11 +118,12 @@ def read_entry(
         dataset = load_dataset(storage, tag)
     except InputError:
         return TagEntry(tag, failed=failed, note="no dataset")
-    training, evaluation, note = None, None, "not trained"
+    training, evaluation, held_out, note = None, None, None, "not trained"
     try:
         run = checked_run(storage.read(layout.latest).decode().strip())
         result = load_result(storage, tag, run)
         training, evaluation, note = result.training, result.evaluation, result.reason
+        held_out = result.held_out
     except ObjectNotFound:
         pass
     except (InputError, UsageError, ValueError) as error:
@@ -134,7 +135,7 @@ def read_entry(
         training,
         evaluation,
         note,
-        read_cautions(storage, dataset),
+        read_cautions(storage, dataset, held_out),
         read_predictions(predictions) if predictions and predictions.is_file() else None,
         failed,
     )

@@ -32,6 +32,7 @@ from imagetag.log import Progress, get_logger
 from imagetag.manifest import Dataset, Row, load_dataset
 from imagetag.packed import Packed, Shard, load_packed, make_example
 from imagetag.partition import find_partition, train_rows
+from imagetag.split import THRESHOLD_FRACTION, VALIDATION_FRACTION
 from imagetag.storage import ObjectNotFound, Storage
 
 _PARTS: tuple[PartName, ...] = ("train", "validation")
@@ -49,8 +50,8 @@ class Packing(BaseModel):
 
     image_size: str = "auto"
     resize: Resize = "letterbox"
-    validation_fraction: float = 0.15
-    threshold_fraction: float = 0.2
+    validation_fraction: float = VALIDATION_FRACTION
+    threshold_fraction: float = THRESHOLD_FRACTION
     jpeg_quality: int = 95
     shard_bytes: int = 64 << 20
     exclude_suspects: str = "no"

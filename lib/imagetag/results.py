@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from imagetag.cautions import HeldOut
 from imagetag.cells import unquoted
 from imagetag.compare import Answers, Exam, Ints, Metric
 from imagetag.errors import InputError, complaint, one_line
-from imagetag.layout import Layout
+from imagetag.layout import Label, Layout, PartName
 from imagetag.storage import ObjectNotFound, Storage
 
 MAX_TABLE_BYTES = 256 << 20  # of `test_predictions.csv`
@@ -43,12 +44,16 @@ class _Record(BaseModel):
 
 
 class Training(_Record):
-    """What `metrics.json` tells of a run: `seconds` it took, `image_size` as (height, width)."""
+    """What `metrics.json` tells of a run.
+
+    `images` are by part and label, `image_size` is (height, width); `seconds` it took.
+    """
 
     tag: str
     run: str
     model: Short
     created: Short
+    images: dict[PartName, dict[Label, Count]] = {}
     image_size: tuple[Count, Count] | None = None
     parameters: Count | None = None
     seconds: Annotated[float, Field(ge=0)] | None = None
@@ -146,6 +151,19 @@ class Result:
     training: Training
     evaluation: Evaluation | None
     reason: str = ""
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """What the run has kept for validation and for the promise that was asked for."""
+        held_out = HeldOut.by(self.training)
+        if held_out is None or self.evaluation is None:
+            return held_out
+        promise = self.evaluation.decision.promise
+        if promise is None or not all(
+            0 < share < 1 for share in (promise.min_precision, promise.confidence)
+        ):
+            return held_out.for_promise(None)
+        return held_out.for_promise(promise.min_precision, promise.confidence)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ from imagetag.checks import Wrong, expanded
 from imagetag.errors import UsageError
 from imagetag.layout import encode
 from imagetag.log import LogFormat
+from imagetag.split import THRESHOLD_FRACTION, VALIDATION_FRACTION
 from imagetag.suggest import did_you_mean, nearest
 
 ENV_PREFIX = "IMAGETAG_"
@@ -290,14 +291,17 @@ def cache_folder_field() -> Any:
 def validation_fraction_field() -> Any:
     """Return the field of the option `--validation-fraction`."""
     return Field(
-        0.15, gt=0, lt=1, description="share of the train split that is held out for validation"
+        VALIDATION_FRACTION,
+        gt=0,
+        lt=1,
+        description="share of the train split that is held out for validation",
     )
 
 
 def threshold_fraction_field() -> Any:
     """Return the field of the option `--threshold-fraction`."""
     return Field(
-        0.2,
+        THRESHOLD_FRACTION,
         gt=0,
         lt=1,
         description="share of the train split that is kept for evaluate to choose the threshold "

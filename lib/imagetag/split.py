@@ -18,6 +18,9 @@ from collections.abc import Iterable
 
 from imagetag.layout import Label, PartName, Split
 
+# Of the train split, by default.
+VALIDATION_FRACTION, THRESHOLD_FRACTION = 0.15, 0.2
+
 
 def fraction_of(purpose: str, group: str) -> float:
     """Return a number in [0, 1), uniform over groups and independent between purposes."""

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from scipy import special
 
-from imagetag.cautions import read_cautions
+from imagetag.cautions import HeldOut, read_cautions
 from imagetag.compare import RESAMPLED, Answers, Exam, Ints, Metric, Span, Standing, compare
 from imagetag.errors import InputError
 from imagetag.layout import RunKey
@@ -84,7 +84,8 @@ class Missing:
 class Board:
     """The runs of a tag, the best first; `pictures` are those that all compared runs have.
 
-    `not_evaluated` are complete, `damaged` cannot be read; `cautions` are of the dataset.
+    `not_evaluated` are complete, `damaged` cannot be read; `cautions` are of the
+    dataset, and of what the best run has kept of it.
     """
 
     tag: str
@@ -180,13 +181,15 @@ def load_board(storage: Storage, tag: str, runs: Runs, metric: Metric) -> Board:
         positives=int(exam.labels.sum()) if exam else 0,
         negatives=int((~exam.labels).sum()) if exam else 0,
         groups=len(np.unique(exam.groups)) if exam else 0,
-        cautions=_cautions(storage, tag),
+        cautions=_cautions(
+            storage, tag, found[entries[0].training.run].held_out if entries else None
+        ),
     )
 
 
-def _cautions(storage: Storage, tag: str) -> tuple[str, ...]:
+def _cautions(storage: Storage, tag: str, held_out: HeldOut | None) -> tuple[str, ...]:
     try:
-        return read_cautions(storage, load_dataset(storage, tag))
+        return read_cautions(storage, load_dataset(storage, tag), held_out)
     except InputError as error:  # its runs may outlive it
         get_logger().debug("no dataset to be cautious of", tag=tag, reason=str(error))
         return ()

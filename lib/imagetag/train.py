@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from imagetag.augment import RandomAffine
 from imagetag.card import model_card
-from imagetag.cautions import FEW_TO_PROMISE, FEW_TO_VALIDATE, read_cautions
+from imagetag.cautions import HeldOut, read_cautions
 from imagetag.checkpoint import Checkpoints, State
 from imagetag.checks import LEAST_SIDES, weights_problem
 from imagetag.dataset import Resize, Sample, Size, sync
@@ -48,6 +48,7 @@ from imagetag.partition import (
 from imagetag.plan import Plan
 from imagetag.runs import Run, load_model, load_run, versions
 from imagetag.schedule import ScheduleName
+from imagetag.split import THRESHOLD_FRACTION, VALIDATION_FRACTION
 from imagetag.step import Objective
 from imagetag.storage import ObjectNotFound, Storage, open_storage
 from imagetag.tensorboard import write_events
@@ -88,8 +89,8 @@ class Training(BaseModel):
     dropout: float | None = None
     augment: bool = True
     shear: float = 5.73
-    validation_fraction: float = 0.15
-    threshold_fraction: float = 0.2
+    validation_fraction: float = VALIDATION_FRACTION
+    threshold_fraction: float = THRESHOLD_FRACTION
     mixed_precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     seed: int = 1
 
@@ -299,7 +300,7 @@ class _Making:
         keras.utils.set_random_seed(training.seed)
         partition = target.partition()
         _check_counts(target.dataset.tag, partition.images)
-        _tell_small(partition.images)
+        _tell_small(target.run, partition.images)
         weights = _weights(training.weights, means.cache_folder / "weights")
         batch = self._global_batch()
         with (
@@ -535,7 +536,11 @@ class _Making:
         for file in write_events(timed, scratch / "tensorboard", began):
             name = file.relative_to(scratch).as_posix()
             storage.upload(file, layout.run(run.run, name))
-        card = model_card(run, self.target.dataset, read_cautions(storage, self.target.dataset))
+        card = model_card(
+            run,
+            self.target.dataset,
+            read_cautions(storage, self.target.dataset, HeldOut.by(run)),
+        )
         storage.write(layout.run(run.run, "README.md"), card.encode())
         marker = run.model_dump_json(indent=2).encode() + b"\n"
         storage.write(layout.run(run.run, "metrics.json"), marker)
@@ -699,23 +704,18 @@ def _check_counts(tag: str, counts: Mapping[Any, Mapping[Label, int]]) -> None:
                 )
 
 
-def _tell_small(counts: Mapping[Use, Mapping[Label, int]]) -> None:
+def _tell_small(run: str, counts: Mapping[Use, Mapping[Label, int]]) -> None:
     """Warn of parts that are too small for what they are there for."""
-    validation, threshold = counts["validation"], counts["threshold"]
-    if min(validation.values()) < FEW_TO_VALIDATE:
-        get_logger().warning(
-            f"fewer than {FEW_TO_VALIDATE} validation images of a label: which epoch is the best, "
-            "chance decides as well; scrape more with a higher --limit, or raise "
-            "--validation-fraction",
-            **{str(label): count for label, count in validation.items()},
-        )
-    if threshold["positive"] < FEW_TO_PROMISE:
-        get_logger().warning(
-            f"fewer than {FEW_TO_PROMISE} positives to choose the threshold on: they cannot prove "
-            "a precision of 0.95, were they all right; scrape more with a higher --limit, or raise "
-            "--threshold-fraction",
-            **{str(label): count for label, count in threshold.items()},
-        )
+    held_out = HeldOut(counts["validation"], counts["threshold"], run)
+    for few, part, option in (
+        (held_out.few_to_validate, held_out.validation, "--validation-fraction"),
+        (held_out.few_to_promise, held_out.threshold, "--threshold-fraction"),
+    ):
+        if few:
+            get_logger().warning(
+                f"{few}; scrape more with a higher --limit, or raise {option}",
+                **{str(label): count for label, count in part.items()},
+            )
 
 
 def _class_weights(counts: dict[Label, int]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from imagetag import plots
 from imagetag.card import model_card
-from imagetag.cautions import read_cautions
+from imagetag.cautions import HeldOut, cautions, read_cautions
 from imagetag.evaluation_page import Pictures, evaluation_page
 from imagetag.layout import Layout
 from imagetag.leaderboard import _board_json, _Page
@@ -30,10 +30,10 @@ TOLD = (
     "of the positives: a model may tell the labels apart by that tag.",
 )
 FEW = (
-    "The train split has 64 pictures of a label, by default about 10 of them to validate on: of "
-    "fewer than 20, chance decides as well which epoch is the best.",
-    "The train split has 64 positives, by default about 13 of them to choose the threshold on: "
-    "fewer than 59 cannot prove a precision of 0.95, were they all right.",
+    "By default about 10 pictures of a label of the train split are kept to validate on: of fewer "
+    "than 20, chance decides as well which epoch is the best.",
+    "By default about 13 positives of the train split are kept to choose the threshold on: to "
+    "prove a precision of 0.95 takes 59 at the least, all of them right.",
 )
 
 
@@ -81,6 +81,30 @@ def test_cautions_are_told_on_every_page_in_the_same_words(tmp_path: Path) -> No
             assert caution in text
     assert "people" in card
     assert told[1] in card
+
+
+def held_out(positives: int, validated: int = 20, **promise: float) -> HeldOut:
+    counts = ({"positive": count, "negative": count} for count in (validated, positives))
+    run = make_run(images=dict(zip(("validation", "threshold"), counts, strict=True)))
+    found = HeldOut.by(run)
+    assert found is not None
+    return found.for_promise(**promise) if promise else found
+
+
+def test_a_run_is_judged_by_what_it_has_kept_and_is_to_promise() -> None:
+    assert cautions((), None, held_out(59)) == ()
+    assert cautions((), None, held_out(58, 19)) == (
+        "The run vgg19-1234 has 19 pictures of a label to validate on: of fewer than 20, chance "
+        "decides as well which epoch is the best.",
+        "The run vgg19-1234 has 58 positives to choose the threshold on: to prove a precision of "
+        "0.95 takes 59 at the least, all of them right.",
+    )
+    assert cautions((), None, held_out(29, min_precision=0.9)) == ()
+    [told] = cautions((), None, held_out(303, min_precision=0.99))
+    assert "303 positives" in told
+    assert "0.99 takes 304" in told
+    assert cautions((), None, held_out(5).for_promise(None)) == ()  # the threshold was given
+    assert HeldOut.by(make_run()) is None  # of a version that kept none for it
 
 
 def test_what_is_fair_has_no_cautions(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,15 @@ from scipy import stats
 from sklearn.metrics import precision_score, recall_score
 
 from imagetag import contract
-from imagetag.contract import Promise, looks, lower_bound, promise_precision, search_level
+from imagetag.contract import (
+    Promise,
+    looks,
+    lower_bound,
+    positives_needed,
+    promise_precision,
+    search_level,
+)
+from imagetag.proof import least_right
 from tests.benchmarks.contract import MIN_PRECISION, WORLDS, search, simulate
 
 
@@ -255,3 +265,48 @@ def test_large_sets_are_quick_and_what_is_no_number_is_refused() -> None:
         promise_precision([1, 0], [np.nan, 0], min_precision=0.9, confidence=0.9)
     with pytest.raises(ValueError, match="labels are"):
         promise_precision([], [], min_precision=0.9, confidence=0.9)
+
+
+@pytest.mark.parametrize(
+    ("precision", "confidence", "least"),
+    [(0.8, 0.8, 8), (0.9, 0.95, 29), (0.95, 0.95, 59), (0.98, 0.95, 150)],
+)
+def test_positives_that_are_needed_are_the_fewest_that_can_promise(
+    precision: float, confidence: float, least: int
+) -> None:
+    def promised(positives: int) -> bool:
+        return promised_of([1] * positives + [0] * positives, precision, confidence)
+
+    asked = {"min_precision": precision, "confidence": confidence}
+    for few in (0, 5, least - 1):
+        assert positives_needed(few, 2 * few, **asked) == least
+    assert positives_needed(least, 2 * least, **asked) is None
+    assert positives_needed(4 * least, 8 * least, **asked) is None
+    assert promised(least)
+    assert not promised(least - 1)
+    # One threshold that is fixed beforehand takes no more.
+    assert least_right(precision, confidence) in (least, least - 1)
+
+
+def test_more_pictures_take_more_that_are_right_as_docs_say() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    table = {
+        int(pictures): int(right) for pictures, right in re.findall(r"\| (\d+) \| (\d+) \|", text)
+    }
+    for pictures in (200, 400):
+        for right, met in ((table[pictures], True), (table[pictures] - 1, False)):
+            rest = [1] * (pictures // 2 - right)
+            labels = [1] * right + [0] * (pictures // 2) + rest
+            assert promised_of(labels, 0.95, 0.95) is met
+
+
+def promised_of(labels: list[int], precision: float, confidence: float) -> bool:
+    """Tell whether a precision is promised on pictures in the order of their scores."""
+    found = promise_precision(
+        labels,
+        np.arange(len(labels), 0, -1),
+        min_precision=precision,
+        confidence=confidence,
+        share=0.5,
+    )
+    return found.met

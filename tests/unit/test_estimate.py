@@ -7,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from imagetag.asking import Asked
-from imagetag.contract import promise_precision
 from imagetag.errors import UsageError
-from imagetag.estimate import Estimate, Prices, Settings, estimate, least_positives
+from imagetag.estimate import Estimate, Prices, Settings, estimate
 from imagetag.estimate_table import sentences
 from imagetag.rates import RATES, Rates, find_rates, read_given
 from imagetag.storage import LocalStorage
@@ -56,24 +54,6 @@ def made(*asked: Asked, prices: Prices | None = None, **changes: Any) -> Estimat
 
 
 # --- How many images ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("precision", [0.8, 0.9, 0.95])
-@pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_the_least_positives_are_those_that_the_contract_takes(
-    precision: float, confidence: float
-) -> None:
-    def promised(positives: int) -> bool:
-        labels = np.repeat([1, 0], positives)
-        scores = np.arange(2 * positives, 0, -1)
-        found = promise_precision(
-            labels, scores, min_precision=precision, confidence=confidence, share=0.5
-        )
-        return found.met
-
-    least = least_positives(precision, confidence)
-    assert promised(least)
-    assert not promised(least - 1)
 
 
 def test_positives_and_negatives_of_what_the_board_has() -> None:

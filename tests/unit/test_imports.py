@@ -21,7 +21,7 @@ SIDES = {
     "shared": (
         "ahead cells checks child completion console copies errors heartbeat images job layout log "
         "manifest nextstep outputs overview overview_table parts pictures pipeline pipeline_file "
-        "pipes pipeline_view settings sidecars similar sources split stopping storage stored "
+        "pipeline_view pipes proof settings sidecars similar sources split stopping storage stored "
         "suggest whole"
     ),
     "scrape": (
