@@ -6,7 +6,7 @@ markers (three, or five of a trained one) and the records of what is under way o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,10 +26,9 @@ from imagetag.layout import (
     StatusKey,
     checked_run,
     parse_status,
-    status,
 )
 from imagetag.manifest import Dataset, load_dataset
-from imagetag.storage import ObjectNotFound, Storage
+from imagetag.storage import ObjectInfo, ObjectNotFound, Storage
 from imagetag.stored import tags_in
 
 State = Literal[
@@ -159,7 +158,7 @@ class _Evaluated(_Record):
 
 
 Record = TypeVar("Record", bound=_Record)
-_Records = dict[str, list[StatusKey]]  # of each tag
+_Records = Mapping[StatusKey, ObjectInfo]  # of a tag
 
 
 @dataclass
@@ -189,12 +188,12 @@ class Overview:
 
         """
         now = now or datetime.now(UTC)
-        records, sizes = self._records()
+        records = self._records()
         tags = self.tags
         if tags is None:
             tags = sorted({*tags_in(self.storage), *records})
         with ThreadPoolExecutor(self.threads, thread_name_prefix="status") as pool:
-            found = pool.map(lambda tag: self._one(tag, records.get(tag, []), sizes, now), tags)
+            found = pool.map(lambda tag: self._one(tag, records.get(tag, {}), now), tags)
             known = [tag for tag in found if tag is not None]
         if not known:
             raise InputError(
@@ -203,39 +202,33 @@ class Overview:
             )
         return known
 
-    def _records(self) -> tuple[_Records, dict[str, int]]:
-        records: _Records = {}
-        sizes = {}
+    def _records(self) -> dict[str, dict[StatusKey, ObjectInfo]]:
+        records: dict[str, dict[StatusKey, ObjectInfo]] = {}
         for entry in self.storage.list(STATUS):
             try:
                 key = parse_status(entry.key)
             except ValueError:
                 continue
-            records.setdefault(key.tag, []).append(key)
-            sizes[entry.key] = entry.size
-        return records, sizes
+            records.setdefault(key.tag, {})[key] = entry
+        return records
 
-    def _one(
-        self, tag: str, keys: list[StatusKey], sizes: dict[str, int], now: datetime
-    ) -> TagStatus | None:
-        same = sorted((status(key), sizes[status(key)]) for key in keys)
-        records, then, before = self._before.get(tag, (None, now, None))
-        if before and records == same and not any(key.state == "running" for key in keys):
+    def _one(self, tag: str, records: _Records, now: datetime) -> TagStatus | None:
+        known, then, before = self._before.get(tag, (None, now, None))
+        if before and known == records and not any(key.state == "running" for key in records):
             return before.after((now - then).total_seconds())
-        found = _Reading(self.storage, tag, keys, now).read()
-        known = any(stage.state != "none" for stage in found.stages.values())
-        if not known and self.tags is None:
+        found = _Reading(self.storage, tag, records, now).read()
+        if self.tags is None and all(stage.state == "none" for stage in found.stages.values()):
             return None
-        self._before[tag] = same, now, found
+        self._before[tag] = records, now, found
         return found
 
 
 class _Reading:
     """One look at a tag."""
 
-    def __init__(self, storage: Storage, tag: str, keys: list[StatusKey], now: datetime) -> None:
+    def __init__(self, storage: Storage, tag: str, records: _Records, now: datetime) -> None:
         self._storage, self._tag, self._layout = storage, tag, Layout(tag)
-        self._keys, self._now = keys, now
+        self._records, self._now = records, now
         self._beats = self._newest()
 
     def read(self) -> TagStatus:
@@ -294,7 +287,7 @@ class _Reading:
         return self._told("curate", _moment(dataset.created), result)
 
     def _packed(self) -> StageStatus:
-        done = any((key.stage, key.state) == ("pack", "done") for key in self._keys)
+        done = any((key.stage, key.state) == ("pack", "done") for key in self._records)
         found = self._told("pack", None, "")
         return StageStatus(state="complete") if done and found.state == "none" else found
 
@@ -346,7 +339,7 @@ class _Reading:
         damaged: str | None = None,
     ) -> StageStatus:
         """Return what a marker made at a time says, unless a later record says otherwise."""
-        beat = self._beats.get(stage)
+        beat, silent = self._beats.get(stage, (None, 0.0))
         # A marker has whole seconds.
         if beat is None or (made is not None and made >= beat.updated.replace(microsecond=0)):
             if damaged:
@@ -356,7 +349,6 @@ class _Reading:
             state: State = "outdated" if outdated else "complete"
             seconds = self._since(made)
             return StageStatus(state=state, result=result, reason=outdated, seconds=seconds)
-        silent = self._since(beat.updated)
         common: dict[str, Any] = {
             "result": result,
             "doing": beat.doing,
@@ -377,20 +369,24 @@ class _Reading:
         reason = f"no word of it{host}: it was killed, or cannot write; run it again to go on"
         return StageStatus(state="lost", reason=reason, **common)
 
-    def _newest(self) -> dict[Stage, Beat]:
-        """Return the newest record of each stage that tells of no success."""
-        newest: dict[Stage, Beat] = {}
-        for key in self._keys:
+    def _newest(self) -> dict[Stage, tuple[Beat, float]]:
+        """Return the newest record of each stage that tells of no success, and its age in seconds.
+
+        The age is by the clock of the storage, if it has one: that of whoever looks may be wrong.
+        """
+        newest: dict[Stage, tuple[Beat, float]] = {}
+        for key, entry in self._records.items():
             if key.state == "done":
                 continue
             try:
-                beat = load_beat(self._storage, status(key))
+                beat = load_beat(self._storage, entry.key)
             except InputError:  # it ended meanwhile; or is damaged, and markers say enough
                 continue
-            known = newest.get(key.stage)
+            age = self._since(beat.updated) if entry.age is None else round(entry.age, 1)
+            known, _ = newest.get(key.stage, (None, 0.0))
             # Of workers that share a tag, the one that failed says more than one that was lost.
             if known is None or (beat.updated, beat.state) > (known.updated, known.state):
-                newest[key.stage] = beat
+                newest[key.stage] = beat, age
         return newest
 
     def _marker(self, key: str, record: type[Record]) -> Record | str | None:

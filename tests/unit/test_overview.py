@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from imagetag.errors import InputError
 from imagetag.layout import Layout
 from imagetag.overview import Overview, StageStatus, TagStatus
 from imagetag.overview_table import document, show, summary
-from imagetag.storage import LocalStorage, Storage
+from imagetag.storage import LocalStorage, ObjectInfo, Storage
 from jobs import status as status_job
 from tests.statuses import (
     NOW,
@@ -139,6 +141,28 @@ def test_a_clock_that_is_behind_loses_no_work(storage: LocalStorage) -> None:
     write_beat(storage, "fox", "scrape", "running", updated=ago(-30))
     found = stage(storage, "scrape")
     assert (found.state, found.seconds) == ("running", 0)
+
+
+class Clocked(Wrapped):
+    """Tells by a clock of its own how long ago all was written."""
+
+    def __init__(self, inner: Storage, age: float) -> None:
+        super().__init__(inner)
+        self._age = age
+
+    def list(self, folder: str = "") -> Iterator[ObjectInfo]:
+        return (replace(entry, age=self._age) for entry in super().list(folder))
+
+
+@pytest.mark.parametrize("skew", [-3600, 0, 3600])  # seconds, of a laptop or of a pod
+def test_silence_is_by_the_clock_of_a_storage_that_has_one(
+    storage: LocalStorage, skew: float
+) -> None:
+    write_beat(storage, "fox", "scrape", "running", updated=ago(skew))
+    found = stage(Clocked(storage, 20), "scrape")
+    assert (found.state, found.seconds) == ("running", 20)
+    found = stage(Clocked(storage, 200), "scrape")
+    assert (found.state, found.seconds) == ("lost", 200)
 
 
 def test_a_failure_is_told_until_its_marker_is_newer(storage: LocalStorage) -> None:

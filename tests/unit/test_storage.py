@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,31 @@ class TestS3Contract(StorageContract):
         [told] = logs
         assert (told["event"], told["files"]) == ("left out", len(strange))
         assert sorted(told["first"]) == sorted(strange)
+
+    def test_a_listing_tells_ages_by_the_clock_of_the_server(self, storage: S3Storage) -> None:
+        day = 86400
+        for key in ("new", "old"):
+            storage.write(key, b"x")
+        get(storage, "old").last_modified -= timedelta(days=1)
+        new, old = (entry.age for entry in storage.list())
+        assert new is not None
+        assert old is not None
+        assert 0 <= new < day <= old
+
+    @pytest.mark.parametrize("date", [None, "", "yesterday"])
+    def test_a_server_that_tells_no_time_has_no_clock(
+        self, storage: S3Storage, date: str | None
+    ) -> None:
+        def tell(parsed: dict[str, Any], **_: object) -> None:
+            headers = parsed["ResponseMetadata"]["HTTPHeaders"]
+            headers.pop("date")
+            if date is not None:
+                headers["date"] = date
+
+        storage.write("a", b"x")
+        storage._client.meta.events.register("after-call.s3.ListObjectsV2", tell)
+        [found] = storage.list()
+        assert (found.key, found.age) == ("a", None)
 
 
 def put(storage: Storage, key: str, data: bytes) -> None:

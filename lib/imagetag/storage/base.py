@@ -9,7 +9,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,10 +34,15 @@ class EndpointUnreachable(TransientError):
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object's key and its size in bytes."""
+    """An object's key and its size in bytes.
+
+    `age` is how many seconds ago it was written, as a listing of a storage with a clock of its own
+    tells; else None.
+    """
 
     key: str
     size: int
+    age: float | None = field(default=None, compare=False)
 
 
 class Storage(ABC):

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from email.utils import mktime_tz, parsedate_tz
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from boto3.s3.transfer import TransferConfig
@@ -47,9 +48,12 @@ Result = TypeVar("Result")
 
 
 class _Page(NamedTuple):
-    """A page of a listing: names and sizes, folders' whole names, and the token of the next."""
+    """A page of a listing.
 
-    entries: Sequence[tuple[str, int]]
+    Names, sizes and ages in seconds, folders' whole names, and the token of the next.
+    """
+
+    entries: Sequence[tuple[str, int, float | None]]
     folders: Sequence[str]
     token: str | None
 
@@ -93,10 +97,10 @@ class S3Storage(Storage):
         """Yield the objects below a folder, a page of 1,000 at a time."""
         for page in self._pages(folder):
             strange = []
-            for name, size in page.entries:
+            for name, size, age in page.entries:
                 key = name.removeprefix(self._prefix)
                 if is_key(key):
-                    yield ObjectInfo(key, size)
+                    yield ObjectInfo(key, size, age)
                 elif size or not name.endswith("/"):  # else the mark that a console leaves
                     strange.append(key)
             if strange:
@@ -126,7 +130,7 @@ class S3Storage(Storage):
             page = self._patiently(folder, ask)
             token = page.token
             empty = 0 if page.entries or page.folders else empty + 1
-            marks = {("key", name) for name, _ in page.entries[:1]} | {("token", token or "")}
+            marks = {("key", name) for name, *_ in page.entries[:1]} | {("token", token or "")}
             marks |= {("folder", name) for name in page.folders[:1]}
             with self._errors(folder):
                 if marks & seen or empty > _EMPTY_PAGES:
@@ -137,7 +141,10 @@ class S3Storage(Storage):
     def _page(self, **where: str) -> _Page:
         """Return one page of a listing."""
         page = self._client.list_objects_v2(**where)
-        entries = [(entry["Key"], entry["Size"]) for entry in page.get("Contents", ())]
+        now = _now(page)
+        entries = [
+            (entry["Key"], entry["Size"], _age(entry, now)) for entry in page.get("Contents", ())
+        ]
         token = page.get("NextContinuationToken")
         if page.get("IsTruncated") and not token:
             raise NoS3Answer("a listing that goes on and does not say how (ListObjectsV2)")
@@ -221,6 +228,17 @@ class S3Storage(Storage):
                 bucket=self._bucket,
                 endpoint=self._client.meta.endpoint_url,
             ) from shown(error)
+
+
+def _now(answer: dict[str, Any]) -> float | None:
+    """Return the time of an answer by the server's clock, in seconds; None if it tells none."""
+    told = parsedate_tz(answer["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
+    return told and mktime_tz(told)
+
+
+def _age(entry: dict[str, Any], now: float | None) -> float | None:
+    written = entry.get("LastModified")
+    return None if now is None or written is None else max(0.0, now - written.timestamp())
 
 
 def _new_client(concurrency: int) -> Any:
