@@ -23,7 +23,8 @@ Event = Mapping[str, Any]
 
 def command(job: str) -> list[str]:
     """Return what runs a job, without its options."""
-    return [sys.executable, "-m", f"jobs.{job}"]
+    # Not from the folder that somebody is in: it may have a jobs.py, or a numpy.py.
+    return [sys.executable, "-P", "-m", f"jobs.{job}"]
 
 
 class Child:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from imagetag import __version__
+from imagetag.child import command
 from imagetag.settings import env_name, option_name, parse_settings
 from jobs import settings_of
 from jobs.cli import JOBS
@@ -124,3 +125,12 @@ def test_python_m_is_the_same_command() -> None:
     assert one.returncode == other.returncode == 2
     assert "--log-level (IMAGETAG_LOG_LEVEL)" in one.stderr
     assert "--log-level (IMAGETAG_LOG_LEVEL)" in other.stderr
+
+
+def test_a_job_of_a_pipeline_is_ours_whatever_the_folder_has(tmp_path: Path) -> None:
+    (tmp_path / "jobs.py").write_text("raise SystemExit('not this one')")
+    done = subprocess.run(
+        [*command("init"), "a.toml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.toml").is_file()
