@@ -260,6 +260,7 @@ class _Predicting:
             each=len(self._runs),
             ready=lambda: self._copies.wait() if self._copies else None,
         )
+        parts.check_place()
         if about := parts.done(self._source, self._is_mine):
             get_logger().info(
                 "already predicted",

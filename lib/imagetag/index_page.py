@@ -141,8 +141,15 @@ def read_entry(
     )
 
 
-def read_predictions(path: Path) -> Predictions:
-    """Return what the rows of a CSV file of predictions say."""
+def read_predictions(path: Path) -> Predictions | None:
+    """Return what the rows of a CSV file of predictions say; None if it is no such file."""
+    try:
+        return _read_predictions(path)
+    except (OSError, LookupError, TypeError, ValueError, csv.Error):  # somebody's file of that name
+        return None
+
+
+def _read_predictions(path: Path) -> Predictions:
     rows = positives = errors = 0
     best: list[tuple[float, int, Scored]] = []
     with path.open(encoding="utf-8", newline="") as stream:

@@ -67,10 +67,10 @@ class Named(Fetched):
         if not isinstance(self._names, Path):
             yield from self._names
             return
-        with self._names.open(encoding="utf-8", errors="surrogateescape") as lines:
+        with self._names.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
             for line in lines:
-                if name := line.rstrip("\n"):
-                    yield name
+                if line.strip():
+                    yield line.rstrip("\n")
 
     def read(self, picture: Picture) -> bytes | Path:
         """Return a picture's file, as the base class says."""

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imagetag import __version__
-from imagetag.errors import TransientError, one_line
+from imagetag.errors import TransientError, UsageError, one_line
 from imagetag.log import get_logger
 from imagetag.outputs import Kind, Prediction, write_file
 from imagetag.sources import Picture, Source
@@ -157,6 +157,25 @@ class Parts:
         self._started = self._flushed = time.monotonic()
 
     # --- What an earlier run has left
+
+    def check_place(self) -> None:
+        """Check that what is at the output's place, if anything, is an output to be replaced.
+
+        Raises:
+            UsageError: if it is a folder, or somebody's file: neither what tells of an output nor a
+                part is beside it.
+
+        """
+        where = f"{self._target.url}/{self._name}"
+        if isinstance(self._target, LocalStorage) and Path(where).is_dir():
+            raise UsageError(f"--output {where} is a folder: name a file in it")
+        if self._target.stat(self._name) is None or self._target.stat(self._about_key) is not None:
+            return
+        if next(iter(self._target.list(self._folder)), None) is None:
+            raise UsageError(
+                f"--output {where} is there already, and no {self._about_key} beside it says that "
+                "imagetag predict wrote it: name another, or remove it first"
+            )
 
     def done(self, source: Source, mine: Shard) -> About | None:
         """Return what is told of the output if it is complete and would be the same again."""
@@ -320,8 +339,9 @@ class Parts:
             path = Path(scratch) / "output"
             write_file(path, kind, self._all())
             about = self._tell_about(path.stat().st_size)
-            # While the output is another already, it must not pass for this one's.
-            self._target.delete(self._about_key)
+            # While the output is another already, it must not pass for this one's, nor for
+            # somebody's file.
+            self._target.write(self._about_key, b"{}\n")
             self._target.upload(path, self._name)
         self._target.write(self._about_key, about.model_dump_json(indent=2).encode() + b"\n")
         # A late listing may lack those that were written a moment ago.
@@ -330,6 +350,7 @@ class Parts:
         if isinstance(self._target, LocalStorage):
             with contextlib.suppress(OSError):
                 Path(self._target.url, self._folder).rmdir()
+            self._target.tidy()
         return about
 
     def _all(self) -> Iterator[Prediction]:

@@ -7,10 +7,12 @@ captions (`picture.txt`, tags separated by commas, of which the first line count
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import posixpath
 import re
 import secrets
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -89,18 +91,27 @@ def _write(storage: Storage, key: str, data: bytes) -> None:
     if not isinstance(storage, LocalStorage):
         storage.write(key, data)
         return
-    # Not by the storage, which would leave a folder of its own among somebody's pictures.
-    path = Path(storage.url, key)
+    # Not by the storage, which would leave a folder of its own among somebody's pictures. What a
+    # link leads to is written, so that it stays a link.
+    path = Path(storage.url, key).resolve()
+    if path.is_dir():
+        raise ValueError("a folder has its name")
     # In containers, all that share a folder may have one process id.
     partial = path.with_name(f".imagetag-{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(data)
+        if path.exists():
+            shutil.copymode(path, partial)
         partial.replace(path)
-    except PermissionError as error:
+    except (NotADirectoryError, FileExistsError) as error:
+        raise ValueError("a file stands where its folder must be") from error
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         raise AccessDenied(
-            f"--sidecars: {path} cannot be written; check the folder's owner, or say "
-            "--sidecars-folder"
+            f"--sidecars: {path} cannot be written ({error.strerror}); check the folder's owner, "
+            "or say --sidecars-folder"
         ) from error
     finally:
         with contextlib.suppress(OSError):

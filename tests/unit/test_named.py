@@ -47,7 +47,7 @@ def test_a_path_that_changes_has_another_version(tmp_path: Path) -> None:
 
 
 def test_a_list_is_read_twice_though_it_came_once(tmp_path: Path) -> None:
-    lines = [b"b.png\r\n", b"\n", b"s3://bucket/c,d.png\n", b"\xff.png"]
+    lines = [b"\xef\xbb\xbfb.png\r\n", b"\n", b"  \n", b"s3://bucket/c,d.png\n", b"\xff.png"]
     source = Named(spooled(iter(lines), tmp_path / "names"), None)
     for _ in range(2):
         names = [picture.file for picture in source.pictures()]

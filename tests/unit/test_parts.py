@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from imagetag import parts as parts_module
-from imagetag.errors import InputError, TransientError
+from imagetag.errors import InputError, TransientError, UsageError
 from imagetag.outputs import Kind, Prediction
 from imagetag.parts import About, Parts
 from imagetag.sources import Cursor, Picture, Source
@@ -165,11 +165,11 @@ def test_it_may_be_killed_many_times(target: LocalStorage) -> None:
     )
 
 
-@pytest.mark.parametrize("write", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("write", [1, 2, 3, 4, 5, 6])
 def test_a_kill_at_any_write_loses_nothing(
     write: int, target: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three parts, the output, and what it is of."""
+    """Three parts, that it is being replaced, the output, and what it is of."""
     source = Numbers(names(10))
     whole = LocalStorage(tmp_path / "whole")
     predict(whole, source)
@@ -186,7 +186,7 @@ def test_a_kill_at_any_write_loses_nothing(
         patch.setattr(LocalStorage, "write", cut_off)
         with pytest.raises(Killed):
             predict(target, source)
-    assert (target.stat("out.csv") is not None) == (write == 5)
+    assert (target.stat("out.csv") is not None) == (write == 6)
     predict(target, source)
     assert target.read("out.csv") == whole.read("out.csv")
     assert keys(target) == keys(whole)
@@ -414,7 +414,7 @@ def test_while_an_output_is_replaced_none_passes_for_complete(
     real = LocalStorage.write
 
     def cut_off(self: LocalStorage, key: str, data: Any) -> None:
-        if key.endswith("about.json"):
+        if key.endswith("about.json") and b"version" in data:
             raise Killed
         real(self, key, data)
 
@@ -422,7 +422,27 @@ def test_while_an_output_is_replaced_none_passes_for_complete(
         patch.setattr(LocalStorage, "write", cut_off)
         with pytest.raises(Killed):
             predict(target, source, request={"model": "new"})
-    assert Parts(target, "out.csv", REQUEST, batch=BATCH).done(source, everybody) is None
+    parts = Parts(target, "out.csv", REQUEST, batch=BATCH)
+    parts.check_place()
+    assert parts.done(source, everybody) is None
+
+
+def test_somebodys_file_is_no_output_to_be_replaced(target: LocalStorage) -> None:
+    parts = Parts(target, "out.csv", REQUEST, batch=BATCH)
+    target.write("out.csv", b"url\na.png\n")
+    with pytest.raises(UsageError, match=r"out\.csv is there already"):
+        parts.check_place()
+    target.delete("out.csv")
+    predict(target, Numbers(names(3)))
+    parts.check_place()
+    target.delete("out.csv.about.json")
+    with pytest.raises(UsageError, match=r"out\.csv is there already"):
+        parts.check_place()
+    target.write("out.csv.parts/0000000000.jsonl", b"")
+    parts.check_place()
+    target.write("folder.csv/a", b"")
+    with pytest.raises(UsageError, match="is a folder"):
+        Parts(target, "folder.csv", REQUEST, batch=BATCH).check_place()
 
 
 def test_shards_have_each_picture_once(target: LocalStorage) -> None:

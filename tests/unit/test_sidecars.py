@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -64,6 +65,32 @@ def test_what_is_there_stays_and_a_tag_is_added_once(
         assert path.stat().st_mtime_ns == 1
 
 
+def test_a_link_and_who_may_read_it_stay(tmp_path: Path) -> None:
+    target = tmp_path / "mine.txt"
+    target.write_text("owl\n")
+    target.chmod(0o600)
+    (tmp_path / "a.txt").symlink_to("mine.txt")
+    written(tmp_path, "kohya", "fox", key="a.png")
+    assert (tmp_path / "a.txt").is_symlink()
+    assert (target.read_text(), target.stat().st_mode & 0o777) == ("owl, fox\n", 0o600)
+
+
+@pytest.mark.parametrize("there", ["a.txt/x", "elsewhere"])
+def test_what_is_no_place_for_a_sidecar_is_named_and_stops_nothing(
+    there: str, tmp_path: Path
+) -> None:
+    source = write(tmp_path, "pictures/sub/a.png", noise(0)).parent.parent
+    (tmp_path / "to").mkdir()
+    if there == "elsewhere":
+        (tmp_path / "to/sub").write_text("mine")
+    else:
+        (tmp_path / "to/sub/a.txt").mkdir(parents=True)
+    sidecars = Sidecars("kohya", StoredPictures(LocalStorage(source)), LocalStorage(tmp_path / "to"))
+    with capture_logs() as logs:
+        sidecars.add(picture_of("sub/a.png"), ["fox"])
+    assert [line["event"] for line in logs] == ["no sidecar is written"]
+
+
 def test_what_another_pod_of_the_same_process_id_is_writing_stays_its_own(tmp_path: Path) -> None:
     others = tmp_path / f".imagetag-{os.getpid()}"
     others.write_text("owl\n")
@@ -107,7 +134,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Path, data: bytes) -> int:
-        raise PermissionError
+        raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(Path, "write_bytes", refuse)
     source = StoredPictures(LocalStorage(tmp_path))
