@@ -15,7 +15,7 @@ from typing import IO, Any, TextIO
 
 from imagetag.errors import Terminated
 from imagetag.settings import ENV_PREFIX
-from imagetag.stopping import ending_with_this
+from imagetag.stopping import PARENT, ending_with_this
 
 Event = Mapping[str, Any]
 """A line of a job's log: `event`, `level`, and what is bound to it, such as `tag`."""
@@ -51,7 +51,7 @@ class Child:
         self._command = [*command(job), *argv, "--log-format", "json"]
         self._environment = {
             name: value for name, value in os.environ.items() if not _is_setting(name)
-        } | dict(secrets or {})
+        } | {**(secrets or {}), PARENT: str(os.getpid())}
         self.returncode: int | None = None
         self.last_words = ""
 

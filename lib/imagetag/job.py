@@ -29,7 +29,7 @@ from imagetag.errors import (
 from imagetag.heartbeat import Heartbeats
 from imagetag.pipes import stdout_has_reader
 from imagetag.settings import Settings, TagSettings, log_format_of, parse_settings
-from imagetag.stopping import leave, listening
+from imagetag.stopping import leave, listening, stop_with_parent
 
 _M_ARENA_MAX = -8  # of malloc.h
 _AT_ONCE = 16  # tags that are checked
@@ -64,6 +64,7 @@ def run_job(
 
     """
     with listening(kept):
+        stop_with_parent()
         given = sys.argv[1:] if argv is None else argv
         code = _run(command, summary, settings_class, work, given, kept)
         if not stdout_has_reader():

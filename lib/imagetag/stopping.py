@@ -8,6 +8,7 @@ to the exception, and the job's last line tells it.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -19,6 +20,10 @@ from types import FrameType
 from imagetag.errors import EXIT_INTERRUPTED, Terminated, one_line
 from imagetag.log import end_bars, get_logger
 
+PARENT = "_IMAGETAG_PARENT"
+"""The variable by which a process that runs a job as a child of its own tells who it is."""
+
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 _LAST_SECONDS = 1.0  # for the last line, where nobody reads it
 
 
@@ -107,6 +112,21 @@ def ending_with_this(process: subprocess.Popen[str]) -> Iterator[None]:
         yield
     finally:
         _children.discard(process)
+
+
+def stop_with_parent() -> None:
+    """Have this process stopped, as by SIGTERM, when the one that runs it as its child is killed.
+
+    Else it would work on unseen, beside the one that is started in its parent's place. Where the
+    system is not Linux, that is so.
+    """
+    parent = os.environ.pop(PARENT, "")
+    if not parent:
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if str(os.getppid()) != parent:  # it was killed before
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def leave(code: int) -> None:

@@ -20,6 +20,7 @@ from imagetag import child
 from imagetag.child import Event
 from imagetag.pipeline import Failed, Pipeline, Stage
 from imagetag.pipeline_view import LiveView, PlainView
+from imagetag.stopping import PARENT
 
 # A job that does to each tag what its name says, and logs as jobs do.
 FAKE = """
@@ -160,7 +161,7 @@ def test_all_that_is_written_is_in_the_log_with_its_job(monkeypatch: pytest.Monk
         ("scrape", "working"),
     ]
     # Our own variables have been read: a job gets what they came to as options.
-    assert lines[1]["variables"] == ["IMAGETAG_BOARD_KEY"]
+    assert lines[1]["variables"] == ["IMAGETAG_BOARD_KEY", PARENT]
 
 
 def test_a_stopped_pipeline_waits_for_its_job_and_tells_what_that_has_kept(tmp_path: Path) -> None:

@@ -85,7 +85,9 @@ def test_what_is_no_place_for_a_sidecar_is_named_and_stops_nothing(
         (tmp_path / "to/sub").write_text("mine")
     else:
         (tmp_path / "to/sub/a.txt").mkdir(parents=True)
-    sidecars = Sidecars("kohya", StoredPictures(LocalStorage(source)), LocalStorage(tmp_path / "to"))
+    sidecars = Sidecars(
+        "kohya", StoredPictures(LocalStorage(source)), LocalStorage(tmp_path / "to")
+    )
     with capture_logs() as logs:
         sidecars.add(picture_of("sub/a.png"), ["fox"])
     assert [line["event"] for line in logs] == ["no sidecar is written"]

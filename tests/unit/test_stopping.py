@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 from structlog.testing import capture_logs
 
 from imagetag.errors import Terminated
-from imagetag.stopping import stop
+from imagetag.stopping import PARENT, stop
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +49,24 @@ def test_without_a_signal_an_error_is_what_it_is() -> None:
     with capture_logs() as logs, pytest.raises(OSError, match="full"), stop.noted():
         raise OSError("full")
     assert logs == []
+
+
+def test_a_job_whose_parent_is_killed_is_stopped() -> None:
+    child = (
+        "import sys, threading; from imagetag.job import run_job;"
+        "from imagetag.log import get_logger; from imagetag.settings import JobSettings;"
+        "work = lambda _: (get_logger().info('at work'), threading.Event().wait());"
+        "sys.exit(run_job('train', 'x', JobSettings, work, ['--log-format', 'json']))"
+    )
+    parent = (
+        "import os, subprocess, sys, threading;"
+        f"environment = {{**os.environ, {PARENT!r}: str(os.getpid())}};"
+        f"subprocess.Popen([sys.executable, '-c', {child!r}], env=environment).wait()"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        first = json.loads(process.stderr.readline())
+        assert first["event"] == "at work"
+        process.kill()
+        [last] = [json.loads(line) for line in process.stderr]  # until the child has ended too
+    assert (last["event"].partition(";")[0], last["exit_code"]) == ("stopped by SIGTERM", 143)
