@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from imagetag.asking import ask_board, find_complete
+from imagetag.asking import ask_board, find_complete, find_done
 from imagetag.boards import Login, open_board
 from imagetag.checks import checked_model
 from imagetag.errors import InputError, TransientError, UsageError
@@ -85,6 +85,8 @@ def work(settings: PlanSettings) -> None:
         complete = find_complete(storage, selection, tags) if storage else {}
         wanted = [tag for tag in tags if tag not in complete]
         asked = complete | {found.tag: found for found in ask_board(board, selection, wanted)}
+    promise = settings.min_precision, settings.confidence
+    done = find_done(storage, complete, settings.model, *promise) if storage else {}
     rates = find_rates(storage, settings.model, given)
     of = Settings(
         limit=settings.limit,
@@ -98,6 +100,8 @@ def work(settings: PlanSettings) -> None:
         confidence=settings.confidence,
         interval=board.site.interval,
         asks_nobody=board.site.engine == "folder",
+        source=board.called,
+        posts_called=board.posts_called,
     )
     prices = Prices(
         gpu_hour=settings.price_gpu_hour,
@@ -107,7 +111,7 @@ def work(settings: PlanSettings) -> None:
         put=settings.price_1000_put,
         get=settings.price_1000_get,
     )
-    made = estimate([asked[tag] for tag in tags], of, rates, prices, tuple(complete))
+    made = estimate([asked[tag] for tag in tags], of, rates, prices, done)
 
     from imagetag.estimate_table import show  # rich: not for --help
 

@@ -10,18 +10,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 from imagetag.boards import Board, Post
 from imagetag.errors import ImagetagError, TransientError, one_line
 from imagetag.http import HttpError
 from imagetag.log import Progress
 from imagetag.manifest import load_dataset
+from imagetag.overview import Overview
 from imagetag.selection import Selection
 from imagetag.storage import Storage
 from imagetag.suggest import nearest
+
+EstimatedStage = Literal["scrape", "explore", "train", "evaluate"]
 
 _SAMPLE = 100  # posts of a tag that are looked at
 _IN_VAIN = 2  # tags in a row that a board does not answer to, before it is asked no more
@@ -70,7 +74,7 @@ def ask_board(board: Board, selection: Selection, tags: Sequence[str]) -> Iterat
 
     """
     in_vain, problem = 0, ""
-    with Progress("asking the board", total=len(tags), unit="tags") as progress:
+    with Progress(f"asking {board.called}", total=len(tags), unit="tags") as progress:
         for tag in tags:
             if in_vain < _IN_VAIN:
                 try:
@@ -103,6 +107,36 @@ def find_complete(storage: Storage, selection: Selection, tags: Sequence[str]) -
     with ThreadPoolExecutor(16, thread_name_prefix="complete") as pool:
         found = pool.map(look, tags)
         return {asked.tag: asked for asked in found if asked is not None}
+
+
+def find_done(
+    storage: Storage, complete: Iterable[str], model: str, min_precision: float, confidence: float
+) -> dict[str, tuple[EstimatedStage, ...]]:
+    """Return what is done of tags: markers tell, up to five reads for each.
+
+    Args:
+        storage: has them.
+        complete: tags whose dataset is as it would be scraped.
+        model: that is to be trained: what is trained of another is not done.
+        min_precision: that is to be promised,
+        confidence: how surely: what is evaluated for another promise is not done.
+
+    """
+    tags = list(complete)
+    found: dict[str, tuple[EstimatedStage, ...]] = {}
+    for status in Overview(storage, tags).read() if tags else ():
+        promise = status.promise
+        promised = promise and (promise.min_precision, promise.confidence)
+        trained = status.stages["train"].state == "complete" and status.model == model
+        evaluated = trained and status.stages["evaluate"].state == "complete"
+        is_done: dict[EstimatedStage, bool] = {
+            "scrape": True,
+            "explore": status.stages["explore"].state == "complete",
+            "train": trained,
+            "evaluate": evaluated and promised == (min_precision, confidence),
+        }
+        found[status.tag] = tuple(stage for stage, done in is_done.items() if done)
+    return found
 
 
 def _ask(board: Board, selection: Selection, tag: str) -> Asked:

@@ -153,7 +153,11 @@ class Collector:
             raise
         if self._known.rows[label] < wanted:
             get_logger().warning(
-                "fewer than asked for", label=label, images=self._known.rows[label], wanted=wanted
+                "fewer than asked for",
+                label=label,
+                images=self._known.rows[label],
+                wanted=wanted,
+                source=self._board.called,
             )
 
     def _save(self, waiting: list[_Fetch], label: Label, error: BaseException) -> None:
@@ -426,13 +430,12 @@ class Collector:
         self._lost_in_a_row.add(host if self._board.scattered else str(post.id))
         if len(self._lost_in_a_row) < _OUTAGE_POSTS:
             return
+        row = f"{_OUTAGE_POSTS} {self._board.posts_called} in a row"
         if reason in _REFUSALS:
-            raise UsageError(
-                f"{self._board.root}: {_OUTAGE_POSTS} posts in a row were refused: {detail}"
-            )
+            raise UsageError(f"{self._board.root}: {row} were refused: {detail}")
         raise TransientError(
-            f"{self._board.root} seems to be down or to refuse us: {_OUTAGE_POSTS} posts in a "
-            f"row failed, the last with {detail}; run this again later to go on"
+            f"{self._board.root} seems to be down or to refuse us: {row} failed, the "
+            f"last with {detail}; run this again later to go on"
         )
 
     def _kept(self) -> str:

@@ -461,6 +461,12 @@ def _already_predicted(fields: Event) -> str:
     return f"already {_found(fields)}; {fields['output']}"
 
 
+def _read_list(fields: Event) -> str:
+    more = {"joined": fields["joined"], "of unknown rating": fields["rating_unknown"]}
+    told = [f"{count:,} {what}" for what, count in more.items() if count]
+    return f"read {fields['board']}: {', '.join([_count(fields['posts'], 'picture'), *told])}"
+
+
 def _reported(fields: Event) -> str:
     return f"{fields['headline'].rstrip('.')}; page {fields['report']}"
 
@@ -503,8 +509,8 @@ _SENTENCES: dict[str, Callable[[Event], str]] = {
         f"{fields['bound']:.3f}"
     ),
     "fewer than asked for": lambda fields: (
-        f"{fields['images']:,} of {fields['wanted']:,} {fields['label']} images: the board has no "
-        "more that fit"
+        f"{fields['images']:,} of {fields['wanted']:,} {fields['label']} images: "
+        f"{fields.get('source', 'the board')} has no more that fit"
     ),
     "going on": _going_on,
     "host answers again": lambda fields: f"{fields['host']} answers again",
@@ -520,6 +526,7 @@ _SENTENCES: dict[str, Callable[[Event], str]] = {
     "precision promised": _promised,
     "predicted": _predicted,
     "reading the board": lambda fields: f"reading {fields['board']} ({fields['by']})",
+    "read the list": _read_list,
     "reported": _reported,
     "resumed": _resumed,
     "serving": lambda fields: (

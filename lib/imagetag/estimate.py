@@ -6,15 +6,13 @@ All of it follows from how many images of each tag there will be, and from rates
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import get_args
 
-from imagetag.asking import Asked
+from imagetag.asking import Asked, EstimatedStage
 from imagetag.proof import least_right
 from imagetag.rates import Rates
-
-EstimatedStage = Literal["scrape", "explore", "train", "evaluate"]
 
 _MARGIN = 1.05  # that `pace` leaves between two requests, beyond what the rate asks for
 # Seconds of each tag in a training beyond its epochs: to fetch, build, compile and store.
@@ -43,6 +41,8 @@ class Settings:
         confidence: how surely.
         interval: seconds between two requests for lists that the board's rules ask for.
         asks_nobody: whether images come from a folder, without requests.
+        source: what they come from, as texts call it, and
+        posts_called: what it has.
 
     """
 
@@ -57,6 +57,8 @@ class Settings:
     confidence: float
     interval: float = 0.0
     asks_nobody: bool = False
+    source: str = "the board"
+    posts_called: str = "posts"
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class TagEstimate:
     """How many images of a tag there will be, at the most where the board does not say.
 
     `promise` is how many positives there will be to choose a threshold on, `enough` whether they
-    are as many as it takes at the least; `trouble` is what the board cannot give, in words.
+    are as many as it takes at the least; `done` are the stages that are, `trouble` is what the
+    board cannot give, in words.
     """
 
     asked: Asked
@@ -115,7 +118,7 @@ class TagEstimate:
     negatives: int
     promise: int
     enough: bool
-    complete: bool
+    done: tuple[EstimatedStage, ...]
     trouble: str
 
     @property
@@ -145,7 +148,7 @@ def estimate(
     settings: Settings,
     rates: Rates,
     prices: Prices,
-    complete: Sequence[str] = (),
+    done: Mapping[str, tuple[EstimatedStage, ...]] | None = None,
 ) -> Estimate:
     """Return what tags will take.
 
@@ -154,21 +157,26 @@ def estimate(
         settings: what is wanted.
         rates: what work takes.
         prices: of what.
-        complete: tags whose dataset is there already: they are not scraped.
+        done: the stages that are done of each tag, where any is: they take nothing more.
 
     """
     needed = least_right(settings.min_precision, settings.confidence)
     kept = (1 - settings.test_fraction) * settings.threshold_fraction
-    tags = tuple(_tag(each, settings, needed, kept, each.tag in complete) for each in asked)
-    usable = [tag for tag in tags if tag.images]
-    fetched = [tag for tag in usable if not tag.complete]
-    stages = (
-        _scrape(fetched, settings, rates),
-        _explore(usable, settings, rates),
-        _train(usable, settings, rates),
-        _evaluate(usable, settings, rates),
+    tags = tuple(
+        _tag(each, settings, needed, kept, (done or {}).get(each.tag, ())) for each in asked
     )
-    stored = round(sum(tag.images for tag in fetched) * rates["bytes_per_image"])
+    usable = [tag for tag in tags if tag.images]
+    left: dict[EstimatedStage, list[TagEstimate]] = {
+        stage: [tag for tag in usable if stage not in tag.done]
+        for stage in get_args(EstimatedStage)
+    }
+    stages = (
+        _scrape(left["scrape"], settings, rates),
+        _explore(left["explore"], settings, rates),
+        _train(left["train"], settings, rates),
+        _evaluate(left["evaluate"], settings, rates),
+    )
+    stored = round(sum(tag.images for tag in left["scrape"]) * rates["bytes_per_image"])
     return Estimate(
         tags=tags,
         stages=tuple(_priced(stage, prices) for stage in stages),
@@ -179,7 +187,13 @@ def estimate(
     )
 
 
-def _tag(asked: Asked, settings: Settings, needed: int, kept: float, complete: bool) -> TagEstimate:
+def _tag(
+    asked: Asked,
+    settings: Settings,
+    needed: int,
+    kept: float,
+    done: tuple[EstimatedStage, ...],
+) -> TagEstimate:
     found = asked.positives(settings.limit)
     positives = settings.limit if found is None else found
     negatives = math.ceil(positives * settings.negative_ratio - 1e-9)
@@ -190,8 +204,8 @@ def _tag(asked: Asked, settings: Settings, needed: int, kept: float, complete: b
         negatives=negatives,
         promise=promise,
         enough=promise >= needed,
-        complete=complete,
-        trouble="" if complete else _trouble(asked, positives, settings),
+        done=done,
+        trouble="" if "scrape" in done else _trouble(asked, positives, settings),
     )
 
 
@@ -201,11 +215,13 @@ def _trouble(asked: Asked, positives: int, settings: Settings) -> str:
         return f"no post carries it: it is probably an alias; all have {', '.join(asked.alias_of)}"
     if asked.posts == 0:
         meant = f"; did you mean {', '.join(asked.similar)}?" if asked.similar else ""
-        return f"there are no posts of it{meant}"
+        return f"there are no {settings.posts_called} of it{meant}"
     if asked.problem:
-        return f"the board does not say: {asked.problem}"
+        return f"{settings.source} does not say: {asked.problem}"
     if asked.posts is None:
-        return f"the board does not count: up to --limit {settings.limit:,} is reckoned with"
+        return (
+            f"{settings.source} does not count: up to --limit {settings.limit:,} is reckoned with"
+        )
     if positives < settings.limit:
         few = f"fewer than --limit {settings.limit:,}"
         return few if positives == asked.posts else f"{few}: some do not fit the settings"

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from imagetag.asking import EstimatedStage
 from imagetag.console import clean, duration, open_output, size
 from imagetag.estimate import Estimate, Settings, StageEstimate, TagEstimate
 from imagetag.rates import Rates
 
+_PAST: dict[EstimatedStage, str] = {
+    "scrape": "scraped",
+    "explore": "explored",
+    "train": "trained",
+    "evaluate": "evaluated",
+}
 _STYLES = {"measured": "green", "given": "cyan", "assumed": "yellow"}
 
 
@@ -35,7 +43,7 @@ def show(
         print(json.dumps(found, ensure_ascii=False, allow_nan=False, indent=2))  # noqa: T201
         return
     console = open_output()
-    console.print(_tags(made))
+    console.print(_tags(made, settings.posts_called))
     console.print()
     console.print(_stages(made))
     console.print()
@@ -85,18 +93,19 @@ def sentences(made: Estimate, settings: Settings, *, board: str, sent: int) -> l
             + ("" if made.month is None else f", and {made.month:,.2f} a month for what is stored")
             + "."
         )
-    complete = sum(tag.complete for tag in made.tags)
-    if complete:
-        lines.append(f"{complete} of {len(made.tags)} tags are scraped already.")
+    counts = Counter(stage for tag in made.tags for stage in tag.done)
+    if counts:
+        told = ", ".join(f"{count} {_PAST[stage]}" for stage, count in counts.items())
+        lines.append(f"Of {len(made.tags)} tags {told} already: that is taken off.")
+    asked = f"Asked of {board}: {sent:,} requests." if sent else f"{board} took no request."
     lines.append(
-        f"Asked of {board}: {sent:,} requests. Negatives are other posts of it. Time is of working "
-        "pods; what is done already of later stages is not taken off."
+        f"{asked} Negatives are other {settings.posts_called} of it. Time is of working pods."
     )
     return lines
 
 
-def _tags(made: Estimate) -> Table:
-    table = _table("tag", "posts", "positives", "negatives", "for the threshold", "note")
+def _tags(made: Estimate, posts_called: str) -> Table:
+    table = _table("tag", posts_called, "positives", "negatives", "for the threshold", "note")
     for tag in made.tags:
         enough = "" if tag.enough else "yellow"
         table.add_row(
@@ -105,13 +114,17 @@ def _tags(made: Estimate) -> Table:
             f"{tag.positives:,}",
             f"{tag.negatives:,}",
             Text(f"{tag.promise:,}", enough),
-            Text(clean(tag.trouble) or ("scraped already" if tag.complete else "")),
+            Text(clean(tag.trouble) or _already(tag)),
         )
     return table
 
 
+def _already(tag: TagEstimate) -> str:
+    return ", ".join(_PAST[stage] for stage in tag.done) + " already" * bool(tag.done)
+
+
 def _posts(tag: TagEstimate) -> str:
-    if tag.complete:
+    if "scrape" in tag.done:
         return "-"
     if tag.asked.posts is None:
         return "unknown"
@@ -120,7 +133,7 @@ def _posts(tag: TagEstimate) -> str:
 
 def _stages(made: Estimate) -> Table:
     priced = any(stage.money is not None for stage in made.stages)
-    names = ["stage", "images", "requests", "time", "from board", "from storage", "writes", "reads"]
+    names = ["stage", "images", "requests", "time", "fetched", "from storage", "writes", "reads"]
     names += ["processor h", "GPU h", *["money"] * priced]
     table = _table(*names)
     for stage in made.stages:

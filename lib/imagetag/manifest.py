@@ -158,7 +158,7 @@ class Mark(_Record):
         """What it means for a model, in a sentence."""
         return (
             f"{self.negatives:.0%} of the negatives have the tag {self.tag!r}, but "
-            f"{self.board:.0%} of the board's other posts and {self.positives:.0%} of the "
+            f"{self.board:.0%} of all other pictures and {self.positives:.0%} of the "
             "positives: a model may tell the labels apart by that tag."
         )
 

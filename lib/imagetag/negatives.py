@@ -138,7 +138,9 @@ def candidates(
         yield from rest
         return
     get_logger().info("negatives share companions of the tag", companions=alike)
-    hard = _counted(_distinct(_hard(board, tag, selection, alike, wanted, span)), tag)
+    hard = _counted(
+        _distinct(_hard(board, tag, selection, alike, wanted, span)), tag, board.posts_called
+    )
     if selection.negatives == "mixed":
         for pair in itertools.zip_longest(hard, rest):
             yield from (post for post in pair if post is not None)
@@ -319,14 +321,14 @@ def _in_turn(listings: Iterable[Iterator[Post]]) -> Iterator[Post]:
                 yield post
 
 
-def _counted(posts: Iterable[Post], tag: str) -> Iterator[Post]:
-    """Yield posts with companions, and say where they end."""
+def _counted(posts: Iterable[Post], tag: str, called: str) -> Iterator[Post]:
+    """Yield posts with companions, and say where they end, by what posts are called."""
     found = 0
     for post in posts:
         found += tag not in post.tags
         yield post
     get_logger().warning(
-        "posts with companions are at an end: the rest is drawn at random", posts=found
+        f"{called} with companions are at an end: the rest is drawn at random", posts=found
     )
 
 

@@ -277,22 +277,23 @@ class Scraper:
             f"{split} {label}" for split in SPLITS for label in LABELS if not counts[split][label]
         ]:
             get_logger().warning("no image in a split: take more, or another tag", empty=empty)
+        posts = self._board.posts_called
         for mark in marked_by:
             get_logger().warning(mark.caution)
         if repeats["placeholder"]:
             get_logger().warning(
-                "left out: what posts of different files lead to is no picture of theirs, but what "
-                "a host gives for files that it has no more",
+                f"left out: what {posts} of different files lead to is no picture of theirs, but "
+                "what a host gives for files that it has no more",
                 posts=repeats["placeholder"],
             )
         if repeats["conflicting"]:
             get_logger().warning(
-                "posts of one picture differ in the tag: one of them is probably wrong",
+                f"{posts} of one picture differ in the tag: one of them is probably wrong",
                 posts=repeats["conflicting"],
             )
         if dataset.failures:
             get_logger().warning(
-                "posts failed: --retry-failed tries them again", failures=dataset.failures
+                f"{posts} failed: --retry-failed tries them again", failures=dataset.failures
             )
         return dataset
 
@@ -395,6 +396,7 @@ def _nothing(
     board: Board, tag: str, label: Label, collector: Collector, known: Known
 ) -> ImagetagError:
     """Return why there is no image of a label."""
+    one = board.posts_called.removesuffix("s")
     left_out = collector.skipped + collector.failed + known.repeats()
     reasons = ", ".join(f"{name} {count}" for name, count in left_out.most_common())
     if collector.lost[label]:
@@ -402,17 +404,20 @@ def _nothing(
             f"{board.root} gives no picture for now ({reasons}); run this again later"
         )
     if label == "negative":
-        return InputError(f"{board.root} has no usable post without the tag {tag!r} ({reasons})")
+        return InputError(f"{board.root} has no usable {one} without the tag {tag!r} ({reasons})")
     if collector.skipped["tag_absent"]:
         common = ", ".join(name for name, _ in collector.tags_seen.most_common(5))
         return InputError(
-            f"{board.root} finds posts for {tag!r}, but none of them carries it: it is probably "
-            f"an alias; their most common tags are {common}"
+            f"{board.root} finds {board.posts_called} for {tag!r}, but none of them carries it: "
+            f"it is probably an alias; their most common tags are {common}"
         )
     if not left_out:
-        what = "posts" if board.site.engine not in _NO_SUCH_TAG else "pictures"
-        return InputError(f"{board.root} has no {what} with the tag {tag!r}; {_meant(board, tag)}")
-    return InputError(f"{board.root} has no usable post with the tag {tag!r} (left out: {reasons})")
+        return InputError(
+            f"{board.root} has no {board.posts_called} with the tag {tag!r}; {_meant(board, tag)}"
+        )
+    return InputError(
+        f"{board.root} has no usable {one} with the tag {tag!r} (left out: {reasons})"
+    )
 
 
 # What to do where a board of one's own has nothing of a tag.

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 from PIL import Image
 
-from imagetag.asking import Asked, ask_board, find_complete
+from imagetag.asking import Asked, ask_board, find_complete, find_done
 from imagetag.boards import Board, Login, Query, open_board
 from imagetag.demo.protocols import Engine
 from imagetag.demo.server import BoardServer
@@ -19,7 +19,8 @@ from imagetag.http import Client
 from imagetag.selection import Selection
 from imagetag.storage import LocalStorage
 from tests.scripted import Reply, serving
-from tests.statuses import ago, write_scraped
+from tests.statuses import ago, write_all, write_scraped
+from tests.storages import Wrapped
 
 LOGIN = {"gelbooru": Login("somebody", "k3y")}
 
@@ -171,3 +172,24 @@ def test_what_is_scraped_already_with_these_settings_is_not_asked_for(tmp_path: 
     assert find_complete(storage, selection(), ["fox", "owl"]) == {}
     same = Same(**dict(selection()))
     assert find_complete(storage, same, ["fox", "owl"]) == {"fox": Asked("fox", 400, True, 1.0)}
+
+
+def test_what_is_done_of_a_tag_is_of_this_model_and_promise_by_a_few_reads(tmp_path: Path) -> None:
+    storage = Wrapped(LocalStorage(tmp_path))
+    for tag in ("fox", "owl"):
+        write_all(storage, tag, made=ago(60))
+    write_scraped(storage, "elk", made=ago(60))
+    write_scraped(storage, "owl", made=ago(1), fingerprint="cd")  # anew: what came of it is old
+
+    def done(tag: str, model: str = "vgg19", promise: float = 0.95) -> tuple[str, ...]:
+        return find_done(storage, [tag], model, promise, 0.95)[tag]
+
+    assert done("fox") == ("scrape", "explore", "train", "evaluate")
+    assert done("fox", promise=0.9) == ("scrape", "explore", "train")
+    assert done("fox", model="mobilenet") == ("scrape", "explore")
+    assert done("elk") == ("scrape",)
+    assert done("owl") == ("scrape",)
+    assert find_done(storage, [], "vgg19", 0.95, 0.95) == {}
+    storage.asked.clear()
+    find_done(storage, ["fox"], "vgg19", 0.95, 0.95)
+    assert sum(storage.asked.values()) <= 7

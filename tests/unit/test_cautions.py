@@ -26,7 +26,7 @@ from tests.unit.test_explore_page import make_dataset
 ROWS = [make_row(number, ext="png" if number % 2 else "jpg") for number in range(1, 161)]
 MARK = Mark(tag="a<b>|people", negatives=1.0, positives=0.02, board=0.24)
 TOLD = (
-    "100% of the negatives have the tag 'a<b>|people', but 24% of the board's other posts and 2% "
+    "100% of the negatives have the tag 'a<b>|people', but 24% of all other pictures and 2% "
     "of the positives: a model may tell the labels apart by that tag.",
 )
 FEW = (

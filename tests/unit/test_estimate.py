@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from imagetag.asking import Asked
+from imagetag.asking import Asked, EstimatedStage
 from imagetag.errors import UsageError
 from imagetag.estimate import Estimate, Prices, Settings, estimate
 from imagetag.estimate_table import sentences
@@ -113,10 +113,25 @@ def test_training_goes_through_its_part_of_the_images_on_each_device() -> None:
 
 
 def test_tags_that_are_scraped_or_have_nothing_are_not_scraped() -> None:
-    found = estimate([MANY, Asked("owl", 0)], SETTINGS, rates(), Prices(), complete=["fox"])
+    done: dict[str, tuple[EstimatedStage, ...]] = {"fox": ("scrape",)}
+    found = estimate([MANY, Asked("owl", 0)], SETTINGS, rates(), Prices(), done)
     assert [stage.images for stage in found.stages] == [0, 1000, 640, 1000]
     assert found.stored == 0
     assert found.tags[0].trouble == ""
+
+
+def test_stages_that_are_done_of_a_tag_take_nothing_more() -> None:
+    tags = [MANY, replace(MANY, tag="owl"), replace(MANY, tag="elk")]
+    done: dict[str, tuple[EstimatedStage, ...]] = {
+        "fox": ("scrape", "explore", "train", "evaluate"),
+        "owl": ("scrape", "train"),
+    }
+    found = estimate(tags, SETTINGS, rates(), Prices(), done)
+    assert [stage.images for stage in found.stages] == [1000, 2000, 640, 2000]
+    told = sentences(found, SETTINGS, board="a board", sent=6)
+    assert (
+        "Of 3 tags 2 scraped, 1 explored, 2 trained, 1 evaluated already: that is taken off."
+    ) in told
 
 
 def test_money_is_told_of_prices_that_are_given_alone() -> None:
@@ -231,7 +246,10 @@ def test_the_command_plans_for_a_folder(tmp_path: Path, capsys: pytest.CaptureFi
     options = ["--tags", "fox,fxo", "--board", f"folder+{tmp_path}"]
     assert plan_job.main(options) == 0
     printed = capsys.readouterr().out
-    assert "did you mean fox?" in printed
+    assert "there are no pictures of it; did you mean fox?" in printed
+    assert f"folder:{tmp_path.name} took no request. Negatives are other pictures of it." in printed
+    assert "the board" not in printed
+    assert "post" not in printed
     assert "assumed: " in printed
     assert "money" not in printed  # no price is invented
     assert plan_job.main([*options, "--json", "--price-gpu-hour", "2"]) == 0

@@ -44,3 +44,22 @@ def test_a_tag_that_a_folder_or_a_list_does_not_have(
     line = json.loads(capfd.readouterr().err.splitlines()[-1])["event"]
     assert says in line
     assert "on the board" not in line
+
+
+@pytest.mark.parametrize(
+    ("board", "source"), [("folder+pictures", "the folder"), ("links+list.csv", "the list")]
+)
+def test_what_a_folder_or_a_list_has_too_little_of_is_told_in_its_words(
+    board: str,
+    source: str,
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(pictures)
+    monkeypatch.setenv("IMAGETAG_RATING", "general,sensitive,questionable,explicit")
+    main(["--storage", "data", "--tags", "fox", "--board", board, "--log-format", "console"])
+    told = capfd.readouterr().err
+    assert f"positive images: {source} has no more that fit" in told
+    assert "the board" not in told
+    assert "post" not in told

@@ -135,9 +135,13 @@ class Board(ABC):
         by_time: whether ids grow as time goes by, so that its listing is the newest first.
         scattered: whether its files are on hosts that have nothing to do with each other.
         certain: whether an empty page of it is an end for certain.
+        called: what texts call it, and
+        posts_called: what its posts.
 
     """
 
+    called: str = "the board"
+    posts_called: str = "posts"
     by_time: bool = True
     scattered: bool = False
     certain: bool = False

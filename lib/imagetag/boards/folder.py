@@ -47,6 +47,8 @@ class FolderBoard(ListedBoard):
 
     """
 
+    called = "the folder"
+
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
         try:
             self._folder = Path(site.root).resolve(strict=True)

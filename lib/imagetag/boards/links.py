@@ -48,6 +48,7 @@ class LinksBoard(ListedBoard):
 
     """
 
+    called = "the list"
     scattered = True
 
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:

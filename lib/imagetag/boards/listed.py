@@ -255,6 +255,7 @@ class ListedBoard(Board):
 
     """
 
+    posts_called = "pictures"
     by_time = False
     certain = True
 
@@ -265,7 +266,7 @@ class ListedBoard(Board):
         self._left_out: Counter[str] = Counter()
         self._first: dict[str, str] = {}
         try:
-            with Progress(f"reading {site.name}", unit="posts") as progress:
+            with Progress(f"reading {site.name}", unit=self.posts_called) as progress:
                 self._index.fill(self._entries(), progress)
         except sqlite3.Error as error:
             raise TransientError(
