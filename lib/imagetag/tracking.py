@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -35,12 +35,11 @@ _DEFAULTS = {
 
 
 def log_training(uri: str, run: Run) -> None:
-    """Log a complete run to MLflow, if a URI is given and it is not there yet.
+    """Log a complete run to MLflow, if it is not there yet.
 
     A server that cannot be reached or refuses is one warning: nothing that is trained is lost.
     """
-    if uri:
-        _try(uri, lambda tracked: tracked.train(run))
+    _try(uri, lambda tracked: tracked.train(run))
 
 
 def log_evaluation(uri: str, storage: Storage, run: Run, evaluation: Evaluation) -> None:
@@ -48,12 +47,11 @@ def log_evaluation(uri: str, storage: Storage, run: Run, evaluation: Evaluation)
 
     What goes wrong is one warning, as of `log_training`.
     """
-    if uri:
-        page = Layout(run.tag).run(run.run, "report.html")
-        _try(uri, lambda tracked: tracked.evaluate(run, evaluation, storage, page))
+    page = Layout(run.tag).run(run.run, "report.html")
+    _try(uri, lambda tracked: tracked.evaluate(run, evaluation, storage, page))
 
 
-def _try(uri: str, work: Any) -> None:
+def _try(uri: str, work: Callable[[_Tracked], object]) -> None:
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     try:
