@@ -305,8 +305,9 @@ def _split(counts: Event) -> str:
     return ", ".join(f"{name} {_labels(labels)}" for name, labels in counts.items())
 
 
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def counted(number: int, one: str) -> str:
+    """Return a number of things: `1 epoch`, `2 epochs`."""
+    return f"{number:,} {one}{'s' * (number != 1)}"
 
 
 def _share(value: float | None) -> str:
@@ -336,7 +337,7 @@ def _phase(fields: Event) -> str:
         "fine-tune": "the top of the backbone too",
         "all": "the whole model",
     }.get(fields["phase"], fields["phase"])
-    return f"{what}: {fields['trainable']:,} weights, {_count(fields['steps'], 'step')} an epoch"
+    return f"{what}: {fields['trainable']:,} weights, {counted(fields['steps'], 'step')} an epoch"
 
 
 def _resumed(fields: Event) -> str:
@@ -345,7 +346,7 @@ def _resumed(fields: Event) -> str:
 
 def _trained(fields: Event) -> str:
     return (
-        f"trained {_count(fields['epochs'], 'epoch')} in {duration(fields['seconds'])}; the best "
+        f"trained {counted(fields['epochs'], 'epoch')} in {duration(fields['seconds'])}; the best "
         f"is epoch {fields['best_epoch']}: validation loss {fields['validation_loss']:.3f}, "
         f"accuracy {fields['validation_accuracy']:.3f}; model in {fields['storage']}"
     )
@@ -353,7 +354,7 @@ def _trained(fields: Event) -> str:
 
 def _complete(fields: Event) -> str:
     text = f"dataset complete: {_split(fields['images'])} images, {size(fields['bytes'])}"
-    parts = [f"{text}, {_count(fields['requests'], 'request')}"]
+    parts = [f"{text}, {counted(fields['requests'], 'request')}"]
     for name, verb in (
         ("copied", "copied from other tags"),
         ("failures", "failed"),
@@ -373,17 +374,17 @@ def _going_on(fields: Event) -> str:
         return f"going on: {_labels(fields['rows'])} images are stored already"
     if "missing" in fields:
         return f"going on: {fields['missing']:,} of {fields['shards']:,} shards are missing"
-    return f"going on: {_count(fields['rows'], 'row')} are there already"
+    return f"going on: {counted(fields['rows'], 'row')} are there already"
 
 
 def _curated(fields: Event) -> str:
     found = []
     if fields["dropped"]:
-        found.append(f"{_count(fields['dropped'], 'near-duplicate')} dropped")
+        found.append(f"{counted(fields['dropped'], 'near-duplicate')} dropped")
     if fields["groups"]:
-        found.append(f"{_count(fields['groups'], 'group')} of near-duplicates kept together")
+        found.append(f"{counted(fields['groups'], 'group')} of near-duplicates kept together")
     if fields["conflicting"]:
-        found.append(f"{_count(fields['conflicting'], 'image')} with both labels")
+        found.append(f"{counted(fields['conflicting'], 'image')} with both labels")
     if not found:
         return "curated: no near-duplicates"
     return f"curated: {', '.join(found)}; now {_split(fields['images'])} images"
@@ -403,7 +404,7 @@ def _shortcut(fields: Event) -> str:
 
 def _packed(fields: Event) -> str:
     text = (
-        f"packed {_split(fields['images'])} images in {_count(fields['shards'], 'shard')}, "
+        f"packed {_split(fields['images'])} images in {counted(fields['shards'], 'shard')}, "
         f"{size(fields['bytes'])}; pack {fields['name']}"
     )
     return f"{text}; left out: {_value(fields['left_out'])}" if fields["left_out"] else text
@@ -444,7 +445,7 @@ def _judged(fields: Event) -> str:
 
 
 def _found(fields: Event) -> str:
-    text = f"predicted {_count(fields['images'], 'image')}: {fields['positives']:,} "
+    text = f"predicted {counted(fields['images'], 'image')}: {fields['positives']:,} "
     if fields.get("tags", 1) == 1 and fields.get("rows", fields["images"]) == fields["images"]:
         return text + "have the tag"
     return text + "times an image has one of the tags"
@@ -464,7 +465,7 @@ def _already_predicted(fields: Event) -> str:
 def _read_list(fields: Event) -> str:
     more = {"joined": fields["joined"], "of unknown rating": fields["rating_unknown"]}
     told = [f"{count:,} {what}" for what, count in more.items() if count]
-    return f"read {fields['board']}: {', '.join([_count(fields['posts'], 'picture'), *told])}"
+    return f"read {fields['board']}: {', '.join([counted(fields['posts'], 'picture'), *told])}"
 
 
 def _reported(fields: Event) -> str:
@@ -530,11 +531,11 @@ _SENTENCES: dict[str, Callable[[Event], str]] = {
     "reported": _reported,
     "resumed": _resumed,
     "serving": lambda fields: (
-        f"serving {_count(fields['posts'], 'post')} as a board of engine {fields['engine']}; "
+        f"serving {counted(fields['posts'], 'post')} as a board of engine {fields['engine']}; "
         "Ctrl-C ends it"
     ),
     "shortcut: the label can be told without a look at the pictures": _shortcut,
-    "tag done": lambda fields: f"done, {fields['number']} of {_count(fields['of'], 'tag')}",
+    "tag done": lambda fields: f"done, {fields['number']} of {counted(fields['of'], 'tag')}",
     "went wrong while stopping": lambda fields: (
         f"while stopping this went wrong too: {fields['error']}"
     ),

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from imagetag.child import Event
-from imagetag.console import clean, duration, line, open_console, sentence
+from imagetag.console import clean, counted, duration, line, open_console, sentence
 from imagetag.log import LogFormat, get_logger
 from imagetag.pipeline import TAG_DONE, View
 
@@ -218,8 +218,8 @@ def _dataset(event: Event) -> str:
 
 def _trained(event: Event) -> str:
     return (
-        f"{event['epochs']} epochs, the best is {event['best_epoch']}; validation accuracy "
-        f"{event['validation_accuracy']:.3f}"
+        f"{counted(event['epochs'], 'epoch')}, the best is {event['best_epoch']}; "
+        f"validation accuracy {event['validation_accuracy']:.3f}"
     )
 
 
