@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from pydantic import Field
 
 from imagetag.errors import UsageError
-from imagetag.job import run_job
+from imagetag.job import SHORT_OF, run_job
 from imagetag.log import get_logger
 from imagetag.pipeline_file import template
 from imagetag.settings import FilePath, JobSettings
@@ -32,13 +33,21 @@ def work(settings: InitSettings) -> None:
     text = template(RunSettings, NO_KEYS, {"tags": ["fox"], "board": "safebooru"})
     try:
         with path.open("x", encoding="utf-8") as stream:
-            stream.write(text)
+            try:
+                stream.write(text)
+                stream.flush()
+            except OSError:
+                path.unlink()  # what is half a file would not be written again
+                raise
     except FileExistsError as error:
         raise UsageError(f"{path} is there already: name another, or remove it first") from error
     except OSError as error:
+        if error.errno in SHORT_OF:
+            raise
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
     get_logger().info(
-        f"{path} is written: put your tags and your board into it, then imagetag run {path}"
+        f"{path} is written: put your tags and your board into it, then imagetag run "
+        f"{shlex.quote(str(path))}"
     )
 
 

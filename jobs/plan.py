@@ -28,7 +28,7 @@ _ATTEMPTS = 2  # at a request: nobody waits for a plan as for a scrape
 
 
 def _price_field(of: str) -> float | None:
-    price: float | None = Field(None, ge=0, allow_inf_nan=False, description=f"price of {of}")
+    price: float | None = Field(None, ge=0, description=f"price of {of}")
     return price
 
 

@@ -93,10 +93,7 @@ class ScrapeSettings(TagSettings):
         50_000_000, ge=1, le=MAX_PIXELS, description="most pixels of an image, width x height"
     )
     max_aspect: float | None = Field(
-        None,
-        ge=1,
-        allow_inf_nan=False,
-        description="how many times as long as the shorter side the longer may be",
+        None, ge=1, description="how many times as long as the shorter side the longer may be"
     )
     max_bytes: int = Field(50_000_000, ge=1000, description="largest file to download, in bytes")
     max_rate: float = max_rate_field()

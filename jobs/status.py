@@ -24,7 +24,7 @@ class StatusSettings(TagsSettings, StorageSettings):
     """Options of `imagetag status`."""
 
     watch: bool = Field(False, description="look again and again, until Ctrl-C")
-    every: float = Field(10.0, ge=1, description="seconds between two looks of --watch")
+    every: float = Field(10.0, ge=1, le=86_400, description="seconds between two looks of --watch")
     json: bool = Field(  # type: ignore[assignment] # pydantic's own method of that name is gone
         False, description="print JSON, one document a look, with all that is known"
     )

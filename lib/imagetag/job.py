@@ -31,6 +31,9 @@ from imagetag.pipes import stdout_has_reader
 from imagetag.settings import Settings, TagSettings, log_format_of, parse_settings
 from imagetag.stopping import leave, listening, stop_with_parent
 
+SHORT_OF = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+"""Errors of a machine that is short of something: they pass."""
+
 _M_ARENA_MAX = -8  # of malloc.h
 _AT_ONCE = 16  # tags that are checked
 
@@ -113,7 +116,7 @@ def _run(
         )
         return EXIT_USAGE
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
+        if error.errno not in SHORT_OF:
             return _defect(error, debug)
         logger.error(
             f"this machine is short of something: {error}",

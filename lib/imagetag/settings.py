@@ -152,6 +152,7 @@ class JobSettings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
         env_ignore_empty=True,
+        allow_inf_nan=False,
         extra="forbid",
         frozen=True,
         coerce_numbers_to_str=True,  # a file may have `image-size = 224` and a tag `2000`

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import tomllib
 from pathlib import Path
 
@@ -156,3 +157,17 @@ def test_advice_of_a_job_names_options_as_they_are_called_here(file: Path) -> No
         "level": "warning",
         "positive": 3,
     }
+
+
+def test_init_leaves_no_half_a_file_where_the_disk_is_full(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(init, "template", lambda *_: "\n" * 100_000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        assert init.main([str(file)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not file.exists()
+    assert f"{file} cannot be written: File too large" in capfd.readouterr().err

@@ -511,3 +511,11 @@ def test_what_is_an_option_of_one_job_is_suggested_as_it_is_called_here(
     with pytest.raises(UsageError) as error:
         parse_settings(settings_of(job), argv, command=job, summary="")
     assert str(error.value) == f"there is no {argv[0]}; did you mean {meant}?"
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-inf", "1e999"])
+def test_a_number_that_is_none_is_told(value: str) -> None:
+    with pytest.raises(UsageError, match="--checkpoint-seconds .*should be a finite number"):
+        make_settings(
+            TrainSettings, {"storage": "x", "tags": ("fox",), "checkpoint_seconds": value}
+        )
