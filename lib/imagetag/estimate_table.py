@@ -76,13 +76,20 @@ def sentences(made: Estimate, settings: Settings, *, board: str, sent: int) -> l
         f"all of them are right: some {made.needed_images:,} images of a tag"
     )
     few = [tag for tag in found if not tag.enough]
-    if not few:
-        lines = [f"{least}; all tags have as many."]
-    else:
-        lines = [
-            f"{least}. {len(few)} of {len(found)} tags have fewer: scrape more with a higher "
-            "--limit, or promise less with --min-precision."
-        ]
+    unknown = [tag for tag in found if tag.asked.posts is None]
+    if few:
+        least += (
+            f". {len(few)} of {len(found)} tags have fewer: scrape more with a higher --limit, or "
+            "promise less with --min-precision"
+        )
+    elif found and not unknown:
+        least += "; all tags have as many"
+    if unknown:
+        least += (
+            f". How many posts there are of {len(unknown)} of {len(made.tags)} tags is not known: "
+            "--limit is reckoned with"
+        )
+    lines = [f"{least}."]
     total = size(made.stored)
     money = "" if made.month is None else f", {made.month:,.2f} a month"
     lines.append(f"storage: {total} more{money}.")

@@ -63,7 +63,17 @@ def test_positives_and_negatives_of_what_the_board_has() -> None:
     ]
     assert (found.needed, found.needed_images) == (59, 369)
     assert [(tag.promise, tag.enough) for tag in found.tags] == [(80, True), (9, False), (80, True)]
-    assert "1 of 3 tags have fewer" in sentences(found, SETTINGS, board="b", sent=3)[0]
+    told = sentences(found, SETTINGS, board="b", sent=3)[0]
+    assert "1 of 3 tags have fewer" in told
+    assert "of 1 of 3 tags is not known: --limit is reckoned with" in told
+
+
+def test_of_what_the_board_does_not_say_nobody_hears_that_it_is_enough() -> None:
+    told = sentences(made(MANY), SETTINGS, board="b", sent=3)[0]
+    assert "all tags have as many" in told
+    told = sentences(made(MANY, Asked("elk")), SETTINGS, board="b", sent=3)[0]
+    assert "all tags" not in told
+    assert "of 1 of 2 tags is not known" in told
 
 
 @pytest.mark.parametrize(
