@@ -27,6 +27,7 @@ from imagetag.models import with_resizing
 from imagetag.runs import Run
 from imagetag.storage import open_storage
 from jobs import predict as predict_job
+from tests.forked import Forked
 
 TAG = "red/disc"
 SIZE: Size = (24, 32)
@@ -179,6 +180,14 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+SCRIPT = """
+import sys
+{before}
+from jobs.predict import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def arguments(storage: object, options: Sequence[object]) -> list[str]:
     return ["--storage", str(storage), "--tag", TAG, *map(str, options), "--log-format", "json"]
 
@@ -192,25 +201,25 @@ def run(storage: object, *options: object) -> Ended:
     return Ended(code, stdout.getvalue(), [json.loads(line) for line in lines])
 
 
-def start(storage: object, *options: object, before: str = "", **how: Any) -> subprocess.Popen[str]:
+def start(storage: object, *options: object, before: str = "", **how: Any) -> Forked:
     """Start the job as a process of its own; `before` is Python that it runs first."""
-    # Ctrl-C counts, though a shell that started this in the background may have said otherwise.
-    before = f"signal.signal(signal.SIGINT, signal.default_int_handler)\n{before}"
-    script = (
-        f"import signal, sys\n{before}\nfrom jobs.predict import main\nsys.exit(main(sys.argv[1:]))"
-    )
+    return Forked(SCRIPT.format(before=before), arguments(storage, options), **how)
+
+
+def start_anew(storage: object, *options: object, before: str = "") -> subprocess.Popen[str]:
+    """Start it as a user does: with nothing imported."""
     return subprocess.Popen(
-        [sys.executable, "-c", script, *arguments(storage, options)],
+        [sys.executable, "-c", SCRIPT.format(before=before), *arguments(storage, options)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **how,
     )
 
 
-def end(job: subprocess.Popen[str], timeout: float = 400) -> Ended:
+def end(job: Forked | subprocess.Popen[str], timeout: float = 400) -> Ended:
     try:
         stdout, stderr = job.communicate(timeout=timeout)
     finally:
         job.kill()
+    assert job.returncode is not None
     return Ended(job.returncode, stdout, [json.loads(line) for line in stderr.splitlines()])

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import struct
-import subprocess
 import time
 import zlib
 from collections.abc import Callable
@@ -38,6 +37,7 @@ from imagetag.parts import Parts
 from imagetag.runs import load_model, load_run
 from imagetag.sources import StoredPictures
 from imagetag.storage import LocalStorage, Storage, open_storage
+from tests.forked import Forked
 from tests.integration.scraping import Drawn, Moody, write_post
 from tests.predicting import (
     TAG,
@@ -53,6 +53,7 @@ from tests.predicting import (
     rows_of,
     run,
     start,
+    start_anew,
     store_run,
     write,
 )
@@ -116,7 +117,7 @@ def md5(data: bytes) -> str:
 
 
 def test_a_folder_as_a_user_predicts_it(stored: Path, folder: Path, model: keras.Model) -> None:
-    ended = end(start(stored, "--input", folder))
+    ended = end(start_anew(stored, "--input", folder))
     assert ended.code == 0
     assert ended.stdout.splitlines()[0] == ",".join(COLUMNS)
     assert [row["file"] for row in ended.rows] == [name(number) for number in range(30)]
@@ -259,7 +260,7 @@ def test_what_was_predicted_is_told_without_tensorflow(
 ) -> None:
     options = ["--input", folder, "--output", tmp_path / "out.csv"]
     assert run(stored, *options).code == 0
-    ended = end(start(stored, *options, before=NO_TENSORFLOW))
+    ended = end(start_anew(stored, *options, before=NO_TENSORFLOW))
     assert ended.code == 0
     assert ended.lines[0]["event"] == "already predicted"
     assert ended.lines[-1]["tensorflow"] is False
@@ -484,7 +485,7 @@ def test_a_bomb_is_refused_and_takes_no_memory(stored: Path, tmp_path: Path) -> 
     write(tmp_path, "bombs/a.png", noise(0))
     peaks = {}
     for kind in ("plain", "bombs"):
-        ended = end(start(stored, "--input", tmp_path / kind, before=PEAK))
+        ended = end(start_anew(stored, "--input", tmp_path / kind, before=PEAK))
         assert ended.code == 0
         peaks[kind] = ended.lines[-1]["used"]  # megabytes
     assert ended.lines[-2]["reasons"] == {"too_many_pixels": 40}
@@ -778,10 +779,9 @@ def make_slow(board: Moody) -> None:
     board.mood = mood
 
 
-def kill(job: subprocess.Popen[str], number: signal.Signals) -> int:
+def kill(job: Forked, number: signal.Signals) -> int:
     job.send_signal(number)
-    job.communicate(timeout=200)
-    return job.returncode
+    return job.wait(timeout=200)
 
 
 def test_a_search_that_was_killed_goes_on_where_it_was(
@@ -872,8 +872,9 @@ def slow(self, picture):
 p.StoredPictures.read = slow
 """
     job = start(stored, *options, "--output", output, before=script)
-    assert job.stdout is not None
-    assert job.stdout.readline() == "slow\n"
+    while not job.stdout.exists() or job.stdout.read_text() != "slow\n":
+        assert job.returncode is None
+        time.sleep(0.02)
     time.sleep(2)
     job.send_signal(number)
     _, stderr = job.communicate(timeout=200)

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,7 @@ from imagetag.step import Objective
 from imagetag.storage import LocalStorage, open_storage
 from imagetag.suspect_list import load_suspects
 from imagetag.train import Training
+from tests.forked import Forked, run_forked
 
 TAG = "red/disc"
 LAYOUT = Layout(TAG)
@@ -195,7 +197,7 @@ class Ended:
 
 
 def process(job: str, *options: Any) -> Ended:
-    """Run a job as a process of its own; every line of its log is JSON."""
+    """Run a job as its users do, as a process; every line of its log is JSON."""
     done = subprocess.run(
         [sys.executable, "-m", f"jobs.{job}", *map(str, options)],
         capture_output=True,
@@ -204,6 +206,23 @@ def process(job: str, *options: Any) -> Ended:
         check=False,
     )
     return Ended(done.returncode, done.stdout, [json.loads(x) for x in done.stderr.splitlines()])
+
+
+def fork(job: str, *options: Any, **how: Any) -> Forked:
+    """Start a job in a process that has imported TensorFlow already."""
+    script = f"import sys\nfrom jobs.{job} import main\nsys.exit(main())"
+    return Forked(script, list(map(str, options)), **how)
+
+
+def forked(job: str, *options: Any) -> Ended:
+    """Run a job in such a process."""
+    started = fork(job, *options)
+    try:
+        stdout, stderr = started.communicate(timeout=800)
+    finally:
+        started.kill()
+    assert started.returncode is not None
+    return Ended(started.returncode, stdout, [json.loads(x) for x in stderr.splitlines()])
 
 
 Runner = Callable[..., Ended]
@@ -445,7 +464,8 @@ def test_other_settings_make_another_run_and_the_newest_stays_the_latest(
 ) -> None:
     storage = shutil.copytree(trained[0], tmp_path / "storage")
     first = metrics(storage)
-    assert run("train", *on(storage, cache), *QUICK, "--no-augment").code == 0
+    other = (*QUICK, "--no-augment", "--no-export")
+    assert run("train", *on(storage, cache), *other).code == 0
     second = metrics(storage)
     assert second.run != first.run
     assert metrics(storage, first.run) == first
@@ -487,8 +507,8 @@ def test_a_damaged_marker_is_no_marker(
 def test_the_same_seed_gives_the_same_numbers_wherever_images_are_cached(
     data: Path, fresh: Path, cache: Path, run: Runner
 ) -> None:
-    options = (*QUICK, "--epochs", 2, "--seed", 5)
-    assert process("train", *on(fresh, cache), *options, "--run", "one").code == 0
+    options = (*QUICK, "--epochs", 2, "--seed", 5, "--no-export")
+    assert forked("train", *on(fresh, cache), *options, "--run", "one").code == 0
     assert run("train", *on(fresh, cache), *options, "--run", "two", "--cache-memory", 0).code == 0
     one, two = metrics(fresh, "one"), metrics(fresh, "two")
     assert one.history == two.history
@@ -504,27 +524,23 @@ def test_a_training_that_is_stopped_leaves_no_run_and_can_be_repeated(
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    options = [*on(fresh, cache), *QUICK, "--run", "mine"]
-    with subprocess.Popen(
-        # It would go on for long: the signal surely comes in the middle of an epoch.
-        [sys.executable, "-m", "jobs.train", *map(str, options), *LONG],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"TMPDIR": str(scratch)},
-    ) as stopped:
-        assert stopped.stderr is not None
-        for line in stopped.stderr:
-            if json.loads(line)["event"] == "epoch":
-                break
+    options = [*on(fresh, cache), *QUICK, "--run", "mine", "--no-export"]
+    # It would go on for long: the signal surely comes in the middle of an epoch.
+    stopped = fork("train", *options, *LONG, env=os.environ | {"TMPDIR": str(scratch)})
+    try:
+        while '"event": "epoch"' not in stopped.log:
+            assert stopped.returncode is None, stopped.log
+            time.sleep(0.02)
         stopped.send_signal(signum)
-        rest = stopped.stderr.read()
         code = stopped.wait(200)
+    finally:
+        stopped.kill()
 
     assert not models(fresh, "LATEST").exists()
     assert not models(fresh, "mine", "metrics.json").exists()
     if signum == signal.SIGTERM:
         assert code == 143
-        assert "stopped by SIGTERM" in json.loads(rest.splitlines()[-1])["event"]
+        assert "stopped by SIGTERM" in json.loads(stopped.log.splitlines()[-1])["event"]
         assert list(scratch.glob("imagetag-*")) == []
     else:
         assert code == -signal.SIGKILL
@@ -546,7 +562,7 @@ def test_a_mirrored_training_is_about_as_good(
     # An odd number of images is left for the last batch: too few for both replicas.
     count = len(md5s("train"))
     batch = next(n for n in range(4, 20) if count % (2 * n) == 1)
-    two = process(
+    two = forked(
         *("train", *on(fresh, cache), *options, "--run", "two", "--batch-size", batch),
         *("--strategy", "mirrored", "--cpu-devices", 2),
     )
@@ -795,15 +811,7 @@ def served(folder: Path, *batches: list[Path]) -> list[Any]:
     print(json.dumps(answers))
     """
     question = json.dumps([str(folder), [[str(path) for path in batch] for batch in batches]])
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), question],
-        capture_output=True,
-        text=True,
-        timeout=800,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    answers: list[Any] = json.loads(done.stdout)
+    answers: list[Any] = json.loads(run_forked(textwrap.dedent(script), [question]))
     return answers
 
 
@@ -965,7 +973,7 @@ def test_training_goes_on_from_given_weights(
         path.unlink()
     weights = path if place == "file" else f"{bucket}/of/mine.weights.h5"
 
-    still = ("--learning-rate", 1e-12)
+    still = ("--learning-rate", 1e-12, "--no-export")
     ended = run("train", *on(fresh, cache), *QUICK, *still, "--weights", weights)
 
     assert ended.code == 0
@@ -1060,14 +1068,14 @@ def test_a_training_that_diverges_is_one_line(fresh: Path, cache: Path, run: Run
 def evaluated(
     trained: tuple[Path, Ended], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Ended, Run]:
-    """A storage with an evaluation made by a process; no image it was trained on was there."""
+    """A storage with an evaluation by another process; no image it was trained on was there."""
     folder = tmp_path_factory.mktemp("evaluated")
     storage = shutil.copytree(trained[0], folder / "storage")
     shutil.rmtree(storage / LAYOUT.root / "train")
     for item in PICTURES:
         if item.row.split == "test" or item.row.md5 in md5s("threshold"):
             LocalStorage(storage).write(key_of(item.row), item.data)
-    ended = process("evaluate", *on(storage, folder / "cache"), "--no-suspects")
+    ended = forked("evaluate", *on(storage, folder / "cache"), "--no-suspects")
     return storage, ended, metrics(storage)
 
 
@@ -1351,7 +1359,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_predicting_a_folder_gives_a_row_a_picture(
     trained: tuple[Path, Ended], pictures: Path
 ) -> None:
-    ended = process("predict", "--storage", trained[0], "--tag", TAG, "--input", pictures)
+    ended = forked("predict", "--storage", trained[0], "--tag", TAG, "--input", pictures)
     assert ended.code == 0
     table = list(csv.DictReader(io.StringIO(ended.stdout, newline="")))
     assert [row["file"] for row in table] == [

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ import jobs.explore
 from imagetag.layout import Layout
 from imagetag.runs import Run, load_run
 from imagetag.storage import LocalStorage
+from tests.forked import Forked
 from tests.integration.test_training import PICTURES, TAG, store
 
 LAYOUT = Layout(TAG)
@@ -42,7 +41,7 @@ def dataset(folder: Path) -> Path:
 class Worker:
     """A training process, and what it has logged so far, in a file."""
 
-    process: subprocess.Popen[bytes]
+    process: Forked
     log: Path
 
     def lines(self) -> list[dict[str, Any]]:
@@ -55,7 +54,7 @@ class Worker:
             found = [line for line in self.lines() if fields.items() <= line.items()]
             if [line["event"] for line in found].count(event) >= number:
                 return
-            assert self.process.poll() is None, self.log.read_text()
+            assert self.process.returncode is None, self.log.read_text()
             time.sleep(0.02)
         raise AssertionError(f"no {event} {fields} in {self.log.read_text()}")
 
@@ -85,10 +84,8 @@ def ports(count: int) -> list[int]:
 Start = Callable[..., list[Worker]]
 
 
-# Ctrl-C counts, though a shell that started this in the background may have said otherwise.
 MAIN = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
+import sys
 {before}
 from jobs.train import main
 sys.exit(main())
@@ -138,7 +135,6 @@ def starting(storage: Path, tmp_path: Path) -> Iterator[Start]:
             if only not in (None, index):
                 continue
             command = [
-                *(sys.executable, "-c", MAIN.format(before=before)),
                 *("--storage", storage, "--tags", TAG),
                 *("--run", run, "--cache-folder", tmp_path / f"cache-{index}"),
                 *options,
@@ -147,12 +143,12 @@ def starting(storage: Path, tmp_path: Path) -> Iterator[Start]:
             if workers > 1:
                 command += ["--workers", workers, "--worker-addresses", addresses]
             log = tmp_path / f"{run}-{len(started)}.log"
-            with log.open("wb") as stream:
-                process = subprocess.Popen(
-                    [str(word) for word in command],
-                    stderr=stream,
-                    env=os.environ | {"JOB_COMPLETION_INDEX": str(index)},
-                )
+            process = Forked(
+                MAIN.format(before=before),
+                [str(word) for word in command],
+                log=log,
+                env=os.environ | {"JOB_COMPLETION_INDEX": str(index)},
+            )
             found.append(Worker(process, log))
             started.append(found[-1])
         return found

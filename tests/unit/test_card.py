@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from imagetag.runs import Run
 from imagetag.storage import LocalStorage
 from tests.evaluations import evaluation_of, promise, scored
 from tests.explorations import make_row
+from tests.forked import run_forked
 
 SIZE = (72, 80)  # (height, width) of the models' input
 HOSTILE = [
@@ -333,10 +332,7 @@ def save_picture(path: Path, size: tuple[int, int]) -> Any:
 
 def run_code(block: str, folder: Path, before: str = "") -> float:
     """Run a card's code in a process that knows nothing; return the number it prints."""
-    command = [sys.executable, "-c", before + block]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return float(done.stdout)
+    return float(run_forked(before + block, cwd=folder))
 
 
 def code_blocks(card: str) -> list[str]:

@@ -1,0 +1,112 @@
+"""Python in processes of its own, forked from one that has imported TensorFlow once for all.
+
+A fork is what `python -c` would be after the 5 seconds of a processor's time that the import takes
+each time: none of TensorFlow's threads is started before, and nothing of ours is imported.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_FORKSERVER = multiprocessing.get_context("forkserver")
+_FORKSERVER.set_forkserver_preload(["tests.preloaded"])
+
+
+class Forked:
+    """A process that runs a script; it has methods of `subprocess.Popen`.
+
+    Args:
+        script: Python; what it gives to `sys.exit` is the exit code.
+        arguments: `sys.argv` after its first.
+        log: gets its standard error, and stays; by default a file that is removed with this.
+        env: all of its environment; by default this process's.
+        cwd: where it runs; by default where this one does.
+
+    """
+
+    def __init__(
+        self,
+        script: str,
+        arguments: Sequence[str],
+        *,
+        log: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        scratch = Path(tempfile.mkdtemp(prefix="forked-"))
+        weakref.finalize(self, shutil.rmtree, scratch)
+        self.stdout, self.stderr = scratch / "stdout", log or scratch / "stderr"
+        environment = dict(os.environ if env is None else env)
+        files = (str(self.stdout), str(self.stderr))
+        self._process = _FORKSERVER.Process(
+            target=_run,
+            args=(script, list(arguments), files, environment, str(cwd or Path.cwd())),
+            daemon=True,
+        )
+        self._process.start()
+
+    @property
+    def log(self) -> str:
+        """What is in its standard error so far."""
+        return self.stderr.read_bytes().decode(errors="replace") if self.stderr.exists() else ""
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("a forked process", timeout or 0)
+        return self._process.exitcode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self.wait(timeout)
+        found = [path.read_bytes().decode(errors="replace") for path in (self.stdout, self.stderr)]
+        return found[0], found[1]
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self._process.exitcode is None and self._process.pid is not None:
+            os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def run_forked(
+    script: str, arguments: Sequence[str] = (), *, cwd: Path | None = None, timeout: float = 800
+) -> str:
+    """Run a script to its end; return its standard output."""
+    process = Forked(script, arguments, cwd=cwd)
+    try:
+        stdout, stderr = process.communicate(timeout)
+    finally:
+        process.kill()
+    assert process.returncode == 0, stderr
+    return stdout
+
+
+def _run(
+    script: str, arguments: list[str], files: tuple[str, str], env: dict[str, str], cwd: str
+) -> None:
+    os.environ.clear()
+    os.environ.update(env)
+    tempfile.tempdir = None  # so that TMPDIR counts
+    for number, path in enumerate(files, 1):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(cwd)
+    sys.argv[1:] = arguments
+    # Ctrl-C counts, though what started the tests in the background may have said otherwise.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    exec(script, {"__name__": "__main__"})
