@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SOURCES := lib jobs tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit integration bench docs format lock images push load deploy status logs undeploy e2e clean
+.PHONY: help setup demo test lint types tests unit integration bench docs format lock images push load deploy status logs undeploy e2e clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,7 +26,7 @@ demo: $(READY)  ## the whole pipeline on a board of its own: two tags in, two ev
 	$(BIN)/imagetag demo --output demo-output
 
 # All of them, whichever fail: what is wrong is told at once, and summed up at the end.
-PARTS := lint types unit integration
+PARTS := lint types tests
 test: $(READY)  ## everything CI runs
 	@failed=; told=; \
 	for part in $(PARTS); do \
@@ -41,11 +41,17 @@ lint: $(READY)  ## ruff
 types: $(READY)  ## mypy, strict on the library and the jobs
 	$(BIN)/mypy
 
-unit: $(READY)  ## unit tests, in seconds
-	$(BIN)/pytest tests/unit --numprocesses auto --maxprocesses 4
+# A file's tests are one process's, as they share what took long to make. Files that take minutes
+# begin first, and those of unit tests, which take seconds, are last: no process is alone at the end.
+BY_FILE := --dist loadfile --no-loadscope-reorder --numprocesses
+tests: $(READY)  ## all tests, in one go
+	$(BIN)/pytest tests/e2e tests/integration tests/unit $(BY_FILE) 2
+
+unit: $(READY)  ## unit tests, in a few minutes
+	$(BIN)/pytest tests/unit $(BY_FILE) auto --maxprocesses 4
 
 integration: $(READY)  ## tests with real servers, browsers and processes on loopback
-	$(BIN)/pytest tests/integration tests/e2e --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest tests/e2e tests/integration $(BY_FILE) 2
 
 bench: $(READY)  ## speed and memory, as ratios of two things measured in one run
 	$(BIN)/python -m tests.benchmarks

@@ -45,6 +45,8 @@ class Forked:
         scratch = Path(tempfile.mkdtemp(prefix="forked-"))
         weakref.finalize(self, shutil.rmtree, scratch)
         self.stdout, self.stderr = scratch / "stdout", log or scratch / "stderr"
+        for path in (self.stdout, self.stderr):
+            path.write_bytes(b"")
         environment = dict(os.environ if env is None else env)
         files = (str(self.stdout), str(self.stderr))
         self._process = _FORKSERVER.Process(
@@ -57,7 +59,7 @@ class Forked:
     @property
     def log(self) -> str:
         """What is in its standard error so far."""
-        return self.stderr.read_bytes().decode(errors="replace") if self.stderr.exists() else ""
+        return self.stderr.read_bytes().decode(errors="replace")
 
     @property
     def returncode(self) -> int | None:
@@ -102,7 +104,7 @@ def _run(
     os.environ.update(env)
     tempfile.tempdir = None  # so that TMPDIR counts
     for number, path in enumerate(files, 1):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, number)
         os.close(file)
     os.chdir(cwd)

@@ -872,7 +872,7 @@ def slow(self, picture):
 p.StoredPictures.read = slow
 """
     job = start(stored, *options, "--output", output, before=script)
-    while not job.stdout.exists() or job.stdout.read_text() != "slow\n":
+    while job.stdout.read_text() != "slow\n":
         assert job.returncode is None
         time.sleep(0.02)
     time.sleep(2)

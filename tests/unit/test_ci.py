@@ -84,11 +84,13 @@ def make_test(folder: Path, fails: str) -> tuple[int, list[str], str]:
         check=False,
         cwd=ROOT,
     )
-    calls = [" ".join(line.split()[:2]) for line in (folder / "calls").read_text().splitlines()]
+    noted = (folder / "calls").read_text().splitlines()
+    calls = [line.partition(" --")[0].partition(" lib")[0].strip() for line in noted]
     return done.returncode, calls, done.stdout
 
 
-CALLS = ["ruff check", "ruff format", "mypy", "pytest tests/unit", "pytest tests/integration"]
+TESTS = "pytest tests/e2e tests/integration tests/unit"
+CALLS = ["ruff check", "ruff format", "mypy", TESTS]
 
 
 @pytest.mark.parametrize(
@@ -96,9 +98,9 @@ CALLS = ["ruff check", "ruff format", "mypy", "pytest tests/unit", "pytest tests
     [
         ("nothing", set()),
         ("ruff?check*", {"lint"}),
-        ("ruff?format*|pytest*", {"lint", "unit", "integration"}),
-        ("*tests/integration*", {"integration"}),
-        ("*", {"lint", "types", "unit", "integration"}),
+        ("ruff?format*|pytest*", {"lint", "tests"}),
+        ("*tests/integration*", {"tests"}),
+        ("*", {"lint", "types", "tests"}),
     ],
 )
 def test_one_part_that_fails_does_not_hide_the_others(
@@ -107,8 +109,8 @@ def test_one_part_that_fails_does_not_hide_the_others(
     code, calls, said = make_test(tmp_path, fails)
     assert calls == CALLS
     assert (code != 0) == bool(failed), said
-    told = [line.split(": ") for line in said.splitlines()[-4:]]
-    assert [part for part, _ in told] == ["lint", "types", "unit", "integration"]
+    told = [line.split(": ") for line in said.splitlines()[-3:]]
+    assert [part for part, _ in told] == ["lint", "types", "tests"]
     assert {part for part, result in told if result == "FAILED"} == failed
 
 
