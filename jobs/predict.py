@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -484,7 +485,7 @@ def _is_list(text: str) -> bool:
     return (
         list_kind(text) is not None
         and not text.lower().startswith(_WEB)
-        and not Path(text).is_dir()
+        and not os.path.isdir(text)  # noqa: PTH112 - of a name too long it says no
     )
 
 
@@ -500,10 +501,10 @@ def _is_one(text: str) -> bool:
     if "://" in text:
         is_web = text.lower().startswith(_WEB)
         return is_web or (text.startswith("s3://") and named_like_a_picture(text))
-    path = Path(text)
-    if not path.exists() and named_like_a_picture(text):
+    exists = os.path.exists(text)  # noqa: PTH110 - of a name too long it says no
+    if not exists and named_like_a_picture(text):
         raise UsageError(f"--input {text}: there is no such file")
-    return path.exists() and not path.is_dir()
+    return exists and not os.path.isdir(text)  # noqa: PTH112
 
 
 def _may_be_fetched(text: str) -> bool:

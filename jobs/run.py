@@ -202,11 +202,12 @@ def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
 
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="index") as pool:
         entries = list(pool.map(read, (*tags, *others)))
-    pictures = Path(settings.input) if settings.input else None
+    # Not Path.is_dir, which fails of a URL that is too long for a file's name.
+    pictures = Path(settings.input) if os.path.isdir(settings.input) else None  # noqa: PTH112
     index = make_index(
         storage,
         entries,
-        pictures=pictures if pictures and pictures.is_dir() else None,
+        pictures=pictures,
         serve=serve,
     )
     _tidy(storage, settings)

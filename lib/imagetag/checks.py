@@ -91,7 +91,7 @@ def checked_weights(text: str) -> str:
     if text in ("auto", "imagenet", "none") or "://" in text:
         return text
     path = Path(text)
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - of a name too long it says no
         near = did_you_mean(text, ("auto", "imagenet", "none")) or "; or take imagenet or none"
         raise Wrong(f"there is no file {text[:300]!r}{near}")
     if problem := weights_problem(path):

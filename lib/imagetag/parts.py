@@ -29,6 +29,7 @@ from imagetag.log import get_logger
 from imagetag.outputs import Kind, Prediction, write_file
 from imagetag.sources import Picture, Source
 from imagetag.storage import LocalStorage, ObjectNotFound, Storage
+from imagetag.storage.base import is_key
 
 # Rows are stored after so many seconds, or so many rows. The longer a run has taken, the longer it
 # may be, so that it has some thousands of parts at the most, and a kill costs 1 % of its work.
@@ -162,11 +163,13 @@ class Parts:
         """Check that what is at the output's place, if anything, is an output to be replaced.
 
         Raises:
-            UsageError: if it is a folder, or somebody's file: neither what tells of an output nor a
-                part is beside it.
+            UsageError: if no file can have its name; if it is a folder, or somebody's file: neither
+                what tells of an output nor a part is beside it.
 
         """
         where = f"{self._target.url}/{self._name}"
+        if not is_key(self._about_key):
+            raise UsageError(f"--output {where[:300]!r}: no file can have that name: take another")
         if isinstance(self._target, LocalStorage) and Path(where).is_dir():
             raise UsageError(f"--output {where} is a folder: name a file in it")
         if self._target.stat(self._name) is None or self._target.stat(self._about_key) is not None:

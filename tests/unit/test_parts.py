@@ -443,6 +443,8 @@ def test_somebodys_file_is_no_output_to_be_replaced(target: LocalStorage) -> Non
     target.write("folder.csv/a", b"")
     with pytest.raises(UsageError, match="is a folder"):
         Parts(target, "folder.csv", REQUEST, batch=BATCH).check_place()
+    with pytest.raises(UsageError, match="no file can have that name"):
+        Parts(target, f"{'x' * 250}.csv", REQUEST, batch=BATCH).check_place()
 
 
 def test_shards_have_each_picture_once(target: LocalStorage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -65,6 +66,6 @@ def open_storage(
 
 
 def _local(root: Path, existing: bool, option: str) -> LocalStorage:
-    if existing and not root.exists():
+    if existing and not os.path.exists(root):  # noqa: PTH110 - of a name too long it says no
         raise BucketNotFound(f"{option} {root}: {missing_folder(root)}")
     return LocalStorage(root)
