@@ -106,6 +106,9 @@ def _main() -> int:
 def _print_completion(arguments: Sequence[str]) -> int:
     from imagetag.completion import SHELLS, completion  # argparse and pydantic: not for others
 
+    if arguments in (["-h"], ["--help"]):
+        print(f"usage: imagetag completion {'|'.join(SHELLS)}\n\n{_OTHERS['completion']}")  # noqa: T201
+        return EXIT_DONE
     if len(arguments) != 1 or arguments[0] not in SHELLS:
         print(f"imagetag: say which shell: imagetag completion {'|'.join(SHELLS)}", file=sys.stderr)  # noqa: T201
         return EXIT_USAGE

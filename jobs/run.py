@@ -162,7 +162,10 @@ def with_file(settings: RunSettings) -> RunSettings:
             if not os.environ.get(env_name(name), "").strip()
         }
         given[job] = {**table, **getattr(settings, job)}
-    return make_settings(RunSettings, given, file=found)
+    try:
+        return make_settings(RunSettings, given, file=found)
+    except UsageError as error:  # all else was judged when it was read
+        raise UsageError(f"{settings.file}: {error}") from error
 
 
 def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
@@ -254,12 +257,27 @@ def work(settings: RunSettings) -> None:
 
     """
     settings = with_file(settings)
+    check_input(settings)
     outcome = run_all(settings)
     try:
         tell(outcome, settings)
     finally:  # nobody may read to the end
         if outcome.error is not None:
             raise outcome.error
+
+
+def check_input(settings: RunSettings) -> None:
+    """Check what is to be predicted now: no job looks at it before all tags are trained.
+
+    Raises:
+        UsageError: if a path is not there.
+
+    """
+    if Path(settings.input).exists():  # there may be a comma in its name
+        return
+    for text in settings.input.split(","):
+        if "://" not in text and not Path(text).expanduser().exists():
+            raise UsageError(f"--input {text}: there is no such file or folder")
 
 
 def stages(settings: RunSettings, tags: Sequence[str], scratch: Path) -> list[Stage]:

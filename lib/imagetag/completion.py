@@ -44,7 +44,11 @@ def completion(shell: str, jobs: Mapping[str, type[JobSettings]], words: Mapping
 
 
 def _complete(parser: argparse.ArgumentParser, settings_class: type[JobSettings]) -> None:
-    for action in add_options(parser, settings_class):
+    actions = add_options(parser, settings_class)
+    for action in parser._actions:
+        if action.dest.endswith(".OPTION"):  # it stands for all of a job, in the help
+            action.help = argparse.SUPPRESS
+    for action in actions:
         field = field_of(settings_class, action.dest)
         if field is None:
             continue

@@ -119,7 +119,7 @@ class _Lines:
         if self._console.is_terminal:
             self._console.print(row)
             return
-        start = f"{mark} {job:{_JOB}}{name:{self._wide + 2}}"
+        start = f"{mark} {job:{_JOB}}{name:{self._wide}}  "
         self._console.print(f"{start}{text.plain}", soft_wrap=True)
 
 

@@ -27,6 +27,7 @@ TYPED = {
     "imagetag train --tags fox --cache-folder my-": ["my-data"],
     "imagetag predict --input my-": ["my-data", "my-weights.h5"],
     "imagetag run --train.mod": ["--train.model"],
+    "imagetag run --train.O": [],
     "imagetag run --train.model mobilenetv3": ["mobilenetv3large", "mobilenetv3small"],
     "imagetag run --tags-file my-": ["my-data", "my-weights.h5"],
 }

@@ -11,8 +11,8 @@ import pytest
 
 from imagetag.errors import UsageError
 from imagetag.settings import arguments, make_settings, nested, parse_settings
-from jobs import init
-from jobs.run import RunSettings, stages, with_file
+from jobs import init, run
+from jobs.run import RunSettings, check_input, stages, with_file
 from jobs.scrape import ScrapeSettings
 
 
@@ -109,6 +109,24 @@ def test_what_is_wrong_in_a_file_is_one_line_that_names_it(
 ) -> None:
     told = complaint(file, text)
     assert all(word in told for word in words), told
+
+
+def test_what_a_value_of_a_file_is_no_good_for_is_told_with_the_file(file: Path) -> None:
+    assert f"{file}: --tags" in complaint(file, "tags = 1")
+
+
+def test_pictures_to_predict_that_are_missing_are_told_before_anything_is_done(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out, there = tmp_path / "out", tmp_path / "a, b"
+    argv = ["--output", str(out), "--tags", "fox", "--board", f"folder+{tmp_path}"]
+    assert run.main([*argv, "--input", f"{tmp_path},{there}"]) == 2
+    assert (
+        f"--input {there.parent / 'a'}: there is no such file or folder" in capfd.readouterr().err
+    )
+    assert not out.exists()
+    there.mkdir()
+    check_input(make_settings(RunSettings, {"input": str(there)}))
 
 
 def test_all_stages_are_judged_before_the_first(tmp_path: Path) -> None:
