@@ -18,6 +18,7 @@ from pydantic import Field
 from imagetag.console import duration
 from imagetag.demo.scenes import draw_posts
 from imagetag.demo.server import BoardServer
+from imagetag.errors import UsageError
 from imagetag.job import run_job
 from imagetag.log import LogFormat, get_logger
 from imagetag.pipeline_view import is_json
@@ -46,6 +47,7 @@ def work(settings: DemoSettings) -> None:
     """Run the pipeline as a user would, on a board that is served meanwhile.
 
     Raises:
+        UsageError: if there can be no such folder.
         ImagetagError: at the end, if a tag failed.
 
     """
@@ -53,6 +55,10 @@ def work(settings: DemoSettings) -> None:
     quiet = is_json(settings.log_format)
     say = get_logger().info if quiet else _say
     output = settings.output
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output {output}: {error.strerror}") from error
     say(
         f"The demo draws {settings.posts:,} pictures, serves them as an imageboard, and makes a "
         f"classifier for each of {', '.join(settings.tags)}. It takes some 3 to 10 minutes on a "

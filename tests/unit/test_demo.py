@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.demo import _score
+import pytest
+
+from jobs.demo import _score, main
 
 
 def test_pictures_that_an_earlier_demo_drew_are_not_judged(tmp_path: Path) -> None:
@@ -15,3 +17,11 @@ def test_pictures_that_an_earlier_demo_drew_are_not_judged(tmp_path: Path) -> No
         "fox: right about 2 of 3 new pictures: found in 1 of the 1 that have it, and in 1 of the "
         "2 that do not"
     )
+
+
+def test_an_output_that_can_be_no_folder_is_wrong_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["--output", str(tmp_path / "file" / "out"), "--log-format", "json"]) == 2
+    assert "file/out: Not a directory" in capsys.readouterr().err
