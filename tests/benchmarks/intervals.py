@@ -27,7 +27,6 @@ _CALLED = (30, 40, 60, 100)
 _TRUTHS = (0.8, 0.9, 0.95, 0.99)
 _SHARED = {"alone": (1, 0.0), "six, half": (6, 0.5), "six, one answer": (6, 1.0)}
 
-Ints = NDArray[np.int64]
 Limits = tuple[float, float]
 
 
