@@ -44,7 +44,7 @@ class Sample:
     @property
     def target(self) -> int:
         """1 if the picture has the tag, else 0."""
-        return int(self.row.label == "positive")
+        return self.row.target
 
 
 def sync(

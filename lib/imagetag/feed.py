@@ -1,7 +1,7 @@
-"""The Keras generators: from images on the local disk to one worker's batches of every epoch.
+"""What generators of batches are made of: inputs by index, and the way ahead of the model.
 
-A `Source` gives an image's input and whether it could be read; `Feed` puts a plan's batches
-together from it, in parallel and ahead of the model. Each image is decoded and resized once.
+A `Source` gives an image's input and whether it could be read. Each image is decoded and resized
+once.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from imagetag import images
+from imagetag.augment import RandomAffine
 from imagetag.dataset import Resize, Sample, Size, load_pixels
 from imagetag.errors import ImagetagError
 from imagetag.log import get_logger
-from imagetag.plan import NOISE, Epoch, Plan
+
+CACHE_MEMORY = 2 << 30  # bytes of decoded images that may be kept in memory,
+CACHE_BYTES = 32 << 30  # and in all
 
 _AHEAD_BYTES = 256 << 20  # of batches that wait for the model, and of those in the making
 
@@ -134,11 +137,6 @@ class Arrays:
         return bool(self._readable[index])
 
 
-Batch = tuple[Any, Any, Any, Any]
-"""Inputs `(batch, ...)`, targets `(batch,)`, weights `(batch,)`, noise `(batch, NOISE)`, of which
-all but uint8 inputs are float32. A weight is 1, or 0 if the image only fills up the batch."""
-
-
 class Explaining:
     """Keeps what goes wrong in a generator: TensorFlow makes an unreadable text of it.
 
@@ -171,94 +169,6 @@ class Explaining:
             raise self.failure from error
 
 
-class Feed(Explaining):
-    """The batches of one worker, in the plan's order.
-
-    Args:
-        source: of the inputs.
-        targets: 0 or 1 of each image, `(images,)`.
-        plan: of all workers.
-        worker: which, and how many there are.
-        replicas: of this worker; each gets an equal part of the worker's part of a batch.
-
-    Attributes:
-        places: the columns of the plan that are this worker's.
-        each: images of a batch that a replica gets.
-        steps: of an epoch.
-
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        targets: npt.NDArray[np.int64],
-        plan: Plan,
-        *,
-        worker: tuple[int, int] = (0, 1),
-        replicas: int = 1,
-    ) -> None:
-        self._source, self._targets, self._plan = source, targets.astype(np.float32), plan
-        index, count = worker
-        mine = plan.batch // count
-        self.places = slice(index * mine, (index + 1) * mine)
-        self._replicas, self.each = replicas, mine // replicas
-        self._epochs: dict[int, Epoch] = {}
-        self._lock = threading.Lock()
-        self.steps = plan.steps
-
-    def from_step(self, epoch: int, step: int) -> tf.data.Dataset:
-        """Return a generator of batches without end, from a step of an epoch on.
-
-        Each element is a replica's part: with two replicas, a step takes two of them.
-        """
-        first = (epoch * self.steps + step) * self._replicas
-        return self._dataset(tf.data.Dataset.range(first, np.iinfo(np.int64).max))
-
-    def one_pass(self) -> tf.data.Dataset:
-        """Return a generator of the batches of the first epoch, and no more."""
-        return self._dataset(tf.data.Dataset.range(self.steps * self._replicas))
-
-    def batch(self, number: int) -> Batch:
-        """Return the `number`-th replica's part of a batch, counted over all epochs."""
-        with self.noting():
-            return self._batch(number)
-
-    def _batch(self, number: int) -> Batch:
-        step, replica = divmod(number, self._replicas)
-        epoch, row = divmod(step, self.steps)
-        plan = self._epoch(epoch)
-        first = self.places.start + replica * self.each
-        places = slice(first, first + self.each)
-        indices, weights = plan.images[row, places], plan.counted[row, places].astype(np.float32)
-        inputs = np.zeros((self.each, *self._source.shape), self._source.dtype)
-        for place, index in enumerate(indices):
-            if not self._source.read(int(index), inputs[place]):
-                weights[place] = 0
-        return inputs, self._targets[indices], weights, plan.noise[row, places]
-
-    def _epoch(self, number: int) -> Epoch:
-        with self._lock:
-            if number not in self._epochs:
-                # The next epoch's first batches are made while the last ones of this one are.
-                self._epochs = {key: self._epochs[key] for key in self._epochs if key > number - 2}
-                self._epochs[number] = self._plan.epoch(number)
-            return self._epochs[number]
-
-    def _dataset(self, numbers: tf.data.Dataset) -> tf.data.Dataset:
-        kinds = [self._source.dtype, np.float32, np.float32, np.float32]
-        shapes = [self._source.shape, (), (), (NOISE,)]
-
-        def load(number: Any) -> tuple[Any, ...]:
-            values = tf.numpy_function(self.batch, [number], kinds, stateful=False)
-            return tuple(
-                tf.ensure_shape(value, (self.each, *shape))
-                for value, shape in zip(values, shapes, strict=True)
-            )
-
-        each = self.each * int(np.prod(self._source.shape)) * np.dtype(self._source.dtype).itemsize
-        return load_ahead(numbers, load, each)
-
-
 def load_ahead(dataset: tf.data.Dataset, load: Callable[..., Any], batch_bytes: int) -> Any:
     """Return a dataset of what `load` makes of each element, made in parallel and in order.
 
@@ -274,3 +184,19 @@ def load_ahead(dataset: tf.data.Dataset, load: Callable[..., Any], batch_bytes: 
         .prefetch(ahead)
         .with_options(options)
     )
+
+
+def compiled(augment: RandomAffine, *, jit: bool) -> Callable[[Any, Any], Any]:
+    """Return the augmentation of a batch: of inputs and noise, as a function of TensorFlow's.
+
+    Args:
+        augment: the layer that moves the inputs.
+        jit: compile it with XLA, which is what makes it fast on a CPU.
+
+    """
+    made: Callable[[Any, Any], Any] = tf.function(
+        lambda images, noise: augment(images, noise=noise, training=True),
+        jit_compile=jit or None,
+        autograph=False,
+    )
+    return made

@@ -21,11 +21,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from imagetag.augment import RandomAffine
+from imagetag.batches import Batches
 from imagetag.checkpoint import Arrays, Checkpoint, Checkpoints, Place, State
 from imagetag.distribute import Cluster
 from imagetag.errors import InputError, UsageError
 from imagetag.feed import Arrays as Inputs
-from imagetag.feed import Feed, Source
+from imagetag.feed import Source
 from imagetag.log import Progress, get_logger
 from imagetag.losses import STATS, metrics_of
 from imagetag.models import backbone_of, features_of, head_of, logits_of, set_trainable
@@ -75,8 +76,8 @@ class Recipe:
     checkpoint_seconds: float = 300.0
 
 
-class Batches(Protocol):
-    """A worker's generator of batches: `feed.Feed`, or `packed.PackedFeed`."""
+class Feed(Protocol):
+    """A worker's generator of batches: `batches.Batches`, or `packed.PackedFeed`."""
 
     steps: int
 
@@ -101,7 +102,7 @@ class Part(Protocol):
     def count(self) -> int:
         """Images in all."""
 
-    def feed(self, cluster: Cluster) -> Batches:
+    def feed(self, cluster: Cluster) -> Feed:
         """Return this worker's batches."""
 
 
@@ -123,9 +124,9 @@ class Images:
         """Images in all."""
         return len(self.targets)
 
-    def feed(self, cluster: Cluster, source: Source | None = None) -> Feed:
+    def feed(self, cluster: Cluster, source: Source | None = None) -> Batches:
         """Return this worker's batches, of other inputs if they are given."""
-        return Feed(
+        return Batches.of(
             source or self.source,
             self.targets,
             self.plan,
@@ -335,7 +336,7 @@ class Fitting:
             getattr(self._optimizer, "inner_optimizer", self._optimizer).learning_rate = rate
             self._rate = rate
 
-    def _on_features(self, part: Part) -> Feed:
+    def _on_features(self, part: Part) -> Batches:
         """Return batches of the features of this worker's images, from the frozen backbone."""
         assert isinstance(part, Images)  # noqa: S101 - a phase on streamed images is not on features
         model, strategy = features_of(self.model), self.cluster.strategy

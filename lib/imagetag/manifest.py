@@ -79,6 +79,11 @@ class Row(_Record):
     negatives: Negatives | None = None
     request: str = ""
 
+    @property
+    def target(self) -> int:
+        """1 if the picture has the tag, else 0."""
+        return int(self.label == "positive")
+
 
 class Repeat(_Record):
     """A post whose picture is that of another post, byte for byte, and what it says of it.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
@@ -109,6 +109,23 @@ def train_rows(storage: Storage, dataset: Dataset) -> Iterable[Row]:
 
     """
     return (row for row in read_rows(storage, dataset) if row.split == "train")
+
+
+def rows_of_parts(
+    storage: Storage, dataset: Dataset, partition: Partition, parts: Sequence[PartName]
+) -> dict[PartName, list[Row]]:
+    """Return the rows of some parts of the train split, in the order of their md5.
+
+    Raises:
+        InputError: if the manifest cannot be read.
+
+    """
+    rows: dict[PartName, list[Row]] = {part: [] for part in parts}
+    for row in sorted(train_rows(storage, dataset), key=lambda row: row.md5):
+        use = partition.use_of(row)
+        if use in rows:
+            rows[use].append(row)
+    return rows
 
 
 def store_partition(storage: Storage, tag: str, run: str, partition: Partition) -> str:

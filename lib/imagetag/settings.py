@@ -18,7 +18,6 @@ import importlib.util
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,6 +48,7 @@ from imagetag.errors import UsageError
 from imagetag.layout import encode
 from imagetag.log import LogFormat
 from imagetag.split import THRESHOLD_FRACTION, VALIDATION_FRACTION
+from imagetag.storage import CACHE_FOLDER
 from imagetag.suggest import did_you_mean, nearest
 
 ENV_PREFIX = "IMAGETAG_"
@@ -283,7 +283,7 @@ def check_mlflow(uri: str) -> None:
 def cache_folder_field() -> Any:
     """Return the field of the option `--cache-folder`."""
     return Field(
-        Path(tempfile.gettempdir()) / "imagetag-cache",
+        CACHE_FOLDER,
         description="local copies of images and weights, shared by all runs",
         json_schema_extra={"default": "imagetag-cache in the temporary folder"},
     )

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from imagetag.augment import RandomAffine
+from imagetag.feed import compiled
 from imagetag.losses import STATS, losses_of, stats_of
 
 _COUNT = STATS.index("count")
@@ -65,12 +66,8 @@ class Stepper:
         self._objective, self._micro_batch = objective, micro_batch
         self._augment: Callable[[Any, Any], Any] | None = None
         if augment is not None:
-            compiled = jit or not tf.config.list_logical_devices("GPU")
-            self._augment = tf.function(
-                lambda images, noise: augment(images, noise=noise, training=True),
-                jit_compile=compiled or None,
-                autograph=False,
-            )
+            on_cpu = not tf.config.list_logical_devices("GPU")
+            self._augment = compiled(augment, jit=jit or on_cpu)
         self._compute = self._gradients
         if jit:
             self._compute = tf.function(self._gradients, jit_compile=True, autograph=False)

@@ -29,8 +29,8 @@ from imagetag.errors import InputError, TransientError, UsageError
 from imagetag.exclusion import Exclusion, find_exclusion
 from imagetag.exploration import input_size
 from imagetag.export import is_exported, store_export
-from imagetag.feed import DecodedImages
-from imagetag.fit import Batches, Fitting, Images, OptimizerName, Part, Phase, Recipe, digest_of
+from imagetag.feed import CACHE_BYTES, CACHE_MEMORY, DecodedImages
+from imagetag.fit import Feed, Fitting, Images, OptimizerName, Part, Phase, Recipe, digest_of
 from imagetag.heartbeat import measured
 from imagetag.layout import LABELS, Label, Layout, PartName, checked_run
 from imagetag.log import get_logger, working
@@ -42,15 +42,15 @@ from imagetag.partition import (
     Use,
     find_partition,
     load_partition,
+    rows_of_parts,
     store_partition,
-    train_rows,
 )
 from imagetag.plan import Plan
 from imagetag.runs import Run, load_model, load_run, versions
 from imagetag.schedule import ScheduleName
 from imagetag.split import THRESHOLD_FRACTION, VALIDATION_FRACTION
 from imagetag.step import Objective
-from imagetag.storage import ObjectNotFound, Storage, open_storage
+from imagetag.storage import CACHE_FOLDER, ObjectNotFound, Storage, open_storage
 from imagetag.tensorboard import write_events
 
 _LEAST_IMAGES = 8  # of each label, to train on; and a quarter of it to validate on
@@ -112,9 +112,9 @@ class Means:
 
     """
 
-    cache_folder: Path
-    cache_memory: int = 2 << 30
-    cache_bytes: int = 32 << 30
+    cache_folder: Path = CACHE_FOLDER
+    cache_memory: int = CACHE_MEMORY
+    cache_bytes: int = CACHE_BYTES
     concurrency: int = 16
     micro_batch: int | None = None
     jit: bool = False
@@ -387,10 +387,10 @@ class _Making:
     ) -> tuple[dict[PartName, Part], dict[PartName, dict[Label, int]]]:
         """Fetch this worker's share of the images, and count all that are there."""
         target, means = self.target, self.means
-        rows = self._rows(partition)
+        rows = rows_of_parts(self.storage, target.dataset, partition, _FED)
         each = batch // self.cluster.workers
         places = slice(self.cluster.worker * each, (self.cluster.worker + 1) * each)
-        targets = {part: np.array([_target(row) for row in rows[part]]) for part in rows}
+        targets = {part: np.array([row.target for row in rows[part]]) for part in rows}
         plans = {
             part: Plan(targets[part], batch, target.training.seed, shuffle=part == "train")
             for part in rows
@@ -430,16 +430,6 @@ class _Making:
             )
             parts[part] = Images(source, targets[part], plan)
         return parts, counts
-
-    def _rows(self, partition: Partition) -> dict[PartName, list[Row]]:
-        """Return the rows that are trained and validated on, in the order of their md5."""
-        dataset = self.target.dataset
-        rows: dict[PartName, list[Row]] = {part: [] for part in _FED}
-        for row in sorted(train_rows(self.storage, dataset), key=lambda row: row.md5):
-            use = partition.use_of(row)
-            if use in _FED:
-                rows[use].append(row)
-        return rows
 
     def _checkpoints(self) -> Checkpoints:
         tag, run = self.target.dataset.tag, self.target.run
@@ -572,7 +562,7 @@ class _Streamed:
         """Images in all."""
         return sum(self.packed.images(self.part).values())
 
-    def feed(self, cluster: Cluster) -> Batches:
+    def feed(self, cluster: Cluster) -> Feed:
         """Return this worker's batches."""
         return PackedFeed(
             self.storage,
@@ -682,10 +672,6 @@ def _digest(values: object) -> str:
 def _run_name(training: Training, size: Size, dataset: Dataset) -> str:
     identity = [_deciding(training), size, dataset.fingerprint]
     return f"{training.model}-{_digest(identity)[:8]}"
-
-
-def _target(row: Row) -> int:
-    return int(row.label == "positive")
 
 
 def _counts(rows: Sequence[Row]) -> dict[Label, int]:

@@ -20,8 +20,9 @@ import tensorflow as tf
 from PIL import Image
 
 from imagetag.augment import RandomAffine
+from imagetag.batches import Batches
 from imagetag.dataset import Sample
-from imagetag.feed import DecodedImages, Feed
+from imagetag.feed import DecodedImages, compiled
 from imagetag.manifest import Row
 from imagetag.plan import NOISE, Plan
 
@@ -102,16 +103,13 @@ def _images_a_second(epoch: Iterable[Any]) -> float:
 
 
 def _measure(folder: Path, samples: list[Sample]) -> dict[str, float]:
-    layer = RandomAffine(shear=0.1)
-    augment = tf.function(
-        lambda images, noise: layer(images, noise=noise, training=True), jit_compile=True
-    )
+    augment = compiled(RandomAffine(shear=0.1), jit=True)
     # Compiled outside the measurement.
     augment(np.zeros((_BATCH, *_SIZE, 3), "uint8"), np.zeros((_BATCH, NOISE), "float32"))
     targets = np.array([sample.target for sample in samples])
     room = _IMAGES * _SIZE[0] * _SIZE[1] * 3
     source = DecodedImages(samples, _SIZE, "stretch", memory=room, disk=room, folder=folder)
-    feed = Feed(source, targets, Plan(targets, _BATCH, seed=1))
+    feed = Batches.of(source, targets, Plan(targets, _BATCH, seed=1))
     theirs = _images_a_second(_image_data_generator(folder))
     bare = _images_a_second(_bare(samples, 1))
     scaled = _images_a_second(_bare(samples, 4))
@@ -123,8 +121,8 @@ def _measure(folder: Path, samples: list[Sample]) -> dict[str, float]:
         "ImageDataGenerator.flow_from_directory": theirs,
         "bare decoding, full size": bare,
         "bare decoding at a quarter (DCT)": scaled,
-        "Feed + RandomAffine, first epoch": first,
-        "Feed + RandomAffine, later epochs": later,
+        "Batches + RandomAffine, first epoch": first,
+        "Batches + RandomAffine, later epochs": later,
     }
 
 

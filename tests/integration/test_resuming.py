@@ -12,7 +12,7 @@ import pytest
 
 from imagetag.runs import load_run
 from imagetag.storage import LocalStorage, open_storage
-from tests.integration.test_training import TAG
+from tests.datasets import TAG
 from tests.integration.trainings import (
     LAYOUT,
     RARELY,

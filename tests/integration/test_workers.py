@@ -11,7 +11,7 @@ import pytest
 
 import jobs.pack
 from imagetag.split import parts_of_groups
-from tests.integration.test_training import PICTURES, TAG
+from tests.datasets import PICTURES, TAG
 from tests.integration.trainings import (
     RARELY,
     SMALL,

@@ -19,8 +19,8 @@ import jobs.explore
 from imagetag.layout import Layout
 from imagetag.runs import Run, load_run
 from imagetag.storage import LocalStorage
+from tests.datasets import PICTURES, TAG, store
 from tests.forked import Forked
-from tests.integration.test_training import PICTURES, TAG, store
 
 LAYOUT = Layout(TAG)
 SMALL = (

@@ -19,8 +19,9 @@ from PIL import Image
 from structlog.testing import capture_logs
 
 from imagetag import feed
+from imagetag.batches import Batches
 from imagetag.dataset import Resize, Sample, Size, load_pixels
-from imagetag.feed import Arrays, DecodedImages, Feed
+from imagetag.feed import Arrays, DecodedImages
 from imagetag.manifest import Row
 from imagetag.plan import NOISE, Plan
 
@@ -95,13 +96,13 @@ def images_of(samples: Samples, folder: Path, **options: Any) -> DecodedImages:
     return DecodedImages(samples, SIZE, "letterbox", folder=folder, **space)
 
 
-def feed_of(samples: Samples, folder: Path, *, batch: int = 4, **options: Any) -> Feed:
+def feed_of(samples: Samples, folder: Path, *, batch: int = 4, **options: Any) -> Batches:
     """A feed of one worker, unless told; of what is in memory, unless told."""
     seed, shuffle = options.pop("seed", 5), options.pop("shuffle", True)
     space = {key: options.pop(key) for key in ("memory", "disk") if key in options}
     targets = targets_of(len(samples))
     plan = Plan(targets, batch, seed, shuffle=shuffle)
-    return Feed(images_of(samples, folder, **space), targets, plan, **options)
+    return Batches.of(images_of(samples, folder, **space), targets, plan, **options)
 
 
 def taken(batches: tf.data.Dataset, count: int) -> list[tuple[Any, ...]]:
@@ -121,7 +122,7 @@ def numbers(batches: list[tuple[Any, ...]]) -> list[int]:
     return found
 
 
-def epochs_of(one: Feed, count: int, *, first: int = 0) -> list[list[int]]:
+def epochs_of(one: Batches, count: int, *, first: int = 0) -> list[list[int]]:
     found = taken(one.from_step(first, 0), count * one.steps)
     return [numbers(found[i * one.steps : (i + 1) * one.steps]) for i in range(count)]
 
@@ -261,7 +262,7 @@ def test_what_is_beyond_the_look_ahead_is_not_read(
     made: list[int] = []
     fed = threading.Condition()
 
-    class Noting(Feed):
+    class Noting(Batches):
         def batch(self, number: int) -> Any:
             with fed:
                 made.append(int(number))
@@ -281,7 +282,7 @@ def test_what_is_beyond_the_look_ahead_is_not_read(
         return len(made) - count
 
     targets = targets_of(40)
-    one = Noting(images_of(make_samples(40), tmp_path), targets, Plan(targets, 4, 5))
+    one = Noting.of(images_of(make_samples(40), tmp_path), targets, Plan(targets, 4, 5))
     assert 0 < begun(5) <= 2 * 16
     monkeypatch.setattr(feed, "_AHEAD_BYTES", 4 * 4 * EACH)  # that of four batches
     assert 0 < begun(5) <= 2 * 4
@@ -473,7 +474,7 @@ def test_arrays_are_fed_as_they_are(tmp_path: Path) -> None:
     readable = np.ones(10, bool)
     readable[4] = False
     targets = targets_of(10)
-    one = Feed(Arrays(values, readable), targets, Plan(targets, 4, 5))
+    one = Batches.of(Arrays(values, readable), targets, Plan(targets, 4, 5))
     seen = []
     for inputs, labels, weights, _ in taken(one.from_step(0, 0), one.steps):
         assert inputs.dtype == np.float32

@@ -37,9 +37,9 @@ SIDES = {
         "evaluation_page explore_page index_page leaderboard plots report tag_page templating"
     ),
     "model": (
-        "card checkpoint distribute evaluate exclusion export feed fit gradcam losses models pack "
-        "packed partition predict quiet rendezvous runs schedule scoring step suspects tensorboard "
-        "tracking train weights"
+        "batches card checkpoint distribute evaluate exclusion export feed fit gradcam losses "
+        "models pack packed partition predict quiet rendezvous runs schedule scoring step "
+        "suspects tensorboard tracking train weights"
     ),
 }
 MAY_IMPORT = {

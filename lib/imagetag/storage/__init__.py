@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from imagetag.checks import missing_folder
+from imagetag.checks import expanded, missing_folder
 from imagetag.errors import UsageError
 from imagetag.storage.base import (
     AccessDenied,
@@ -19,6 +20,7 @@ from imagetag.storage.base import (
 from imagetag.storage.local import LocalStorage
 
 __all__ = [
+    "CACHE_FOLDER",
     "AccessDenied",
     "BucketNotFound",
     "EndpointUnreachable",
@@ -27,7 +29,12 @@ __all__ = [
     "ObjectNotFound",
     "Storage",
     "open_storage",
+    "opened",
 ]
+
+
+CACHE_FOLDER = Path(tempfile.gettempdir()) / "imagetag-cache"
+"""Local copies of images and weights, shared by all runs, unless told."""
 
 
 def open_storage(
@@ -63,6 +70,16 @@ def open_storage(
             "AWS_ENDPOINT_URL_S3 set) or a local folder"
         )
     return _local(Path(url), existing, option)
+
+
+def opened(
+    where: Storage | Path | str, concurrency: int = 16, *, option: str = "storage"
+) -> Storage:
+    """Return a storage that is open already, or open what is there, as `open_storage` does."""
+    if isinstance(where, Storage):
+        return where
+    text = str(where) if "://" in str(where) else expanded(str(where))
+    return open_storage(text, concurrency, existing=True, option=option)
 
 
 def _local(root: Path, existing: bool, option: str) -> LocalStorage:
