@@ -22,7 +22,7 @@ from imagetag.fetched import FoundPosts, ListedUrls, read_query
 from imagetag.http import Client
 from imagetag.job import run_job
 from imagetag.layout import Layout
-from imagetag.log import Progress, get_logger, working
+from imagetag.log import Progress, get_logger
 from imagetag.named import Named, grouped, spooled
 from imagetag.outputs import CsvWriter, Kind, Prediction, kind_of, shard_name
 from imagetag.parts import Parts, Tally
@@ -58,7 +58,6 @@ from imagetag.storage import ObjectNotFound, Storage, open_storage
 from imagetag.stored import check_run
 
 if TYPE_CHECKING:
-    from imagetag.predict import Classifier
     from imagetag.runs import Run
 
 _WEB = ("http://", "https://")
@@ -284,9 +283,20 @@ class _Predicting:
 
     def _rows(self, pictures: Iterator[Picture]) -> Iterator[tuple[Picture, list[Prediction]]]:
         with quiet_imports():  # TensorFlow: not where there is nothing to do
-            from imagetag.predict import predict
+            from imagetag.predict import load_classifier, predict
 
-        classifiers = [self._classifier(run) for run in self._runs]
+        settings = self._settings
+        classifiers = [
+            load_classifier(
+                self._storage,
+                run,
+                settings.threshold,
+                batch_size=settings.batch_size,
+                # Files that are here are decoded as the processors can; on others, one waits.
+                threads=None if self._source.local else settings.concurrency,
+            )
+            for run in self._runs
+        ]
         with Progress("predict", bar=not self._shows_rows()) as progress:
             for picture, rows in predict(classifiers, self._source, pictures, self._chunk):
                 tags = [row.tag for row in rows if row.decision]
@@ -298,39 +308,6 @@ class _Predicting:
                     self._source.forget(picture)
                 yield picture, rows
                 progress.advance()
-
-    def _classifier(self, run: Run) -> Classifier:
-        """Load a run's model, and say what its probabilities are worth."""
-        from imagetag.decision import load_decision
-        from imagetag.predict import RAW_THRESHOLD, Classifier, judge_of
-        from imagetag.runs import load_model
-        from imagetag.scoring import Scorer
-
-        settings, threshold = self._settings, self._settings.threshold
-        decision = load_decision(self._storage, run.tag, run.run, run.created)
-        promise = decision and decision.promise
-        if decision is None:
-            get_logger().warning(
-                "not evaluated: probabilities are the model's own; run imagetag evaluate",
-                tag=run.tag,
-                run=run.run,
-                threshold=threshold or RAW_THRESHOLD,
-            )
-        elif promise and not promise.met and threshold is None:
-            get_logger().warning(
-                "evaluate could promise no precision at this threshold",
-                tag=run.tag,
-                run=run.run,
-                min_precision=promise.min_precision,
-                bound=round(promise.bound, 4),
-            )
-        resize = run.resize  # which may be none that this version knows
-        with working("loading the model"), _scratch() as scratch:
-            model = load_model(self._storage, run, Path(scratch))
-        # Files that are here are decoded as the processors can; on others, one waits.
-        threads = None if self._source.local else settings.concurrency
-        scorer = Scorer(model, run.image_size, resize, settings.batch_size, threads=threads)
-        return Classifier(run.tag, scorer, judge_of(decision, threshold))
 
     def _shows_rows(self) -> bool:
         return self._settings.output == "-" and sys.stdout.isatty()

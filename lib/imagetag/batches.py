@@ -37,7 +37,7 @@ from imagetag.manifest import Row, load_dataset, read_rows
 from imagetag.partition import find_partition, rows_of_parts
 from imagetag.plan import NOISE, Epoch, Plan
 from imagetag.split import THRESHOLD_FRACTION, VALIDATION_FRACTION
-from imagetag.storage import CACHE_FOLDER, Storage, opened
+from imagetag.storage import CACHE_FOLDER, Place, Storage, opened
 
 Fed = Literal[PartName, "test"]
 """A part of the train split, or the test split."""
@@ -100,7 +100,7 @@ class Batches(Explaining, keras.utils.PyDataset):
 
     def __init__(
         self,
-        storage: Storage | Path | str,
+        storage: Place,
         tag: str,
         part: Fed = "train",
         *,
@@ -339,6 +339,12 @@ def _check(
             raise ValueError(f"{name}={number!r}: take {least} or more")
     if augment and part != "train":
         raise ValueError(f"augment={augment!r}: only the part train is augmented, not {part!r}")
+    if augment is not False and part == "train" and keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"Keras runs on {keras.backend.backend()}, and the augmentation of batches on "
+            "TensorFlow alone: take augment=False, and imagetag.augment.RandomAffine as the first "
+            "layer of the model"
+        )
     if options.get("use_multiprocessing"):
         raise ValueError(
             "use_multiprocessing=True: decoded pictures are kept in this process, and TensorFlow "

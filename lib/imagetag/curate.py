@@ -44,7 +44,7 @@ from imagetag.manifest import (
     write_dataset,
     write_part,
 )
-from imagetag.storage import ObjectNotFound, Storage
+from imagetag.storage import ObjectNotFound, Place, Storage, opened
 
 _BATCH = 256  # images or pairs that wait for the pool of threads
 _THUMBNAILS = 1000  # kept in memory, 48 kB each
@@ -52,7 +52,7 @@ _MAX_FILE = 200 << 20  # bytes; more than any scraped image has
 
 
 def curate_tag(
-    storage: Storage, tag: str, *, threshold: int = similar.THRESHOLD, concurrency: int = 16
+    storage: Place, tag: str, *, threshold: int = similar.THRESHOLD, concurrency: int = 16
 ) -> Dataset:
     """Find near-duplicates over the whole of a tag's dataset; return what remains of it.
 
@@ -60,7 +60,7 @@ def curate_tag(
     once stays dropped.
 
     Args:
-        storage: where the dataset is.
+        storage: where the dataset is; open, or a folder or URL.
         tag: its tag.
         threshold: in how many of 256 bits the PDQ hashes of twins may differ.
         concurrency: how many images are read at once.
@@ -70,7 +70,7 @@ def curate_tag(
         TransientError: if another run has written the dataset meanwhile.
 
     """
-    layout = Layout(tag)
+    storage, layout = opened(storage, concurrency), Layout(tag)
     dataset = load_dataset(storage, tag)
     looked_at = sorted(dataset.parts + dataset.repeats)
     covers = hashlib.sha256("\n".join(looked_at).encode()).hexdigest()

@@ -49,7 +49,7 @@ from imagetag.partition import load_partition
 from imagetag.report import jpeg, shrunk
 from imagetag.runs import Run, load_model, load_run
 from imagetag.scoring import Score, Scorer
-from imagetag.storage import ObjectNotFound, Storage
+from imagetag.storage import CACHE_FOLDER, ObjectNotFound, Place, Storage, opened
 from imagetag.suspect_list import Part, Suspects, load_suspects, store_suspects
 from imagetag.suspects import Example, find_suspects
 from imagetag.tag_page import store_tag_pages
@@ -59,13 +59,13 @@ _WIDEST = 1024  # features a picture that are kept
 
 
 def evaluate_tag(
-    storage: Storage,
+    storage: Place,
     tag: str,
-    run_name: str,
-    request: Request,
+    run_name: str = "latest",
+    request: Request | None = None,
     *,
-    batch_size: int,
-    cache_folder: Path,
+    batch_size: int = 32,
+    cache_folder: Path = CACHE_FOLDER,
     concurrency: int = 16,
 ) -> Evaluation:
     """Choose the threshold of a run's model, test it, and store the numbers and a page.
@@ -75,10 +75,10 @@ def evaluate_tag(
     the results, and last `evaluation.json`.
 
     Args:
-        storage: has the dataset and the model.
+        storage: has the dataset and the model; open, or a folder or URL.
         tag: which.
         run_name: of the run, or `latest`.
-        request: what is wanted.
+        request: what is wanted; None for a `min_precision` of 0.95 and the other defaults.
         batch_size: pictures the model takes at once.
         cache_folder: local copies of images.
         concurrency: downloads under way at once.
@@ -88,6 +88,7 @@ def evaluate_tag(
             a label has no image to choose the threshold on or to test.
 
     """
+    storage, request = opened(storage, concurrency), request or Request()
     run = load_run(storage, tag, run_name)
     resize = run.resize  # which may be none that this version knows
     dataset = load_dataset(storage, tag)

@@ -17,13 +17,18 @@ from imagetag.layout import Layout
 from imagetag.log import get_logger, working
 from imagetag.manifest import load_dataset, read_rows
 from imagetag.pictures import read_thumbnails
-from imagetag.storage import Storage
+from imagetag.storage import Place, Storage, opened
 from imagetag.survey import Survey
 from imagetag.tag_page import store_tag_pages
 
 
 def explore_tag(
-    storage: Storage, tag: str, *, max_pixels: int, percentile: float, samples: int
+    storage: Place,
+    tag: str,
+    *,
+    max_pixels: int = 65536,
+    percentile: float = 50,
+    samples: int = 24,
 ) -> Exploration:
     """Explore a tag's dataset, and store plots, a page and `explore.json`, which comes last.
 
@@ -32,7 +37,7 @@ def explore_tag(
     the label away without a look at the pictures is logged as a warning when it is found.
 
     Args:
-        storage: has the dataset.
+        storage: has the dataset; open, or a folder or URL.
         tag: which.
         max_pixels: of the input size to recommend, width x height.
         percentile: of widths and heights, that the input size follows.
@@ -42,7 +47,7 @@ def explore_tag(
         InputError: if there is no complete dataset, or its train split is empty.
 
     """
-    layout = Layout(tag)
+    storage, layout = opened(storage), Layout(tag)
     page_url = f"{storage.url}/{layout.explore('report.html')}"
     dataset = load_dataset(storage, tag)
     options = Options(max_pixels=max_pixels, percentile=percentile, samples=samples)

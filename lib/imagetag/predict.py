@@ -6,13 +6,18 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from imagetag.decision import Decision, sigmoid
+from imagetag.decision import Decision, load_decision, sigmoid
 from imagetag.errors import one_line
 from imagetag.images import BadImage
+from imagetag.log import get_logger, working
 from imagetag.outputs import Prediction
+from imagetag.runs import Run, load_model, load_run
 from imagetag.scoring import Scorer
-from imagetag.sources import Picture, Source
+from imagetag.sources import Picture, Source, StoredPictures
+from imagetag.storage import Place, Storage, opened
 
 RAW_THRESHOLD = 0.5  # where nothing was decided
 _DIGITS = 6
@@ -63,6 +68,89 @@ class Classifier:
     tag: str
     scorer: Scorer
     judge: Judge
+
+
+def predict_tag(
+    storage: Place,
+    tag: str,
+    pictures: Place,
+    run: str = "latest",
+    *,
+    threshold: float | None = None,
+    batch_size: int = 32,
+    concurrency: int = 16,
+) -> Iterator[Prediction]:
+    """Yield what a tag's classifier says of each picture of a folder, and of all below.
+
+    Args:
+        storage: has the model; open, or a folder or URL.
+        tag: whose classifier.
+        pictures: the folder, or a storage's URL.
+        run: the run's name, or `latest`.
+        threshold: the least probability of a positive; None for what evaluate has decided, or 0.5.
+        batch_size: pictures the model takes at once.
+        concurrency: pictures that are fetched at once, where they are not on this machine.
+
+    Raises:
+        InputError: if there is no model, or no picture.
+
+    """
+    storage = opened(storage)
+    source = StoredPictures(opened(pictures, concurrency, option="pictures"))
+    classifier = load_classifier(
+        storage,
+        load_run(storage, tag, run),
+        threshold,
+        batch_size=batch_size,
+        threads=None if source.local else concurrency,
+    )
+    for _, [row] in predict([classifier], source, source.pictures(), batch_size):
+        yield row
+
+
+def load_classifier(
+    storage: Storage,
+    run: Run,
+    threshold: float | None = None,
+    *,
+    batch_size: int,
+    threads: int | None = None,
+) -> Classifier:
+    """Load a run's model, and say in the log what its probabilities are worth.
+
+    Args:
+        storage: has the model.
+        run: which.
+        threshold: as `judge_of` takes it.
+        batch_size: pictures the model takes at once.
+        threads: pictures read and decoded at once; by default as the processors can.
+
+    Raises:
+        InputError: if the model cannot be loaded.
+
+    """
+    decision = load_decision(storage, run.tag, run.run, run.created)
+    promise = decision and decision.promise
+    if decision is None:
+        get_logger().warning(
+            "not evaluated: probabilities are the model's own; run imagetag evaluate",
+            tag=run.tag,
+            run=run.run,
+            threshold=threshold or RAW_THRESHOLD,
+        )
+    elif promise and not promise.met and threshold is None:
+        get_logger().warning(
+            "evaluate could promise no precision at this threshold",
+            tag=run.tag,
+            run=run.run,
+            min_precision=promise.min_precision,
+            bound=round(promise.bound, 4),
+        )
+    resize = run.resize  # which may be none that this version knows
+    with working("loading the model"), TemporaryDirectory(prefix="imagetag-predict-") as scratch:
+        model = load_model(storage, run, Path(scratch))
+    scorer = Scorer(model, run.image_size, resize, batch_size, threads=threads)
+    return Classifier(run.tag, scorer, judge_of(decision, threshold))
 
 
 def predict(

@@ -12,14 +12,16 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import ValidationError
 
 from imagetag import __version__
-from imagetag.boards import Board, Post
+from imagetag.boards import Board, Post, open_board
 from imagetag.collect import Collector, How
 from imagetag.errors import ImagetagError, InputError, TransientError, complaint
 from imagetag.heartbeat import measured
+from imagetag.http import Client
 from imagetag.known import Known, StoredImages, key_at, place
 from imagetag.layout import LABELS, SPLITS, Label, Layout
 from imagetag.log import get_logger
@@ -41,11 +43,59 @@ from imagetag.manifest import (
     write_part,
 )
 from imagetag.negatives import SharedListing, Span, candidates, marks, sample_board
-from imagetag.selection import Selection
-from imagetag.storage import ObjectNotFound, Storage
+from imagetag.selection import DEFAULTS, Selection
+from imagetag.storage import ObjectNotFound, Place, Storage, opened
 from imagetag.suggest import nearest
 
 _LEAST_PAGE = 20  # posts
+
+
+def scrape_tag(
+    storage: Place,
+    tag: str,
+    board: str = "safebooru",
+    *,
+    contact: str = "",
+    max_rate: float = 5.0,
+    concurrency: int = 16,
+    allow_private_hosts: bool = False,
+    **wanted: Any,
+) -> Dataset:
+    """Store the images of one tag, and others that do not have it; return the complete dataset.
+
+    Args:
+        storage: where to; open, or a folder or URL.
+        tag: which.
+        board: by its name, ENGINE+URL, `folder+PATH` or `links+FILE`, as `--board` takes it.
+        contact: an address or URL for the user agent.
+        max_rate: requests a second.
+        concurrency: downloads under way at once.
+        allow_private_hosts: also connect to private addresses, such as those of your own board.
+        **wanted: fields of `Selection`, such as `limit`, in place of those of `DEFAULTS`.
+
+    Raises:
+        ValueError: if the selection has no such field, or it is none of its values.
+        InputError, UsageError, TransientError: as `Scraper.scrape`, or of a wrong board.
+
+    """
+    if unknown := wanted.keys() - Selection.model_fields:
+        raise ValueError(
+            f"{min(unknown)!r} is no field of a selection: there are "
+            + ", ".join(sorted(Selection.model_fields))
+        )
+    client = Client(
+        rate=max_rate,
+        concurrency=concurrency + 1,  # the downloads, and the listing
+        contact=contact,
+        allow_private_hosts=allow_private_hosts,
+    )
+    try:
+        source = open_board(board, client)
+        target = opened(storage, concurrency, existing=False)
+        selection = Selection(board=source.root, **{**DEFAULTS, **wanted})
+        return Scraper(target, source, selection, How(concurrency)).scrape(tag)
+    finally:
+        client.stop()
 
 
 class Scraper:

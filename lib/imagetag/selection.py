@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import get_args
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
@@ -43,6 +43,18 @@ _TAGS_OF: dict[Rating, frozenset[str]] = {
         vaginal vibrator vulva
     """),
 }
+
+
+DEFAULTS: Mapping[str, Any] = {
+    "limit": 500,
+    "ratings": ("general",),
+    "extensions": ("jpg", "png", "webp"),
+    "min_side": 64,
+    "max_pixels": 50_000_000,
+    "max_bytes": 50_000_000,
+    "test_fraction": 0.2,
+}
+"""What a scrape takes unless told, as the options of `imagetag scrape` have it."""
 
 
 class Selection(BaseModel):

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
+import tensorflow as tf
 from pydantic import BaseModel, ConfigDict
 
 from imagetag.augment import RandomAffine
@@ -50,7 +51,7 @@ from imagetag.runs import Run, load_model, load_run, versions
 from imagetag.schedule import ScheduleName
 from imagetag.split import THRESHOLD_FRACTION, VALIDATION_FRACTION
 from imagetag.step import Objective
-from imagetag.storage import CACHE_FOLDER, ObjectNotFound, Storage, open_storage
+from imagetag.storage import CACHE_FOLDER, ObjectNotFound, Place, Storage, open_storage, opened
 from imagetag.tensorboard import write_events
 
 _LEAST_IMAGES = 8  # of each label, to train on; and a quarter of it to validate on
@@ -65,10 +66,10 @@ class Training(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    model: str
+    model: str = "vgg19"
     weights: str = "auto"
     freeze_backbone: Literal["auto", "yes", "no"] = "auto"
-    fine_tune_blocks: int = 0
+    fine_tune_blocks: int = 1
     fine_tune_epochs: int = 20
     fine_tune_rate: float | None = None
     image_size: str = "auto"
@@ -124,21 +125,22 @@ class Means:
 
 
 def train_tag(
-    storage: Storage,
+    storage: Place,
     tag: str,
-    training: Training,
-    cluster: Cluster,
-    means: Means,
+    training: Training | None = None,
+    cluster: Cluster | None = None,
+    means: Means | None = None,
     *,
     run: str | None = None,
 ) -> Run:
     """Train on a tag's train split and store the model; the test split is not touched.
 
     Args:
-        storage: has the dataset, and gets the model.
+        storage: has the dataset, and gets the model; open, or a folder or URL.
         tag: what to recognise.
         training: how.
-        cluster: on which devices; `batch_size` is that of each replica.
+        cluster: on which devices, as `choose_devices` returns them; None for what TensorFlow's
+            strategy in scope has. `batch_size` is that of each replica.
         means: with what.
         run: the run's name; by default made from the settings and the data, so that the same
             training again finds itself done.
@@ -149,7 +151,10 @@ def train_tag(
         TransientError: if storage or weights cannot be reached, or another worker is lost.
 
     """
-    target = _agreed_target(storage, tag, training, cluster, run)
+    means = means or Means()
+    storage = opened(storage, means.concurrency)
+    cluster = cluster or Cluster(tf.distribute.get_strategy())
+    target = _agreed_target(storage, tag, training or Training(), cluster, run)
     done = target.completed()
     if len({row[0] for row in cluster.gather([int(done is not None)])}) > 1:
         raise TransientError("the workers do not agree whether the run is complete: start again")

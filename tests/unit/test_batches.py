@@ -231,6 +231,15 @@ def test_a_wrong_argument_is_told(
         batches(**given)
 
 
+def test_on_another_backend_the_layer_is_told_of(
+    batches: Callable[..., Batches], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match=r"on jax.*take augment=False, and .*RandomAffine"):
+        batches()
+    assert batches(augment=False)[0][0].shape == (16, *SIZE, 3)
+
+
 def test_what_is_not_there_is_told(batches: Callable[..., Batches], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no such folder"):
         batches(storage=tmp_path / "none")

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from imagetag.errors import UsageError
+from imagetag.scrape import scrape_tag
+from imagetag.selection import DEFAULTS, Selection
 from imagetag.settings import parse_settings
-from jobs.scrape import ScrapeSettings
+from jobs.scrape import ScrapeSettings, selection_of
 
 
 def parse(*argv: str) -> ScrapeSettings:
     given = ["--storage=here", "--tags=asuka", *argv]
     return parse_settings(ScrapeSettings, given, command="scrape", summary="Scrape.")
+
+
+def test_from_python_the_same_is_taken_as_from_the_command_line() -> None:
+    assert selection_of(parse(), "b") == Selection(board="b", **DEFAULTS)
+
+
+def test_from_python_a_field_that_there_is_not_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'limt' is no field of a selection: there are .*limit"):
+        scrape_tag(tmp_path, "fox", "folder+nowhere", limt=5)
+    with pytest.raises(UsageError, match="folder"):
+        scrape_tag(tmp_path, "fox", f"folder+{tmp_path}/nowhere")
 
 
 @pytest.mark.parametrize("given", ["2024-01-31", "2024-01-31T00:00:00Z"])

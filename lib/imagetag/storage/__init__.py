@@ -27,6 +27,7 @@ __all__ = [
     "LocalStorage",
     "ObjectInfo",
     "ObjectNotFound",
+    "Place",
     "Storage",
     "open_storage",
     "opened",
@@ -72,14 +73,18 @@ def open_storage(
     return _local(Path(url), existing, option)
 
 
+Place = Storage | Path | str
+"""A storage that is open, or where one is: a folder, or a URL as `open_storage` takes it."""
+
+
 def opened(
-    where: Storage | Path | str, concurrency: int = 16, *, option: str = "storage"
+    where: Place, concurrency: int = 16, *, existing: bool = True, option: str = "storage"
 ) -> Storage:
     """Return a storage that is open already, or open what is there, as `open_storage` does."""
     if isinstance(where, Storage):
         return where
     text = str(where) if "://" in str(where) else expanded(str(where))
-    return open_storage(text, concurrency, existing=True, option=option)
+    return open_storage(text, concurrency, existing=existing, option=option)
 
 
 def _local(root: Path, existing: bool, option: str) -> LocalStorage:
