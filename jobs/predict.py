@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import sys
@@ -19,6 +20,7 @@ from imagetag.checks import checked_run_name
 from imagetag.copies import Copies
 from imagetag.errors import InputError, UsageError, one_line
 from imagetag.fetched import FoundPosts, ListedUrls, read_query
+from imagetag.heartbeat import Heartbeats
 from imagetag.http import Client
 from imagetag.job import run_job
 from imagetag.layout import Layout
@@ -178,14 +180,17 @@ def work(settings: PredictSettings) -> None:
         runs, failed = _runs(storage, tags, settings.run)
         predicting = _Predicting(settings, storage, runs, source, copies, sidecars)
         if settings.output == "-":
-            predicting.to_terminal()
+            predict = predicting.to_terminal
         else:
             parent, _, name = shard_name(
                 settings.output, settings.shard_index, settings.shard_count
             ).rpartition("/")
             above = "/" if settings.output.startswith("/") else "."
             output = open_storage(parent or above, option="--output")
-            predicting.to_file(output, name, kind, target)
+            predict = functools.partial(predicting.to_file, output, name, kind, target)
+        heartbeats = Heartbeats(storage, "predict", worker=settings.shard_index)
+        with heartbeats, heartbeats.of(*(run.tag for run in runs)):
+            predict()
     if failed:
         names = ", ".join(failed[:10]) + (", ..." if len(failed) > 10 else "")
         raise InputError(f"{len(failed)} of {len(tags)} tags have no row: {names}")

@@ -12,7 +12,7 @@ import platform
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -34,6 +34,7 @@ from imagetag.errors import (
 )
 from imagetag.layout import Stage, StatusKey, WorkState
 from imagetag.log import Progress, get_logger, watcher
+from imagetag.pipes import stdout_has_reader
 from imagetag.storage import AccessDenied, LocalStorage, Storage
 
 EVERY = 30.0  # seconds between two records of one work
@@ -80,7 +81,7 @@ class Beat(BaseModel):
 class _Work:
     """A work that is under way; its clocks are in seconds, of time and of the processor's."""
 
-    tag: str
+    tags: tuple[str, ...]
     started: datetime
     clock: float = field(default_factory=time.monotonic)
     processor: float = field(default_factory=time.process_time)
@@ -145,18 +146,22 @@ class Heartbeats:
         self._thread.join(_LAST_SECONDS)
 
     @contextmanager
-    def of(self, tag: str) -> Iterator[None]:
-        """Tell that a work on a tag is under way while the block runs, and then how it ended."""
-        work = _Work(tag, _now())
+    def of(self, *tags: str) -> Iterator[None]:
+        """Tell that a work on tags is under way while the block runs, and then how it ended.
+
+        Of several tags at once each has the same record.
+        """
+        work = _Work(tags, _now())
         tokens = _current.set(work), watcher.set(work.watch)
         self._begin(work)
         try:
             yield
         except BaseException as error:
-            self._end(self._failed(work, error))
+            enough = isinstance(error, BrokenPipeError) and not stdout_has_reader()
+            self._end(self._beats(work, "done") if enough else self._failed(work, error))
             raise
         else:
-            self._end(self._beat(work, "done"))
+            self._end(self._beats(work, "done"))
         finally:
             _current.reset(tokens[0])
             watcher.reset(tokens[1])
@@ -167,18 +172,18 @@ class Heartbeats:
             self._end(self._failed(self._work, error))
         self.__exit__()
 
-    def _failed(self, work: _Work, error: BaseException) -> Beat:
-        return self._beat(work, "failed", exit_code=_exit_code(error), reason=_why(error))
+    def _failed(self, work: _Work, error: BaseException) -> list[Beat]:
+        return self._beats(work, "failed", exit_code=_exit_code(error), reason=_why(error))
 
     def _begin(self, work: _Work) -> None:
         with self._changed:
             self._work = work
             self._changed.notify()
 
-    def _end(self, beat: Beat) -> None:
+    def _end(self, beats: Iterable[Beat]) -> None:
         with self._changed:
             self._work = None
-            self._ended.append(beat)
+            self._ended.extend(beats)
             self._changed.notify()
 
     def _run(self) -> None:
@@ -198,7 +203,8 @@ class Heartbeats:
                 told, due = work, work.clock + self._grace if work else math.inf
             if work is not None and time.monotonic() >= due:
                 due = time.monotonic() + self._every
-                self._write(self._beat(work, "running"))
+                for beat in self._beats(work, "running"):
+                    self._write(beat)
 
     def _finish(self, beat: Beat) -> None:
         """Store how a work ended, and take back what was told of it before."""
@@ -221,7 +227,9 @@ class Heartbeats:
             change(key)
         except Exception as error:
             self._refused = isinstance(error, AccessDenied)
-            log = get_logger().debug if self._warned else get_logger().warning
+            # Who predicts needs to read the models' storage, and nothing else.
+            expected = self._refused and self._stage == "predict"
+            log = get_logger().debug if self._warned or expected else get_logger().warning
             self._warned = True
             log("imagetag status will not see this work", error=one_line(error))
 
@@ -237,12 +245,13 @@ class Heartbeats:
     def _key(self, tag: str, state: WorkState) -> str:
         return layout.status(StatusKey(tag, self._stage, self._worker, state))
 
-    def _beat(
+    def _beats(
         self, work: _Work, state: WorkState, *, exit_code: int | None = None, reason: str = ""
-    ) -> Beat:
+    ) -> list[Beat]:
+        """Return the record of a work, for each of its tags."""
         progress = work.progress
-        return Beat(
-            tag=work.tag,
+        beat = Beat(
+            tag="",
             stage=self._stage,
             worker=self._worker,
             state=state,
@@ -260,6 +269,7 @@ class Heartbeats:
             measured=work.measured if state == "done" else {},
             software=f"imagetag {__version__}",
         )
+        return [beat.model_copy(update={"tag": tag}) for tag in work.tags]
 
 
 def load_beat(storage: Storage, key: str) -> Beat:

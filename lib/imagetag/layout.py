@@ -43,7 +43,9 @@ LABELS: tuple[Label, ...] = get_args(Label)
 PartKind = Literal["part", "repeat", "failed", "curated", "kept"]
 PartName = Literal["train", "validation", "threshold"]  # of the train split
 PARTS: tuple[PartName, ...] = get_args(PartName)
-Stage = Literal["scrape", "curate", "explore", "pack", "train", "evaluate"]  # the jobs on a tag
+Stage = Literal[  # the jobs on a tag
+    "scrape", "curate", "explore", "pack", "train", "evaluate", "predict"
+]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 WorkState = Literal["running", "failed", "done"]
 INDEX = "index.html"

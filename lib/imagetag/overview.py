@@ -251,6 +251,7 @@ class _Reading:
                 "pack": self._packed(),
                 "train": trained,
                 "evaluate": evaluated,
+                "predict": self._told("predict", None, ""),
             },
             images=dataset.images if dataset else None,
             bytes=dataset.bytes if dataset else None,
@@ -414,7 +415,11 @@ def _moment(text: str) -> datetime | None:
 def stages_shown(tags: Iterable[TagStatus]) -> list[Stage]:
     """Return the stages that a table shows: those of each tag, and others where they say much."""
     found = list(tags)
-    optional: dict[Stage, set[State]] = {"curate": {"none", "complete"}, "pack": {"none"}}
+    optional: dict[Stage, set[State]] = {
+        "curate": {"none", "complete"},
+        "pack": {"none"},
+        "predict": {"none"},
+    }
     return [
         stage
         for stage in STAGES

@@ -33,6 +33,7 @@ from imagetag.demo.posts import PostIndex, read_posts
 from imagetag.demo.protocols import protocol_of
 from imagetag.errors import TransientError, UsageError
 from imagetag.layout import Layout
+from imagetag.overview import Overview, StageStatus
 from imagetag.parts import Parts
 from imagetag.runs import load_model, load_run
 from imagetag.sources import StoredPictures
@@ -882,10 +883,20 @@ p.StoredPictures.read = slow
     last = json.loads(stderr.splitlines()[-1])
     assert last["event"] == f"{how}; 8 rows are kept; run it again to go on"
     assert not output.exists()
+    told = predicting(stored)
+    assert (told.state, told.exit_code) == ("stopped", code)
+    assert told.reason.endswith("8 rows are kept; run it again to go on")
     ended = run(stored, *options, "--output", output)
     assert ended.lines[-1]["reused"] == 8
+    assert predicting(stored).state == "none"
     assert run(stored, *options, "--output", whole).code == 0
     assert output.read_bytes() == whole.read_bytes()
+
+
+def predicting(storage: Path) -> StageStatus:
+    """Return what imagetag status tells of it."""
+    [found] = Overview(LocalStorage(storage), [TAG]).read()
+    return found.stages["predict"]
 
 
 def stop_after(rows: int, storage: object, *options: object) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
 from pathlib import Path
 from typing import BinaryIO
@@ -135,6 +137,37 @@ def test_workers_that_share_a_tag_have_records_of_their_own(storage: Told) -> No
     assert keys(storage) == ["fox/train-0.done.json", "fox/train-3.done.json"]
 
 
+def test_work_on_several_tags_at_once_is_told_of_each(storage: Told) -> None:
+    with Heartbeats(storage, "predict", worker=2, grace=0, every=0) as heartbeats:
+        with heartbeats.of("fox", "owl"), Progress("predict") as progress:
+            progress.advance(16)
+            seen: set[str] = set()
+            while seen != {"fox", "owl"}:
+                beat = storage.beats.get(timeout=60)
+                if beat.done == 16:
+                    seen.add(beat.tag)
+            assert keys(storage) == ["fox/predict-2.running.json", "owl/predict-2.running.json"]
+    assert keys(storage) == []
+    with pytest.raises(Terminated), Heartbeats(storage, "predict") as heartbeats:
+        with heartbeats.of("fox", "owl"):
+            raise Terminated
+    assert keys(storage) == ["fox/predict-0.failed.json", "owl/predict-0.failed.json"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(
+    storage: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        fail(storage, BrokenPipeError())
+        monkeypatch.undo()
+    assert keys(storage) == []
+    fail(storage, BrokenPipeError())  # of another pipe, or a socket
+    assert keys(storage) == ["fox/scrape-0.failed.json"]
+
+
 def test_a_worker_that_leaves_at_once_says_why_before(storage: Told) -> None:
     heartbeats = Heartbeats(storage, "train", worker=1)
     heartbeats.__enter__()
@@ -184,6 +217,15 @@ def test_a_storage_that_takes_no_record_fails_no_work_and_is_told_once(
     assert done == ["a", "b", "c"]
     assert [line["error"] for line in lines if line["log_level"] == "warning"] == [str(error)]
     assert storage.asked["change"] == asked  # who may not write is not told so again and again
+
+
+def test_who_only_predicts_needs_to_read_and_is_not_warned(tmp_path: Path) -> None:
+    storage = Refusing(tmp_path, AccessDenied("read-only"))
+    with capture_logs() as lines, Heartbeats(storage, "predict") as heartbeats:
+        with heartbeats.of("fox"):
+            measured(images=1)
+    assert storage.asked["change"] == 1
+    assert [line["log_level"] for line in lines] == ["debug"]
 
 
 def test_a_storage_that_hangs_is_left_behind(

@@ -15,7 +15,7 @@ import pytest
 
 from imagetag.errors import InputError
 from imagetag.layout import Layout
-from imagetag.overview import Overview, StageStatus, TagStatus
+from imagetag.overview import Overview, StageStatus, TagStatus, stages_shown
 from imagetag.overview_table import document, show, summary
 from imagetag.storage import LocalStorage, ObjectInfo, Storage
 from jobs import status as status_job
@@ -217,6 +217,11 @@ def test_other_jobs_are_shown_where_they_have_something_to_say(storage: LocalSto
     assert states(look(storage)) == {"pack": "complete"}
     write_beat(storage, "fox", "curate", "failed", updated=ago(60), reason="no dataset")
     assert states(look(storage)) == {"pack": "complete", "curate": "failed"}
+    assert "predict" not in stages_shown([look(storage)])
+    write_beat(storage, "fox", "predict", "running", updated=ago(9), worker=3, done=70)
+    assert states(look(storage))["predict"] == "running"
+    assert look(storage).furthest == "predict running"
+    assert "predict" in stages_shown([look(storage)])
 
 
 # --- Many tags ---------------------------------------------------------------------------------
