@@ -36,8 +36,9 @@ def work(settings: InitSettings) -> None:
             try:
                 stream.write(text)
                 stream.flush()
-            except OSError:
+            except OSError as error:
                 path.unlink()  # what is half a file would not be written again
+                error.filename = str(path)
                 raise
     except FileExistsError as error:
         raise UsageError(f"{path} is there already: name another, or remove it first") from error

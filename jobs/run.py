@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TextIO
 
 from pydantic import Field
 
 from imagetag.errors import ImagetagError, InputError, UsageError
-from imagetag.job import run_job
+from imagetag.job import SHORT_OF, run_job
 from imagetag.layout import encode
 from imagetag.log import get_logger
 from imagetag.pipeline import Pipeline, Stage
@@ -182,13 +182,8 @@ def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
     tags = settings.all_tags()
     with tempfile.TemporaryDirectory(prefix="imagetag-run-") as scratch:
         planned = stages(settings, tags, Path(scratch))
-        logs = settings.output / "logs"
-        try:
-            logs.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--output {settings.output}: {error}") from error
-        path = logs / f"{datetime.now().astimezone():%Y-%m-%dT%H%M%S}.jsonl"
-        with path.open("a", encoding="utf-8") as log, open_view(settings.log_format) as view:
+        with _open_log(settings.output) as log, open_view(settings.log_format) as view:
+            path = Path(log.name)
             pipeline = Pipeline(view, log)
             pipeline.run(planned, tags)
 
@@ -215,6 +210,18 @@ def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
     )
     _tidy(storage, settings)
     return Outcome(entries[: len(tags)], index, _error(pipeline, tags, path))
+
+
+def _open_log(output: Path) -> TextIO:
+    logs = output / "logs"
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        path = logs / f"{datetime.now().astimezone():%Y-%m-%dT%H%M%S}.jsonl"
+        return path.open("a", encoding="utf-8")
+    except OSError as error:
+        if error.errno in SHORT_OF:
+            raise
+        raise UsageError(f"--output {output} cannot be written: {error}") from error
 
 
 def tell(outcome: Outcome, settings: RunSettings) -> None:

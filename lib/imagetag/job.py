@@ -119,7 +119,7 @@ def _run(
         if error.errno not in SHORT_OF:
             return _defect(error, debug)
         logger.error(
-            f"this machine is short of something: {error}",
+            f"this machine is short of something: {error}; run it again when there is more",
             exit_code=EXIT_TRANSIENT,
             exc_info=debug,
         )

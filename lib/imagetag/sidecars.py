@@ -108,6 +108,7 @@ def _write(storage: Storage, key: str, data: bytes) -> None:
         raise ValueError("a file stands where its folder must be") from error
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            error.filename = str(path)
             raise
         raise AccessDenied(
             f"--sidecars: {path} cannot be written ({error.strerror}); check the folder's owner, "

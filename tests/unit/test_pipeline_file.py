@@ -129,6 +129,15 @@ def test_pictures_to_predict_that_are_missing_are_told_before_anything_is_done(
     check_input(make_settings(RunSettings, {"input": str(there)}))
 
 
+def test_an_output_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").touch()
+    argv = ["--output", str(tmp_path), "--tags", "fox", "--board", f"folder+{tmp_path}"]
+    assert run.main(argv) == 2
+    assert f"--output {tmp_path} cannot be written: " in capfd.readouterr().err
+
+
 def test_all_stages_are_judged_before_the_first(tmp_path: Path) -> None:
     settings = parse_settings(
         RunSettings,

@@ -224,6 +224,8 @@ class LocalStorage(Storage):
                 raise AccessDenied(f"{where}: this file system is mounted read-only") from error
             if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
                 raise BucketNotFound(f"{where}: {error.strerror}; name another folder") from error
+            if error.filename is None:  # of a write to what is open
+                error.filename = str(where)
             raise
 
 
