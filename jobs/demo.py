@@ -47,7 +47,7 @@ def work(settings: DemoSettings) -> None:
     """Run the pipeline as a user would, on a board that is served meanwhile.
 
     Raises:
-        UsageError: if there can be no such folder.
+        UsageError: if there can be no such folder, or the port that its board has had is taken.
         ImagetagError: at the end, if a tag failed.
 
     """
@@ -68,7 +68,9 @@ def work(settings: DemoSettings) -> None:
     board, fresh = output / "board", output / "fresh"
     _draw(board, settings.posts, _BOARD_SEED)
     _draw(fresh, settings.fresh, _FRESH_SEED)
-    with BoardServer(board, _port()) as server:
+    known = output / "port"
+    with BoardServer(board, _port(known)) as server:
+        known.write_text(f"{server.url.rpartition(':')[2]}\n", encoding="ascii")
         serve = _command(board, server.url)
         run = _run_settings(settings, server.url, fresh)
         if not quiet:
@@ -139,18 +141,30 @@ def _draw(folder: Path, count: int, seed: int) -> None:
     draw_posts(folder, count, seed)
 
 
-def _port() -> int:
-    """Return the board's usual port, or 0 for any if it is taken.
+def _port(known: Path) -> int:
+    """Return the port that this board has had, or the usual one, or 0 for any if that is taken.
 
     A board is known by its address: at the same one, a demo that is run again finds all done.
+
+    Raises:
+        UsageError: if the port that it has had is taken.
+
     """
+    told = known.read_text(encoding="utf-8", errors="replace").strip() if known.is_file() else ""
+    had = int(told) if told.isdecimal() else None
+    port = had or _USUAL_PORT
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", _USUAL_PORT))
-        except OSError:
-            return 0
-    return _USUAL_PORT
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if had is None:
+                return 0
+            raise UsageError(
+                f"port {port}, by which what is done is known, is taken: stop the imagetag board "
+                "that serves there, or take another --output"
+            ) from error
+    return port
 
 
 def _command(board: Path, url: str) -> str:
