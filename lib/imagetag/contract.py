@@ -62,11 +62,17 @@ class Promise(BaseModel):
     @property
     def advice(self) -> str:
         """What it would take to keep a promise that cannot be made, in a sentence."""
+        least = least_right(self.min_precision, self.level)
         if self.needed is None and self.right == self.called:
-            least = least_right(self.min_precision, self.level)
             return (
                 f"all that are called have the tag, and it takes {least:,} such at the least: "
                 "scrape more with a higher --limit, or promise less with --min-precision"
+            )
+        if self.needed is None and self.positives < least:
+            return (
+                f"there are {self.positives:,} positives to choose the threshold on, and it takes "
+                f"{least:,} at the least, all of them right: scrape more with a higher --limit, or "
+                "promise less with --min-precision"
             )
         if self.needed is None:
             return (

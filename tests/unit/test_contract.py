@@ -206,11 +206,22 @@ def test_a_few_that_are_all_right_are_told_how_many_it_takes() -> None:
     assert "--limit" in found.advice
 
 
+def test_too_few_positives_for_any_model_are_not_blamed_on_the_model() -> None:
+    labels = np.tile([1, 0], 15)
+    found = promise_precision(labels, np.arange(30.0), min_precision=0.95, confidence=0.95)
+    assert not found.met
+    assert found.needed is None
+    assert found.advice.startswith("there are 15 positives to choose the threshold on")
+    assert "better model" not in found.advice
+    assert "--limit" in found.advice
+
+
 def test_where_no_number_of_pictures_would_do_it_says_so() -> None:
     labels = np.tile([1, 0], 100)
     found = promise_precision(labels, np.arange(200.0), min_precision=0.95, confidence=0.95)
     assert not found.met
     assert found.needed is None
+    assert "better model" in found.advice
     assert "--min-precision" in found.advice
 
 
