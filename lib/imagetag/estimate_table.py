@@ -50,7 +50,7 @@ def show(
     console.print(_rates(rates))
     console.print()
     for line in sentences(made, settings, board=board, sent=sent):
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=not console.is_terminal)
 
 
 def document(

@@ -53,7 +53,7 @@ def show(tags: Sequence[TagStatus], url: str, *, as_json: bool, again: bool = Fa
     )
     console.print(table(tags, pages=False) if narrow else made)
     for line in notes(tags):
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=not console.is_terminal)
     console.print(summary(tags, url), soft_wrap=True)
     if narrow:
         console.print("a wider terminal, or --json, shows the page of each tag too")

@@ -234,7 +234,9 @@ _RESULTS: dict[str, Callable[[Event], str]] = {
     "already complete": _dataset,
     "dataset complete": _dataset,
     "explored": lambda event: f"train at {event['height']}x{event['width']} pixels",
-    "already explored": lambda event: f"train at {event['height']}x{event['width']} pixels",
+    "already explored": lambda event: (
+        f"train at {event['height']}x{event['width']} pixels, already explored"
+    ),
     "trained": _trained,
     "already trained": lambda _: "already trained",
     "evaluated": _evaluated,
