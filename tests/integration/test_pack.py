@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from imagetag.packed import PackedFeed, load_packed
 from imagetag.storage import LocalStorage, Storage, open_storage
 from jobs.pack import main
+from tests.forked import Forked
 from tests.unit.test_pack import IMAGES, LAYOUT, SIZE, TAG, packed_files, scraped, shown, take
 
-ROOT = Path(__file__).parents[2]
+MAIN = "import sys\nfrom jobs.pack import main\nsys.exit(main())"
 OPTIONS = ["--tags", TAG, "--image-size", "8x12", "--shard-bytes", "3000"]
 
 
@@ -28,12 +27,11 @@ def test_killed_at_any_instant_it_ends_with_the_same_bytes(tmp_path: Path) -> No
     assert main(["--storage", undisturbed.url, *OPTIONS]) == 0
     least = 1
     while True:
-        command = [sys.executable, "-m", "jobs.pack", "--storage", killed.url, *OPTIONS]
-        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-            while process.poll() is None and shards(killed) < least:
-                time.sleep(0.001)
-            process.kill()
-        if process.returncode == 0:
+        process = Forked(MAIN, ["--storage", killed.url, *OPTIONS])
+        while process.returncode is None and shards(killed) < least:
+            time.sleep(0.001)
+        process.kill()
+        if process.wait() == 0:
             break
         least = shards(killed) + 20
     assert least > 21  # it was killed more than once

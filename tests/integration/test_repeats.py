@@ -41,7 +41,7 @@ def png(number: int, size: tuple[int, int] = (90, 80)) -> bytes:
 
 def run(path: Path, board: str, limit: int = 30, *options: str) -> int:
     plain = ("--allow-private-hosts", "--ignore-robots", "--log-format", "json", *options)
-    settings = ("--board", board, "--limit", str(limit), "--min-side", "16")
+    settings = ("--board", board, "--limit", str(limit), "--min-side", "16", "--max-rate", "1000")
     return scrape(["--storage", str(path / "store"), "--tags", "fox", *settings, *plain])
 
 
