@@ -449,12 +449,13 @@ def _nothing(
     one = board.posts_called.removesuffix("s")
     left_out = collector.skipped + collector.failed + known.repeats()
     reasons = ", ".join(f"{name} {count}" for name, count in left_out.most_common())
+    told = f" (left out: {reasons})" if reasons else ""
     if collector.lost[label]:
         return TransientError(
             f"{board.root} gives no picture for now ({reasons}); run this again later"
         )
     if label == "negative":
-        return InputError(f"{board.root} has no usable {one} without the tag {tag!r} ({reasons})")
+        return InputError(f"{board.root} has no usable {one} without the tag {tag!r}{told}")
     if collector.skipped["tag_absent"]:
         common = ", ".join(name for name, _ in collector.tags_seen.most_common(5))
         return InputError(
@@ -465,9 +466,7 @@ def _nothing(
         return InputError(
             f"{board.root} has no {board.posts_called} with the tag {tag!r}; {_meant(board, tag)}"
         )
-    return InputError(
-        f"{board.root} has no usable {one} with the tag {tag!r} (left out: {reasons})"
-    )
+    return InputError(f"{board.root} has no usable {one} with the tag {tag!r}{told}")
 
 
 # What to do where a board of one's own has nothing of a tag.

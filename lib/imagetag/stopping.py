@@ -148,9 +148,6 @@ def _watch(reader: int, kept: str) -> None:
 
 
 def _leave_at_once(kept: str) -> None:
-    for process in list(_children):
-        process.kill()
-
     def tell() -> None:
         end_bars()
         get_logger().warning(
@@ -162,4 +159,7 @@ def _leave_at_once(kept: str) -> None:
     last = threading.Thread(target=tell, daemon=True)
     last.start()
     last.join(_LAST_SECONDS)
+    # Not before: the main thread, which waits for a child, would tell that it has saved its work.
+    for process in list(_children):
+        process.kill()
     os._exit(EXIT_INTERRUPTED)

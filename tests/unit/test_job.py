@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -465,3 +466,46 @@ def test_threads_share_memory_where_the_c_library_is_glibc(
     assert calls == [(-8, 2)]
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
     share_memory_among_threads()  # another C library
+
+
+# Does not end when it is told to, as in the midst of a step.
+STUBBORN = """\
+import json, os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: print(json.dumps({"event": "saving"}), flush=True))
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print(json.dumps({"event": "started", "process": os.getpid()}), flush=True)
+while True:
+    time.sleep(60)
+"""
+
+
+def test_a_second_ctrl_c_ends_a_job_that_is_a_child_too() -> None:
+    process = start(
+        f"""\
+        from imagetag import child
+        child.command = lambda job: [sys.executable, "-c", {STUBBORN!r}]
+        child.Child("train", [], sys.stdout).run(lambda event: None)
+        """
+    )
+    assert process.stdout is not None
+    number = json.loads(process.stdout.readline())["process"]
+    process.send_signal(signal.SIGINT)
+    assert json.loads(process.stdout.readline())["event"] == "saving"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 130
+    assert json.loads(err)["event"].startswith("interrupted again: left without saving")
+    for _ in range(100):  # until it is reaped
+        if not is_alive(number):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{number} is left")
+
+
+def is_alive(number: int) -> bool:
+    """Tell whether a process runs, as one that nobody has reaped does not."""
+    try:
+        text = Path(f"/proc/{number}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return text.rpartition(")")[2].split()[0] != "Z"
