@@ -7,10 +7,14 @@ import resource
 import tomllib
 from pathlib import Path
 
+import boto3
 import pytest
+from PIL import Image
 
 from imagetag.errors import UsageError
+from imagetag.layout import INDEX
 from imagetag.settings import arguments, make_settings, nested, parse_settings
+from imagetag.storage import open_storage
 from jobs import init, run
 from jobs.run import RunSettings, check_input, stages, with_file
 from jobs.scrape import ScrapeSettings
@@ -198,3 +202,20 @@ def test_init_leaves_no_half_a_file_where_the_disk_is_full(
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not file.exists()
     assert f"{file} cannot be written: File too large" in capfd.readouterr().err
+
+
+def test_the_jobs_of_a_run_share_an_s3_storage(
+    s3_settings: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    boto3.client("s3").create_bucket(Bucket="of-a-run")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures" / "fox").mkdir(parents=True)
+    Image.new("RGB", (80, 80)).save(tmp_path / "pictures" / "fox" / "a.png")
+    argv = ["--tags", "owl", "--board", "folder+pictures", "--storage", "s3://of-a-run/data"]
+    assert run.main(argv) == 3
+    storage = open_storage("s3://of-a-run/data")
+    assert "owl" in storage.read(INDEX).decode()
+    assert storage.stat(".status/owl/scrape-0.failed.json") is not None
+    assert [path.name for path in (tmp_path / "imagetag-output").iterdir()] == ["logs"]
