@@ -13,7 +13,6 @@ from imagetag.errors import InputError
 from imagetag.heartbeat import Heartbeats
 from imagetag.job import for_each_tag, judge_tags, run_job
 from imagetag.nextstep import tell_next
-from imagetag.quiet import quiet_imports
 from imagetag.settings import (
     FolderPath,
     TagSettings,
@@ -85,11 +84,11 @@ def work(settings: EvaluateSettings) -> None:
         check_dataset(storage, tag)
 
     failures = judge_tags(settings, check)
-    with quiet_imports():  # TensorFlow: not for --help
-        from imagetag.evaluate import evaluate_tag
-        from imagetag.evaluation import Request
-        from imagetag.runs import load_run
-        from imagetag.tracking import log_evaluation
+    # NumPy: not for --help. TensorFlow comes with the first tag that needs it.
+    from imagetag.evaluating import evaluate_tag
+    from imagetag.evaluation import Request
+    from imagetag.runs import load_run
+    from imagetag.tracking import log_evaluation
 
     request = Request(**settings.model_dump(include=set(Request.model_fields)))
 

@@ -34,7 +34,7 @@ def work(settings: ExploreSettings) -> None:
     storage = open_storage(settings.storage, existing=True)
     failures = judge_tags(settings, lambda tag: check_dataset(storage, tag))
 
-    from imagetag.explore import explore_tag  # matplotlib: not for --help
+    from imagetag.explore import explore_tag  # NumPy: not for --help
 
     for_each_tag(
         settings,

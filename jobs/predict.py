@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -287,6 +288,10 @@ class _Predicting:
         self._tell(parts.tally, f"{output.url}/{name}", reused=parts.reused)
 
     def _rows(self, pictures: Iterator[Picture]) -> Iterator[tuple[Picture, list[Prediction]]]:
+        first = next(pictures, None)  # where there is none, it may say so
+        if first is None:
+            return
+        pictures = chain([first], pictures)
         with quiet_imports():  # TensorFlow: not where there is nothing to do
             from imagetag.predict import load_classifier, predict
 

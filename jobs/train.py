@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -51,6 +51,9 @@ from imagetag.settings import (
 from imagetag.stopping import leave
 from imagetag.storage import open_storage
 from imagetag.stored import check_dataset, check_pack, check_run
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # What the project that this one grew from did: batches of 16, early stopping on the validation
 # loss, pictures of 1000 x 1500 pixels (width x height) whose aspect is not kept, and a shear that
@@ -348,11 +351,12 @@ def work(settings: TrainSettings) -> None:
 
     # Several workers must find the same of each tag, and so judge it when it is its turn.
     failures = None if several else judge_tags(settings, check)
-    with quiet_imports():  # TensorFlow: not for --help
-        from imagetag.distribute import choose_devices, choose_precision
-        from imagetag.rendezvous import meet
-        from imagetag.tracking import log_training
-        from imagetag.train import Means, Training, is_trained, train_tag
+    # NumPy: not for --help. TensorFlow comes with the first tag that needs it.
+    from imagetag.cluster import Cluster
+    from imagetag.precision import choose_precision
+    from imagetag.rendezvous import meet
+    from imagetag.tracking import log_training
+    from imagetag.training import Means, Training, is_trained, train_tag
 
     values = settings.model_dump(include=set(Training.model_fields) - {"mixed_precision"})
     training = Training(**values, mixed_precision=choose_precision(settings.mixed_precision))
@@ -360,20 +364,18 @@ def work(settings: TrainSettings) -> None:
         if all(is_trained(storage, tag, training, settings.run) for tag in tags):
             get_logger().info("already trained, all of them", tags=len(tags))
             return  # the other workers may have gone long ago
+        with quiet_imports():  # before they meet, as no other is to wait for it then
+            import imagetag.train  # noqa: F401
         # What they find of each tag is compared when it is that tag's turn.
         same = [training.model_dump(), tags, settings.run, settings.resume]
         identity = hashlib.sha256(json.dumps(same).encode()).hexdigest()
         timeout = settings.rendezvous_timeout
         meet(addresses, settings.worker_index, identity=identity, timeout=timeout)
-    with _deadline(settings.rendezvous_timeout) if several else contextlib.nullcontext():
-        cluster = choose_devices(
-            settings.strategy,
-            cpu_devices=settings.cpu_devices,
-            addresses=addresses,
-            worker=settings.worker_index if several else 0,
-        )
-    if settings.jit == "yes" and cluster.strategy.num_replicas_in_sync > 1:
-        raise UsageError("--jit yes: works on one device, and there are several")
+    worker, workers = (settings.worker_index, len(addresses)) if several else (0, 1)
+    cluster = Cluster(lambda: _devices(settings, addresses, worker), worker, workers)
+    if several:
+        with _deadline(settings.rendezvous_timeout):
+            cluster.connect()
     means = Means(
         jit=settings.jit == "yes",
         resume=settings.resume == "auto",
@@ -393,9 +395,22 @@ def work(settings: TrainSettings) -> None:
         if settings.mlflow and cluster.is_chief:
             log_training(settings.mlflow, run)
 
-    heartbeats = Heartbeats(storage, "train", worker=settings.worker_index if several else 0)
+    heartbeats = Heartbeats(storage, "train", worker=worker)
     for_each_tag(settings, train, heartbeats, failures)
     tell_next("evaluate", settings, same=("run",))
+
+
+def _devices(
+    settings: TrainSettings, addresses: Sequence[str], worker: int
+) -> tf.distribute.Strategy:
+    from imagetag.distribute import choose_devices  # TensorFlow, which is loaded by now
+
+    strategy = choose_devices(
+        settings.strategy, cpu_devices=settings.cpu_devices, addresses=addresses, worker=worker
+    )
+    if settings.jit == "yes" and strategy.num_replicas_in_sync > 1:
+        raise UsageError("--jit yes: works on one device, and there are several")
+    return strategy
 
 
 @contextlib.contextmanager

@@ -19,13 +19,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from imagetag.augment import RandomAffine
-from imagetag.dataset import Resize, Size, sync
+from imagetag.dataset import CACHE_BYTES, CACHE_MEMORY, Resize, Size, sync
 from imagetag.errors import InputError
 from imagetag.exclusion import Exclusion
 from imagetag.exploration import input_size
 from imagetag.feed import (
-    CACHE_BYTES,
-    CACHE_MEMORY,
     DecodedImages,
     Explaining,
     Source,

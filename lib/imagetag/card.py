@@ -12,9 +12,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from imagetag.evaluation import Evaluation
+from imagetag.layout import Layout
 from imagetag.manifest import Dataset
 from imagetag.metrics import BinaryMetrics, Estimate
 from imagetag.runs import Run
+from imagetag.storage import ObjectNotFound, Storage
 
 _LONGEST = 300  # characters of a value
 
@@ -56,6 +58,18 @@ def model_card(
         custom_layers=run.model == "alexnet",  # its local response normalization
     )
     return _front_matter(run, dataset, evaluation) + body
+
+
+def store_card(storage: Storage, run: Run, dataset: Dataset, evaluation: Evaluation) -> None:
+    """Make a run's model card tell of its evaluation, if it does not."""
+    key = Layout(run.tag).run(run.run, "README.md")
+    card = model_card(run, dataset, evaluation.cautions, evaluation).encode()
+    try:
+        if storage.read(key) == card:
+            return
+    except ObjectNotFound:
+        pass
+    storage.write(key, card)
 
 
 def _estimates(metrics: BinaryMetrics) -> dict[str, Estimate]:

@@ -31,6 +31,8 @@ Resize = Literal["letterbox", "crop", "stretch"]  # how a picture is fitted into
 
 _md5 = functools.partial(hashlib.md5, usedforsecurity=False)
 
+CACHE_MEMORY = 2 << 30  # bytes of decoded images that may be kept in memory,
+CACHE_BYTES = 32 << 30  # and in all
 GREY = 128  # of the bars beside a picture of another aspect: near the mean of all
 
 

@@ -18,16 +18,16 @@ from typing import get_args
 import keras
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from imagetag import images
 from imagetag.calibration import calibrate
-from imagetag.card import model_card
-from imagetag.cautions import HeldOut, read_cautions
+from imagetag.card import store_card
+from imagetag.cautions import read_cautions
 from imagetag.contract import Promise, promise_precision
 from imagetag.dataset import Sample, load_pixels, sync
-from imagetag.decision import Decision, between_logits, load_decision, logit_of
+from imagetag.decision import Decision, between_logits, logit_of
 from imagetag.errors import InputError
+from imagetag.evaluating import held_out
 from imagetag.evaluation import (
     Evaluation,
     Request,
@@ -44,13 +44,13 @@ from imagetag.gradcam import GradCam, on_picture, overlay
 from imagetag.heartbeat import measured
 from imagetag.layout import LABELS, PARTS, Label, Layout
 from imagetag.log import Progress, get_logger, working
-from imagetag.manifest import Dataset, Row, load_dataset, read_rows
+from imagetag.manifest import Dataset, Row, read_rows
 from imagetag.partition import load_partition
 from imagetag.report import jpeg, shrunk
-from imagetag.runs import Run, load_model, load_run
+from imagetag.runs import Run, load_model
 from imagetag.scoring import Score, Scorer
-from imagetag.storage import CACHE_FOLDER, ObjectNotFound, Place, Storage, opened
-from imagetag.suspect_list import Part, Suspects, load_suspects, store_suspects
+from imagetag.storage import Storage
+from imagetag.suspect_list import Part, Suspects, store_suspects
 from imagetag.suspects import Example, find_suspects
 from imagetag.tag_page import store_tag_pages
 
@@ -58,15 +58,15 @@ _SEED = 0  # of folds and projections
 _WIDEST = 1024  # features a picture that are kept
 
 
-def evaluate_tag(
-    storage: Place,
-    tag: str,
-    run_name: str = "latest",
-    request: Request | None = None,
+def evaluate_run(
+    storage: Storage,
+    run: Run,
+    dataset: Dataset,
+    request: Request,
     *,
-    batch_size: int = 32,
-    cache_folder: Path = CACHE_FOLDER,
-    concurrency: int = 16,
+    batch_size: int,
+    cache_folder: Path,
+    concurrency: int,
 ) -> Evaluation:
     """Choose the threshold of a run's model, test it, and store the numbers and a page.
 
@@ -75,30 +75,20 @@ def evaluate_tag(
     the results, and last `evaluation.json`.
 
     Args:
-        storage: has the dataset and the model; open, or a folder or URL.
-        tag: which.
-        run_name: of the run, or `latest`.
-        request: what is wanted; None for a `min_precision` of 0.95 and the other defaults.
+        storage: has the dataset and the model.
+        run: whose model.
+        dataset: the tag's, as it is now.
+        request: what is wanted.
         batch_size: pictures the model takes at once.
         cache_folder: local copies of images.
         concurrency: downloads under way at once.
 
     Raises:
-        InputError: if there is no dataset or model, it is not known what the run was trained on, or
-            a label has no image to choose the threshold on or to test.
+        InputError: if there is no model, it is not known what the run was trained on, or a label
+            has no image to choose the threshold on or to test.
 
     """
-    storage, request = opened(storage, concurrency), request or Request()
-    run = load_run(storage, tag, run_name)
     resize = run.resize  # which may be none that this version knows
-    dataset = load_dataset(storage, tag)
-    done = _stored(storage, run, dataset, request)
-    if done is not None:
-        store_card(storage, run, dataset, done)  # an older version stored none with the results
-        page = f"{storage.url}/{Layout(tag).run(run.run, 'report.html')}"
-        store_tag_pages(storage, [tag])  # which it may have been stopped before
-        get_logger().info("already evaluated", run=run.run, report=page)
-        return done
     parts, since = _parts(storage, run, dataset)
     share = _share_of_positives(parts["train"])
     if not request.suspects:
@@ -111,7 +101,7 @@ def evaluate_tag(
             **since.model_dump(),
         )
     rows = [row for part in parts.values() for row in part]
-    samples = sync(storage, tag, rows, cache_folder / "images", concurrency)
+    samples = sync(storage, run.tag, rows, cache_folder / "images", concurrency)
     keras.utils.clear_session()  # of the tag before
     with working("loading the model"):
         with tempfile.TemporaryDirectory(prefix="imagetag-evaluate-") as scratch:
@@ -169,7 +159,7 @@ class _Results:
             unjudged=self.suspects.reason if self.suspects else None,
             left_out=left_out,
             history=run.history,
-            cautions=read_cautions(self.storage, self.dataset, _held_out(run, self.request)),
+            cautions=read_cautions(self.storage, self.dataset, held_out(run, self.request)),
         )
         page = evaluation_page(evaluation, scored["test"], self._pictures(evaluation))
         self._write(evaluation, scored, page)
@@ -227,44 +217,6 @@ class _Results:
             suspects=evaluation.suspects,
             report=f"{storage.url}/{layout.run(run.run, 'report.html')}",
         )
-
-
-def store_card(storage: Storage, run: Run, dataset: Dataset, evaluation: Evaluation) -> None:
-    """Make a run's model card tell of its evaluation, if it does not."""
-    key = Layout(run.tag).run(run.run, "README.md")
-    card = model_card(run, dataset, evaluation.cautions, evaluation).encode()
-    try:
-        if storage.read(key) == card:
-            return
-    except ObjectNotFound:
-        pass
-    storage.write(key, card)
-
-
-def _stored(storage: Storage, run: Run, dataset: Dataset, request: Request) -> Evaluation | None:
-    """Return the evaluation if it is there, of this model, this dataset and this request."""
-    try:
-        key = Layout(run.tag).run(run.run, "evaluation.json")
-        done = Evaluation.model_validate_json(storage.read(key))
-        decision = load_decision(storage, run.tag, run.run, run.created)
-        if request.suspects:
-            load_suspects(storage, run.tag, run.run)
-    except (ObjectNotFound, ValidationError, InputError):
-        return None
-    # What explore finds is no part of the fingerprint: it may have been run since.
-    cautions = read_cautions(storage, dataset, _held_out(run, request))
-    wanted = (request, dataset.fingerprint, run.created, cautions)
-    theirs = (done.request, done.dataset.fingerprint, done.decision.trained, done.cautions)
-    return done if theirs == wanted and decision == done.decision else None
-
-
-def _held_out(run: Run, request: Request) -> HeldOut | None:
-    """Return what a run has kept for validation, and for the promise that is asked for."""
-    held_out = HeldOut.by(run)
-    if held_out is None:
-        return None
-    promise = request.min_precision if request.threshold is None else None
-    return held_out.for_promise(promise, request.confidence)
 
 
 def _parts(storage: Storage, run: Run, dataset: Dataset) -> tuple[dict[Part, list[Row]], Since]:

@@ -10,7 +10,6 @@ from imagetag.exploration import (
     explored,
     load_exploration,
 )
-from imagetag.explore_page import THUMBNAIL_BYTES, exploration_figures, exploration_page
 from imagetag.families import Twins, find_families
 from imagetag.heartbeat import measured
 from imagetag.layout import Layout
@@ -56,6 +55,9 @@ def explore_tag(
     if known and (known.fingerprint, known.options, known.dataset) == same:
         get_logger().info("already explored", **_size_fields(known), report=page_url)
         return known
+
+    # Seaborn: not where there is nothing to do.
+    from imagetag.explore_page import THUMBNAIL_BYTES, exploration_figures, exploration_page
 
     with working("exploring"):
         survey = Survey(read_rows(storage, dataset), samples)

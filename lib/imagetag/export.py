@@ -16,11 +16,9 @@ import tensorflow as tf
 from imagetag.dataset import GREY, Resize, Size
 from imagetag.layout import Layout
 from imagetag.models import core_of
+from imagetag.runs import EXPORT_FOLDER, EXPORT_MARKER
 from imagetag.storage import Storage
 
-# TF Serving loads the highest number it finds. What 1 had, by older versions, was no logit.
-VERSION_FOLDER = "saved_model/2"
-_MARKER = "saved_model.pb"
 _MAX_PIXELS = 50_000_000  # of a picture: decoding it takes some 26 bytes a pixel
 
 
@@ -72,11 +70,6 @@ def export_model(model: keras.Model, folder: Path, size: Size, resize: Resize) -
     tf.saved_model.save(module, str(folder), signatures=signatures)
 
 
-def is_exported(storage: Storage, tag: str, run: str) -> bool:
-    """Tell whether a run's SavedModel is in storage, all of it."""
-    return storage.stat(Layout(tag).run(run, f"{VERSION_FOLDER}/{_MARKER}")) is not None
-
-
 def store_export(
     storage: Storage,
     tag: str,
@@ -99,10 +92,10 @@ def store_export(
         resize: how pictures are fitted into it.
 
     """
-    folder = scratch / VERSION_FOLDER
+    folder = scratch / EXPORT_FOLDER
     export_model(model, folder, size, resize)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in sorted(files, key=lambda path: path.name == _MARKER):
+    for path in sorted(files, key=lambda path: path.name == EXPORT_MARKER):
         name = path.relative_to(scratch).as_posix()
         storage.upload(path, Layout(tag).run(run, name))
 

@@ -25,9 +25,6 @@ from imagetag.dataset import Resize, Sample, Size, load_pixels
 from imagetag.errors import ImagetagError
 from imagetag.log import get_logger
 
-CACHE_MEMORY = 2 << 30  # bytes of decoded images that may be kept in memory,
-CACHE_BYTES = 32 << 30  # and in all
-
 _AHEAD_BYTES = 256 << 20  # of batches that wait for the model, and of those in the making
 
 

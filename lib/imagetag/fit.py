@@ -23,7 +23,7 @@ import tensorflow as tf
 from imagetag.augment import RandomAffine
 from imagetag.batches import Batches
 from imagetag.checkpoint import Arrays, Checkpoint, Checkpoints, Place, State
-from imagetag.distribute import Cluster
+from imagetag.cluster import Cluster
 from imagetag.errors import InputError, UsageError
 from imagetag.feed import Arrays as Inputs
 from imagetag.feed import Source
@@ -31,13 +31,11 @@ from imagetag.log import Progress, get_logger
 from imagetag.losses import STATS, metrics_of
 from imagetag.models import backbone_of, features_of, head_of, logits_of, set_trainable
 from imagetag.plan import Plan
-from imagetag.schedule import Schedule, ScheduleName
+from imagetag.schedule import OptimizerName, Schedule, ScheduleName
 from imagetag.step import Objective, Stepper, Sums
 from imagetag.stopping import stop
 
 _RECENT = 3  # epochs, by which the time that is left is told
-
-OptimizerName = Literal["adam", "adamw", "sgd"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class Recipe:
 
 
 class Feed(Protocol):
-    """A worker's generator of batches: `batches.Batches`, or `packed.PackedFeed`."""
+    """A worker's generator of batches: `batches.Batches`, or `packed_feed.PackedFeed`."""
 
     steps: int
 

@@ -243,11 +243,6 @@ def core_of(model: keras.Model) -> keras.Model:
     return last if isinstance(last, keras.Model) else model
 
 
-def can_be_pretrained(name: str) -> bool:
-    """Tell whether there are ImageNet weights of this model."""
-    return name not in ALEXNETS
-
-
 class _AtInference(layers.Layer):
     """Runs a backbone as it is at inference, also in training.
 

@@ -30,7 +30,8 @@ from imagetag.images import BadImage, Frame, load_resized
 from imagetag.layout import LABELS, Label, Layout, PartName
 from imagetag.log import Progress, get_logger
 from imagetag.manifest import Dataset, Row, load_dataset
-from imagetag.packed import Packed, Shard, load_packed, make_example
+from imagetag.packed import Packed, Shard, load_packed
+from imagetag.packed_feed import make_example
 from imagetag.partition import find_partition, train_rows
 from imagetag.split import THRESHOLD_FRACTION, VALIDATION_FRACTION
 from imagetag.storage import ObjectNotFound, Storage

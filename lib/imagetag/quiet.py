@@ -20,6 +20,9 @@ def quiet_imports() -> Iterator[None]:
     GPUs is part of it: where the machine has some, its errors become warnings. If the import
     fails, all of it is shown as it is; nothing is if somebody interrupts it.
     """
+    if "tensorflow" in sys.modules:  # it has said all that it says
+        yield
+        return
     # Errors only: its warnings are no JSON, and speak of its own insides.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     log = get_logger()
@@ -44,7 +47,12 @@ def quiet_imports() -> Iterator[None]:
             text = chatter.read().decode(errors="replace")
             if failed:
                 sys.stderr.write(text)
-        has_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
         for line in text.splitlines():
-            report = log.warning if has_gpu and line.startswith("E") else log.debug
+            report = log.warning if may_have_gpu() and line.startswith("E") else log.debug
             report("tensorflow starts", text=line)
+
+
+def may_have_gpu() -> bool:
+    """Tell whether TensorFlow may find a GPU of NVIDIA's here, without loading it."""
+    devices = ("nvidia[0-9]*", "dxg")  # the latter where Linux runs in Windows
+    return any(any(Path("/dev").glob(name)) for name in devices)

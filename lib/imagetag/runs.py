@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     import keras
 
 
+# TF Serving loads the highest number it finds. What 1 had, by older versions, was no logit.
+EXPORT_FOLDER = "saved_model/2"
+EXPORT_MARKER = "saved_model.pb"
+
+
 class Run(BaseModel):
     """A complete training run, stored as its `metrics.json`: the marker, written last.
 
@@ -102,6 +107,11 @@ def _latest(storage: Storage, layout: Layout) -> str:
             f"{storage.url}/{layout.latest} names no run: it is {data[:100]!r}; train again, or "
             "name a run with --run"
         ) from error
+
+
+def is_exported(storage: Storage, tag: str, run: str) -> bool:
+    """Tell whether a run's SavedModel is in storage, all of it."""
+    return storage.stat(Layout(tag).run(run, f"{EXPORT_FOLDER}/{EXPORT_MARKER}")) is not None
 
 
 def load_model(storage: Storage, run: Run, folder: Path) -> keras.Model:

@@ -1,4 +1,7 @@
-"""The learning rate of each step: warm-up, then constant, halved on plateaus, or along a cosine."""
+"""The learning rate of each step: warm-up, then constant, halved on plateaus, or along a cosine.
+
+And the names of the optimizers that take it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+OptimizerName = Literal["adam", "adamw", "sgd"]
 ScheduleName = Literal["plateau", "cosine", "constant"]
 
 

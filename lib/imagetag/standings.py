@@ -11,7 +11,6 @@ from itertools import groupby
 from typing import Literal, TypeVar
 
 import numpy as np
-from scipy import special
 
 from imagetag.cautions import HeldOut, read_cautions
 from imagetag.compare import RESAMPLED, Answers, Exam, Ints, Metric, Span, Standing, compare
@@ -502,6 +501,8 @@ def _mean_span(values: Sequence[float], level: float) -> Span | None:
     if len(values) == 1:
         return Span(mean, None, None)
     spread = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    from scipy import special  # slow, and one run alone is not compared
+
     width = spread * float(special.stdtrit(len(values) - 1, 1 - level / 2))
     return Span(mean, max(-1.0, mean - width), min(1.0, mean + width))
 

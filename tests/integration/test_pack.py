@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from imagetag.packed import PackedFeed, load_packed
+from imagetag.packed import load_packed
+from imagetag.packed_feed import PackedFeed
 from imagetag.storage import LocalStorage, Storage, open_storage
 from jobs.pack import main
 from tests.forked import Forked

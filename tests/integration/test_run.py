@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from imagetag.demo.scenes import draw_posts
 from imagetag.layout import INDEX
 from jobs import run
+from tests.refusing import SLOW, refusing
 
 FILE = """
 tags = ["fox", "unicorn"]
@@ -43,7 +46,8 @@ def test_a_folder_becomes_a_classifier_and_a_page_while_another_tag_fails(
     (tmp_path / "pipeline.toml").write_text(FILE)
     capfd.readouterr()
 
-    code = run.main(["pipeline.toml", "--board", "folder+pictures", "--input", "new"])
+    options = ["pipeline.toml", "--board", "folder+pictures", "--input", "new"]
+    code = run.main(options)
 
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     assert code == lines[-1]["exit_code"] == 3
@@ -77,3 +81,34 @@ def test_a_folder_becomes_a_classifier_and_a_page_while_another_tag_fails(
     logged = [json.loads(line) for line in log.read_text().splitlines()]
     assert {line["job"] for line in logged} == {*dict(done), "scrape"}
     assert any(line["event"] == "trained" and line["job"] == "train" for line in logged)
+
+    # With nothing left to do, nothing that is slow to import is imported, by any job; but SciPy,
+    # which counts how many pictures are missing where there are few.
+    (tmp_path / "refusing").mkdir()
+    environment = refusing(SLOW - {"scipy"}, tmp_path / "refusing")
+    again = subprocess.run(
+        [sys.executable, "-m", "jobs.run", *options, "--log-format", "json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [json.loads(line) for line in again.stderr.splitlines()]
+    assert {(line["stage"], line["tag"]) for line in lines if line["event"] == "stage done"} == {
+        *done
+    }
+    assert {f"already {what}" for what in ("explored", "trained", "evaluated", "predicted")} <= {
+        line["event"] for line in lines
+    }
+    # Several workers find out the same, before they wait for one another.
+    given = ["--storage", str(output / "storage"), "--tags", "fox", "--model", "alexnet-small"]
+    several = ["--workers", "2", "--worker-addresses", "127.0.0.1:9,127.0.0.1:19"]
+    alone = subprocess.run(
+        [sys.executable, "-m", "jobs.train", *given, "--epochs", "1", "--no-export", *several],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert alone.returncode == 0, alone.stderr
+    assert "already trained, all of them" in alone.stderr

@@ -34,11 +34,11 @@ import jobs.explore
 import jobs.pack
 import jobs.predict
 import jobs.train
-from imagetag import evaluate, train
+from imagetag import evaluate, train, training
 from imagetag.checkpoint import Checkpoints
+from imagetag.cluster import Cluster
 from imagetag.dataset import load_pixels
 from imagetag.decision import load_decision
-from imagetag.distribute import Cluster
 from imagetag.evaluation import Evaluation
 from imagetag.exploration import load_exploration
 from imagetag.feed import Arrays as Inputs
@@ -59,7 +59,7 @@ from imagetag.runs import Run, load_model, load_run
 from imagetag.step import Objective
 from imagetag.storage import LocalStorage, open_storage
 from imagetag.suspect_list import load_suspects
-from imagetag.train import Training
+from imagetag.training import Means, Target, Training
 from tests.datasets import LAYOUT, PICTURES, ROWS, TAG, Picture, draw, key_of, md5s, store
 from tests.forked import Forked, run_forked
 
@@ -232,9 +232,9 @@ def making(storage: LocalStorage, found: Run) -> train._Making:
     """What stores a run, in the state in which it would do so."""
     dataset = Dataset.model_validate_json(storage.read(LAYOUT.dataset))
     training = Training(**found.settings)
-    target = train.Target(storage, found.run, training, found.image_size, dataset)
-    cluster = Cluster(tf.distribute.get_strategy())
-    return train._Making(storage, target, cluster, train.Means(Path("unused")))
+    target = Target(storage, found.run, training, found.image_size, dataset)
+    cluster = Cluster(tf.distribute.get_strategy)
+    return train._Making(storage, target, cluster, Means(Path("unused")))
 
 
 class Stopping(LocalStorage):
@@ -414,7 +414,7 @@ def test_a_damaged_marker_is_no_marker(
     marker.write_bytes(marker.read_bytes()[:-50])
     dataset = Dataset.model_validate_json((storage / LAYOUT.dataset).read_bytes())
     training = Training(**found.settings)
-    target = train.Target(LocalStorage(storage), found.run, training, (96, 96), dataset)
+    target = Target(LocalStorage(storage), found.run, training, (96, 96), dataset)
     assert target.completed() is None
 
 
@@ -797,7 +797,7 @@ def fit(
         recipe,
         part(labels, shuffle=True),
         part(validation, shuffle=False),
-        Cluster(tf.distribute.get_strategy()),
+        Cluster(tf.distribute.get_strategy),
         Checkpoints(storage, TAG, "some", folder / "local"),
         "identity",
     )
@@ -857,9 +857,9 @@ def test_what_auto_stands_for(
     model: str, weights: str, freeze: Any, settled: tuple[str, str, float]
 ) -> None:
     asked = Training(model=model, weights=weights, freeze_backbone=freeze)
-    found = train._settled(asked)
+    found = training._settled(asked)
     assert (found.weights, found.freeze_backbone, found.learning_rate) == settled
-    assert train._settled(asked.model_copy(update={"learning_rate": 0.5})).learning_rate == 0.5
+    assert training._settled(asked.model_copy(update={"learning_rate": 0.5})).learning_rate == 0.5
 
 
 def test_an_old_copy_of_stored_weights_is_not_trusted(tmp_path: Path) -> None:

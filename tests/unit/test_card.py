@@ -16,9 +16,8 @@ from PIL import Image
 from scipy.special import logit
 
 from imagetag.calibration import Calibration
-from imagetag.card import model_card
+from imagetag.card import model_card, store_card
 from imagetag.contract import Promise
-from imagetag.evaluate import store_card
 from imagetag.evaluation import Evaluation
 from imagetag.export import export_model
 from imagetag.layout import LABELS, Layout

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import pytest
 from PIL import Image
 
-from imagetag import train
+from imagetag.cluster import Cluster
 from imagetag.distribute import choose_devices
 from imagetag.errors import InputError, UsageError
 from imagetag.exclusion import Exclusion, find_exclusion
@@ -25,7 +25,7 @@ from imagetag.runs import Run
 from imagetag.split import parts_of_groups, split_of
 from imagetag.storage import LocalStorage
 from imagetag.suspect_list import Part, Suspect, Suspects, store_suspects
-from imagetag.train import Means, Training, find_target, train_tag
+from imagetag.training import Means, Target, Training, find_target, train_tag
 from tests.storages import Late
 
 TAG = "fate/stay_night"
@@ -263,7 +263,7 @@ def test_a_list_that_could_judge_nothing_is_said(
 # ---- in training
 
 
-def members(target: train.Target, storage: LocalStorage) -> dict[Use, set[str]]:
+def members(target: Target, storage: LocalStorage) -> dict[Use, set[str]]:
     training = target.training
     fractions = training.validation_fraction, training.threshold_fraction
     partition = find_partition(storage, target.dataset, *fractions, target.excluded)
@@ -305,7 +305,7 @@ def test_another_fraction_of_validation_has_another_training_part(storage: Local
 
 
 def test_what_is_left_out_is_a_part_of_what_the_run_is(storage: LocalStorage) -> None:
-    def target(choice: str, run: str | None = None) -> train.Target:
+    def target(choice: str, run: str | None = None) -> Target:
         return find_target(
             storage, TAG, TRAINING.model_copy(update={"exclude_suspects": choice}), run
         )
@@ -347,7 +347,7 @@ def test_too_few_that_are_left_are_an_input_error(storage: LocalStorage, tmp_pat
     store_suspects(storage, TAG, "first", suspects(mine[7:]))
     training = TRAINING.model_copy(update={"exclude_suspects": "first"})
     with pytest.raises(InputError, match="has 7 negative images to train on and 8 are needed"):
-        train_tag(storage, TAG, training, choose_devices("none"), Means(tmp_path))
+        train_tag(storage, TAG, training, Cluster(lambda: choose_devices("none")), Means(tmp_path))
 
 
 # ---- in packs

@@ -20,9 +20,10 @@ from PIL import Image
 from imagetag import dataset, export
 from imagetag.calibration import Calibration
 from imagetag.decision import Decision, between_logits
-from imagetag.distribute import Precision, precision
 from imagetag.layout import Layout
 from imagetag.models import build_model, logits_of, with_resizing
+from imagetag.precision import Precision, precision
+from imagetag.runs import is_exported
 from imagetag.scoring import Score, Scorer
 from imagetag.storage import LocalStorage
 
@@ -385,7 +386,7 @@ def test_an_export_is_there_when_its_last_file_is(tmp_path: Path) -> None:
 
     class Noting(LocalStorage):
         def write(self, key: str, data: Any) -> None:
-            assert not export.is_exported(self, "a/b", "some")
+            assert not is_exported(self, "a/b", "some")
             written.append(key)
             super().write(key, data)
 
@@ -394,6 +395,6 @@ def test_an_export_is_there_when_its_last_file_is(tmp_path: Path) -> None:
     export.store_export(
         storage, "a/b", "some", model, tmp_path / "scratch", size=(72, 80), resize="crop"
     )
-    assert export.is_exported(storage, "a/b", "some")
+    assert is_exported(storage, "a/b", "some")
     assert written[-1] == Layout("a/b").run("some", "saved_model/2/saved_model.pb")
     assert Layout("a/b").run("some", "saved_model/2/variables/variables.index") in written

@@ -40,7 +40,8 @@ from imagetag.manifest import (
     write_part,
 )
 from imagetag.pack import Packing, encode_jpeg, pack_tag
-from imagetag.packed import Packed, PackedFeed, Shard, load_packed, make_example
+from imagetag.packed import Packed, Shard, load_packed
+from imagetag.packed_feed import PackedFeed, make_example
 from imagetag.plan import NOISE
 from imagetag.split import parts_of_groups
 from imagetag.storage import LocalStorage, ObjectNotFound, Storage

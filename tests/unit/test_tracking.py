@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from imagetag import evaluate as evaluate_module
+from imagetag import evaluating as evaluate_module
 from imagetag import tracking
-from imagetag import train as train_module
+from imagetag import training as train_module
 from imagetag.layout import Layout
 from imagetag.storage import LocalStorage
 from imagetag.tracking import log_evaluation, log_training
