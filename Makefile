@@ -35,8 +35,9 @@ test: $(READY)  ## everything CI runs
 	done; \
 	printf "$$told\n"; test -z "$$failed"
 
-lint: $(READY)  ## ruff
-	$(BIN)/ruff check $(SOURCES); checked=$$?; $(BIN)/ruff format --check $(SOURCES) && exit $$checked
+lint: $(READY)  ## ruff, and who may import whom
+	@failed=; $(BIN)/ruff check $(SOURCES) || failed=1; $(BIN)/ruff format --check $(SOURCES) || failed=1; \
+	  $(BIN)/lint-imports || failed=1; test -z "$$failed"
 
 types: $(READY)  ## mypy, strict on the library and the jobs
 	$(BIN)/mypy

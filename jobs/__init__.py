@@ -7,12 +7,12 @@ import pkgutil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # else `imagetag` alone would wait for pydantic
-    from imagetag.settings import JobSettings
+    from imagetag.job import JobSettings
 
 
 def settings_of(job: str) -> type[JobSettings]:
     """Return the settings of a job by its name."""
-    from imagetag.settings import JobSettings
+    from imagetag.job import JobSettings
 
     module = importlib.import_module(f"{__name__}.{job}")
     [found] = [
@@ -27,7 +27,7 @@ def settings_of(job: str) -> type[JobSettings]:
 
 def variables() -> set[str]:
     """Return the environment variables of all jobs, which share a ConfigMap's."""
-    from imagetag.settings import variables_of
+    from imagetag.job import variables_of
 
     jobs = {module.name for module in pkgutil.iter_modules(__path__)} - {"cli"}
     return {variable for job in jobs for variable in variables_of(settings_of(job))}

@@ -12,13 +12,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from imagetag.demo.protocols import Engine
-from imagetag.demo.scenes import draw_posts
-from imagetag.demo.server import BoardServer
-from imagetag.job import run_job
+from imagetag.demo import BoardServer, Engine, draw_posts
+from imagetag.job import FolderPath, JobSettings, run_job, tell_command
 from imagetag.log import get_logger
-from imagetag.nextstep import tell_command
-from imagetag.settings import FolderPath, JobSettings
 
 
 class BoardSettings(JobSettings):

@@ -104,7 +104,7 @@ def _main() -> int:
 
 
 def _print_completion(arguments: Sequence[str]) -> int:
-    from imagetag.completion import SHELLS, completion  # argparse and pydantic: not for others
+    from imagetag.job import SHELLS, completion  # argparse and pydantic: not for others
 
     if arguments in (["-h"], ["--help"]):
         print(f"usage: imagetag completion {'|'.join(SHELLS)}\n\n{_OTHERS['completion']}")  # noqa: T201

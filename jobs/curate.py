@@ -8,13 +8,18 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from imagetag.curate import curate_tag
-from imagetag.heartbeat import Heartbeats
-from imagetag.job import for_each_tag, judge_tags, run_job, share_memory_among_threads
-from imagetag.nextstep import tell_next
-from imagetag.settings import TagSettings
-from imagetag.similar import THRESHOLD
+from imagetag.dataset import check_dataset
+from imagetag.imaging import THRESHOLD
+from imagetag.job import (
+    Heartbeats,
+    TagSettings,
+    for_each_tag,
+    judge_tags,
+    run_job,
+    share_memory_among_threads,
+    tell_next,
+)
 from imagetag.storage import open_storage
-from imagetag.stored import check_dataset
 
 
 class CurateSettings(TagSettings):

@@ -16,13 +16,11 @@ from pathlib import Path
 from pydantic import Field
 
 from imagetag.console import duration
-from imagetag.demo.scenes import draw_posts
-from imagetag.demo.server import BoardServer
+from imagetag.demo import BoardServer, draw_posts
 from imagetag.errors import UsageError
-from imagetag.job import run_job
+from imagetag.job import CommaList, FolderPath, JobSettings, make_settings, run_job
 from imagetag.log import LogFormat, get_logger
-from imagetag.pipeline_view import is_json
-from imagetag.settings import CommaList, FolderPath, JobSettings, make_settings
+from imagetag.run import is_json
 from jobs.run import RunSettings, run_all, tell
 
 _USUAL_PORT = 8480

@@ -9,19 +9,21 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from imagetag.checks import checked_run_name
+from imagetag.dataset import check_dataset, check_run
 from imagetag.errors import InputError
-from imagetag.heartbeat import Heartbeats
-from imagetag.job import for_each_tag, judge_tags, run_job
-from imagetag.nextstep import tell_next
-from imagetag.settings import (
+from imagetag.job import (
     FolderPath,
+    Heartbeats,
     TagSettings,
     cache_folder_field,
     check_mlflow,
+    for_each_tag,
+    judge_tags,
     mlflow_field,
+    run_job,
+    tell_next,
 )
 from imagetag.storage import open_storage
-from imagetag.stored import check_dataset, check_run
 
 
 class EvaluateSettings(TagSettings):
@@ -85,10 +87,9 @@ def work(settings: EvaluateSettings) -> None:
 
     failures = judge_tags(settings, check)
     # NumPy: not for --help. TensorFlow comes with the first tag that needs it.
-    from imagetag.evaluating import evaluate_tag
-    from imagetag.evaluation import Request
-    from imagetag.runs import load_run
-    from imagetag.tracking import log_evaluation
+    from imagetag.evaluate import evaluate_tag
+    from imagetag.runs import Request, load_run
+    from imagetag.train import log_evaluation
 
     request = Request(**settings.model_dump(include=set(Request.model_fields)))
 

@@ -7,12 +7,9 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from imagetag.heartbeat import Heartbeats
-from imagetag.job import for_each_tag, judge_tags, run_job
-from imagetag.nextstep import tell_next
-from imagetag.settings import TagSettings
+from imagetag.dataset import check_dataset
+from imagetag.job import Heartbeats, TagSettings, for_each_tag, judge_tags, run_job, tell_next
 from imagetag.storage import open_storage
-from imagetag.stored import check_dataset
 
 
 class ExploreSettings(TagSettings):

@@ -10,10 +10,9 @@ from pathlib import Path
 from pydantic import Field
 
 from imagetag.errors import UsageError
-from imagetag.job import SHORT_OF, run_job
+from imagetag.job import SHORT_OF, FilePath, JobSettings, run_job
 from imagetag.log import get_logger
-from imagetag.pipeline_file import template
-from imagetag.settings import FilePath, JobSettings
+from imagetag.run import template
 from jobs.run import NO_KEYS, RunSettings
 
 

@@ -9,17 +9,20 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from imagetag.checks import checked_size
-from imagetag.heartbeat import Heartbeats
-from imagetag.job import for_each_tag, judge_tags, run_job, share_memory_among_threads
-from imagetag.nextstep import tell_next
-from imagetag.quiet import quiet_imports
-from imagetag.settings import (
+from imagetag.dataset import check_dataset, check_run
+from imagetag.job import (
+    Heartbeats,
     TagSettings,
+    for_each_tag,
+    judge_tags,
+    run_job,
+    share_memory_among_threads,
+    tell_next,
     threshold_fraction_field,
     validation_fraction_field,
 )
+from imagetag.quiet import quiet_imports
 from imagetag.storage import open_storage
-from imagetag.stored import check_dataset, check_run
 
 
 class PackSettings(TagSettings):
@@ -66,7 +69,7 @@ def work(settings: PackSettings) -> None:
 
     failures = judge_tags(settings, check)
     with quiet_imports():  # TensorFlow: not for --help
-        from imagetag.pack import Packing, pack_tag
+        from imagetag.inputs import Packing, pack_tag
 
     packing = Packing(**settings.model_dump(include=set(Packing.model_fields)))
     for_each_tag(

@@ -9,15 +9,21 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from imagetag.asking import ask_board, find_complete, find_done
 from imagetag.boards import Login, open_board
 from imagetag.checks import checked_model
 from imagetag.errors import InputError, TransientError, UsageError
-from imagetag.estimate import Prices, Settings, estimate
-from imagetag.job import run_job
+from imagetag.job import CommaList, FolderPlace, run_job, threshold_fraction_field
 from imagetag.log import get_logger
-from imagetag.rates import find_rates, read_given
-from imagetag.settings import CommaList, FolderPlace, threshold_fraction_field
+from imagetag.plan import (
+    Prices,
+    Settings,
+    ask_board,
+    estimate,
+    find_complete,
+    find_done,
+    find_rates,
+    read_given,
+)
 from imagetag.storage import Storage, open_storage
 from jobs.scrape import ScrapeSettings, open_client, selection_of
 
@@ -113,7 +119,7 @@ def work(settings: PlanSettings) -> None:
     )
     made = estimate([asked[tag] for tag in tags], of, rates, prices, done)
 
-    from imagetag.estimate_table import show  # rich: not for --help
+    from imagetag.plan import show  # rich: not for --help
 
     show(made, of, rates, board=board.site.name, sent=client.sent, as_json=settings.json)
     if not any(tag.images for tag in made.tags):

@@ -16,24 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, SecretStr
 
 from imagetag.boards import Login, open_board
-from imagetag.boards.linkfile import kind_of as list_kind
+from imagetag.boards import kind_of as list_kind
 from imagetag.checks import checked_run_name
-from imagetag.copies import Copies
+from imagetag.dataset import check_run
 from imagetag.errors import InputError, UsageError, one_line
-from imagetag.fetched import FoundPosts, ListedUrls, read_query
-from imagetag.heartbeat import Heartbeats
-from imagetag.http import Client
-from imagetag.job import run_job
-from imagetag.layout import Layout
-from imagetag.log import Progress, get_logger
-from imagetag.named import Named, grouped, spooled
-from imagetag.outputs import CsvWriter, Kind, Prediction, kind_of, shard_name
-from imagetag.parts import Parts, Tally
-from imagetag.quiet import quiet_imports
-from imagetag.settings import (
+from imagetag.job import (
     Contact,
     FilePlace,
     FolderPlace,
+    Heartbeats,
     Places,
     StorageSettings,
     TagsSettings,
@@ -47,18 +38,36 @@ from imagetag.settings import (
     ignore_robots_field,
     max_rate_field,
     option_name,
+    run_job,
 )
-from imagetag.sidecars import Sidecars
-from imagetag.sources import (
+from imagetag.layout import Layout
+from imagetag.log import Progress, get_logger
+from imagetag.predict import (
+    Copies,
+    CsvWriter,
+    FoundPosts,
+    Kind,
+    ListedUrls,
+    Named,
+    Parts,
     Picture,
+    Prediction,
     Several,
+    Sidecars,
     Source,
     StoredPictures,
+    Tally,
+    grouped,
+    kind_of,
     named_like_a_picture,
     place_of,
+    read_query,
+    shard_name,
+    spooled,
 )
+from imagetag.quiet import quiet_imports
 from imagetag.storage import ObjectNotFound, Storage, open_storage
-from imagetag.stored import check_run
+from imagetag.web import Client
 
 if TYPE_CHECKING:
     from imagetag.runs import Run

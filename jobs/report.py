@@ -9,10 +9,9 @@ from typing import Literal
 from pydantic import Field
 
 from imagetag.errors import UsageError
-from imagetag.job import run_job
+from imagetag.job import FolderPlace, TagSettings, run_job
 from imagetag.layout import report
 from imagetag.log import get_logger
-from imagetag.settings import FolderPlace, TagSettings
 from imagetag.storage import open_storage
 
 
@@ -43,7 +42,7 @@ def work(settings: ReportSettings) -> None:
     if settings.output is not None:
         target, folder = open_storage(settings.output, option="--output"), ""
 
-    from imagetag.leaderboard import make_leaderboard  # NumPy and SciPy: not for --help
+    from imagetag.report import make_leaderboard  # NumPy and SciPy: not for --help
 
     made = make_leaderboard(storage, target, folder, tags, settings.metric)
     get_logger().info(

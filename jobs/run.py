@@ -15,13 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TextIO
 from pydantic import Field
 
 from imagetag.errors import ImagetagError, InputError, UsageError
-from imagetag.job import SHORT_OF, run_job
-from imagetag.layout import encode
-from imagetag.log import get_logger
-from imagetag.pipeline import Pipeline, Stage
-from imagetag.pipeline_file import read_file
-from imagetag.pipeline_view import is_json, open_view
-from imagetag.settings import (
+from imagetag.job import (
+    SHORT_OF,
     FilePath,
     FilePlace,
     FolderPath,
@@ -36,7 +31,11 @@ from imagetag.settings import (
     make_settings,
     nested,
     option_name,
+    run_job,
 )
+from imagetag.layout import encode
+from imagetag.log import get_logger
+from imagetag.run import Pipeline, Stage, is_json, open_view, read_file
 from imagetag.storage import LocalStorage, Storage, open_storage
 from jobs.evaluate import EvaluateSettings
 from jobs.explore import ExploreSettings
@@ -46,7 +45,7 @@ from jobs.scrape import ScrapeSettings
 from jobs.train import TrainSettings
 
 if TYPE_CHECKING:
-    from imagetag.index_page import TagEntry
+    from imagetag.report import TagEntry
 
 _OURS = frozenset(TagSettings.model_fields)
 # What each process of a stage is given by itself.
@@ -187,7 +186,7 @@ def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
             pipeline = Pipeline(view, log)
             pipeline.run(planned, tags)
 
-    from imagetag.index_page import make_index, read_entry, tags_of_leaderboard  # NumPy
+    from imagetag.report import make_index, read_entry, tags_of_leaderboard  # NumPy
 
     storage = open_storage(settings.where)
     failed = {tag: f"{why.job} failed: {why.reason}" for tag, why in pipeline.failed.items()}

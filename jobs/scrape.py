@@ -12,21 +12,13 @@ from typing import ClassVar, Literal
 from pydantic import Field, SecretStr, field_validator
 
 from imagetag.boards import Login, open_board
-from imagetag.browser import Unblocker
-from imagetag.collect import How
 from imagetag.curate import curate_tag
-from imagetag.heartbeat import Heartbeats
-from imagetag.http import Client
-from imagetag.images import EXTENSIONS, MAX_PIXELS
-from imagetag.job import for_each_tag, run_job, share_memory_among_threads
-from imagetag.log import get_logger
-from imagetag.manifest import Negatives
-from imagetag.nextstep import tell_next
-from imagetag.scrape import Scraper
-from imagetag.selection import Selection
-from imagetag.settings import (
+from imagetag.dataset import Negatives
+from imagetag.imaging import EXTENSIONS, MAX_PIXELS
+from imagetag.job import (
     CommaList,
     Contact,
+    Heartbeats,
     TagSettings,
     allow_private_hosts_field,
     board_key_field,
@@ -34,10 +26,17 @@ from imagetag.settings import (
     checked_tag,
     concurrency_field,
     contact_field,
+    for_each_tag,
     ignore_robots_field,
     max_rate_field,
+    run_job,
+    share_memory_among_threads,
+    tell_next,
 )
+from imagetag.log import get_logger
+from imagetag.scrape import How, Scraper, Selection
 from imagetag.storage import open_storage
+from imagetag.web import Client, Unblocker
 
 
 class ScrapeSettings(TagSettings):

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from imagetag.job import run_job
-from imagetag.overview import Overview
-from imagetag.settings import StorageSettings, TagsSettings
+from imagetag.job import StorageSettings, TagsSettings, run_job
+from imagetag.status import Overview
 from imagetag.storage import open_storage
 
 _THREADS = 32
@@ -36,7 +35,7 @@ def work(settings: StatusSettings) -> None:
     tags = settings.all_tags() if given else None
     storage = open_storage(settings.storage, _THREADS, existing=True)
 
-    from imagetag.overview_table import show  # rich: not for --help
+    from imagetag.status import show  # rich: not for --help
 
     overview = Overview(storage, tags, _THREADS)
     while True:

@@ -21,6 +21,7 @@ from imagetag.checks import (
     is_alexnet,
     parse_size,
 )
+from imagetag.dataset import check_dataset, check_pack, check_run
 from imagetag.errors import (
     EXIT_DONE,
     EXIT_TRANSIENT,
@@ -29,28 +30,29 @@ from imagetag.errors import (
     UsageError,
     one_line,
 )
-from imagetag.heartbeat import Heartbeats
-from imagetag.job import for_each_tag, judge_tags, run_job
-from imagetag.layout import checked_run
-from imagetag.log import get_logger
-from imagetag.nextstep import tell_next
-from imagetag.quiet import quiet_imports
-from imagetag.settings import (
+from imagetag.job import (
     CommaList,
     FilePlace,
     FolderPath,
+    Heartbeats,
     TagSettings,
     Takes,
     cache_folder_field,
     check_mlflow,
     completion_index,
+    for_each_tag,
+    judge_tags,
+    leave,
     mlflow_field,
+    run_job,
+    tell_next,
     threshold_fraction_field,
     validation_fraction_field,
 )
-from imagetag.stopping import leave
+from imagetag.layout import checked_run
+from imagetag.log import get_logger
+from imagetag.quiet import quiet_imports
 from imagetag.storage import open_storage
-from imagetag.stored import check_dataset, check_pack, check_run
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -343,7 +345,7 @@ def work(settings: TrainSettings) -> None:
         if settings.packed != "no":
             check_pack(storage, tag, settings.packed)
         elif settings.image_size == "auto":
-            from imagetag.exploration import input_size  # NumPy: not for --help
+            from imagetag.explore import input_size  # NumPy: not for --help
 
             input_size(storage, tag, "auto", LEAST_SIDES[settings.model])
         if settings.exclude_suspects not in ("no", "latest"):
@@ -352,11 +354,16 @@ def work(settings: TrainSettings) -> None:
     # Several workers must find the same of each tag, and so judge it when it is its turn.
     failures = None if several else judge_tags(settings, check)
     # NumPy: not for --help. TensorFlow comes with the first tag that needs it.
-    from imagetag.cluster import Cluster
-    from imagetag.precision import choose_precision
-    from imagetag.rendezvous import meet
-    from imagetag.tracking import log_training
-    from imagetag.training import Means, Training, is_trained, train_tag
+    from imagetag.train import (
+        Cluster,
+        Means,
+        Training,
+        choose_precision,
+        is_trained,
+        log_training,
+        meet,
+        train_tag,
+    )
 
     values = settings.model_dump(include=set(Training.model_fields) - {"mixed_precision"})
     training = Training(**values, mixed_precision=choose_precision(settings.mixed_precision))
@@ -365,7 +372,7 @@ def work(settings: TrainSettings) -> None:
             get_logger().info("already trained, all of them", tags=len(tags))
             return  # the other workers may have gone long ago
         with quiet_imports():  # before they meet, as no other is to wait for it then
-            import imagetag.train  # noqa: F401
+            from imagetag.train import make_run  # noqa: F401
         # What they find of each tag is compared when it is that tag's turn.
         same = [training.model_dump(), tags, settings.run, settings.resume]
         identity = hashlib.sha256(json.dumps(same).encode()).hexdigest()
@@ -403,7 +410,7 @@ def work(settings: TrainSettings) -> None:
 def _devices(
     settings: TrainSettings, addresses: Sequence[str], worker: int
 ) -> tf.distribute.Strategy:
-    from imagetag.distribute import choose_devices  # TensorFlow, which is loaded by now
+    from imagetag.train import choose_devices  # TensorFlow, which is loaded by now
 
     strategy = choose_devices(
         settings.strategy, cpu_devices=settings.cpu_devices, addresses=addresses, worker=worker

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from hypothesis import strategies as st
 
-from imagetag.boards import Post
-from imagetag.manifest import Row
+from imagetag.boards.base import Post
+from imagetag.dataset.manifest import Row
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 values = st.recursive(

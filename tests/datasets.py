@@ -11,10 +11,10 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
+from imagetag.dataset.manifest import Dataset, Row, summarize, write_part
+from imagetag.dataset.split import parts_of_groups, split_of
 from imagetag.layout import Layout, PartName
-from imagetag.manifest import Dataset, Row, summarize, write_part
-from imagetag.split import parts_of_groups, split_of
-from imagetag.storage import open_storage
+from imagetag.storage.opening import open_storage
 
 TAG = "red/disc"
 LAYOUT = Layout(TAG)

@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from pydantic.fields import FieldInfo
 
-from imagetag.settings import (
+from imagetag.job.settings import (
     JobSettings,
     TagSettings,
     default_text,

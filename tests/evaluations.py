@@ -7,11 +7,11 @@ from typing import Any
 
 from scipy.special import logit
 
-from imagetag.calibration import Calibration
-from imagetag.contract import Promise, promise_precision
-from imagetag.decision import Decision
-from imagetag.evaluation import Evaluation, Request, Scored, Shown, Since, evaluated
-from imagetag.manifest import Dataset, Row
+from imagetag.dataset.manifest import Dataset, Row
+from imagetag.runs.decision import Decision
+from imagetag.runs.evaluation import Evaluation, Request, Scored, Shown, Since, evaluated
+from imagetag.stats.calibration import Calibration
+from imagetag.stats.contract import Promise, promise_precision
 
 TRAINED = "2026-01-01T12:00:00+00:00"
 

@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from imagetag.exploration import Exploration, Options, explored
-from imagetag.explore_page import exploration_figures, exploration_page
-from imagetag.families import Twins, find_families
-from imagetag.manifest import Dataset, Row, Verdict
-from imagetag.survey import Survey
+from imagetag.dataset.families import Twins, find_families
+from imagetag.dataset.manifest import Dataset, Row, Verdict
+from imagetag.explore.exploration import Exploration, Options, explored
+from imagetag.explore.page import exploration_figures, exploration_page
+from imagetag.explore.statistics import Survey
 
 
 def explored_page(

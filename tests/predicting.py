@@ -18,14 +18,15 @@ import keras
 import numpy as np
 from PIL import Image
 
-from imagetag.calibration import Calibration
-from imagetag.contract import Promise
-from imagetag.dataset import Resize, Size, load_pixels
-from imagetag.decision import Decision, logit_of
+from imagetag.dataset.local_copy import Resize, load_pixels
+from imagetag.imaging.images import Size
 from imagetag.layout import Layout
-from imagetag.models import with_resizing
-from imagetag.runs import Run
-from imagetag.storage import open_storage
+from imagetag.models.models import with_resizing
+from imagetag.runs.decision import Decision, logit_of
+from imagetag.runs.runs import Run
+from imagetag.stats.calibration import Calibration
+from imagetag.stats.contract import Promise
+from imagetag.storage.opening import open_storage
 from jobs import predict as predict_job
 from tests.forked import Forked
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetag.layout import Layout
-from imagetag.storage import Storage
+from imagetag.storage.base import Storage
 
 TRAINED = "2026-03-01T12:00:00+00:00"
 

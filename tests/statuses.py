@@ -6,10 +6,10 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from imagetag.heartbeat import Beat
+from imagetag.dataset.manifest import Dataset, write_dataset
+from imagetag.job.heartbeat import Beat
 from imagetag.layout import Layout, Stage, StatusKey, WorkState, status
-from imagetag.manifest import Dataset, write_dataset
-from imagetag.storage import Storage
+from imagetag.storage.base import Storage
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 

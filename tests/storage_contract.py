@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from imagetag.layout import Layout
-from imagetag.storage import ObjectInfo, ObjectNotFound, Storage
+from imagetag.storage.base import ObjectInfo, ObjectNotFound, Storage
 from tests.cost import processor_seconds
 
 ODD_KEYS = [

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO
 
-from imagetag.storage import ObjectInfo, Storage
+from imagetag.storage.base import ObjectInfo, Storage
 
 
 class Killed(BaseException):

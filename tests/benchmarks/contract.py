@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from imagetag.contract import looks, lower_bound, search_level
+from imagetag.stats.contract import looks, lower_bound, search_level
 from tests.benchmarks.peers import peer_python
 
 _SEEDS = 5000

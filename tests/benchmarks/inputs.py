@@ -19,12 +19,12 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from imagetag.augment import RandomAffine
-from imagetag.batches import Batches
-from imagetag.dataset import Sample
-from imagetag.feed import DecodedImages, compiled
-from imagetag.manifest import Row
-from imagetag.plan import NOISE, Plan
+from imagetag.dataset.local_copy import Sample
+from imagetag.dataset.manifest import Row
+from imagetag.inputs.augment import RandomAffine
+from imagetag.inputs.batch_plan import NOISE, Plan
+from imagetag.inputs.batches import Batches
+from imagetag.inputs.feed import DecodedImages, compiled
 
 _IMAGES, _SIZE, _BATCH, _RUNS, _LATER = 192, (300, 200), 16, 5, 20
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from imagetag import compare
-from imagetag.intervals import share_interval
-from imagetag.metrics import Predictions, at_prevalence
+from imagetag.stats import comparison
+from imagetag.stats.intervals import share_interval
+from imagetag.stats.metrics import Predictions, at_prevalence
 
 _DRAWS = 2000
 _RESAMPLES = 1000
@@ -114,7 +114,7 @@ def rankings() -> Iterator[list[str]]:
     random = np.random.default_rng(3)
     for positives in (30, 100):
         for distance in (2.0, 3.0):
-            metrics: tuple[compare.Metric, ...] = ("average-precision", "roc-auc")
+            metrics: tuple[comparison.Metric, ...] = ("average-precision", "roc-auc")
             scores = {"average-precision": average_precision_score, "roc-auc": roc_auc_score}
             exam, run = _answers(random, 500_000, distance)
             for metric in metrics:
@@ -122,7 +122,7 @@ def rankings() -> Iterator[list[str]]:
                 limits = []
                 for _ in range(200):
                     small, answers = _answers(random, positives, distance)
-                    span = compare.compare(small, [answers], metric)[0].value
+                    span = comparison.compare(small, [answers], metric)[0].value
                     if span is not None:
                         limits.append((span.low or 0.0, span.high or 1.0))
                 yield [metric, str(positives), f"{truth:.3f}", _cell(np.array(limits), truth)]
@@ -130,11 +130,11 @@ def rankings() -> Iterator[list[str]]:
 
 def _answers(
     random: np.random.Generator, positives: int, distance: float
-) -> tuple[compare.Exam, compare.Answers]:
+) -> tuple[comparison.Exam, comparison.Answers]:
     labels = np.arange(2 * positives) < positives
     scores = random.normal(size=labels.size) + distance * labels
-    exam = compare.Exam(labels, np.arange(labels.size))
-    return exam, compare.Answers(scores, labels.astype(np.float64), scores > distance / 2)
+    exam = comparison.Exam(labels, np.arange(labels.size))
+    return exam, comparison.Answers(scores, labels.astype(np.float64), scores > distance / 2)
 
 
 def _cell(limits: NDArray[np.float64], truth: float) -> str:

@@ -23,9 +23,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from imagetag import similar
 from imagetag.demo.scenes import draw_posts
-from imagetag.images import BadImage, load_rgb
+from imagetag.imaging import similarity
+from imagetag.imaging.images import BadImage, load_rgb
 
 Change = Callable[[Image.Image, random.Random], Image.Image]
 
@@ -118,15 +118,15 @@ def look(path: Path, name: str) -> tuple[Looked, Looked] | None:
 
 
 def _looked(data: bytes) -> Looked:
-    cells = similar.layout_cells(similar.perceptual_hashes(data))
+    cells = similarity.layout_cells(similarity.perceptual_hashes(data))
     assert cells
-    return cells, similar.thumbnail(data)
+    return cells, similarity.thumbnail(data)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
-    parser.add_argument("--threshold", type=int, default=similar.THRESHOLD)
+    parser.add_argument("--threshold", type=int, default=similarity.THRESHOLD)
     parser.add_argument("--many", type=int, default=20_000, help="layouts to time the matching on")
     parser.add_argument("--sheet", type=Path, help="draw the twins among the originals here")
     options = parser.parse_args()
@@ -151,7 +151,7 @@ def measure(options: argparse.Namespace) -> None:
     everything = seen + planted
     kinds = range(len(everything))
     began = time.perf_counter()
-    pairs = similar.alike(b"".join(looked[0] for looked in everything), kinds)
+    pairs = similarity.alike(b"".join(looked[0] for looked in everything), kinds)
     print(f"{len(everything)} pictures, {len(pairs)} pairs to look at closely", end=", ")
     print(f"found in {time.perf_counter() - began:.0f} s", end="; ")
     began = time.perf_counter()
@@ -184,10 +184,10 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def _twins(
-    pairs: list[similar.Pair], pictures: list[Looked], threshold: int
+    pairs: list[similarity.Pair], pictures: list[Looked], threshold: int
 ) -> Iterator[tuple[int, int]]:
     for pair in pairs:
-        if similar.are_twins(pictures[pair.outer][1], pictures[pair.inner][1], pair, threshold):
+        if similarity.are_twins(pictures[pair.outer][1], pictures[pair.inner][1], pair, threshold):
             yield pair.outer, pair.inner
 
 
@@ -225,7 +225,7 @@ def time_hashing() -> None:
     noise.convert("RGB").save(buffer, "JPEG", quality=88)
     began, count = time.perf_counter(), 40
     for _ in range(count):
-        similar.perceptual_hashes(buffer.getvalue())
+        similarity.perceptual_hashes(buffer.getvalue())
     rate = count / (time.perf_counter() - began)
     print(f"\nhashing: {rate:.0f} images/s in one thread (JPEG, {len(buffer.getvalue())} bytes)")
 
@@ -237,9 +237,9 @@ def time_matching(count: int) -> None:
     for _ in range(count):
         cloud = Image.frombytes("RGB", (6, 6), rng.randbytes(108))
         image = cloud.resize((64, 64), Image.Resampling.BICUBIC)
-        cells += similar.layout_cells(similar.perceptual_hashes(image)) or b""
+        cells += similarity.layout_cells(similarity.perceptual_hashes(image)) or b""
     began = time.perf_counter()
-    pairs = similar.alike(cells, range(count))
+    pairs = similarity.alike(cells, range(count))
     seconds = time.perf_counter() - began
     print(
         f"matching: {count} layouts in {seconds:.1f} s ({len(pairs)} pairs); 100,000 would take "

@@ -19,9 +19,9 @@ import keras
 import numpy as np
 from PIL import Image
 
-from imagetag.dataset import load_pixels
-from imagetag.models import build_model, with_resizing
-from imagetag.scoring import Score, Scorer
+from imagetag.dataset.local_copy import load_pixels
+from imagetag.models.models import build_model, with_resizing
+from imagetag.models.scoring import Score, Scorer
 
 _SIZE, _FILES, _RUNS = (224, 224), 64, 7
 # A model, how many pictures it takes at once, how many batches, and how many pictures alone.

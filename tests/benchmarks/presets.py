@@ -17,10 +17,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from imagetag.augment import RandomAffine
-from imagetag.models import build_model, logits_of, set_trainable
-from imagetag.plan import NOISE
-from imagetag.step import Objective, Stepper
+from imagetag.inputs.augment import RandomAffine
+from imagetag.inputs.batch_plan import NOISE
+from imagetag.models.models import build_model, logits_of, set_trainable
+from imagetag.train.step import Objective, Stepper
 from jobs.train import PRESETS
 
 _STEPS = 2

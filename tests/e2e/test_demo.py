@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from imagetag.evaluation import Evaluation
+from imagetag.dataset.manifest import load_dataset, read_rows
 from imagetag.layout import INDEX, Layout
-from imagetag.manifest import load_dataset, read_rows
-from imagetag.storage import open_storage
+from imagetag.runs.evaluation import Evaluation
+from imagetag.storage.opening import open_storage
 
 TAGS = ("robot", "fox")
 

@@ -12,7 +12,8 @@ import boto3
 import pytest
 
 from imagetag.demo.scenes import draw_posts
-from imagetag.storage import Storage, open_storage
+from imagetag.storage.base import Storage
+from imagetag.storage.opening import open_storage
 from tests.integration.ceph import Ceph, missing
 from tests.integration.scraping import Drawn, Moody
 

@@ -19,10 +19,7 @@ from typing import Any, Literal, Self
 
 from PIL import Image
 
-from imagetag.demo.pages import Answer
-from imagetag.demo.server import BoardServer
-from imagetag.layout import Layout
-from imagetag.manifest import (
+from imagetag.dataset.manifest import (
     Dataset,
     Failure,
     Row,
@@ -32,7 +29,10 @@ from imagetag.manifest import (
     read_rows,
     summarize,
 )
-from imagetag.storage import Storage
+from imagetag.demo.pages import Answer
+from imagetag.demo.server import BoardServer
+from imagetag.layout import Layout
+from imagetag.storage.base import Storage
 from jobs import scrape as scrape_job
 
 COUNT = 120

@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from imagetag.browser import Unblocker
 from imagetag.errors import Terminated, UsageError
-from imagetag.http import Client, HttpError
+from imagetag.web.browser import Unblocker
+from imagetag.web.hosts import HttpError
+from imagetag.web.http import Client
 from tests.scripted import Reply, Request, serving
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
@@ -241,7 +242,7 @@ def test_a_visit_ends_when_it_is_told_to(scratch: Path, init: None) -> None:
     assert zombies() == []
 
 
-@pytest.mark.parametrize("step", ["imagetag.browser._Browser.kill", "shutil.rmtree"])
+@pytest.mark.parametrize("step", ["imagetag.web.browser._Browser.kill", "shutil.rmtree"])
 def test_a_signal_while_the_browser_is_closed_leaves_nothing(
     step: str, scratch: Path, monkeypatch: pytest.MonkeyPatch, init: None
 ) -> None:

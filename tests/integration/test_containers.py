@@ -1,8 +1,8 @@
 """The scrape image, built and run for real: on a base image made here, against a real S3 server.
 
 The train image takes longer to build than a test may: its Dockerfile is held to rules in
-tests/unit/test_images_build.py, and its jobs run here in a container of the same settings, with
-this machine's TensorFlow.
+tests/unit/project/test_container_files.py, and its jobs run here in a container of the same
+settings, with this machine's TensorFlow.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import certifi
 import pytest
 
 from imagetag.layout import Layout
-from imagetag.storage import open_storage
+from imagetag.storage.opening import open_storage
 from tests import manifests
 from tests.certificates import certified
 from tests.scripted import Reply, serving
-from tests.unit.test_images_build import env as image_env
+from tests.unit.project.test_container_files import env as image_env
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("buildah", "podman", "runc", "debootstrap")

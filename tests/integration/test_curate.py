@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from imagetag.manifest import load_dataset
-from imagetag.storage import LocalStorage, Storage, open_storage
+from imagetag.dataset.manifest import load_dataset
+from imagetag.storage.base import Storage
+from imagetag.storage.local import LocalStorage
+from imagetag.storage.opening import open_storage
 from jobs.curate import main
-from tests.unit.test_curate import ALL, LEAKED, MISLABELLED, complete, content, rows_of
+from tests.unit.curate.test_curate import ALL, LEAKED, MISLABELLED, complete, content, rows_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,12 +5,23 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from imagetag.packed import load_packed
-from imagetag.packed_feed import PackedFeed
-from imagetag.storage import LocalStorage, Storage, open_storage
+from imagetag.inputs.shard_feed import PackedFeed
+from imagetag.inputs.shards import load_packed
+from imagetag.storage.base import Storage
+from imagetag.storage.local import LocalStorage
+from imagetag.storage.opening import open_storage
 from jobs.pack import main
 from tests.forked import Forked
-from tests.unit.test_pack import IMAGES, LAYOUT, SIZE, TAG, packed_files, scraped, shown, take
+from tests.unit.inputs.test_pack import (
+    IMAGES,
+    LAYOUT,
+    SIZE,
+    TAG,
+    packed_files,
+    scraped,
+    shown,
+    take,
+)
 
 MAIN = "import sys\nfrom jobs.pack import main\nsys.exit(main())"
 OPTIONS = ["--tags", TAG, "--image-size", "8x12", "--shard-bytes", "3000"]

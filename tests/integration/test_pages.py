@@ -15,12 +15,7 @@ from PIL import Image, ImageDraw
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
-from imagetag.evaluation import shown
-from imagetag.evaluation_page import Pictures, evaluation_page
-from imagetag.explore import explore_tag
-from imagetag.layout import Layout, report
-from imagetag.leaderboard import make_leaderboard
-from imagetag.manifest import (
+from imagetag.dataset.manifest import (
     Curation,
     Dataset,
     Row,
@@ -29,8 +24,14 @@ from imagetag.manifest import (
     write_dataset,
     write_part,
 )
-from imagetag.report import jpeg, shrunk
-from imagetag.storage import LocalStorage, Storage
+from imagetag.evaluate.page import Pictures, evaluation_page
+from imagetag.explore.explore import explore_tag
+from imagetag.layout import Layout, report
+from imagetag.pages.rendering import jpeg, shrunk
+from imagetag.report.leaderboard import make_leaderboard
+from imagetag.runs.evaluation import shown
+from imagetag.storage.base import Storage
+from imagetag.storage.local import LocalStorage
 from tests.evaluations import evaluation_of, promise, scored
 from tests.runs import make_logits, make_pictures, write_run
 

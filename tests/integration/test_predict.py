@@ -24,20 +24,22 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from imagetag import parts
-from imagetag.contract import Promise
-from imagetag.copies import Copies
-from imagetag.decision import sigmoid
 from imagetag.demo.pages import Answer
 from imagetag.demo.posts import PostIndex, read_posts
 from imagetag.demo.protocols import protocol_of
 from imagetag.errors import TransientError, UsageError
 from imagetag.layout import Layout
-from imagetag.overview import Overview, StageStatus
-from imagetag.parts import Parts
-from imagetag.runs import load_model, load_run
-from imagetag.sources import StoredPictures
-from imagetag.storage import LocalStorage, Storage, open_storage
+from imagetag.predict import resumable
+from imagetag.predict.positives import Copies
+from imagetag.predict.resumable import Parts
+from imagetag.predict.sources import StoredPictures
+from imagetag.runs.decision import sigmoid
+from imagetag.runs.runs import load_model, load_run
+from imagetag.stats.contract import Promise
+from imagetag.status.overview import Overview, StageStatus
+from imagetag.storage.base import Storage
+from imagetag.storage.local import LocalStorage
+from imagetag.storage.opening import open_storage
 from tests.forked import Forked
 from tests.integration.scraping import Drawn, Moody, write_post
 from tests.predicting import (
@@ -62,7 +64,7 @@ from tests.predicting import (
 LAYOUT = Layout(TAG)
 COLUMNS = ["file", "page_url", "probability", "decision", "error", "tag"]
 # Parts of one batch each, so that there is something to go on from.
-SOON = "import imagetag.parts as p; p._LEAST_SECONDS = p._SHARE = 0.0"
+SOON = "import imagetag.predict.resumable as p; p._LEAST_SECONDS = p._SHARE = 0.0"
 
 
 @pytest.fixture(scope="module")
@@ -863,7 +865,7 @@ def test_a_folder_that_was_stopped_keeps_what_was_done(
     output, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
     # No part is due; after ten pictures each takes its time. (One batch waits for the next.)
     script = """
-import imagetag.sources as p, time
+import imagetag.predict.sources as p, time
 real = p.StoredPictures.read
 def slow(self, picture):
     if picture.file > "1/02":
@@ -909,8 +911,8 @@ def stop_after(rows: int, storage: object, *options: object) -> None:
             raise TransientError("cut off")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "_LEAST_SECONDS", 0.0)
-        patch.setattr(parts, "_SHARE", 0.0)
+        patch.setattr(resumable, "_LEAST_SECONDS", 0.0)
+        patch.setattr(resumable, "_SHARE", 0.0)
         patch.setattr(Parts, "_store", cut)
         patch.setattr(Parts, "save_at_last", lambda self: None)
         assert run(storage, *options).code == 75

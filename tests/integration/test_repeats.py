@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from imagetag.manifest import Dataset, Row, load_dataset, read_rows
-from imagetag.storage import open_storage
+from imagetag.dataset.manifest import Dataset, Row, load_dataset, read_rows
+from imagetag.storage.opening import open_storage
 from jobs.explore import main as explore
 from jobs.scrape import main as scrape
 from tests.scripted import Reply, Request, serving

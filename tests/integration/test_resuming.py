@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from imagetag.runs import load_run
-from imagetag.storage import LocalStorage, open_storage
+from imagetag.runs.runs import load_run
+from imagetag.storage.local import LocalStorage
+from imagetag.storage.opening import open_storage
 from tests.datasets import TAG
 from tests.integration.trainings import (
     LAYOUT,
@@ -93,8 +94,8 @@ def test_ctrl_c_keeps_what_was_trained_and_says_how_far(
 
 def test_a_second_ctrl_c_does_not_wait_for_the_checkpoint(storage: Path, start: Start) -> None:
     stalled = """
-import imagetag.checkpoint, time
-imagetag.checkpoint.Checkpoints._save = lambda self, checkpoint: time.sleep(600)
+import imagetag.train.checkpoint, time
+imagetag.train.checkpoint.Checkpoints._save = lambda self, checkpoint: time.sleep(600)
 """
     [worker] = start("stalled", *SMALL, *RARELY, before=stalled + held(1))
     worker.wait_for("held")

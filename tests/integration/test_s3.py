@@ -16,7 +16,8 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 
 from imagetag.errors import TransientError
-from imagetag.storage import AccessDenied, BucketNotFound, Storage, open_storage
+from imagetag.storage.base import AccessDenied, BucketNotFound, Storage
+from imagetag.storage.opening import open_storage
 from imagetag.storage.s3 import S3Storage
 from tests.integration.ceph import Ceph, missing
 from tests.integration.conftest import new_bucket
@@ -80,7 +81,7 @@ def test_a_killed_upload_leaves_nothing(s3_bucket: str, tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from imagetag.storage import open_storage
+from imagetag.storage.opening import open_storage
 storage = open_storage(sys.argv[1])
 print("open", flush=True)
 storage.upload(Path(sys.argv[2]), "large")

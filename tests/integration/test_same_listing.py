@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from imagetag.boards import Board, Login, Post, Query, open_board
-from imagetag.boards.base import NO_LOGIN
+from imagetag.boards.base import NO_LOGIN, Board, Login, Post, Query
+from imagetag.boards.sites import open_board
+from imagetag.dataset.manifest import Rating
 from imagetag.demo.protocols import Engine
 from imagetag.demo.server import BoardServer
-from imagetag.http import Client
-from imagetag.manifest import Rating
+from imagetag.web.http import Client
 from tests.integration.crawler import ENGINES, crawl, write_board, write_posts
 
 COUNT = 700

@@ -21,12 +21,13 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 
+from imagetag.dataset.manifest import Row, part_keys, read_parts
 from imagetag.demo.pages import Answer
-from imagetag.heartbeat import load_beat
+from imagetag.job.heartbeat import load_beat
 from imagetag.layout import Layout, Split, parse_image
-from imagetag.manifest import Row, part_keys, read_parts
-from imagetag.overview import Overview
-from imagetag.storage import Storage, open_storage
+from imagetag.status.overview import Overview
+from imagetag.storage.base import Storage
+from imagetag.storage.opening import open_storage
 from jobs import plan as plan_job
 from tests.integration.scraping import (
     Drawn,

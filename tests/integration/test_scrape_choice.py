@@ -12,7 +12,8 @@ import boto3
 import pytest
 
 from imagetag.layout import parse_image
-from imagetag.storage import Storage, open_storage
+from imagetag.storage.base import Storage
+from imagetag.storage.opening import open_storage
 from jobs import scrape as scrape_job
 from tests.integration.ceph import Ceph
 from tests.integration.conftest import new_bucket

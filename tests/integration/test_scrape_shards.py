@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from imagetag.storage import open_storage
+from imagetag.storage.opening import open_storage
 from tests.integration.scraping import Moody, check, counts, end, images, run, start
 
 TAGS = ["fox", "robot", "owl", "ghost", "frog", "solo"]

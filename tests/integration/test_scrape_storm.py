@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from imagetag.boards import open_board
-from imagetag.collect import How
+from imagetag.boards.sites import open_board
+from imagetag.dataset.manifest import Dataset
 from imagetag.demo.pages import Answer
 from imagetag.errors import TransientError
-from imagetag.hosts import Breaker
-from imagetag.http import Client
-from imagetag.manifest import Dataset
-from imagetag.scrape import Scraper
-from imagetag.selection import Selection
-from imagetag.storage import Storage, open_storage
+from imagetag.scrape.collect import How
+from imagetag.scrape.scrape import Scraper
+from imagetag.scrape.selection import Selection
+from imagetag.storage.base import Storage
+from imagetag.storage.opening import open_storage
+from imagetag.web.hosts import Breaker
+from imagetag.web.http import Client
 from tests.integration.scraping import (
     Moody,
     check,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jobs.pack
-from imagetag.split import parts_of_groups
+from imagetag.dataset.split import parts_of_groups
 from tests.datasets import PICTURES, TAG
 from tests.integration.trainings import (
     RARELY,
@@ -30,7 +30,7 @@ from tests.integration.trainings import (
 # its own: AlexNet, of so few filters that its arithmetic takes no time.
 NARROW = """
 import functools
-from imagetag import models
+from imagetag.models import models
 models.ALEXNETS["alexnet"] = (functools.partial(models.alexnet, width=1 / 16), 0.0)
 """
 EXACT = (

@@ -17,8 +17,8 @@ import numpy as np
 
 import jobs.explore
 from imagetag.layout import Layout
-from imagetag.runs import Run, load_run
-from imagetag.storage import LocalStorage
+from imagetag.runs.runs import Run, load_run
+from imagetag.storage.local import LocalStorage
 from tests.datasets import PICTURES, TAG, store
 from tests.forked import Forked
 
@@ -96,9 +96,9 @@ sys.exit(main())
 # until a signal comes. What is stopped there is stopped in mid-work, however fast it trains.
 HOLDING = """
 import os, time
-from imagetag.fit import Fitting
+from imagetag.train.fit import Fitting
 from imagetag.log import get_logger
-from imagetag.stopping import stop
+from imagetag.job.stopping import stop
 begun = []
 def hold(self, rate, set_rate=Fitting._set_rate):
     set_rate(self, rate)

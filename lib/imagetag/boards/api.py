@@ -11,8 +11,8 @@ from imagetag.boards.base import NO_LOGIN, Board, BoardError, Login, Post, Query
 from imagetag.boards.fields import Page, load_json, read_posts
 from imagetag.boards.words import meaning_of, words_in, words_of
 from imagetag.errors import ImagetagError, TransientError, UsageError, one_line
-from imagetag.http import Client, HttpError
 from imagetag.log import get_logger
+from imagetag.web import Client, HttpError
 
 MAX_LISTING = 16 << 20  # bytes
 # More posts in a row that cannot be read are no accident, but another engine.

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from imagetag.dataset import Rating
 from imagetag.errors import TransientError
-from imagetag.http import Client
 from imagetag.log import get_logger
-from imagetag.manifest import Rating
+from imagetag.web import Client
 
 _READINGS = 3  # of a page that cannot be read
 _CONFIRMATIONS = 4  # of an empty page, where there is reason to doubt it; else one

@@ -9,8 +9,8 @@ from imagetag.boards import fields as read
 from imagetag.boards.api import ApiBoard, tag_terms
 from imagetag.boards.base import NO_LOGIN, Login, Post, Query, Site
 from imagetag.boards.fields import Page
-from imagetag.http import Client, HttpError
-from imagetag.manifest import Rating
+from imagetag.dataset import Rating
+from imagetag.web import Client, HttpError
 
 _RATINGS: dict[str, Rating] = {
     "g": "general",

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from imagetag.boards import fields as read
 from imagetag.boards.api import ApiBoard
 from imagetag.boards.base import Post, Query
-from imagetag.manifest import Rating
+from imagetag.dataset import Rating
 
 
 class DapiBoard(ApiBoard):

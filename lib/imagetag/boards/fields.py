@@ -15,8 +15,8 @@ import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
 from imagetag.boards.base import Post
+from imagetag.dataset import Rating
 from imagetag.log import get_logger
-from imagetag.manifest import Rating
 
 MAX_ID = 10**15
 _MAX_DIGITS = 18  # of a number that is read at all

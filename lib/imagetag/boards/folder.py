@@ -25,9 +25,9 @@ from imagetag.boards.base import NO_LOGIN, File, Login, Post, Site
 from imagetag.boards.fields import load_json
 from imagetag.boards.listed import BadEntry, Entry, ListedBoard, clean_tag, read_entry, read_tags
 from imagetag.errors import UsageError
-from imagetag.http import Client, HttpError
-from imagetag.images import EXTENSIONS
+from imagetag.imaging import EXTENSIONS
 from imagetag.layout import decode
+from imagetag.web import Client, HttpError
 
 _MAX_SIDE_CAR = 1 << 20  # bytes
 _MAX_DEPTH = 50  # folders within each other

@@ -9,7 +9,7 @@ from imagetag.boards.base import Query
 from imagetag.boards.dapi import DapiBoard, posts_in
 from imagetag.boards.fields import Page, document, load_xml_posts, named
 from imagetag.boards.words import words_of
-from imagetag.manifest import Rating
+from imagetag.dataset import Rating
 
 
 class Gelbooru(DapiBoard):

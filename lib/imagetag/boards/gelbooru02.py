@@ -22,10 +22,10 @@ from imagetag.boards.base import NO_LOGIN, BoardError, Login, Post, Query, Site
 from imagetag.boards.dapi import DapiBoard, posts_in
 from imagetag.boards.fields import Page
 from imagetag.boards.words import words_of
+from imagetag.dataset import Rating
 from imagetag.errors import ImagetagError, TransientError
-from imagetag.http import Client, HttpError
 from imagetag.log import get_logger
-from imagetag.manifest import Rating
+from imagetag.web import Client, HttpError
 
 _MAX_PAGE = 2 << 20  # bytes
 _MAX_DEPTH = 256  # elements within each other; what is asked of a page costs its size times that

@@ -27,7 +27,7 @@ from urllib3.util import parse_url
 from imagetag.boards.base import NO_LOGIN, Login, Site
 from imagetag.boards.linkfile import TAGS, LinkFile, read_url
 from imagetag.boards.listed import BadEntry, Entry, ListedBoard, read_entry
-from imagetag.http import Client
+from imagetag.web import Client
 
 # What is in its usual spelling already, as nearly all are: `one_spelling` takes a hundred times as
 # long to find that out.

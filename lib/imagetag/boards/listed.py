@@ -25,10 +25,10 @@ from typing import Any, Literal, TypeVar
 
 from imagetag.boards.base import NO_LOGIN, Board, Login, Post, Query, Site
 from imagetag.boards.fields import MAX_ID, md5, moment
+from imagetag.dataset import Rating
 from imagetag.errors import InputError, TransientError
-from imagetag.http import Client
 from imagetag.log import Progress, get_logger
-from imagetag.manifest import Rating
+from imagetag.web import Client
 
 ID_BITS = 49  # of a hash, for posts without a number of their own
 _MAX_SIDE = 10**6  # pixels

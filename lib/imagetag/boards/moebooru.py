@@ -9,7 +9,7 @@ from imagetag.boards import fields as read
 from imagetag.boards.api import ApiBoard, tag_terms
 from imagetag.boards.base import Post, Query
 from imagetag.boards.fields import Page
-from imagetag.manifest import Rating
+from imagetag.dataset import Rating
 
 # `s` is for safe: the engine knows nothing between that and questionable.
 _RATINGS: dict[str, Rating] = {"s": "general", "q": "questionable", "e": "explicit"}

@@ -11,7 +11,7 @@ from imagetag.boards import fields as read
 from imagetag.boards.api import ApiBoard
 from imagetag.boards.base import Post, Query
 from imagetag.boards.fields import Page
-from imagetag.manifest import Rating
+from imagetag.dataset import Rating
 
 # Ratings are tags here, the mildest first. Others, such as `grimdark`, say something else.
 _RATINGS: dict[str, Rating] = {

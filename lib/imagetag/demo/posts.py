@@ -14,10 +14,10 @@ from typing import Annotated, Literal
 from PIL import Image
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from imagetag.dataset import Md5, Rating
 from imagetag.errors import InputError
-from imagetag.images import load_rgb
+from imagetag.imaging import load_rgb
 from imagetag.log import get_logger
-from imagetag.manifest import Md5, Rating
 
 _THUMB_SIDE = 150  # pixels
 _SAMPLE_WIDTH = 850  # pixels; a wider picture's page shows a smaller copy

@@ -1,93 +1,9 @@
-"""Where data lives: a local folder or an S3-compatible bucket, behind one small interface."""
+"""Where data lives: a local folder or an S3-compatible bucket, behind one small interface.
 
-from __future__ import annotations
+In: a URL, keys and bytes. Out: bytes, listings, and the four ways in which storage fails. It may
+import the modules of `imagetag` itself alone.
+"""
 
-import os
-import tempfile
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+import lazy_loader
 
-from imagetag.checks import expanded, missing_folder
-from imagetag.errors import UsageError
-from imagetag.storage.base import (
-    AccessDenied,
-    BucketNotFound,
-    EndpointUnreachable,
-    ObjectInfo,
-    ObjectNotFound,
-    Storage,
-)
-from imagetag.storage.local import LocalStorage
-
-__all__ = [
-    "CACHE_FOLDER",
-    "AccessDenied",
-    "BucketNotFound",
-    "EndpointUnreachable",
-    "LocalStorage",
-    "ObjectInfo",
-    "ObjectNotFound",
-    "Place",
-    "Storage",
-    "open_storage",
-    "opened",
-]
-
-
-CACHE_FOLDER = Path(tempfile.gettempdir()) / "imagetag-cache"
-"""Local copies of images and weights, shared by all runs, unless told."""
-
-
-def open_storage(
-    url: str, concurrency: int = 16, *, existing: bool = False, option: str = "--storage"
-) -> Storage:
-    """Open `s3://bucket/prefix`, `file:///folder` or a local folder.
-
-    Args:
-        url: where.
-        concurrency: how many threads will use it at once; the S3 connection pool's size.
-        existing: a local folder must be there already: for what only reads.
-        option: that has the URL, for complaints.
-
-    Raises:
-        UsageError: if the URL is none of these, or the folder is not there.
-        BucketNotFound, AccessDenied, EndpointUnreachable: if S3 answers so to a first listing.
-
-    """
-    scheme = urlsplit(url).scheme if "://" in url else ""
-    if scheme == "s3":
-        # boto3 takes a quarter of a second to import: only those who use it pay.
-        from imagetag.storage.s3 import S3Storage
-
-        parts = urlsplit(url)
-        if not parts.netloc or parts.query or parts.fragment:
-            raise UsageError(f"{option} {url!r}: write s3://bucket or s3://bucket/prefix")
-        return S3Storage(parts.netloc, parts.path.strip("/"), concurrency)
-    if scheme == "file" and urlsplit(url).netloc in ("", "localhost"):
-        return _local(Path(unquote(urlsplit(url).path)), existing, option)
-    if scheme or not url or url.lower().startswith("s3:"):
-        raise UsageError(
-            f"{option} {url!r}: use s3://bucket/prefix (any S3-compatible server, with "
-            "AWS_ENDPOINT_URL_S3 set) or a local folder"
-        )
-    return _local(Path(url), existing, option)
-
-
-Place = Storage | Path | str
-"""A storage that is open, or where one is: a folder, or a URL as `open_storage` takes it."""
-
-
-def opened(
-    where: Place, concurrency: int = 16, *, existing: bool = True, option: str = "storage"
-) -> Storage:
-    """Return a storage that is open already, or open what is there, as `open_storage` does."""
-    if isinstance(where, Storage):
-        return where
-    text = str(where) if "://" in str(where) else expanded(str(where))
-    return open_storage(text, concurrency, existing=existing, option=option)
-
-
-def _local(root: Path, existing: bool, option: str) -> LocalStorage:
-    if existing and not os.path.exists(root):  # noqa: PTH110 - of a name too long it says no
-        raise BucketNotFound(f"{option} {root}: {missing_folder(root)}")
-    return LocalStorage(root)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

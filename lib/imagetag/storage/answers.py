@@ -32,12 +32,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import DecodeError
 
 from imagetag.errors import ImagetagError, TransientError, UsageError, one_line
-from imagetag.storage.base import (
-    AccessDenied,
-    BucketNotFound,
-    EndpointUnreachable,
-    ObjectNotFound,
-)
+from imagetag.storage.base import AccessDenied, BucketNotFound, EndpointUnreachable, ObjectNotFound
 
 NETWORK = (BotoConnectionError, HTTPClientError)
 """What botocore raises where nothing, or nothing of HTTP, came back."""

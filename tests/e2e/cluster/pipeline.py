@@ -204,7 +204,7 @@ def inside(code: str) -> Any:
 LOOK = """
 import json, os
 from imagetag.layout import Layout
-from imagetag.storage import open_storage
+from imagetag.storage.opening import open_storage
 storage = open_storage(os.environ["IMAGETAG_STORAGE"])
 found = {}
 for tag in TAGS:
@@ -221,7 +221,7 @@ print(json.dumps(found))
 
 ROWS = """
 import csv, io, json
-from imagetag.storage import open_storage
+from imagetag.storage.opening import open_storage
 text = open_storage("s3://pictures").read("robot.csv").decode()
 print(json.dumps(list(csv.reader(io.StringIO(text)))))
 """

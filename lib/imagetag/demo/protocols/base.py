@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from imagetag.demo.pages import Answer, error_page, unreadable_page
 from imagetag.demo.posts import Post, PostIndex, shrunk
-from imagetag.images import BadImage
+from imagetag.imaging import BadImage
 
 
 class Protocol(ABC):

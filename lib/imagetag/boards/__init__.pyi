@@ -1,0 +1,13 @@
+from .base import Board as Board
+from .base import BoardError as BoardError
+from .base import File as File
+from .base import Login as Login
+from .base import Post as Post
+from .base import Query as Query
+from .linkfile import URLS as URLS
+from .linkfile import LinkFile as LinkFile
+from .linkfile import kind_of as kind_of
+from .linkfile import read_url as read_url
+from .listed import BadEntry as BadEntry
+from .sites import ENGINES as ENGINES
+from .sites import open_board as open_board

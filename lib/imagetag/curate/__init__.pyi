@@ -1,0 +1,1 @@
+from .curate import curate_tag as curate_tag

@@ -1,0 +1,103 @@
+"""Evaluate a tag's run, where that is not done: only then are TensorFlow and what draws loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from imagetag.dataset import Dataset, load_dataset
+from imagetag.errors import InputError
+from imagetag.explore import HeldOut, read_cautions
+from imagetag.layout import Layout
+from imagetag.log import get_logger
+from imagetag.pages import store_tag_pages
+from imagetag.quiet import quiet_imports
+from imagetag.runs import (
+    Evaluation,
+    Request,
+    Run,
+    load_decision,
+    load_run,
+    load_suspects,
+    store_card,
+)
+from imagetag.storage import CACHE_FOLDER, ObjectNotFound, Place, Storage, opened
+
+
+def evaluate_tag(
+    storage: Place,
+    tag: str,
+    run_name: str = "latest",
+    request: Request | None = None,
+    *,
+    batch_size: int = 32,
+    cache_folder: Path = CACHE_FOLDER,
+    concurrency: int = 16,
+) -> Evaluation:
+    """Return a run's evaluation: the one that is stored if nothing has changed since, or a new one.
+
+    What is stored then, `evaluate.evaluate_run` says.
+
+    Args:
+        storage: has the dataset and the model; open, or a folder or URL.
+        tag: which.
+        run_name: of the run, or `latest`.
+        request: what is wanted; None for a `min_precision` of 0.95 and the other defaults.
+        batch_size: pictures the model takes at once.
+        cache_folder: local copies of images.
+        concurrency: downloads under way at once.
+
+    Raises:
+        InputError: if there is no dataset or model, it is not known what the run was trained on, or
+            a label has no image to choose the threshold on or to test.
+
+    """
+    storage, request = opened(storage, concurrency), request or Request()
+    run = load_run(storage, tag, run_name)
+    dataset = load_dataset(storage, tag)
+    done = _stored(storage, run, dataset, request)
+    if done is not None:
+        store_card(storage, run, dataset, done)  # an older version stored none with the results
+        page = f"{storage.url}/{Layout(tag).run(run.run, 'report.html')}"
+        store_tag_pages(storage, [tag])  # which it may have been stopped before
+        get_logger().info("already evaluated", run=run.run, report=page)
+        return done
+    with quiet_imports():
+        from imagetag.evaluate.examination import evaluate_run
+
+    return evaluate_run(
+        storage,
+        run,
+        dataset,
+        request,
+        batch_size=batch_size,
+        cache_folder=cache_folder,
+        concurrency=concurrency,
+    )
+
+
+def _stored(storage: Storage, run: Run, dataset: Dataset, request: Request) -> Evaluation | None:
+    """Return the evaluation if it is there, of this model, this dataset and this request."""
+    try:
+        key = Layout(run.tag).run(run.run, "evaluation.json")
+        done = Evaluation.model_validate_json(storage.read(key))
+        decision = load_decision(storage, run.tag, run.run, run.created)
+        if request.suspects:
+            load_suspects(storage, run.tag, run.run)
+    except (ObjectNotFound, ValidationError, InputError):
+        return None
+    # What explore finds is no part of the fingerprint: it may have been run since.
+    cautions = read_cautions(storage, dataset, held_out(run, request))
+    wanted = (request, dataset.fingerprint, run.created, cautions)
+    theirs = (done.request, done.dataset.fingerprint, done.decision.trained, done.cautions)
+    return done if theirs == wanted and decision == done.decision else None
+
+
+def held_out(run: Run, request: Request) -> HeldOut | None:
+    """Return what a run has kept for validation, and for the promise that is asked for."""
+    found = HeldOut.by(run)
+    if found is None:
+        return None
+    promise = request.min_precision if request.threshold is None else None
+    return found.for_promise(promise, request.confidence)

@@ -1,0 +1,420 @@
+"""Evaluate a trained model: choose its threshold on pictures kept for it, then test it.
+
+The training kept them out of everything, so nothing before has been chosen by them. Nothing before
+has looked at the test split, and it decides nothing here.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import get_args
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetag.dataset import Dataset, Row, Sample, load_pixels, read_rows, sync
+from imagetag.errors import InputError
+from imagetag.evaluate.evaluate import held_out
+from imagetag.evaluate.gradcam import GradCam, on_picture, overlay
+from imagetag.evaluate.label_errors import Example, find_suspects
+from imagetag.evaluate.page import Pictures, evaluation_page
+from imagetag.explore import read_cautions
+from imagetag.imaging import BadImage, load_rgb
+from imagetag.inputs import load_partition
+from imagetag.job import measured
+from imagetag.layout import LABELS, PARTS, Label, Layout
+from imagetag.log import Progress, get_logger, working
+from imagetag.models import Score, Scorer
+from imagetag.pages import jpeg, shrunk, store_tag_pages
+from imagetag.runs import (
+    Decision,
+    Evaluation,
+    Part,
+    Request,
+    Run,
+    Scored,
+    Since,
+    Suspects,
+    between_logits,
+    evaluated,
+    load_model,
+    logit_of,
+    one_of_each_group,
+    predictions_table,
+    shown_row,
+    store_card,
+    store_suspects,
+    train_command,
+)
+from imagetag.stats import Promise, calibrate, promise_precision
+from imagetag.storage import Storage
+
+_SEED = 0  # of folds and projections
+_WIDEST = 1024  # features a picture that are kept
+
+
+def evaluate_run(
+    storage: Storage,
+    run: Run,
+    dataset: Dataset,
+    request: Request,
+    *,
+    batch_size: int,
+    cache_folder: Path,
+    concurrency: int,
+) -> Evaluation:
+    """Choose the threshold of a run's model, test it, and store the numbers and a page.
+
+    Beside the model: `decision.json`, which predict goes by, `suspects.json`,
+    `threshold_predictions.csv`, `test_predictions.csv`, `report.html`, the model card anew, with
+    the results, and last `evaluation.json`.
+
+    Args:
+        storage: has the dataset and the model.
+        run: whose model.
+        dataset: the tag's, as it is now.
+        request: what is wanted.
+        batch_size: pictures the model takes at once.
+        cache_folder: local copies of images.
+        concurrency: downloads under way at once.
+
+    Raises:
+        InputError: if there is no model, it is not known what the run was trained on, or a label
+            has no image to choose the threshold on or to test.
+
+    """
+    resize = run.resize  # which may be none that this version knows
+    parts, since = _parts(storage, run, dataset)
+    share = _share_of_positives(parts["train"])
+    if not request.suspects:
+        parts["train"], parts["validation"] = [], []
+    if since.anything:
+        get_logger().warning(
+            "the dataset has changed since this run was trained: the threshold is chosen on what "
+            "the run has kept for it, less what is tied to what it has seen",
+            run=run.run,
+            **since.model_dump(),
+        )
+    rows = [row for part in parts.values() for row in part]
+    samples = sync(storage, run.tag, rows, cache_folder / "images", concurrency)
+    keras.utils.clear_session()  # of the tag before
+    with working("loading the model"):
+        with tempfile.TemporaryDirectory(prefix="imagetag-evaluate-") as scratch:
+            model = load_model(storage, run, Path(scratch))
+        scorer = Scorer(model, run.image_size, resize, batch_size, features=request.suspects)
+    scores = _scores(scorer, samples)
+    left_out = len(rows) - len(scores)
+    scored = {
+        part: [(row, scores[row.md5]) for row in found if row.md5 in scores]
+        for part, found in parts.items()
+    }
+    with working("choosing the threshold"):
+        decision = _decide(run, dataset, request, scored["threshold"], share)
+    with working("looking for wrong labels"):
+        suspects = _suspects(scored) if request.suspects else None
+    measured(images=len(rows), model=run.model, pixels=run.image_size[0] * run.image_size[1])
+    judged = {part: _decided(decision, scored[part]) for part in ("threshold", "test")}
+    results = _Results(storage, run, dataset, request, decision, since, suspects, samples, model)
+    with working("measuring and drawing the page"):
+        return results.store(judged, left_out)
+
+
+@dataclass(frozen=True)
+class _Results:
+    """What is found out about a run, on its way into storage."""
+
+    storage: Storage
+    run: Run
+    dataset: Dataset
+    request: Request
+    decision: Decision
+    since: Since
+    suspects: Suspects | None
+    samples: Sequence[Sample]
+    model: keras.Model
+
+    def store(self, scored: Mapping[str, Sequence[Scored]], left_out: int) -> Evaluation:
+        run, rows = self.run, {sample.row.md5: sample.row for sample in self.samples}
+        suspects = None
+        if self.suspects is not None:
+            found = self.suspects.of_label("negative")
+            suspects = [shown_row(rows[item.md5], item.probability) for item in found]
+        evaluation = evaluated(
+            tag=run.tag,
+            run=run.run,
+            request=self.request,
+            settings=_settings(run),
+            command=train_command(run.tag, run.settings, run.image_size),
+            dataset=self.dataset,
+            decision=self.decision,
+            chosen_on=scored["threshold"],
+            since=self.since,
+            test=scored["test"],
+            suspects=suspects,
+            unjudged=self.suspects.reason if self.suspects else None,
+            left_out=left_out,
+            history=run.history,
+            cautions=read_cautions(self.storage, self.dataset, held_out(run, self.request)),
+        )
+        page = evaluation_page(evaluation, scored["test"], self._pictures(evaluation))
+        self._write(evaluation, scored, page)
+        return evaluation
+
+    def _pictures(self, evaluation: Evaluation) -> Pictures:
+        """Return thumbnails of what the page shows, and what the model looked at in them."""
+        paths = {sample.row.md5: sample.path for sample in self.samples}
+        size, resize = self.run.image_size, self.run.resize
+        wanted = {item.md5 for items in evaluation.galleries.values() for item in items}
+        small = {md5: shrunk(load_rgb(paths[md5], at_least=(256, 256))) for md5 in sorted(wanted)}
+        thumbnails = {md5: jpeg(picture) for md5, picture in small.items()}
+        try:
+            camera = GradCam(self.model)
+        except InputError as error:
+            get_logger().warning("no heatmaps", reason=str(error))
+            return Pictures(thumbnails, {})
+        overlays = {}
+        for md5 in small:
+            pixels = load_pixels(paths[md5], size, resize)[np.newaxis]
+            picture = small[md5]
+            heat = on_picture(camera.heatmaps(pixels)[0], (picture.height, picture.width), resize)
+            overlays[md5] = jpeg(overlay(np.asarray(picture), heat))
+        return Pictures(thumbnails, overlays)
+
+    def _write(
+        self, evaluation: Evaluation, scored: Mapping[str, Sequence[Scored]], page: str
+    ) -> None:
+        storage, run, metrics = self.storage, self.run, evaluation.metrics
+        layout = Layout(run.tag)
+        for part, found in scored.items():
+            table = predictions_table(found)
+            storage.write(layout.run(run.run, f"{part}_predictions.csv"), table)
+        if self.suspects is not None:
+            store_suspects(storage, run.tag, run.run, self.suspects)
+        decision = self.decision.model_dump_json(indent=2).encode() + b"\n"
+        storage.write(layout.run(run.run, "decision.json"), decision)
+        storage.write(layout.run(run.run, "report.html"), page.encode())
+        store_card(storage, run, self.dataset, evaluation)
+        marker = evaluation.model_dump_json(indent=2).encode() + b"\n"
+        storage.write(layout.run(run.run, "evaluation.json"), marker)
+        store_tag_pages(storage, [run.tag])
+        chosen = metrics.chosen
+        get_logger().info(
+            "evaluated",
+            run=run.run,
+            images=metrics.positives + metrics.negatives,
+            threshold=round(chosen.threshold, 4),
+            precision=_rounded(chosen.precision.value),
+            recall=_rounded(chosen.recall.value),
+            accuracy=_rounded(chosen.accuracy.value),
+            average_precision=_rounded(metrics.average_precision.value),
+            suspects=evaluation.suspects,
+            report=f"{storage.url}/{layout.run(run.run, 'report.html')}",
+        )
+
+
+def _parts(storage: Storage, run: Run, dataset: Dataset) -> tuple[dict[Part, list[Row]], Since]:
+    """Return the rows of each part, and what has changed since the run was trained.
+
+    What was used for what is what the run has stored of it. Groups are today's: a picture kept for
+    the threshold that turns out to be a near-duplicate of one that was trained on is left out.
+    What the threshold and the test do not need is there to find suspect labels alone.
+    """
+    used = load_partition(storage, run)
+    parts: dict[Part, list[Row]] = {part: [] for part in get_args(Part)}
+    added = relabelled = 0
+    for row in read_rows(storage, dataset):
+        before = used.get(row.md5)
+        if row.split == "test":
+            if before is None:
+                parts["test"].append(row)
+            continue
+        added += before is None
+        relabelled += before is not None and before.label != row.label
+        use = "train" if before is None or before.use == "excluded" else before.use
+        parts[use].append(row)
+    seen = {
+        row.group
+        for row in parts["train"] + parts["validation"]
+        if row.md5 in used and used[row.md5].use != "excluded"
+    }
+    kept = [row for row in parts["threshold"] if row.group not in seen]
+    since = Since(
+        added=added,
+        gone=len(used) - sum(len(parts[part]) for part in PARTS) + added,
+        relabelled=relabelled,
+        tied=len(parts["threshold"]) - len(kept),
+    )
+    parts["threshold"] = kept
+    needed: tuple[tuple[Part, str], ...] = (
+        ("threshold", "to choose the threshold on"),
+        ("test", "to test"),
+    )
+    for part, purpose in needed:
+        for label, count in _labels(parts[part]).items():
+            if not count:
+                raise InputError(
+                    f"the tag {run.tag!r} has no {label} image {purpose}: scrape more with a "
+                    "higher --limit, and train again"
+                )
+    return parts, since
+
+
+def _scores(scorer: Scorer, samples: Sequence[Sample]) -> dict[str, Score]:
+    """Return what the model says of each picture that can be decoded, by md5."""
+    scores: dict[str, Score] = {}
+    with Progress("score", total=len(samples)) as progress:
+        for sample, score in scorer.score(samples, lambda sample: sample.path):
+            progress.advance()
+            if isinstance(score, BadImage):
+                get_logger().warning("left out", file=str(sample.path), detail=str(score))
+            else:
+                scores[sample.row.md5] = Score(score.logit, _narrowed(score.features))
+    return scores
+
+
+def _narrowed(features: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    """Return features as they are, or at random projected to 1,024 if they are many.
+
+    Distances stay about the same (Johnson and Lindenstrauss), and 100,000 pictures fit in memory.
+    """
+    if features is None or features.size <= _WIDEST:
+        return features
+    return (features @ _projection(features.size)).astype(np.float32)
+
+
+@cache
+def _projection(channels: int) -> NDArray[np.float32]:
+    random = np.random.default_rng(_SEED)
+    drawn = random.standard_normal((channels, _WIDEST), np.float32)
+    return drawn / np.float32(np.sqrt(_WIDEST))
+
+
+def _decide(
+    run: Run,
+    dataset: Dataset,
+    request: Request,
+    kept: Sequence[tuple[Row, Score]],
+    share: float,
+) -> Decision:
+    """Choose calibration and threshold on the pictures that were kept for it.
+
+    `share` is that of positives to expect among them, of one picture a group.
+    """
+    items = [Scored(row, score.logit, 0.0, False) for row, score in kept]
+    _check_finite(run, items)
+    groups = [item.row.group for item in items]
+    labels, logits = [item.positive for item in items], [item.logit for item in items]
+    for label, found in (("positive", any(labels)), ("negative", not all(labels))):
+        if not found:
+            raise InputError(
+                f"of the tag {run.tag!r} no {label} image to choose the threshold on can be read: "
+                "scrape more with a higher --limit"
+            )
+    calibration = calibrate(labels, logits, groups, method=request.calibration)
+    promise = None
+    if request.threshold is not None:
+        cut = logit_of(calibration, request.threshold)
+    else:
+        single = one_of_each_group(items)
+        promise = promise_precision(
+            [item.positive for item in single],
+            [item.logit for item in single],
+            min_precision=request.min_precision,
+            confidence=request.confidence,
+            share=share,
+        )
+        cut = promise.threshold
+        _tell(promise)
+    return Decision(
+        tag=run.tag,
+        run=run.run,
+        trained=run.created,
+        fingerprint=dataset.fingerprint,
+        calibration=calibration,
+        promise=promise,
+        logit_threshold=between_logits(cut),
+        threshold=request.threshold or float(calibration.probabilities(cut)),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _share_of_positives(rows: Sequence[Row]) -> float:
+    """Return it, of one picture a group, as the promise is tried: families may be of one label."""
+    single = one_of_each_group([Scored(row, 0.0, 0.0, False) for row in rows])
+    return float(np.mean([item.positive for item in single])) if single else 1.0
+
+
+def _tell(promise: Promise) -> None:
+    """Say in the log what can be promised, and what it would take."""
+    fields = {
+        "min_precision": promise.min_precision,
+        "confidence": promise.confidence,
+        "bound": round(promise.bound, 4),
+        "called": promise.called,
+        "right": promise.right,
+        "positives": promise.positives,
+    }
+    if promise.met:
+        get_logger().info("precision promised", **fields)
+    else:
+        get_logger().warning("precision cannot be promised", **fields, advice=promise.advice)
+
+
+def _check_finite(run: Run, items: Sequence[Scored]) -> None:
+    broken = sum(not math.isfinite(item.logit) for item in items)
+    if broken:
+        raise InputError(
+            f"the run {run.run!r} of {run.tag!r} gives no number for {broken} of {len(items)} "
+            "pictures: its training diverged; train again with a lower learning rate"
+        )
+
+
+def _decided(decision: Decision, scored: Sequence[tuple[Row, Score]]) -> list[Scored]:
+    return [
+        Scored(row, score.logit, decision.probability(score.logit), decision.positive(score.logit))
+        for row, score in scored
+    ]
+
+
+def _suspects(scored: Mapping[Part, Sequence[tuple[Row, Score]]]) -> Suspects:
+    examples = [
+        Example(row, score.features, score.logit, part)
+        for part, found in scored.items()
+        for row, score in found
+        if score.features is not None
+    ]
+    return find_suspects(examples, seed=_SEED)
+
+
+def _labels(rows: Sequence[Row]) -> dict[Label, int]:
+    return {label: sum(row.label == label for row in rows) for label in LABELS}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _settings(run: Run) -> dict[str, object]:
+    size = f"{run.image_size[0]} x {run.image_size[1]} (height x width)"
+    counts = {
+        f"{part} images": f"{labels['positive']} positive, {labels['negative']} negative"
+        for part, labels in run.images.items()
+    }
+    return {
+        **run.settings,
+        "image_size": size,
+        **counts,
+        "parameters": run.parameters,
+        "best_epoch": run.best_epoch,
+        "seconds": run.seconds,
+        "devices": ", ".join(run.devices),
+        "trained": run.created,
+        **run.versions,
+    }

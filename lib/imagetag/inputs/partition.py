@@ -1,0 +1,158 @@
+"""What a training uses each picture of the train split for, and the record of it beside the run.
+
+evaluate goes by the record: what was learned from must not choose the threshold, however the
+pictures are grouped by then.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, get_args
+
+from imagetag.dataset import Dataset, Row, parts_of_groups, read_rows
+from imagetag.errors import InputError, one_line
+from imagetag.inputs.exclusion import Exclusion
+from imagetag.layout import LABELS, Label, Layout, PartName
+from imagetag.runs import Run
+from imagetag.storage import ObjectNotFound, Storage
+
+Use = Literal["train", "validation", "threshold", "excluded"]
+
+_COLUMNS = ["md5", "label", "use"]
+_MAX_BYTES = 1 << 30  # of `parts.csv`, which has some 50 a picture
+
+
+@dataclass(frozen=True)
+class Partition:
+    """How the train split is divided for a training.
+
+    Args:
+        groups: the part of each group.
+        excluded: pictures of the part `train` that are left out.
+        images: how many pictures there are of each use and label.
+        table: what each picture is used for, as `parts.csv` has it.
+
+    """
+
+    groups: Mapping[str, PartName]
+    excluded: Exclusion
+    images: Mapping[Use, Mapping[Label, int]]
+    table: bytes = b""
+
+    def use_of(self, row: Row | _Picture) -> Use:
+        """Return what a picture of the train split is used for.
+
+        Suspects are left out of what is trained on alone: without what the model takes for the tag,
+        the other parts would make it look better than it is.
+        """
+        part = self.groups[row.group]
+        return "excluded" if part == "train" and self.excluded.covers(row) else part
+
+
+class _Picture(NamedTuple):
+    """What of a row decides its use."""
+
+    md5: str
+    label: Label
+    group: str
+
+
+class Used(NamedTuple):
+    """What a picture was used for, and the label it had then."""
+
+    use: Use
+    label: Label
+
+
+def find_partition(
+    storage: Storage,
+    dataset: Dataset,
+    validation_fraction: float,
+    threshold_fraction: float,
+    excluded: Exclusion,
+) -> Partition:
+    """Divide a dataset's train split; what is excluded is told in the log.
+
+    Raises:
+        InputError: if the manifest cannot be read.
+
+    """
+    pictures = [_Picture(row.md5, row.label, row.group) for row in train_rows(storage, dataset)]
+    groups = parts_of_groups(
+        ((picture.group, picture.label) for picture in pictures),
+        validation_fraction,
+        threshold_fraction,
+    )
+    images = {use: dict.fromkeys(LABELS, 0) for use in get_args(Use)}
+    partition = Partition(groups, excluded, images)
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(_COLUMNS)
+    for picture in pictures:
+        use = partition.use_of(picture)
+        images[use][picture.label] += 1
+        writer.writerow([picture.md5, picture.label, use])
+    excluded.tell(sum(images["excluded"].values()))
+    return replace(partition, table=table.getvalue().encode())
+
+
+def train_rows(storage: Storage, dataset: Dataset) -> Iterable[Row]:
+    """Yield the rows of the train split.
+
+    Raises:
+        InputError: if the manifest cannot be read.
+
+    """
+    return (row for row in read_rows(storage, dataset) if row.split == "train")
+
+
+def rows_of_parts(
+    storage: Storage, dataset: Dataset, partition: Partition, parts: Sequence[PartName]
+) -> dict[PartName, list[Row]]:
+    """Return the rows of some parts of the train split, in the order of their md5.
+
+    Raises:
+        InputError: if the manifest cannot be read.
+
+    """
+    rows: dict[PartName, list[Row]] = {part: [] for part in parts}
+    for row in sorted(train_rows(storage, dataset), key=lambda row: row.md5):
+        use = partition.use_of(row)
+        if use in rows:
+            rows[use].append(row)
+    return rows
+
+
+def store_partition(storage: Storage, tag: str, run: str, partition: Partition) -> str:
+    """Store what a run used each picture for, beside it, and return a digest of that."""
+    storage.write(Layout(tag).run(run, "parts.csv"), partition.table)
+    return hashlib.sha256(partition.table).hexdigest()
+
+
+def load_partition(storage: Storage, run: Run) -> dict[str, Used]:
+    """Return what a run used each picture for, by md5.
+
+    Raises:
+        InputError: if it is not stored, or is not what the run has stored.
+
+    """
+    key = Layout(run.tag).run(run.run, "parts.csv")
+    if not run.parts:
+        raise InputError(
+            f"the run {run.run!r} of {run.tag!r} was trained by an older version, which did not "
+            "store what it validated on: train it again"
+        )
+    try:
+        with storage.open(key) as stream:
+            data = stream.read(_MAX_BYTES)
+        if hashlib.sha256(data).hexdigest() != run.parts:
+            raise ValueError("it is not what the run has stored")
+        reader = csv.DictReader(io.StringIO(data.decode()))
+        return {row["md5"]: Used(row["use"], row["label"]) for row in reader}  # type: ignore[arg-type]
+    except (ObjectNotFound, ValueError, csv.Error) as error:
+        why = "is missing" if isinstance(error, ObjectNotFound) else f"({one_line(error, 200)})"
+        raise InputError(f"{storage.url}/{key} {why}: train the run again") from error

@@ -1,0 +1,177 @@
+"""A tag's train split as shards of resized images: what a pack has, as it is stored.
+
+A training set that is larger than a node's disk is read from these: each worker streams its own
+shards, of which no more than two are on its disk at a time.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    StringConstraints,
+    computed_field,
+)
+
+from imagetag.dataset import Dataset, Resize, no_pack
+from imagetag.errors import InputError, UsageError, complaint
+from imagetag.imaging import Size
+from imagetag.layout import LABELS, Label, Layout, PartName, checked_run
+from imagetag.storage import ObjectNotFound, Storage
+
+_MAX_INDEX = 64 << 20  # bytes; enough for 100,000 shards
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Shard(_Record):
+    """A TFRecord file of images.
+
+    `labels` counts the images that are in it; `left_out` by reason those that could not be read.
+    """
+
+    key: str
+    bytes: Count
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    labels: dict[Label, Count]
+    left_out: dict[str, Count]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def images(self) -> int:
+        """How many images are in it."""
+        return sum(self.labels.values())
+
+
+class Packed(_Record):
+    """A complete pack, stored as its `index.json`: the marker, written last.
+
+    `image_size` is (height, width) in pixels; `fingerprint` is the dataset's; `exclude_suspects`
+    names the suspects that are not in it, as `exclusion.Exclusion` does.
+    """
+
+    version: Literal[2] = 2
+    tag: str
+    name: str
+    fingerprint: str
+    image_size: tuple[PositiveInt, PositiveInt]
+    resize: Resize
+    validation_fraction: float
+    threshold_fraction: float
+    jpeg_quality: int
+    shard_bytes: int
+    exclude_suspects: str = "no"
+    seed: int
+    parts: dict[PartName, tuple[Shard, ...]]
+    software: str
+    created: str
+
+    def images(self, part: PartName) -> dict[Label, int]:
+        """Return how many images of each label a part has."""
+        shards = self.parts[part]
+        return {label: sum(shard.labels.get(label, 0) for shard in shards) for label in LABELS}
+
+    def check_fits(
+        self,
+        dataset: Dataset,
+        size: Size,
+        resize: Resize,
+        validation_fraction: float,
+        threshold_fraction: float,
+        exclude_suspects: str = "no",
+    ) -> None:
+        """Make sure that the pack is of a dataset as it is now, and as a training wants it.
+
+        Raises:
+            InputError: if the dataset, or its groups, have changed since.
+            UsageError: if the pack is of another size, resize mode or fractions, or has other
+                suspects left out.
+
+        """
+        if self.fingerprint != dataset.fingerprint:
+            raise InputError(
+                f"the dataset of the tag {self.tag!r} has changed since the pack {self.name!r} "
+                f"was made: run imagetag pack --tags {shlex.quote(self.tag)} again"
+            )
+        wanted = {
+            "--image-size": "{}x{}".format(*size),
+            "--resize": resize,
+            "--validation-fraction": validation_fraction,
+            "--threshold-fraction": threshold_fraction,
+            "--exclude-suspects": exclude_suspects,
+        }
+        known = {
+            "--image-size": "{}x{}".format(*self.image_size),
+            "--resize": self.resize,
+            "--validation-fraction": self.validation_fraction,
+            "--threshold-fraction": self.threshold_fraction,
+            "--exclude-suspects": self.exclude_suspects,
+        }
+        differ = [
+            f"{option} {known[option]} and not {value}"
+            for option, value in wanted.items()
+            if value != known[option]
+        ]
+        if differ:
+            raise UsageError(
+                f"the pack {self.name!r} of {self.tag!r} is of {', '.join(differ)}: train with "
+                "what it is of, or pack again"
+            )
+
+
+def load_packed(storage: Storage, tag: str, name: str = "latest") -> Packed:
+    """Return a complete pack of a tag by its name, or the newest for `latest`.
+
+    Raises:
+        InputError: if there is none, or its index cannot be read.
+        UsageError: if `name` cannot be a pack's name.
+
+    """
+    layout, again = Layout(tag), f"run imagetag pack --tags {shlex.quote(tag)}"
+    try:
+        if name == "latest":
+            name = _latest(storage, layout, again)
+        with storage.open(layout.packed(name, "index.json")) as stream:
+            packed = Packed.model_validate_json(stream.read(_MAX_INDEX))
+        _check_index(packed, layout, name)
+    except ObjectNotFound as error:
+        raise no_pack(storage, tag, name) from error
+    except ValueError as error:  # pydantic's among them
+        raise InputError(
+            f"{storage.url}/{layout.packed(name, 'index.json')} cannot be read "
+            f"({complaint(error)}); {again} again"
+        ) from error
+    return packed
+
+
+def _latest(storage: Storage, layout: Layout, again: str) -> str:
+    with storage.open(layout.latest_packed) as stream:
+        data = stream.read(200)
+    try:
+        return checked_run(data.decode().strip())
+    except (UnicodeDecodeError, UsageError) as error:
+        raise InputError(
+            f"{storage.url}/{layout.latest_packed} names no pack: it is {data[:100]!r}; "
+            f"{again} again"
+        ) from error
+
+
+def _check_index(packed: Packed, layout: Layout, name: str) -> None:
+    if (packed.tag, packed.name) != (layout.tag, name):
+        raise ValueError(f"it is of the pack {packed.name[:100]!r} of {packed.tag[:100]!r}")
+    for part in ("train", "validation"):
+        shards = packed.parts.get(part, ())
+        if not shards:
+            raise ValueError(f"it names no shards of {part}")
+        for number, shard in enumerate(shards):
+            if shard.key != layout.shard(name, part, number, len(shards)):
+                raise ValueError(f"it names the shard {shard.key[:100]!r}")

@@ -1,0 +1,11 @@
+from .models import CUSTOM_LAYERS as CUSTOM_LAYERS
+from .models import backbone_of as backbone_of
+from .models import build_model as build_model
+from .models import core_of as core_of
+from .models import features_of as features_of
+from .models import head_of as head_of
+from .models import logits_of as logits_of
+from .models import set_trainable as set_trainable
+from .models import with_resizing as with_resizing
+from .scoring import Score as Score
+from .scoring import Scorer as Scorer

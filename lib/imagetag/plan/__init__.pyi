@@ -1,0 +1,9 @@
+from .costs import Prices as Prices
+from .costs import Settings as Settings
+from .costs import estimate as estimate
+from .counts import ask_board as ask_board
+from .counts import find_complete as find_complete
+from .counts import find_done as find_done
+from .rates import find_rates as find_rates
+from .rates import read_given as read_given
+from .table import show as show

@@ -1,0 +1,6 @@
+from .file import read_file as read_file
+from .file import template as template
+from .pipeline import Pipeline as Pipeline
+from .pipeline import Stage as Stage
+from .view import is_json as is_json
+from .view import open_view as open_view

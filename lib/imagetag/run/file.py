@@ -1,0 +1,151 @@
+"""A pipeline's settings in a TOML file: what is read of it, and a commented one to begin with."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import tomllib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from imagetag.errors import UsageError, one_line
+from imagetag.job import JobSettings, OptionsOf, default_text, nested, sections
+from imagetag.suggest import nearest
+
+_WIDTH = 92
+
+
+def read_file(
+    path: Path, settings_class: type[JobSettings], without: Collection[str]
+) -> dict[str, Any]:
+    """Return the values of a file by field; those of a job are a dict of its own.
+
+    Args:
+        path: of the file.
+        settings_class: of the command: its fields are keys, its jobs are tables.
+        without: fields that no file has, such as that of the file itself.
+
+    Raises:
+        UsageError: if it cannot be read, or has a key or a table that there is not.
+
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: {one_line(error)}") from error
+    jobs = nested(settings_class)
+    keys = [
+        name for name in settings_class.model_fields if name not in jobs | dict.fromkeys(without)
+    ]
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        name = _field(key)
+        if name in jobs and isinstance(value, Mapping):
+            fields = jobs[name].fields()
+            for inner in value:
+                if _field(inner) not in fields:
+                    where = f" in [{key}]"
+                    hint = _hint(inner, fields, jobs)
+                    raise UsageError(f"{path}: there is no {inner}{where}{hint}")
+            found[name] = {_field(inner): item for inner, item in value.items()}
+        elif name in jobs:
+            raise UsageError(f"{path}: {key} is a table: write [{key}], and its options below")
+        elif isinstance(value, Mapping) or name not in keys:
+            if isinstance(value, Mapping):
+                what, hint = f"[{key}]", _hint(key, list(jobs), jobs)
+            else:
+                what, hint = f"{key} above the first table", _hint(key, [*keys, *jobs], jobs)
+            raise UsageError(f"{path}: there is no {what}{hint}")
+        else:
+            found[name] = value
+    return found
+
+
+def template(
+    settings_class: type[JobSettings], without: Collection[str], given: Mapping[str, Any]
+) -> str:
+    """Return a commented file of all options, each with its default.
+
+    Args:
+        settings_class: of the command.
+        without: fields that no file has.
+        given: the values of those that are not left at their defaults.
+
+    """
+    jobs = nested(settings_class)
+    lines = [
+        "# A pipeline: imagetag run FILE. Everything that is commented out has its default.",
+        "# The command line wins over IMAGETAG_* variables, and those over this file.",
+    ]
+    for _, names in sections(settings_class):
+        for name in names:
+            if name in jobs or name in without:
+                continue
+            lines += _entry(name, settings_class.model_fields[name], given)
+    for job, options in jobs.items():
+        lines += ["", "", f"[{job}]"]
+        fields = options.fields()
+        for heading, names in sections(options.settings_class):
+            shown = [name for name in names if name in fields]
+            if heading and shown:
+                lines += ["", f"# --- {heading}"]
+            for name in shown:
+                lines += _entry(name, options.settings_class.model_fields[name], {})
+    return "\n".join(lines) + "\n"
+
+
+def _entry(name: str, field: FieldInfo, given: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    text = str(field.description)
+    yield from (f"# {line}" for line in textwrap.wrap(text[:1].upper() + text[1:] + ".", _WIDTH))
+    if name in given:
+        yield f"{_key(name)} = {_toml(given[name])}"
+        return
+    extra = field.json_schema_extra
+    told = isinstance(extra, dict) and "default" in extra
+    if told or field.default in (None, PydanticUndefined):
+        yield f"#{_key(name)} =  # default: {default_text(field)}"
+    else:
+        yield f"#{_key(name)} = {_toml(field.default)}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _field(key: str) -> str:
+    return key.replace("-", "_")
+
+
+def _key(field: str) -> str:
+    return field.replace("_", "-")
+
+
+def _hint(key: str, fields: Sequence[str], jobs: Mapping[str, OptionsOf]) -> str:
+    """Return what there is instead of a key, as the end of a sentence.
+
+    Args:
+        key: that there is not, where it stands.
+        fields: that there are.
+        jobs: whose tables may have it, or what it is most like.
+
+    """
+    own = list(map(_key, fields))
+    tables: dict[str, list[str]] = {}
+    for job, options in jobs.items():
+        for field in options.fields():
+            tables.setdefault(_key(field), []).append(f"[{job}]")
+    if found := tables.get(_key(key)):
+        return f"; it is an option of {' and '.join(found)}"
+    for near in nearest(_key(key), [*own, *tables]):
+        where = "" if near in own else f" in {' or '.join(tables[near])}"
+        return f"; did you mean {near}{where}?"
+    return f"; there are {', '.join(own)}"

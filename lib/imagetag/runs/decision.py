@@ -1,0 +1,123 @@
+"""Which pictures a run's model calls the tag: how probable it must be, and how that was chosen.
+
+Stored as the run's `decision.json`, by evaluate; predict goes by it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from imagetag.errors import InputError
+from imagetag.layout import Layout
+from imagetag.stats import Calibration, Promise
+from imagetag.storage import ObjectNotFound, Storage
+
+_MAX_BYTES = 16 << 20  # of `decision.json`; isotonic points are two numbers a picture at the most
+_LARGE = 1e4  # a logit beyond all
+
+
+class Decision(BaseModel):
+    """From a model's logit to a probability and to yes or no.
+
+    A picture is called the tag if its logit is `logit_threshold` or more: here, and for who asks TF
+    Serving. `threshold` is the same as a calibrated probability. `promise` is how it was chosen,
+    None where it was given.
+
+    The model's own probability is none to go by: in 32 bits it is 1 from a logit of 16.64 on. Older
+    versions told a `raw_threshold` of it, which is no longer read.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    version: Literal[1] = 1
+    tag: str
+    run: str
+    trained: str
+    fingerprint: str
+    calibration: Calibration
+    promise: Promise | None
+    logit_threshold: float
+    threshold: float = Field(ge=0, le=1)
+    created: str
+
+    def probability(self, logit: float) -> float:
+        """Return the calibrated probability that the tag is in the picture."""
+        return float(self.calibration.probabilities(logit))
+
+    def positive(self, logit: float) -> bool:
+        """Tell whether the picture is called the tag."""
+        return logit >= self.logit_threshold
+
+
+def between_logits(threshold: float) -> float:
+    """Return a threshold that the same logits of 32 bits reach, halfway between two of them.
+
+    Neither rounding to 64 bits nor the decimals that TF Serving writes of a logit, which are of as
+    many digits as tell it from its neighbours, then puts it on the other side.
+    """
+    least = np.float32(threshold)
+    if float(least) < threshold:
+        least = np.nextafter(least, np.float32(np.inf))
+    below = np.nextafter(least, np.float32(-np.inf))
+    return (float(least) + float(below)) / 2
+
+
+def logit_of(calibration: Calibration, probability: float) -> float:
+    """Return the least logit whose calibrated probability is that or more.
+
+    It is a logit beyond all if none is so probable.
+    """
+    low, high = -_LARGE, _LARGE
+    if calibration.probabilities(high) < probability:
+        return high
+    while high - low > 1e-9 * max(1.0, abs(low)):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (
+            (low, middle) if calibration.probabilities(middle) >= probability else (middle, high)
+        )
+    return high
+
+
+def sigmoid(logit: float) -> float:
+    """Return the probability of a logit without calibration."""
+    return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
+
+
+def load_decision(storage: Storage, tag: str, run: str, trained: str) -> Decision | None:
+    """Return what evaluate has decided for a run, None if it has not, or for an older model.
+
+    Args:
+        storage: has the run.
+        tag: whose.
+        run: the run's name.
+        trained: when its model was made (`Run.created`).
+
+    Raises:
+        InputError: if it cannot be read.
+
+    """
+    key = Layout(tag).run(run, "decision.json")
+    advice = f"delete {storage.url}/{key} and run imagetag evaluate --tags {tag} --run {run}"
+    try:
+        with storage.open(key) as stream:
+            decision = Decision.model_validate_json(stream.read(_MAX_BYTES))
+    except ObjectNotFound:
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(
+            f"{storage.url}/{key} cannot be read: {where}: {first['msg']}; {advice}"
+        ) from error
+    if (decision.tag, decision.run) != (tag, run):
+        raise InputError(
+            f"{storage.url}/{key} is of the run {decision.run[:100]!r} of {decision.tag[:100]!r}; "
+            f"{advice}"
+        )
+    return decision if decision.trained == trained else None

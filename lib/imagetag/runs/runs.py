@@ -1,0 +1,154 @@
+"""Trained models in storage: what a run left behind, and how to find and load it."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from imagetag import __version__
+from imagetag.dataset import Resize, no_run
+from imagetag.errors import InputError, UsageError, one_line
+from imagetag.layout import Label, Layout, PartName, checked_run
+from imagetag.storage import ObjectNotFound, Storage
+
+if TYPE_CHECKING:
+    import keras
+
+
+# TF Serving loads the highest number it finds. What 1 had, by older versions, was no logit.
+EXPORT_FOLDER = "saved_model/2"
+EXPORT_MARKER = "saved_model.pb"
+
+
+class Run(BaseModel):
+    """A complete training run, stored as its `metrics.json`: the marker, written last.
+
+    `image_size` is (height, width) in pixels; `images` counts what was trained and validated on,
+    and kept for the threshold; `parts` is a digest of `parts.csv`, which says what each picture was
+    used for, empty in older runs; `history` is a row an epoch; `validation` are the metrics of the
+    best epoch, whose weights the model has.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: Literal[1] = 1
+    tag: str
+    run: str
+    model: str
+    settings: dict[str, Any]
+    image_size: tuple[int, int]
+    images: dict[PartName, dict[Label, int]]
+    fingerprint: str
+    parts: str = ""
+    seed: int
+    best_epoch: int
+    history: list[dict[str, float]]
+    validation: dict[str, float]
+    parameters: int
+    seconds: float
+    devices: list[str]
+    workers: int = 1
+    replicas: int = 1
+    global_batch: int = 0
+    versions: dict[str, str]
+    created: str
+
+    @property
+    def resize(self) -> Resize:
+        """How pictures are fitted into the input: as the settings say, or letterboxed.
+
+        Raises:
+            InputError: if the settings say what this version does not know.
+
+        """
+        found: Resize = self.settings.get("resize", "letterbox")  # older runs lack it
+        if found not in get_args(Resize):
+            raise InputError(
+                f"the run {self.run!r} of {self.tag!r} fits pictures by {str(found)[:100]!r}, "
+                f"which is none of {', '.join(get_args(Resize))}: train it again"
+            )
+        return found
+
+
+def load_run(storage: Storage, tag: str, run: str) -> Run:
+    """Return a complete run of a tag by its name, or the newest for `latest`.
+
+    Raises:
+        InputError: if there is none, or it cannot be read.
+
+    """
+    layout = Layout(tag)
+    try:
+        name = _latest(storage, layout) if run == "latest" else checked_run(run)
+        found = Run.model_validate_json(storage.read(layout.run(name, "metrics.json")))
+        if (found.tag, found.run) != (tag, name):
+            raise ValueError(f"it is of the run {found.run[:100]!r} of {found.tag[:100]!r}")
+    except ObjectNotFound as error:
+        raise no_run(storage, tag, run) from error
+    except ValueError as error:  # pydantic's among them
+        raise InputError(
+            f"{storage.url}/{layout.run(name, 'metrics.json')} cannot be read "
+            f"({one_line(error, 200)}); train the run again"
+        ) from error
+    return found
+
+
+def _latest(storage: Storage, layout: Layout) -> str:
+    data = storage.read(layout.latest)
+    try:
+        return checked_run(data.decode().strip())
+    except (UnicodeDecodeError, UsageError) as error:
+        raise InputError(
+            f"{storage.url}/{layout.latest} names no run: it is {data[:100]!r}; train again, or "
+            "name a run with --run"
+        ) from error
+
+
+def is_exported(storage: Storage, tag: str, run: str) -> bool:
+    """Tell whether a run's SavedModel is in storage, all of it."""
+    return storage.stat(Layout(tag).run(run, f"{EXPORT_FOLDER}/{EXPORT_MARKER}")) is not None
+
+
+def load_model(storage: Storage, run: Run, folder: Path) -> keras.Model:
+    """Fetch a run's model into a folder and load it.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+
+    """
+    import keras  # not to know a run: that takes no TensorFlow
+
+    from imagetag.models import CUSTOM_LAYERS
+
+    layout = Layout(run.tag)
+    key, marker = (layout.run(run.run, name) for name in ("model.keras", "metrics.json"))
+    advice = f"delete {storage.url}/{marker} and train the run again"
+    path = folder / "model.keras"
+    try:
+        storage.download(key, path)
+    except ObjectNotFound as error:
+        raise InputError(f"{storage.url}/{key} is missing; {advice}") from error
+    try:
+        return keras.models.load_model(path, custom_objects=CUSTOM_LAYERS, compile=False)
+    except Exception as error:  # a damaged archive raises whatever its reader does
+        raise InputError(
+            f"{storage.url}/{key} cannot be loaded ({one_line(error, 200)}); {advice}"
+        ) from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a result depends on."""
+    import keras
+    import tensorflow as tf
+
+    return {
+        "imagetag": __version__,
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }

@@ -1,0 +1,2 @@
+from .overview import Overview as Overview
+from .table import show as show

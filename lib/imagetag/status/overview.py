@@ -1,0 +1,427 @@
+"""Where each tag in storage stands: what is complete, under way, failed and why.
+
+Read are markers and small records alone: two listings for all tags together, and of each tag its
+markers (three, or five of a trained one) and the records of what is under way or has failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from imagetag.dataset import Dataset, load_dataset, tags_in
+from imagetag.errors import InputError, UsageError, complaint
+from imagetag.job import Beat, load_beat
+from imagetag.layout import (
+    STAGES,
+    STATUS,
+    Label,
+    Layout,
+    Split,
+    Stage,
+    StatusKey,
+    checked_run,
+    parse_status,
+)
+from imagetag.storage import ObjectInfo, ObjectNotFound, Storage
+
+State = Literal[
+    "none", "incomplete", "running", "lost", "stopped", "failed", "outdated", "complete"
+]
+
+LOST = 180.0  # seconds without a word, after which a work is no longer taken to be under way
+_MAX_BYTES = 64 << 20  # of a marker
+_OURS = {"train", "test", "manifest"}
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class StageStatus(_Record):
+    """What is known of a job's work on a tag.
+
+    `none` was not begun; `incomplete` was begun and has no marker, and nobody says that they are at
+    it; `lost` said so, and has been silent for minutes; `stopped` was told to; `outdated` is
+    complete, of what has changed since. `result` is what came out, in a word or two, `reason` what
+    there is to say otherwise, `seconds` how long ago that was told, `done` of `total` how far it
+    is.
+    """
+
+    state: State = "none"
+    result: str = ""
+    reason: str = ""
+    exit_code: int | None = None
+    doing: str = ""
+    done: int | None = None
+    total: int | None = None
+    unit: str = ""
+    seconds: float | None = None
+    host: str = ""
+
+
+class PromiseStatus(_Record):
+    """The precision that was to be promised, whether it can be, and what bound there is."""
+
+    min_precision: float
+    confidence: float = 0.0
+    met: bool
+    bound: float | None = None
+    needed: int | None = None
+
+
+class TagStatus(_Record):
+    """Where a tag stands; `precision` and `recall` are of its test pictures.
+
+    `pages` are URLs, by the job that made them.
+    """
+
+    tag: str
+    stages: dict[Stage, StageStatus]
+    images: dict[Split, dict[Label, int]] | None = None
+    bytes: int | None = None
+    run: str = ""
+    model: str = ""
+    promise: PromiseStatus | None = None
+    precision: float | None = None
+    recall: float | None = None
+    pages: dict[str, str] = {}
+
+    @property
+    def furthest(self) -> str:
+        """Where it stands, in a word or two, for a sum over many tags."""
+        for state in ("running", "lost", "failed", "stopped"):
+            for stage, found in self.stages.items():
+                if found.state == state:
+                    return f"{stage} {state}"
+        for stage in ("evaluate", "train", "explore", "scrape"):
+            if self.stages[stage].state == "complete":
+                return f"{_PAST[stage]}"
+        return "not complete"
+
+    def after(self, seconds: float) -> TagStatus:
+        """Return the same as it is told so much later."""
+        stages = {
+            stage: found
+            if found.seconds is None
+            else found.model_copy(update={"seconds": found.seconds + seconds})
+            for stage, found in self.stages.items()
+        }
+        return self.model_copy(update={"stages": stages})
+
+
+_PAST = {"evaluate": "evaluated", "train": "trained", "explore": "explored", "scrape": "scraped"}
+
+
+class _Explored(_Record):
+    fingerprint: str
+    input_size: dict[str, Any] = {}
+    created: AwareDatetime
+
+
+class _Trained(_Record):
+    run: str
+    model: str
+    fingerprint: str = ""
+    history: tuple[dict[str, Any], ...] = ()
+    created: AwareDatetime
+
+
+class _Value(_Record):
+    value: float | None = None
+
+
+class _Chosen(_Record):
+    precision: _Value = _Value()
+    recall: _Value = _Value()
+
+
+class _Metrics(_Record):
+    chosen: _Chosen
+
+
+class _Decision(_Record):
+    trained: AwareDatetime
+    promise: PromiseStatus | None = None
+
+
+class _Evaluated(_Record):
+    decision: _Decision
+    metrics: _Metrics
+    created: AwareDatetime
+
+
+Record = TypeVar("Record", bound=_Record)
+_Records = Mapping[StatusKey, ObjectInfo]  # of a tag
+
+
+@dataclass
+class Overview:
+    """Reads where tags stand, time and again.
+
+    Args:
+        storage: has them.
+        tags: which; None for all that there are.
+        threads: that read at once.
+
+    """
+
+    storage: Storage
+    tags: Sequence[str] | None = None
+    threads: int = 16
+    _before: dict[str, tuple[object, datetime, TagStatus]] = field(default_factory=dict)
+
+    def read(self, now: datetime | None = None) -> list[TagStatus]:
+        """Return where each tag stands, in the order given, or of their names.
+
+        What was read before is not read again while its records are the same, and none of them is
+        of work under way.
+
+        Raises:
+            InputError: if all tags are asked for and there is none.
+
+        """
+        now = now or datetime.now(UTC)
+        records = self._records()
+        tags = self.tags
+        if tags is None:
+            tags = sorted({*tags_in(self.storage), *records})
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="status") as pool:
+            found = pool.map(lambda tag: self._one(tag, records.get(tag, {}), now), tags)
+            known = [tag for tag in found if tag is not None]
+        if not known:
+            raise InputError(
+                f"there is nothing of any tag in {self.storage.url}: run imagetag scrape first, "
+                "or check --storage"
+            )
+        return known
+
+    def _records(self) -> dict[str, dict[StatusKey, ObjectInfo]]:
+        records: dict[str, dict[StatusKey, ObjectInfo]] = {}
+        for entry in self.storage.list(STATUS):
+            try:
+                key = parse_status(entry.key)
+            except ValueError:
+                continue
+            records.setdefault(key.tag, {})[key] = entry
+        return records
+
+    def _one(self, tag: str, records: _Records, now: datetime) -> TagStatus | None:
+        known, then, before = self._before.get(tag, (None, now, None))
+        if before and known == records and not any(key.state == "running" for key in records):
+            return before.after((now - then).total_seconds())
+        found = _Reading(self.storage, tag, records, now).read()
+        if self.tags is None and all(stage.state == "none" for stage in found.stages.values()):
+            return None
+        self._before[tag] = records, now, found
+        return found
+
+
+class _Reading:
+    """One look at a tag."""
+
+    def __init__(self, storage: Storage, tag: str, records: _Records, now: datetime) -> None:
+        self._storage, self._tag, self._layout = storage, tag, Layout(tag)
+        self._records, self._now = records, now
+        self._beats = self._newest()
+
+    def read(self) -> TagStatus:
+        dataset, scraped = self._scraped()
+        explored, exploration = self._explored(dataset)
+        training, trained = self._trained(dataset)
+        evaluation, evaluated = self._evaluated(training)
+        pages = {}
+        if exploration:
+            pages["explore"] = self._layout.explore("report.html")
+        if training and evaluation:
+            pages["evaluate"] = self._layout.run(training.run, "report.html")
+        chosen = evaluation.metrics.chosen if evaluation else _Chosen()
+        return TagStatus(
+            tag=self._tag,
+            stages={
+                "scrape": scraped,
+                "curate": self._curated(dataset),
+                "explore": explored,
+                "pack": self._packed(),
+                "train": trained,
+                "evaluate": evaluated,
+                "predict": self._told("predict", None, ""),
+            },
+            images=dataset.images if dataset else None,
+            bytes=dataset.bytes if dataset else None,
+            run=training.run if training else "",
+            model=training.model if training else "",
+            promise=evaluation.decision.promise if evaluation else None,
+            precision=chosen.precision.value,
+            recall=chosen.recall.value,
+            pages={job: f"{self._storage.url}/{key}" for job, key in pages.items()},
+        )
+
+    # --- Each stage: its marker, if there is one, and what was told of it since ----------------
+
+    def _scraped(self) -> tuple[Dataset | None, StageStatus]:
+        try:
+            dataset = load_dataset(self._storage, self._tag)
+        except InputError as error:
+            if not isinstance(error.__cause__, ObjectNotFound):
+                return None, StageStatus(state="incomplete", reason=str(error))
+            found = self._told("scrape", None, "")
+            if found.state == "none" and _OURS & set(self._storage.folders(self._layout.root)):
+                found = StageStatus(state="incomplete", reason="begun, and nobody is at it")
+            return None, found
+        images = dataset.images
+        result = "+".join(
+            str(sum(images[split][label] for split in images)) for label in images["train"]
+        )
+        return dataset, self._told("scrape", _moment(dataset.created), result)
+
+    def _curated(self, dataset: Dataset | None) -> StageStatus:
+        if dataset is None or dataset.curation is None:
+            return self._told("curate", None, "")
+        result = f"{dataset.curation.dropped} dropped"
+        return self._told("curate", _moment(dataset.created), result)
+
+    def _packed(self) -> StageStatus:
+        done = any((key.stage, key.state) == ("pack", "done") for key in self._records)
+        found = self._told("pack", None, "")
+        return StageStatus(state="complete") if done and found.state == "none" else found
+
+    def _explored(self, dataset: Dataset | None) -> tuple[StageStatus, _Explored | None]:
+        key = self._layout.explore("explore.json")
+        marker = self._marker(key, _Explored)
+        if not isinstance(marker, _Explored):
+            return self._told("explore", None, "", damaged=marker), None
+        size = marker.input_size
+        result = f"{size.get('height')}x{size.get('width')}" if size else ""
+        old = dataset is not None and marker.fingerprint != dataset.fingerprint
+        reason = "the dataset has changed since" if old else ""
+        return self._told("explore", marker.created, result, outdated=reason), marker
+
+    def _trained(self, dataset: Dataset | None) -> tuple[_Trained | None, StageStatus]:
+        try:
+            run = checked_run(self._storage.read(self._layout.latest).decode().strip())
+        except ObjectNotFound:
+            return None, self._told("train", None, "")
+        except (UnicodeDecodeError, UsageError):
+            reason = f"{self._storage.url}/{self._layout.latest} names no run"
+            return None, self._told("train", None, "", damaged=reason)
+        marker = self._marker(self._layout.run(run, "metrics.json"), _Trained)
+        if not isinstance(marker, _Trained):
+            return None, self._told("train", None, "", damaged=marker or f"the run {run} is gone")
+        epochs = f" {len(marker.history)} epochs" if marker.history else ""
+        old = dataset is not None and marker.fingerprint not in ("", dataset.fingerprint)
+        reason = "the dataset has changed since" if old else ""
+        result = f"{marker.model}{epochs}"
+        return marker, self._told("train", marker.created, result, outdated=reason)
+
+    def _evaluated(self, training: _Trained | None) -> tuple[_Evaluated | None, StageStatus]:
+        if training is None:
+            return None, self._told("evaluate", None, "")
+        marker = self._marker(self._layout.run(training.run, "evaluation.json"), _Evaluated)
+        if not isinstance(marker, _Evaluated):
+            return None, self._told("evaluate", None, "", damaged=marker)
+        old = marker.decision.trained != training.created
+        reason = "trained again since" if old else ""
+        return marker, self._told("evaluate", marker.created, "", outdated=reason)
+
+    def _told(
+        self,
+        stage: Stage,
+        made: datetime | None,
+        result: str,
+        *,
+        outdated: str = "",
+        damaged: str | None = None,
+    ) -> StageStatus:
+        """Return what a marker made at a time says, unless a later record says otherwise."""
+        beat, silent = self._beats.get(stage, (None, 0.0))
+        # A marker has whole seconds.
+        if beat is None or (made is not None and made >= beat.updated.replace(microsecond=0)):
+            if damaged:
+                return StageStatus(state="incomplete", reason=damaged)
+            if made is None:
+                return StageStatus()
+            state: State = "outdated" if outdated else "complete"
+            seconds = self._since(made)
+            return StageStatus(state=state, result=result, reason=outdated, seconds=seconds)
+        common: dict[str, Any] = {
+            "result": result,
+            "doing": beat.doing,
+            "done": beat.done,
+            "total": beat.total,
+            "unit": beat.unit,
+            "seconds": silent,
+            "host": beat.host,
+        }
+        if beat.state == "failed":
+            state = "stopped" if beat.stopped else "failed"
+            return StageStatus(state=state, reason=beat.reason, exit_code=beat.exit_code, **common)
+        if silent <= LOST:
+            return StageStatus(state="running", **common)
+        if made is not None and made >= beat.started:  # it was done, and could not say so
+            return StageStatus(state="complete", result=result, seconds=self._since(made))
+        host = f" on {beat.host}" if beat.host else ""
+        reason = f"no word of it{host}: it was killed, or cannot write; run it again to go on"
+        return StageStatus(state="lost", reason=reason, **common)
+
+    def _newest(self) -> dict[Stage, tuple[Beat, float]]:
+        """Return the newest record of each stage that tells of no success, and its age in seconds.
+
+        The age is by the clock of the storage, if it has one: that of whoever looks may be wrong.
+        """
+        newest: dict[Stage, tuple[Beat, float]] = {}
+        for key, entry in self._records.items():
+            if key.state == "done":
+                continue
+            try:
+                beat = load_beat(self._storage, entry.key)
+            except InputError:  # it ended meanwhile; or is damaged, and markers say enough
+                continue
+            age = self._since(beat.updated) if entry.age is None else round(entry.age, 1)
+            known, _ = newest.get(key.stage, (None, 0.0))
+            # Of workers that share a tag, the one that failed says more than one that was lost.
+            if known is None or (beat.updated, beat.state) > (known.updated, known.state):
+                newest[key.stage] = beat, age
+        return newest
+
+    def _marker(self, key: str, record: type[Record]) -> Record | str | None:
+        """Return a marker; None if there is none, or what is wrong with it."""
+        try:
+            with self._storage.open(key) as stream:
+                return record.model_validate_json(stream.read(_MAX_BYTES))
+        except ObjectNotFound:
+            return None
+        except ValidationError as error:
+            return f"{self._storage.url}/{key} cannot be read: {complaint(error)}"
+
+    def _since(self, moment: datetime) -> float:
+        return max(0.0, round((self._now - moment).total_seconds(), 1))
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def stages_shown(tags: Iterable[TagStatus]) -> list[Stage]:
+    """Return the stages that a table shows: those of each tag, and others where they say much."""
+    found = list(tags)
+    optional: dict[Stage, set[State]] = {
+        "curate": {"none", "complete"},
+        "pack": {"none"},
+        "predict": {"none"},
+    }
+    return [
+        stage
+        for stage in STAGES
+        if stage not in optional
+        or any(tag.stages[stage].state not in optional[stage] for tag in found)
+    ]

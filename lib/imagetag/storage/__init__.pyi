@@ -1,0 +1,11 @@
+from .base import AccessDenied as AccessDenied
+from .base import ObjectInfo as ObjectInfo
+from .base import ObjectNotFound as ObjectNotFound
+from .base import Storage as Storage
+from .base import is_key as is_key
+from .local import LocalStorage as LocalStorage
+from .opening import CACHE_FOLDER as CACHE_FOLDER
+from .opening import Place as Place
+from .opening import open_storage as open_storage
+from .opening import opened as opened
+from .s3 import S3Storage as S3Storage

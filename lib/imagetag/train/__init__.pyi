@@ -1,0 +1,11 @@
+from .classifier import make_run as make_run
+from .cluster import Cluster as Cluster
+from .distribute import choose_devices as choose_devices
+from .precision import choose_precision as choose_precision
+from .rendezvous import meet as meet
+from .tracking import log_evaluation as log_evaluation
+from .tracking import log_training as log_training
+from .train import Means as Means
+from .train import Training as Training
+from .train import is_trained as is_trained
+from .train import train_tag as train_tag

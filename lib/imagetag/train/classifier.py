@@ -1,0 +1,467 @@
+"""Train a classifier of one tag, from its dataset in storage to a model in storage."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import io
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from imagetag.checks import weights_problem
+from imagetag.dataset import Row, Sample, sync
+from imagetag.errors import InputError, UsageError
+from imagetag.explore import HeldOut, read_cautions
+from imagetag.inputs import (
+    DecodedImages,
+    Packed,
+    PackedFeed,
+    Partition,
+    Plan,
+    RandomAffine,
+    Use,
+    load_packed,
+    rows_of_parts,
+    store_partition,
+)
+from imagetag.job import measured
+from imagetag.layout import LABELS, Label, Layout, PartName
+from imagetag.log import get_logger, working
+from imagetag.models import build_model, with_resizing
+from imagetag.runs import Run, load_model, model_card, store_export, versions
+from imagetag.storage import ObjectNotFound, Storage, open_storage
+from imagetag.train.checkpoint import Checkpoints, State
+from imagetag.train.cluster import Cluster
+from imagetag.train.distribute import device_names
+from imagetag.train.fit import Feed, Fitting, Images, Part, Phase, Recipe, digest_of
+from imagetag.train.precision import precision
+from imagetag.train.step import Objective
+from imagetag.train.tensorboard import write_events
+from imagetag.train.train import Means, Target, Training, deciding, digest_of_values
+
+_LEAST_IMAGES = 8  # of each label, to train on; and a quarter of it to validate on
+_FED: tuple[PartName, ...] = ("train", "validation")  # the parts that a training reads
+
+
+def make_run(target: Target, cluster: Cluster, means: Means) -> Run:
+    """Train on a tag's train split and store the model; the test split is not touched.
+
+    Raises:
+        InputError: if there are too few images.
+        UsageError: if the settings do not fit the model, or a checkpoint.
+        TransientError: if storage or weights cannot be reached, or another worker is lost.
+
+    """
+    return _Making(target.storage, target, cluster, means).make()
+
+
+def export_run(storage: Storage, run: Run) -> None:
+    """Store the SavedModel of a complete run that has none.
+
+    Raises:
+        InputError: if its model is missing or damaged.
+
+    """
+    with tempfile.TemporaryDirectory(prefix="imagetag-train-") as scratch:
+        model = load_model(storage, run, Path(scratch))
+        _export(storage, run, model, Path(scratch))
+
+
+@dataclass
+class _Making:
+    storage: Storage
+    target: Target
+    cluster: Cluster
+    means: Means
+
+    def make(self) -> Run:
+        target, training, means = self.target, self.target.training, self.means
+        self.cluster.connect()
+        keras.utils.clear_session()  # of the tag before
+        keras.utils.set_random_seed(training.seed)
+        partition = target.partition()
+        _check_counts(target.dataset.tag, partition.images)
+        _tell_small(target.run, partition.images)
+        weights = _weights(training.weights, means.cache_folder / "weights")
+        batch = self._global_batch()
+        with (
+            working("building the model"),
+            self.cluster.strategy.scope(),
+            precision(training.mixed_precision),
+        ):
+            model = build_model(
+                training.model,
+                target.size,
+                weights=weights,
+                dropout=training.dropout,
+                synchronized=self.cluster.strategy.num_replicas_in_sync > 1,
+            )
+        phases = _phases(training)
+        means.cache_folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="imagetag-train-") as scratch:
+            inputs = self._fetched if training.packed == "no" else self._packed
+            parts, counts = inputs(batch, partition)
+            get_logger().info(
+                "training",
+                run=target.run,
+                model=training.model,
+                size=f"{target.size[0]}x{target.size[1]}",
+                images=counts,
+                batch=batch,
+                precision=training.mixed_precision,
+            )
+            checkpoints = self._checkpoints()
+            fitting = Fitting(
+                model,
+                phases,
+                self._recipe(counts["train"]),
+                parts["train"],
+                parts["validation"],
+                self.cluster,
+                checkpoints,
+                digest_of_values([*self._identity(batch), digest_of(model) if weights else ""]),
+            )
+            if not means.resume and self.cluster.is_chief:
+                checkpoints.clear()
+            try:
+                state = fitting.fit(resume=means.resume)
+            finally:
+                checkpoints.close()
+            self.cluster.agree("weights", digest_of(model))
+            result = self._result(state, counts, model, batch)
+            if self.cluster.is_chief:
+                saved = build_model(training.model, target.size, weights=None)
+                saved.set_weights([keras.ops.convert_to_numpy(w) for w in model.weights])
+                digest = store_partition(self.storage, target.dataset.tag, target.run, partition)
+                result = result.model_copy(update={"parts": digest})
+                with working("storing the model" + " and its SavedModel" * means.export):
+                    self._store(result, saved, state.durations, Path(scratch))
+                _measure(result)
+                checkpoints.clear()
+        return result
+
+    def _global_batch(self) -> int:
+        micro, each = self.means.micro_batch, self.target.training.batch_size
+        if micro is not None and each % micro:
+            raise UsageError(f"--micro-batch {micro} must divide --batch-size {each}")
+        return each * int(self.cluster.strategy.num_replicas_in_sync)
+
+    def _packed(
+        self, batch: int, partition: Partition
+    ) -> tuple[dict[PartName, Part], dict[PartName, dict[Label, int]]]:
+        """Let this worker's shards be streamed, and count what is in all of them."""
+        target = self.target
+        tag, training = target.dataset.tag, target.training
+        packed = load_packed(self.storage, tag, training.packed)
+        counts = {part: packed.images(part) for part in _FED}
+        _check_counts(tag, counts)
+        counts["threshold"] = dict(partition.images["threshold"])
+        folder = self.means.cache_folder
+        parts: dict[PartName, Part] = {
+            part: _Streamed(self.storage, packed, part, batch, training.seed, folder)
+            for part in _FED
+        }
+        return parts, counts
+
+    def _fetched(
+        self, batch: int, partition: Partition
+    ) -> tuple[dict[PartName, Part], dict[PartName, dict[Label, int]]]:
+        """Fetch this worker's share of the images, and count all that are there."""
+        target, means = self.target, self.means
+        rows = rows_of_parts(self.storage, target.dataset, partition, _FED)
+        each = batch // self.cluster.workers
+        places = slice(self.cluster.worker * each, (self.cluster.worker + 1) * each)
+        targets = {part: np.array([row.target for row in rows[part]]) for part in rows}
+        plans = {
+            part: Plan(targets[part], batch, target.training.seed, shuffle=part == "train")
+            for part in rows
+        }
+        mine = {part: plan.images_at(places) for part, plan in plans.items()}
+        wanted = [rows[part][index] for part in rows for index in mine[part]]
+        tag, folder = target.dataset.tag, means.cache_folder / "images"
+        samples = {
+            sample.row.md5: sample
+            for sample in sync(self.storage, tag, wanted, folder, means.concurrency)
+        }
+
+        def held(part: PartName) -> dict[Label, int]:
+            own = (rows[part][index] for index in plans[part].images_at(places, counted=True))
+            return _counts([row for row in own if row.md5 in samples])
+
+        there = [count for part in plans for count in held(part).values()]
+        sums = iter(np.sum(self.cluster.gather(there), axis=0).tolist())
+        counts = {part: {label: next(sums) for label in LABELS} for part in plans}
+        _check_counts(tag, counts)
+        counts["threshold"] = dict(partition.images["threshold"])
+        found: dict[PartName, Sequence[Sample | None]] = {
+            part: [samples.get(row.md5) for row in rows[part]] for part in rows
+        }
+        # Both parts share the cache, each by its number of images.
+        total = sum(map(len, mine.values()))
+        parts: dict[PartName, Part] = {}
+        for part, plan in plans.items():
+            share = len(mine[part]) / total
+            source = DecodedImages(
+                found[part],
+                target.size,
+                target.training.resize,
+                memory=int(means.cache_memory * share),
+                disk=int(means.cache_bytes * share),
+                folder=means.cache_folder,
+            )
+            parts[part] = Images(source, targets[part], plan)
+        return parts, counts
+
+    def _checkpoints(self) -> Checkpoints:
+        tag, run = self.target.dataset.tag, self.target.run
+        name = digest_of_values([self.storage.url, tag, run])[:16]
+        folder = self.means.cache_folder / "checkpoints" / name
+        shared = self.cluster.workers > 1
+        return Checkpoints(self.storage, tag, run, folder, shared=shared)
+
+    def _recipe(self, counts: dict[Label, int]) -> Recipe:
+        training, means = self.target.training, self.means
+        balanced = training.class_weights == "balanced"
+        return Recipe(
+            Objective(
+                class_weights=_class_weights(counts) if balanced else (1.0, 1.0),
+                label_smoothing=training.label_smoothing,
+                clip_norm=training.clip_norm,
+            ),
+            optimizer=training.optimizer,
+            weight_decay=training.weight_decay,
+            schedule=training.schedule,
+            warmup=training.warmup_epochs,
+            patience=training.patience,
+            augment=RandomAffine(shear=training.shear) if training.augment else None,
+            micro_batch=means.micro_batch,
+            jit=means.jit,
+            scale_loss=training.mixed_precision == "mixed_float16",
+            checkpoint_seconds=means.checkpoint_seconds,
+        )
+
+    def _identity(self, batch: int) -> list[object]:
+        """Return what a checkpoint must have in common with a training that goes on from it."""
+        target = self.target
+        settings = deciding(target.training)
+        # Streamed batches depend on how many workers share the shards.
+        workers = 0 if target.training.packed == "no" else self.cluster.workers
+        return [settings, target.size, target.dataset.fingerprint, batch, workers]
+
+    def _result(
+        self,
+        state: State,
+        counts: dict[PartName, dict[Label, int]],
+        model: keras.Model,
+        batch: int,
+    ) -> Run:
+        target = self.target
+        best = state.history[state.best_epoch - 1]
+        return Run(
+            tag=target.dataset.tag,
+            run=target.run,
+            model=target.training.model,
+            settings=target.training.model_dump(),
+            image_size=target.size,
+            images=counts,
+            fingerprint=target.dataset.fingerprint,
+            seed=target.training.seed,
+            best_epoch=state.best_epoch,
+            history=state.history,
+            validation={
+                key.removeprefix("val_"): value
+                for key, value in best.items()
+                if key.startswith("val_")
+            },
+            parameters=model.count_params(),
+            seconds=round(state.seconds, 1),
+            devices=device_names(),
+            workers=self.cluster.workers,
+            replicas=int(self.cluster.strategy.num_replicas_in_sync),
+            global_batch=batch,
+            versions=versions(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def _store(
+        self, run: Run, model: keras.Model, durations: Sequence[float], scratch: Path
+    ) -> None:
+        """Upload the model first, its marker after it, the pointer to it last."""
+        storage, layout = self.storage, Layout(run.tag)
+        path = scratch / "model.keras"
+        with_resizing(model, run.image_size, run.resize).save(path)
+        storage.upload(path, layout.run(run.run, "model.keras"))
+        if self.means.export:
+            _export(storage, run, model, scratch)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, fieldnames=list(run.history[0]))
+        writer.writeheader()
+        writer.writerows(run.history)
+        storage.write(layout.run(run.run, "history.csv"), table.getvalue().encode())
+        began = datetime.fromisoformat(run.created).timestamp() - run.seconds
+        timed = [
+            {**row, "seconds": duration}
+            for row, duration in zip(run.history, durations, strict=True)
+        ]
+        for file in write_events(timed, scratch / "tensorboard", began):
+            name = file.relative_to(scratch).as_posix()
+            storage.upload(file, layout.run(run.run, name))
+        card = model_card(
+            run,
+            self.target.dataset,
+            read_cautions(storage, self.target.dataset, HeldOut.by(run)),
+        )
+        storage.write(layout.run(run.run, "README.md"), card.encode())
+        marker = run.model_dump_json(indent=2).encode() + b"\n"
+        storage.write(layout.run(run.run, "metrics.json"), marker)
+        storage.write(layout.latest, run.run.encode() + b"\n")
+        get_logger().info(
+            "trained",
+            run=run.run,
+            epochs=len(run.history),
+            best_epoch=run.best_epoch,
+            seconds=run.seconds,
+            **{f"validation_{key}": round(value, 4) for key, value in run.validation.items()},
+            storage=f"{storage.url}/{layout.run(run.run, '')}",
+        )
+
+
+@dataclass(frozen=True)
+class _Streamed:
+    """A part of a pack, of which each worker streams its shards."""
+
+    storage: Storage
+    packed: Packed
+    part: PartName
+    batch: int
+    seed: int
+    folder: Path
+
+    @property
+    def count(self) -> int:
+        """Images in all."""
+        return sum(self.packed.images(self.part).values())
+
+    def feed(self, cluster: Cluster) -> Feed:
+        """Return this worker's batches."""
+        return PackedFeed(
+            self.storage,
+            self.packed.parts[self.part],
+            self.packed.image_size,
+            self.packed.resize,
+            batch=self.batch,
+            seed=self.seed,
+            shuffle=self.part == "train",
+            worker=(cluster.worker, cluster.workers),
+            replicas=cluster.replicas,
+            folder=self.folder,
+        )
+
+
+def _export(storage: Storage, run: Run, model: keras.Model, scratch: Path) -> None:
+    store_export(storage, run.tag, run.run, model, scratch, size=run.image_size, resize=run.resize)
+
+
+def _phases(training: Training) -> list[Phase]:
+    """Return what trains when: all at once, or the head and then the backbone's top blocks."""
+    rate = training.learning_rate or 0.0
+    if training.freeze_backbone == "no":
+        return [Phase("all", "all", training.epochs, rate)]
+    still = not training.augment and training.packed == "no"
+    phases = [Phase("head", 0, training.epochs, rate, on_features=still)]
+    if training.fine_tune_blocks:
+        phases.append(
+            Phase(
+                "fine-tune",
+                training.fine_tune_blocks,
+                training.fine_tune_epochs,
+                training.fine_tune_rate or rate * 0.03,
+            )
+        )
+    return phases
+
+
+def _measure(run: Run) -> None:
+    """Note how fast a training was, in the pictures of its epochs, validation's among them."""
+    images = sum(count for part in _FED for count in run.images[part].values())
+    measured(
+        model=run.model,
+        pixels=run.image_size[0] * run.image_size[1],
+        images=images,
+        epochs=len(run.history),
+        training_seconds=run.seconds,
+        devices=run.replicas,
+        gpus=sum("GPU" in device.upper() for device in run.devices),
+    )
+
+
+def _target(row: Row) -> int:
+    return int(row.label == "positive")
+
+
+def _counts(rows: Sequence[Row]) -> dict[Label, int]:
+    return {label: sum(row.label == label for row in rows) for label in LABELS}
+
+
+def _check_counts(tag: str, counts: Mapping[Any, Mapping[Label, int]]) -> None:
+    least_images: dict[PartName, int] = {"train": _LEAST_IMAGES, "validation": _LEAST_IMAGES // 4}
+    for part, least in least_images.items():
+        for label, count in counts[part].items():
+            if count < least:
+                purpose = "train" if part == "train" else "validate"
+                raise InputError(
+                    f"the tag {tag!r} has {count} {label} images to {purpose} on and {least} are "
+                    "needed: scrape more with a higher --limit"
+                )
+
+
+def _tell_small(run: str, counts: Mapping[Use, Mapping[Label, int]]) -> None:
+    """Warn of parts that are too small for what they are there for."""
+    held_out = HeldOut(counts["validation"], counts["threshold"], run)
+    for few, part, option in (
+        (held_out.few_to_validate, held_out.validation, "--validation-fraction"),
+        (held_out.few_to_promise, held_out.threshold, "--threshold-fraction"),
+    ):
+        if few:
+            get_logger().warning(
+                f"{few}; scrape more with a higher --limit, or raise {option}",
+                **{str(label): count for label, count in part.items()},
+            )
+
+
+def _class_weights(counts: dict[Label, int]) -> tuple[float, float]:
+    """Return weights of (negatives, positives) that make both count alike, 1 on average."""
+    total = counts["positive"] + counts["negative"]
+    return total / (2 * counts["negative"]), total / (2 * counts["positive"])
+
+
+def _weights(text: str, folder: Path) -> Literal["imagenet"] | Path | None:
+    if text == "none":
+        return None
+    if text == "imagenet":
+        return "imagenet"
+    if "://" not in text:
+        return Path(text)  # which was looked at before
+    return _stored_weights(text, folder)
+
+
+@functools.cache
+def _stored_weights(url: str, folder: Path) -> Path:
+    """Fetch weights from storage: once a process, as nothing tells whether an old copy is right."""
+    parent, _, name = url.rpartition("/")
+    path = folder / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+    try:
+        open_storage(parent).download(name, path)
+    except (ObjectNotFound, UsageError) as error:
+        raise UsageError(f"--weights {url!r}: {error}") from error
+    if problem := weights_problem(path):
+        raise UsageError(f"--weights {url!r} {problem}")
+    return path

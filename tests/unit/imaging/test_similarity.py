@@ -1,0 +1,176 @@
+"""Near-duplicates: planted copies are found, and different pictures are not called twins."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from imagetag.demo.scenes import draw_posts
+from imagetag.imaging import similarity
+from imagetag.imaging.images import BadImage, load_rgb
+from tests.benchmarks.near_duplicates import CHANGES, OTHERS, changed
+
+
+def cloud(seed: object, size: tuple[int, int] = (240, 180)) -> Image.Image:
+    """Clouds of colour: no two of them are alike."""
+    dice = random.Random(f"cloud {seed}")
+    grid = Image.frombytes("RGB", (7, 7), dice.randbytes(147))
+    return grid.resize(size, Image.Resampling.BICUBIC)
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def twins(
+    files: list[bytes], kinds: list[int] | None = None, threshold: int = similarity.THRESHOLD
+) -> set[tuple[int, int]]:
+    cells = b"".join(
+        similarity.layout_cells(similarity.perceptual_hashes(data)) or b"" for data in files
+    )
+    assert len(cells) == 384 * len(files)
+    return {
+        (min(pair.outer, pair.inner), max(pair.outer, pair.inner))
+        for pair in similarity.alike(cells, kinds or range(len(files)))
+        if similarity.are_twins(
+            similarity.thumbnail(files[pair.outer]),
+            similarity.thumbnail(files[pair.inner]),
+            pair,
+            threshold,
+        )
+    }
+
+
+def test_of_a_planted_set_95_percent_are_found_and_under_1_percent_are_false(
+    tmp_path: Path,
+) -> None:
+    draw_posts(tmp_path, 110, seed=31)
+    paths = sorted((tmp_path / "images").iterdir())
+    originals = [path.read_bytes() for path in paths]
+    names = [name for name in CHANGES if name not in OTHERS]
+    copies = [
+        changed(load_rgb(path), names[number % len(names)], number)
+        for number, path in enumerate(paths)
+    ]
+    count = len(paths)
+    found = twins([*originals, *copies])
+    missed = [
+        names[number % len(names)]
+        for number in range(count)
+        if (number, number + count) not in found
+    ]
+    assert len(missed) <= 0.05 * count, missed
+    # The drawings have variants of their own: a scene and its mirror image, alike by intent.
+    variants = twins(originals)
+    mirrored = {
+        (low, high)
+        for low, high in variants
+        if _difference(load_rgb(paths[low]), ImageOps.mirror(load_rgb(paths[high]))) < 12
+        or _difference(load_rgb(paths[low]), load_rgb(paths[high])) < 12
+    }
+    false = {(low % count, high % count) for low, high in found} - mirrored
+    false = {pair for pair in false if pair[0] != pair[1] and pair[::-1] not in mirrored}
+    assert len({number for pair in false for number in pair}) < 0.01 * count, false
+
+
+def _difference(one: Image.Image, other: Image.Image) -> float:
+    a, b = (image.resize((48, 48), Image.Resampling.BOX).tobytes() for image in (one, other))
+    return sum(abs(x - y) for x, y in zip(a, b, strict=True)) / len(a)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("JPEG", {"quality": 40}), ("WEBP", {"quality": 60}), ("BMP", {})],
+)
+def test_a_format_changes_nothing(kind: str, options: dict[str, Any]) -> None:
+    picture = cloud(1)
+    assert twins([saved(picture), saved(picture, kind, **options), saved(cloud(2))]) == {(0, 1)}
+
+
+def test_a_pair_says_where_the_one_lies_in_the_other() -> None:
+    whole = cloud(1, (400, 400))
+    part = ImageOps.mirror(whole.crop((40, 0, 360, 320)))
+    cells = b"".join(
+        similarity.layout_cells(similarity.perceptual_hashes(picture)) or b""
+        for picture in (whole, part)
+    )
+    [pair] = similarity.alike(cells, [0, 1])
+    assert (pair.outer, pair.inner, pair.mirrored) == (0, 1, True)
+    assert pair.window == pytest.approx((0.1, 0, 0.9, 0.8), abs=0.051)
+
+
+def test_pictures_of_one_kind_are_not_compared() -> None:
+    files = [saved(cloud(1))] * 3
+    assert twins(files, [5, 5, 7]) == {(0, 2), (1, 2)}
+    assert twins(files, [5, 5, 5]) == set()
+
+
+def test_the_order_does_not_matter() -> None:
+    files = [saved(cloud(number // 2), quality=95) for number in range(20)]
+    order = random.Random(2).sample(range(20), 20)
+    shuffled = twins([files[number] for number in order])
+    named = {tuple(sorted((order[low], order[high]))) for low, high in shuffled}
+    assert named == twins(files) == {(number, number + 1) for number in range(0, 20, 2)}
+
+
+def test_a_picture_without_anything_in_it_is_like_no_other() -> None:
+    shades = [(255, 255, 255), (0, 0, 0), (250, 250, 250), (9, 80, 200)]
+    assert twins([saved(Image.new("RGB", (100, 100), shade)) for shade in shades]) == set()
+
+
+def test_pictures_that_differ_in_one_place_are_not_twins() -> None:
+    one = cloud(3, (300, 300))
+    other = one.copy()
+    other.paste((255, 255, 255), (120, 120, 180, 180))
+    assert twins([saved(one), saved(other)]) == set()
+
+
+def test_the_threshold_is_how_many_bits_may_differ() -> None:
+    files = [saved(cloud(1)), saved(Image.blend(cloud(1), cloud(2), 0.16))]
+    assert twins(files) == {(0, 1)}
+    assert twins(files, threshold=16) == set()
+
+
+def test_many_copies_of_one_are_one_chain() -> None:
+    files = [saved(cloud(1), "JPEG", quality=40 + number) for number in range(30)]
+    linked = {0}
+    found = twins(files)
+    for _ in range(30):
+        linked |= {number for pair in found if linked & set(pair) for number in pair}
+    assert linked == set(range(30))
+
+
+@pytest.mark.parametrize("data", [b"", b"rubbish", b"\xff\xd8\xff", saved(cloud(1))[:2000]])
+def test_rubbish_is_refused(data: bytes) -> None:
+    with pytest.raises(BadImage):
+        similarity.perceptual_hashes(data)
+    with pytest.raises(BadImage):
+        similarity.thumbnail(data)
+
+
+@given(st.lists(st.text() | st.text("layout:AB+/=0").map(lambda text: "layout:" + text)))
+def test_a_hash_that_is_none_is_passed_over(hashes: list[str]) -> None:
+    good = similarity.perceptual_hashes(cloud(1))
+    assert similarity.layout_cells(hashes) is None
+    assert similarity.layout_cells([*hashes, *good]) == similarity.layout_cells(good) is not None
+
+
+def test_a_hash_is_the_same_each_time_and_short() -> None:
+    data = saved(cloud(1), "JPEG")
+    [text] = similarity.perceptual_hashes(data)
+    assert similarity.perceptual_hashes(data) == (text,)
+    assert len(text) < 600
+    assert text.isascii()
+
+
+def test_nothing_has_no_pairs() -> None:
+    assert similarity.alike(b"", []) == []
