@@ -721,7 +721,7 @@ def test_a_bucket_tells_what_is_under_way_and_a_plan_how_fast_it_was(
     assert plan_job.main(options) == 0
     assert sum(board.requests.values()) - before <= 5  # of the owl alone
     planned = json.loads(capsys.readouterr().out)
-    assert [tag["complete"] for tag in planned["tags"]] == [True, False]
+    assert [tag["done"] for tag in planned["tags"]] == [["scrape"], []]
     assert planned["rates"]["requests_per_image"]["origin"] == "measured"
     assert planned["rates"]["bytes_per_image"]["value"] == pytest.approx(
         dataset_of(bucket)[0].bytes / 40

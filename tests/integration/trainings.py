@@ -84,6 +84,29 @@ def ports(count: int) -> list[int]:
 Start = Callable[..., list[Worker]]
 
 
+# What trains, under names of AlexNets: of few layers, as a step of those takes TensorFlow 2 s.
+# `alexnet-small` has what a checkpoint must hold, and workers share, of any model: weights, the
+# averages of a batch normalization, and the random numbers of a dropout. `alexnet` is without that
+# normalization, which is sensitive to rounding.
+TINY = """
+import functools
+import keras
+from imagetag.models import models
+def tiny(size, *, dropout, synchronized=False, normalized=True):
+    layers = keras.layers
+    inputs = keras.Input((*size, 3))
+    x = layers.Conv2D(4, 11, 8)(layers.Rescaling(1 / 255)(inputs))
+    if normalized:
+        x = layers.BatchNormalization(momentum=0.9, synchronized=synchronized)(x)
+    x = layers.Flatten()(layers.ReLU()(x))
+    x = layers.Dropout(dropout, name="features")(x)
+    x = layers.Dense(1, name="logit")(x)
+    return keras.Model(inputs, layers.Activation("sigmoid")(x))
+models.ALEXNETS["alexnet-small"] = (tiny, 0.2)
+models.ALEXNETS["alexnet"] = (functools.partial(tiny, normalized=False), 0.2)
+"""
+
+
 MAIN = """
 import sys
 {before}
@@ -144,7 +167,7 @@ def starting(storage: Path, tmp_path: Path) -> Iterator[Start]:
                 command += ["--workers", workers, "--worker-addresses", addresses]
             log = tmp_path / f"{run}-{len(started)}.log"
             process = Forked(
-                MAIN.format(before=before),
+                MAIN.format(before=TINY + before),
                 [str(word) for word in command],
                 log=log,
                 env=os.environ | {"JOB_COMPLETION_INDEX": str(index)},
