@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -30,6 +29,7 @@ from imagetag.models.models import (
     with_resizing,
 )
 from imagetag.models.weights import backbones
+from tests.forked import run_forked
 
 _PIXELS = np.random.default_rng(5).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
 
@@ -382,10 +382,7 @@ def test_it_loads_anywhere_in_safe_mode_and_says_the_same(
     np.save(tmp_path / "pixels.npy", pixels)
     script = _LOADS.format(extra=extra, named=bool(extra))
     files = [str(tmp_path / name) for name in ("model.keras", "pixels.npy", "found.npy")]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *files], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    run_forked(script, files)
     np.testing.assert_allclose(
         np.load(tmp_path / "found.npy"), model.predict_on_batch(pixels), rtol=1e-5
     )
