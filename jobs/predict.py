@@ -31,13 +31,14 @@ from imagetag.job import (
     allow_private_hosts_field,
     board_key_field,
     board_user_field,
+    check_share,
     checked_tag,
-    completion_index,
     concurrency_field,
     contact_field,
     ignore_robots_field,
     max_rate_field,
     option_name,
+    pod_index_field,
     run_job,
 )
 from imagetag.layout import Layout
@@ -141,12 +142,7 @@ class PredictSettings(TagsSettings, StorageSettings):
         description="from which probability on the decision is true; by default as evaluate chose",
     )
     batch_size: int = Field(32, ge=1, description="images the model takes at once")
-    shard_index: int = Field(
-        default_factory=lambda: completion_index(),
-        ge=0,
-        description="which share of the images is this pod's, from 0",
-        json_schema_extra={"default": "JOB_COMPLETION_INDEX or 0"},
-    )
+    shard_index: int = pod_index_field("which share of the images is this pod's")
     shard_count: int = Field(1, ge=1, description="how many pods share the images")
     max_rate: float = max_rate_field()
     concurrency: int = concurrency_field()
@@ -384,11 +380,7 @@ def _digest_of_decision(storage: Storage, run: Run) -> str | None:
 
 
 def _check(settings: PredictSettings, tags: Sequence[str]) -> None:
-    if settings.shard_index >= settings.shard_count:
-        raise UsageError(
-            f"--shard-index {settings.shard_index} (or JOB_COMPLETION_INDEX) must be below "
-            f"--shard-count {settings.shard_count} (IMAGETAG_SHARD_COUNT)"
-        )
+    check_share(settings.shard_index, settings.shard_count)
     shown = ",".join(settings.input)[:200]
     if bool(settings.input) == bool(settings.board):
         what = "not both" if settings.input else "and one is needed"

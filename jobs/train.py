@@ -39,11 +39,11 @@ from imagetag.job import (
     Takes,
     cache_folder_field,
     check_mlflow,
-    completion_index,
     for_each_tag,
     judge_tags,
     leave,
     mlflow_field,
+    pod_index_field,
     run_job,
     tell_next,
     threshold_fraction_field,
@@ -242,12 +242,7 @@ class TrainSettings(TagSettings):
     workers: int = Field(
         1, ge=1, le=1024, description="how many processes train each model together"
     )
-    worker_index: int = Field(
-        default_factory=lambda: completion_index(),
-        ge=0,
-        description="which of them this one is, from 0",
-        json_schema_extra={"default": "JOB_COMPLETION_INDEX or 0"},
-    )
+    worker_index: int = pod_index_field("which of them this one is")
     worker_addresses: CommaList = Field(
         (),
         description="HOST:PORT of each, by index; or one with {index} in it, such as "

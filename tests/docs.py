@@ -16,15 +16,9 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from pydantic.fields import FieldInfo
 
-from imagetag.job.settings import (
-    JobSettings,
-    TagSettings,
-    default_text,
-    env_name,
-    nested,
-    option_name,
-    sections,
-)
+from imagetag.job.options import default_text, option_name, sections
+from imagetag.job.settings import JobSettings, TagSettings, nested
+from imagetag.job.variables import env_name
 from jobs import settings_of
 
 ROOT = Path(__file__).parents[1]

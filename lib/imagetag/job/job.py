@@ -26,8 +26,9 @@ from imagetag.errors import (
     UsageError,
     one_line,
 )
+from imagetag.job.command_line import log_format_of, parse_settings
 from imagetag.job.heartbeat import Heartbeats
-from imagetag.job.settings import Settings, TagSettings, log_format_of, parse_settings
+from imagetag.job.settings import Settings, TagSettings
 from imagetag.job.stopping import leave, listening, stop_with_parent
 from imagetag.pipes import stdout_has_reader
 

@@ -11,7 +11,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from imagetag.job.settings import StorageSettings, TagSettings, option_name
+from imagetag.job.options import option_name
+from imagetag.job.settings import StorageSettings, TagSettings
 from imagetag.log import tell_person
 
 

@@ -13,7 +13,9 @@ from typing import Any, Literal, get_args, get_origin
 
 import shtab
 
-from imagetag.job.settings import JobSettings, Takes, add_options, field_of
+from imagetag.job.options import add_options, field_of
+from imagetag.job.settings import JobSettings
+from imagetag.job.value_types import Takes
 
 SHELLS = ("bash", "zsh", "fish")
 

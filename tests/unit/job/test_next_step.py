@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from imagetag.job.command_line import parse_settings
 from imagetag.job.next_step import tell_next
-from imagetag.job.settings import StorageSettings, TagSettings, parse_settings
+from imagetag.job.settings import StorageSettings, TagSettings
 from jobs import settings_of
 from jobs.cli import JOBS
 from tests.terminal import on_terminal, plain

@@ -11,16 +11,11 @@ from hypothesis import strategies as st
 from pydantic import Field, SecretStr
 
 from imagetag.errors import EXIT_USAGE, UsageError
-from imagetag.job.settings import (
-    OptionsOf,
-    TagSettings,
-    checked_tag,
-    env_name,
-    make_settings,
-    option_name,
-    parse_settings,
-    sections,
-)
+from imagetag.job.command_line import make_settings, parse_settings
+from imagetag.job.options import option_name, sections
+from imagetag.job.settings import OptionsOf, TagSettings
+from imagetag.job.value_types import checked_tag
+from imagetag.job.variables import env_name
 from jobs import settings_of, variables
 from jobs.cli import JOBS
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from imagetag import __version__
-from imagetag.job.settings import env_name, option_name, parse_settings
+from imagetag.job.command_line import parse_settings
+from imagetag.job.options import option_name
+from imagetag.job.variables import env_name
 from imagetag.run.child import command
 from jobs import settings_of
 from jobs.cli import JOBS

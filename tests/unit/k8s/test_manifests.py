@@ -14,7 +14,8 @@ import pytest
 from kubernetes_validate import utils as kubernetes
 
 from imagetag.errors import EXIT_DONE, EXIT_INPUT, EXIT_TERMINATED, EXIT_TRANSIENT, EXIT_USAGE
-from imagetag.job.settings import TagSettings, parse_settings
+from imagetag.job.command_line import parse_settings
+from imagetag.job.settings import TagSettings
 from tests import manifests
 from tests.docs import pages
 from tests.manifests import OVERLAYS, STAGES, Manifest, built, deploy

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from imagetag.errors import InputError, UsageError
 from imagetag.imaging.images import BadImage
-from imagetag.job.settings import parse_settings
+from imagetag.job.command_line import parse_settings
 from imagetag.models.scoring import Score, Scorer
 from imagetag.predict import sources
 from imagetag.predict.bulk import Classifier, Judge, judge_of, predict

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from imagetag.job.settings import add_options, env_name, parse_settings
+from imagetag.job.command_line import parse_settings
+from imagetag.job.options import add_options
 from imagetag.job.shell_completion import SHELLS
+from imagetag.job.variables import env_name
 from jobs import settings_of, variables
 from jobs.cli import JOBS
 from tests import benchmarks

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from imagetag.errors import UsageError
-from imagetag.job.settings import arguments, make_settings, nested, parse_settings
+from imagetag.job.command_line import arguments, make_settings, parse_settings
+from imagetag.job.settings import nested
 from imagetag.layout import INDEX
 from imagetag.storage.opening import open_storage
 from jobs import init, run

@@ -13,7 +13,7 @@ import pytest
 
 from imagetag.dataset.manifest import Dataset, Row, summarize
 from imagetag.errors import InputError
-from imagetag.job.settings import parse_settings
+from imagetag.job.command_line import parse_settings
 from imagetag.layout import Layout
 from imagetag.runs.decision import Decision, load_decision
 from imagetag.runs.evaluation import (

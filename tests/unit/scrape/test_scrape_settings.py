@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from imagetag.errors import UsageError
-from imagetag.job.settings import parse_settings
+from imagetag.job.command_line import parse_settings
 from imagetag.scrape.scrape import scrape_tag
 from imagetag.scrape.selection import DEFAULTS, Selection
 from jobs.scrape import ScrapeSettings, selection_of

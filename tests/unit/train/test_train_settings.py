@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from imagetag.errors import UsageError
-from imagetag.job.settings import parse_settings
+from imagetag.job.command_line import parse_settings
 from jobs.train import PRESETS, TrainSettings
 
 
