@@ -10,7 +10,7 @@ from imagetag.dataset.families import Twins, find_families
 from imagetag.dataset.manifest import Dataset, Row, Verdict
 from imagetag.explore.exploration import Exploration, Options, explored
 from imagetag.explore.page import exploration_figures, exploration_page
-from imagetag.explore.statistics import Survey
+from imagetag.explore.survey import Survey
 
 
 def explored_page(

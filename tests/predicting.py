@@ -21,7 +21,7 @@ from PIL import Image
 from imagetag.dataset.local_copy import Resize, load_pixels
 from imagetag.imaging.images import Size
 from imagetag.layout import Layout
-from imagetag.models.models import with_resizing
+from imagetag.models.architectures import with_resizing
 from imagetag.runs.decision import Decision, logit_of
 from imagetag.runs.runs import Run
 from imagetag.stats.calibration import Calibration

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from imagetag.dataset.local_copy import load_pixels
-from imagetag.models.models import build_model, with_resizing
+from imagetag.models.architectures import build_model, with_resizing
 from imagetag.models.scoring import Score, Scorer
 
 _SIZE, _FILES, _RUNS = (224, 224), 64, 7

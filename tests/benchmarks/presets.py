@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from imagetag.inputs.augment import RandomAffine
 from imagetag.inputs.batch_plan import NOISE
-from imagetag.models.models import build_model, logits_of, set_trainable
+from imagetag.models.architectures import build_model, logits_of, set_trainable
 from imagetag.train.step import Objective, Stepper
 from jobs.train import PRESETS
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from imagetag.inputs.pack_index import load_packed
 from imagetag.inputs.shard_feed import PackedFeed
-from imagetag.inputs.shards import load_packed
 from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
 from imagetag.storage.opening import open_storage

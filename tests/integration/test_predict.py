@@ -30,7 +30,7 @@ from imagetag.demo.protocols import protocol_of
 from imagetag.errors import TransientError, UsageError
 from imagetag.layout import Layout
 from imagetag.predict import resumable
-from imagetag.predict.positives import Copies
+from imagetag.predict.copies import Copies
 from imagetag.predict.resumable import Parts
 from imagetag.predict.sources import StoredPictures
 from imagetag.runs.decision import sigmoid

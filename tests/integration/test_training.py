@@ -36,20 +36,20 @@ import jobs.predict
 import jobs.train
 from imagetag.dataset.local_copy import load_pixels
 from imagetag.dataset.manifest import Dataset, Mark, Row, load_dataset, summarize, write_dataset
-from imagetag.evaluate import examination
+from imagetag.evaluate import evaluation_run
 from imagetag.explore.exploration import load_exploration
 from imagetag.inputs.batch_plan import Plan
 from imagetag.inputs.feed import Arrays as Inputs
 from imagetag.inputs.partition import load_partition
 from imagetag.layout import Label, Layout, PartName
-from imagetag.models.models import build_model
+from imagetag.models.architectures import build_model
 from imagetag.runs.decision import load_decision
 from imagetag.runs.evaluation import Evaluation
 from imagetag.runs.runs import Run, load_model, load_run
 from imagetag.runs.suspects import load_suspects
 from imagetag.storage.local import LocalStorage
 from imagetag.storage.opening import open_storage
-from imagetag.train import classifier, train
+from imagetag.train import train, training_run
 from imagetag.train.checkpoint import Checkpoints
 from imagetag.train.cluster import Cluster
 from imagetag.train.fit import Fitting, Images, Phase, Recipe
@@ -223,13 +223,13 @@ def test_the_input_size_is_what_explore_recommended(trained: tuple[Path, Ended])
     assert model.count_params() == metrics(storage).parameters
 
 
-def making(storage: LocalStorage, found: Run) -> classifier._Making:
+def making(storage: LocalStorage, found: Run) -> training_run._Making:
     """What stores a run, in the state in which it would do so."""
     dataset = Dataset.model_validate_json(storage.read(LAYOUT.dataset))
     training = Training(**found.settings)
     target = Target(storage, found.run, training, found.image_size, dataset)
     cluster = Cluster(tf.distribute.get_strategy)
-    return classifier._Making(storage, target, cluster, Means(Path("unused")))
+    return training_run._Making(storage, target, cluster, Means(Path("unused")))
 
 
 class Stopping(LocalStorage):
@@ -801,7 +801,7 @@ def fit(
 
 def test_both_labels_count_alike_however_many_there_are(tmp_path: Path) -> None:
     counts: dict[Label, int] = {"positive": 6, "negative": 18}
-    weights = classifier._class_weights(counts)
+    weights = training_run._class_weights(counts)
     assert weights == pytest.approx((24 / 36, 24 / 12))
     model = constant_model()
     labels = [1] * 6 + [0] * 18
@@ -861,11 +861,11 @@ def test_an_old_copy_of_stored_weights_is_not_trusted(tmp_path: Path) -> None:
     right = b"\x89HDF\r\n\x1a\n".ljust(100, b"\0")  # as much of it as is looked at
     (tmp_path / "my.weights.h5").write_bytes(right)
     url = (tmp_path / "my.weights.h5").as_uri()
-    path = classifier._weights(url, tmp_path / "cache")
+    path = training_run._weights(url, tmp_path / "cache")
     assert isinstance(path, Path)
     path.write_bytes(b"wrong")
-    classifier._stored_weights.cache_clear()  # as in another process
-    assert classifier._weights(url, tmp_path / "cache") == path
+    training_run._stored_weights.cache_clear()  # as in another process
+    assert training_run._weights(url, tmp_path / "cache") == path
     assert path.read_bytes() == right
 
 
@@ -1153,7 +1153,7 @@ def test_as_many_positives_are_expected_as_groups_have() -> None:
     family = [row.model_copy(update={"group": "family"}) for row in negative]
     alone = [row.model_copy(update={"group": row.md5}) for row in positive]
     expected = len(alone) / (len(alone) + 1)
-    assert examination._share_of_positives([*family, *alone]) == pytest.approx(expected)
+    assert evaluation_run._share_of_positives([*family, *alone]) == pytest.approx(expected)
 
 
 def test_every_test_image_is_scored_and_no_other(

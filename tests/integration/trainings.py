@@ -91,7 +91,7 @@ Start = Callable[..., list[Worker]]
 TINY = """
 import functools
 import keras
-from imagetag.models import models
+from imagetag.models import architectures
 def tiny(size, *, dropout, synchronized=False, normalized=True):
     layers = keras.layers
     inputs = keras.Input((*size, 3))

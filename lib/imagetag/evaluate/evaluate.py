@@ -37,7 +37,7 @@ def evaluate_tag(
 ) -> Evaluation:
     """Return a run's evaluation: the one that is stored if nothing has changed since, or a new one.
 
-    What is stored then, `evaluate.evaluate_run` says.
+    What is stored then, `evaluation_run.evaluate_run` says.
 
     Args:
         storage: has the dataset and the model; open, or a folder or URL.
@@ -64,7 +64,7 @@ def evaluate_tag(
         get_logger().info("already evaluated", run=run.run, report=page)
         return done
     with quiet_imports():
-        from imagetag.evaluate.examination import evaluate_run
+        from imagetag.evaluate.evaluation_run import evaluate_run
 
     return evaluate_run(
         storage,

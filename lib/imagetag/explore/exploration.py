@@ -20,7 +20,7 @@ from imagetag.errors import InputError, UsageError
 from imagetag.explore.companions import Companions
 from imagetag.explore.shortcuts import Shortcuts, check_shortcuts
 from imagetag.explore.sizes import Candidate, InputSize, compare_sizes, recommend_size
-from imagetag.explore.statistics import Survey
+from imagetag.explore.survey import Survey
 from imagetag.imaging import Size
 from imagetag.layout import LABELS, SPLITS, Label, Layout, Split
 from imagetag.storage import ObjectNotFound, Storage

@@ -11,7 +11,7 @@ from imagetag.explore.exploration import (
     explored,
     load_exploration,
 )
-from imagetag.explore.statistics import Survey
+from imagetag.explore.survey import Survey
 from imagetag.job import measured
 from imagetag.layout import Layout
 from imagetag.log import get_logger, working

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from imagetag.dataset import Picture
 from imagetag.explore.cautions import HeldOut, cautions
 from imagetag.explore.exploration import Exploration
-from imagetag.explore.statistics import Survey
+from imagetag.explore.survey import Survey
 from imagetag.layout import Layout
 from imagetag.pages import (
     Figure,

@@ -9,6 +9,8 @@ from .feed import Source as Source
 from .feed import compiled as compiled
 from .pack import Packing as Packing
 from .pack import pack_tag as pack_tag
+from .pack_index import Packed as Packed
+from .pack_index import load_packed as load_packed
 from .partition import Partition as Partition
 from .partition import Use as Use
 from .partition import find_partition as find_partition
@@ -16,5 +18,3 @@ from .partition import load_partition as load_partition
 from .partition import rows_of_parts as rows_of_parts
 from .partition import store_partition as store_partition
 from .shard_feed import PackedFeed as PackedFeed
-from .shards import Packed as Packed
-from .shards import load_packed as load_packed

@@ -34,9 +34,9 @@ from imagetag.errors import InputError, UsageError
 from imagetag.explore import input_size
 from imagetag.imaging import BadImage, Frame, Size, load_resized
 from imagetag.inputs.exclusion import Exclusion, find_exclusion
+from imagetag.inputs.pack_index import Packed, Shard, load_packed
 from imagetag.inputs.partition import find_partition, train_rows
 from imagetag.inputs.shard_feed import make_example
-from imagetag.inputs.shards import Packed, Shard, load_packed
 from imagetag.layout import LABELS, Label, Layout, PartName
 from imagetag.log import Progress, get_logger
 from imagetag.parallel import map_ahead

@@ -26,7 +26,7 @@ from imagetag.errors import InputError, TransientError, UsageError, one_line
 from imagetag.imaging import BadImage, Size
 from imagetag.inputs.batch_plan import NOISE
 from imagetag.inputs.feed import Explaining, load_ahead
-from imagetag.inputs.shards import Shard
+from imagetag.inputs.pack_index import Shard
 from imagetag.log import get_logger
 from imagetag.storage import ObjectNotFound, Storage
 

@@ -8,6 +8,6 @@ Importing it registers our own layers with Keras, so that a model that has some 
 
 import lazy_loader
 
-import imagetag.models.models  # noqa: F401 - registers them
+import imagetag.models.architectures  # noqa: F401 - registers them
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from imagetag.dataset import Resize, load_pixels
 from imagetag.errors import InputError
 from imagetag.imaging import BadImage, Size
-from imagetag.models.models import core_of
+from imagetag.models.architectures import core_of
 from imagetag.parallel import map_ahead
 
 Item = TypeVar("Item")

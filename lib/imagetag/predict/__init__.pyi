@@ -1,10 +1,10 @@
-from .bulk import load_classifier as load_classifier
-from .bulk import predict as predict
-from .bulk import predict_tag as predict_tag
-from .named import Named as Named
-from .named import grouped as grouped
-from .named import spooled as spooled
-from .positives import Copies as Copies
+from .classifiers import load_classifier as load_classifier
+from .classifiers import predict as predict
+from .classifiers import predict_tag as predict_tag
+from .copies import Copies as Copies
+from .named_pictures import Named as Named
+from .named_pictures import grouped as grouped
+from .named_pictures import spooled as spooled
 from .remote import FoundPosts as FoundPosts
 from .remote import ListedUrls as ListedUrls
 from .remote import read_query as read_query

@@ -1,4 +1,3 @@
-from .classifier import make_run as make_run
 from .cluster import Cluster as Cluster
 from .distribute import choose_devices as choose_devices
 from .precision import choose_precision as choose_precision
@@ -9,3 +8,4 @@ from .train import Means as Means
 from .train import Training as Training
 from .train import is_trained as is_trained
 from .train import train_tag as train_tag
+from .training_run import make_run as make_run

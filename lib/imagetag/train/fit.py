@@ -72,7 +72,7 @@ class Recipe:
 
 
 class Feed(Protocol):
-    """A worker's generator of batches: `batches.Batches`, or `packed_feed.PackedFeed`."""
+    """A worker's generator of batches: `batches.Batches`, or `shard_feed.PackedFeed`."""
 
     steps: int
 

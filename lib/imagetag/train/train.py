@@ -153,7 +153,7 @@ def train_tag(
         get_logger().info("already trained", run=target.run, storage=where)
         return done
     with quiet_imports():
-        from imagetag.train.classifier import make_run
+        from imagetag.train.training_run import make_run
 
     made = make_run(target, cluster, means)
     cluster.gather([1])  # the others wait until the chief has stored it
@@ -300,7 +300,7 @@ def _complete(target: Target, run: Run, cluster: Cluster, means: Means) -> None:
             store_partition(storage, run.tag, run.run, target.partition())
     if means.export and not is_exported(storage, run.tag, run.run):
         with quiet_imports():
-            from imagetag.train.classifier import export_run
+            from imagetag.train.training_run import export_run
 
         cluster.connect()  # the next tag may need it, and TensorFlow can do it no more then
         export_run(storage, run)

@@ -22,7 +22,7 @@ from imagetag.checks import (
 )
 from imagetag.errors import UsageError
 from imagetag.job.command_line import parse_settings
-from imagetag.models.models import build_model, model_names
+from imagetag.models.architectures import build_model, model_names
 from imagetag.models.weights import backbones
 from jobs import settings_of
 

@@ -19,7 +19,7 @@ from imagetag.dataset.local_copy import Resize, load_pixels
 from imagetag.errors import InputError
 from imagetag.evaluate.gradcam import GradCam, on_picture, overlay
 from imagetag.imaging.images import Size
-from imagetag.models.models import alexnet, backbone_of, build_model, with_resizing
+from imagetag.models.architectures import alexnet, backbone_of, build_model, with_resizing
 
 Pixels = NDArray[np.uint8]
 RED, BLUE = (255, 0, 0), (0, 0, 255)

@@ -17,8 +17,8 @@ from imagetag.dataset.split import parts_of_groups, split_of
 from imagetag.errors import InputError, UsageError
 from imagetag.inputs.exclusion import Exclusion, find_exclusion
 from imagetag.inputs.pack import Packing, pack_tag
+from imagetag.inputs.pack_index import load_packed
 from imagetag.inputs.partition import Use, find_partition, train_rows
-from imagetag.inputs.shards import load_packed
 from imagetag.layout import LABELS, Label, Layout
 from imagetag.runs.runs import Run
 from imagetag.runs.suspects import Part, Suspect, Suspects, store_suspects

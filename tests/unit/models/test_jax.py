@@ -14,7 +14,7 @@ import pytest
 
 from imagetag.inputs.augment import RandomAffine
 from imagetag.inputs.batch_plan import NOISE
-from imagetag.models.models import build_model, logits_of
+from imagetag.models.architectures import build_model, logits_of
 from imagetag.train.losses import losses_of, stats_of
 
 if find_spec("jax") is None:
@@ -33,7 +33,7 @@ from keras import ops
 
 from imagetag.inputs.augment import RandomAffine
 from imagetag.train.losses import losses_of, stats_of
-from imagetag.models.models import build_model, logits_of
+from imagetag.models.architectures import build_model, logits_of
 
 folder = sys.argv[1]
 given = dict(np.load(f"{folder}/given.npz"))

@@ -16,7 +16,7 @@ from keras.src.legacy.saving import legacy_h5_format
 
 from imagetag.errors import TransientError, UsageError
 from imagetag.models import weights
-from imagetag.models.models import build_model
+from imagetag.models.architectures import build_model
 from imagetag.models.weights import (
     FOLDER_VARIABLE,
     Source,

@@ -15,7 +15,7 @@ from imagetag.predict.sources import Picture, StoredPictures
 from imagetag.storage.base import ObjectInfo
 from imagetag.storage.local import LocalStorage
 from tests.predicting import noise, write
-from tests.unit.predict.test_bulk import Any_
+from tests.unit.predict.test_classifiers import Any_
 
 
 def picture_of(key: str) -> Picture:

@@ -17,7 +17,7 @@ from scipy.special import logit
 
 from imagetag.dataset.manifest import Dataset
 from imagetag.layout import LABELS, Layout
-from imagetag.models.models import ALEXNETS, CUSTOM_LAYERS, alexnet, build_model
+from imagetag.models.architectures import ALEXNETS, CUSTOM_LAYERS, alexnet, build_model
 from imagetag.runs.card import model_card, store_card
 from imagetag.runs.evaluation import Evaluation
 from imagetag.runs.export import export_model

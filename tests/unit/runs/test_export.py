@@ -20,7 +20,7 @@ from PIL import Image
 from imagetag.dataset import local_copy
 from imagetag.imaging.images import Size
 from imagetag.layout import Layout
-from imagetag.models.models import build_model, logits_of, with_resizing
+from imagetag.models.architectures import build_model, logits_of, with_resizing
 from imagetag.models.scoring import Score, Scorer
 from imagetag.runs import export
 from imagetag.runs.decision import Decision, between_logits

@@ -14,7 +14,7 @@ import pytest
 
 from imagetag.errors import InputError, UsageError
 from imagetag.layout import Layout
-from imagetag.models.models import build_model
+from imagetag.models.architectures import build_model
 from imagetag.runs.runs import Run, load_model, load_run, versions
 from imagetag.storage.base import Storage
 from imagetag.storage.opening import open_storage

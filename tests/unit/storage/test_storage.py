@@ -28,7 +28,7 @@ from structlog.testing import capture_logs
 
 from imagetag import log
 from imagetag.errors import ImagetagError, InputError, TransientError, UsageError
-from imagetag.predict.named import Named
+from imagetag.predict.named_pictures import Named
 from imagetag.storage.base import (
     AccessDenied,
     BucketNotFound,
@@ -389,7 +389,7 @@ def test_a_killed_writer_leaves_no_stray_among_the_data(tmp_path: Path) -> None:
     script = """
 import itertools, sys
 from pathlib import Path
-from imagetag.predict.named import Named
+from imagetag.predict.named_pictures import Named
 from imagetag.storage.local import LocalStorage
 storage = LocalStorage(Path(sys.argv[1]))
 for number in itertools.count():

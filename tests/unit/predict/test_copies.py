@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from imagetag.errors import TransientError, UsageError
-from imagetag.predict.positives import Copies
+from imagetag.predict.copies import Copies
 from imagetag.predict.sources import Cursor, Picture, Source, StoredPictures
 from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage

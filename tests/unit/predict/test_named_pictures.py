@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from imagetag.errors import InputError, UsageError
 from imagetag.imaging.images import BadImage
-from imagetag.predict.named import Named, grouped, spooled
+from imagetag.predict.named_pictures import Named, grouped, spooled
 from imagetag.predict.sources import Several, StoredPictures
 from imagetag.storage.local import LocalStorage
 from tests.predicting import noise, write

@@ -19,7 +19,7 @@ from imagetag.imaging.images import BadImage
 from imagetag.job.command_line import parse_settings
 from imagetag.models.scoring import Score, Scorer
 from imagetag.predict import sources
-from imagetag.predict.bulk import Classifier, Judge, judge_of, predict
+from imagetag.predict.classifiers import Classifier, Judge, judge_of, predict
 from imagetag.predict.sources import Cursor, Picture, Source, StoredPictures
 from imagetag.predict.writers import Prediction
 from imagetag.runs.decision import sigmoid

@@ -16,8 +16,8 @@ from PIL import Image
 from imagetag.dataset.local_copy import Resize, load_pixels
 from imagetag.errors import UsageError
 from imagetag.imaging.images import Size
-from imagetag.models import models
-from imagetag.models.models import (
+from imagetag.models import architectures
+from imagetag.models.architectures import (
     LocalResponseNormalization,
     backbone_of,
     build_model,
@@ -38,7 +38,7 @@ _PIXELS = np.random.default_rng(5).uniform(0, 255, (2, 8, 8, 3)).astype("float32
 def test_preprocessing_is_that_of_keras(name: str) -> None:
     builder = backbones()[name]
     inputs = keras.Input((8, 8, 3))
-    ours = keras.Model(inputs, models._preprocess(builder, inputs))(_PIXELS)
+    ours = keras.Model(inputs, architectures._preprocess(builder, inputs))(_PIXELS)
     theirs = sys.modules[builder.__module__].preprocess_input(
         _PIXELS.copy(), data_format="channels_last"
     )
@@ -371,7 +371,7 @@ assert {named} or "imagetag" not in sys.modules
 
 
 @pytest.mark.parametrize(
-    ("name", "extra"), [("alexnet", "import imagetag.models.models"), ("mobilenet", "")]
+    ("name", "extra"), [("alexnet", "import imagetag.models.architectures"), ("mobilenet", "")]
 )
 def test_it_loads_anywhere_in_safe_mode_and_says_the_same(
     name: str, extra: str, tmp_path: Path
