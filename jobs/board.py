@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 from pydantic import Field
 
-from imagetag.demo import BoardServer, Engine, draw_posts
+from imagetag.demo import BoardServer, draw_posts
 from imagetag.job import FolderPath, JobSettings, run_job, tell_command
 from imagetag.log import get_logger
 
@@ -27,36 +26,22 @@ class BoardSettings(JobSettings):
     seed: int = Field(0, description="what is drawn; the same seed draws the same")
     port: int = Field(8480, ge=0, le=65535, description="the port to listen on; 0 takes a free one")
     host: str = Field("127.0.0.1", description="the address to listen on; 0.0.0.0 is all")
-    engine: Engine = Field("gelbooru02", description="the engine whose protocol it speaks")
-    api: Literal["open", "closed"] = Field(
-        "open", description="closed: the API refuses, and only gelbooru02's HTML pages work"
-    )
-    interstitial: bool = Field(
-        False, description="put a page before the board that only a browser gets past"
-    )
 
 
 def work(settings: BoardSettings) -> None:
     """Serve until a signal says to stop."""
     with (
         _pictures(settings) as folder,
-        BoardServer(
-            folder,
-            settings.port,
-            settings.host,
-            settings.api,
-            engine=settings.engine,
-            interstitial=settings.interstitial,
-        ) as board,
+        BoardServer(folder, settings.port, settings.host) as board,
     ):
-        get_logger().info("serving", url=board.url, posts=len(board.posts), engine=settings.engine)
+        get_logger().info("serving", url=board.url, posts=len(board.posts))
         print(board.url, flush=True)  # noqa: T201
         if sys.stdout.isatty():  # started by a person, and by no program that reads the URL
             drawn = settings.folder is None
             tell_command(
                 "in another terminal:",
                 "scrape",
-                *("--board", f"{settings.engine}+{board.url}", "--allow-private-hosts"),
+                *("--board", f"gelbooru02+{board.url}", "--allow-private-hosts"),
                 *("--max-rate", "500", "--storage", "data"),
                 *("--tags", "robot,fox" if drawn else "TAG"),
             )

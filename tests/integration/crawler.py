@@ -14,12 +14,9 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from imagetag.demo.protocols import Engine
 from imagetag.demo.server import BoardServer
+from tests.boardserver import Engine
 
-ENGINES: tuple[Engine, ...] = (
-    *("gelbooru02", "gelbooru", "danbooru", "moebooru", "e621", "philomena"),
-)
 # What the crawler calls an engine, and its page of a query.
 _EXTRACTORS: dict[Engine, tuple[str, str]] = {
     "gelbooru02": ("gelbooru_v02", "/index.php?page=post&s=list&tags={}"),

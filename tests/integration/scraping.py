@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -29,11 +29,14 @@ from imagetag.dataset.manifest import (
     read_rows,
     summarize,
 )
+from imagetag.demo.gelbooru02 import Gelbooru02
 from imagetag.demo.pages import Answer
+from imagetag.demo.protocol import Request
 from imagetag.demo.server import BoardServer
 from imagetag.layout import Layout
 from imagetag.storage.base import Storage
 from jobs import scrape as scrape_job
+from tests.boardserver.closed import ClosedGelbooru02
 
 COUNT = 120
 
@@ -66,7 +69,7 @@ class Moody(BoardServer):
     """
 
     def __init__(self, folder: Path, api: Literal["open", "closed"] = "open") -> None:
-        super().__init__(folder, api=api)
+        super().__init__(folder, protocol=Gelbooru02 if api == "open" else ClosedGelbooru02)
         self.asked: list[str] = []
         self.mood: Callable[[str, int], Answer | None] = lambda _md5, _times: None
         self.down = self.deaf = False
@@ -76,20 +79,22 @@ class Moody(BoardServer):
         super().__enter__()
         return self
 
-    def answer(self, path: str, query: str, root: str) -> Answer:
+    def answer(self, request: Request) -> Answer:
         if self.down:
             raise ConnectionResetError
-        if path.startswith("/images/"):
-            md5 = Path(path).stem
+        if request.path.startswith("/images/"):
+            md5 = Path(request.path).stem
             with self._noting:
                 times = self.asked.count(md5)
                 self.asked.append(md5)
             answer = self.mood(md5, times)
             if answer is not None:
                 return answer
+        tags = re.sub("^alias", "fox", request.params.get("tags", ""))
         if self.deaf:
-            query = query.replace("-fox", "")
-        return super().answer(path, query.replace("tags=alias", "tags=fox"), root)
+            tags = tags.replace("-fox", "")
+        params = request.params | ({"tags": tags} if "tags" in request.params else {})
+        return super().answer(replace(request, params=params))
 
 
 # --- Running it, and reading what it left -----------------------------------------------------

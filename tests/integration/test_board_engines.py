@@ -14,12 +14,10 @@ import pytest
 import requests
 from bs4 import BeautifulSoup
 
-from imagetag.demo.protocols import Engine
 from imagetag.demo.scenes import draw_posts
 from imagetag.demo.server import BoardServer
-from imagetag.errors import UsageError
-from jobs import board as board_job
-from tests.integration.crawler import ENGINES, crawl, write_board
+from tests.boardserver import ENGINES, Engine
+from tests.integration.crawler import crawl, write_board
 
 COUNT = 700
 Fields = dict[str, Any]
@@ -58,7 +56,7 @@ def serve(folder: Path, posts: Listing) -> Iterator[Callable[[Engine], BoardServ
     boards = []
 
     def start(engine: Engine) -> BoardServer:
-        boards.append(BoardServer(folder, engine=engine).__enter__())
+        boards.append(BoardServer(folder, protocol=ENGINES[engine]).__enter__())
         return boards[-1]
 
     yield start
@@ -133,7 +131,7 @@ def test_the_crawler_downloads_the_pictures(tmp_path: Path, engine: Engine) -> N
     lines = (tmp_path / "posts.jsonl").read_text().splitlines()
     wanted = {post["md5"] for post in map(json.loads, lines)}
     everything = "id.gt:0" if engine == "philomena" else "id:>0"
-    with BoardServer(tmp_path, engine=engine) as board:
+    with BoardServer(tmp_path, protocol=ENGINES[engine]) as board:
         files = tmp_path / "files"
         crawl(tmp_path, board, engine, everything, "--directory", str(files))
     sums = [hashlib.md5(path.read_bytes()).hexdigest() for path in files.iterdir()]
@@ -171,12 +169,6 @@ def test_thumbnails_samples_and_other_pages(
     answer = requests.get(value, timeout=20)
     assert answer.headers["Content-Type"] == "image/jpeg"
     assert board.requests["preview"] == 1
-
-
-def test_only_one_engine_has_an_api_that_can_be_closed(folder: Path, posts: Listing) -> None:
-    with pytest.raises(UsageError, match="--engine gelbooru02"):
-        BoardServer(folder, engine="danbooru", api="closed")
-    assert board_job.main(["--folder", str(folder), "--engine", "e621", "--api", "closed"]) == 2
 
 
 # --- Gelbooru 0.2 and 0.2.5 -------------------------------------------------------------------
@@ -226,7 +218,7 @@ def test_gelbooru_fields(tmp_path: Path) -> None:
     draw_posts(tmp_path, 30, seed=1)
     lines = map(json.loads, (tmp_path / "posts.jsonl").read_text().splitlines())
     post = next(post for post in lines if "parent_id" in post)
-    with BoardServer(tmp_path, engine="gelbooru") as board:
+    with BoardServer(tmp_path, protocol=ENGINES["gelbooru"]) as board:
         [fields] = ask_gelbooru(board, id=post["id"]).json()["post"]
         root = ET.fromstring(ask_gelbooru(board, id=post["id"], json=None).content)
     assert (fields["md5"], fields["rating"]) == (post["md5"], post["rating"])

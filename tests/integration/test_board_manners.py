@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +16,10 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from imagetag.demo.interstitial import COOKIE
-from imagetag.demo.protocols import Engine
 from imagetag.demo.server import BoardServer
+from tests.boardserver import ENGINES, Engine
+from tests.boardserver.guarded import GuardedServer
+from tests.boardserver.interstitial import COOKIE
 from tests.integration.crawler import write_board
 
 NAME = "test/1.0 (by somebody)"
@@ -82,15 +81,15 @@ def solved(page: str) -> str:
 
 def test_robots(folder: Path) -> None:
     text = "User-agent: *\nDisallow: /index.php\nCrawl-delay: 2\n"
-    with BoardServer(folder, robots=text, interstitial=True) as board:
+    with GuardedServer(folder, robots=text, interstitial=True) as board:
         answer = get(f"{board.url}/robots.txt")
         assert (answer.status_code, answer.text) == (200, text)
         assert answer.headers["Content-Type"].startswith("text/plain")
         assert board.requests == {"robots": 1}
-    with BoardServer(folder, robots="") as board:
+    with GuardedServer(folder, robots="") as board:
         assert get(f"{board.url}/robots.txt").status_code == 200
     for interstitial in (False, True):
-        with BoardServer(folder, interstitial=interstitial) as board:
+        with GuardedServer(folder, interstitial=interstitial) as board:
             assert get(f"{board.url}/robots.txt").status_code == 404
 
 
@@ -101,7 +100,7 @@ def test_robots(folder: Path) -> None:
 def test_a_browser_gets_past_the_interstitial_and_can_hand_over_its_cookie(
     folder: Path, browser: webdriver.Chrome, engine: Engine
 ) -> None:
-    with BoardServer(folder, engine=engine, interstitial=True) as board:
+    with GuardedServer(folder, protocol=ENGINES[engine], interstitial=True) as board:
         url = board.url + LISTS[engine]
         refused = get(url)
         assert refused.status_code == 503
@@ -126,8 +125,8 @@ def test_a_browser_gets_past_the_interstitial_and_can_hand_over_its_cookie(
 
 def test_cookies_that_do_not_open(folder: Path) -> None:
     with (
-        BoardServer(folder, interstitial=True) as board,
-        BoardServer(folder, interstitial=True) as other,
+        GuardedServer(folder, interstitial=True) as board,
+        GuardedServer(folder, interstitial=True) as other,
     ):
         url = board.url + LISTS["gelbooru02"]
         right = solved(get(url).text)
@@ -152,7 +151,7 @@ def test_cookies_that_do_not_open(folder: Path) -> None:
 
 
 def test_pictures_are_not_behind_the_interstitial(folder: Path) -> None:
-    with BoardServer(folder) as open_board, BoardServer(folder, interstitial=True) as board:
+    with BoardServer(folder) as open_board, GuardedServer(folder, interstitial=True) as board:
         listing = "/index.php?page=dapi&s=post&q=index&json=1&limit=1"
         picture = get(open_board.url + listing).json()[0]["file_url"]
         path = picture.removeprefix(open_board.url)
@@ -161,30 +160,11 @@ def test_pictures_are_not_behind_the_interstitial(folder: Path) -> None:
             assert get(board.url + hidden).status_code == 503
 
 
-def test_the_job_takes_an_engine_and_an_interstitial(folder: Path) -> None:
-    options = ["--folder", str(folder), "--port", "0", "--engine", "danbooru", "--interstitial"]
-    job = subprocess.Popen(
-        [sys.executable, "-m", "jobs.board", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert job.stdout is not None
-        url = job.stdout.readline().strip() + LISTS["danbooru"]
-        refused = get(url)
-        assert refused.status_code == 503
-        assert get(url, cookie=solved(refused.text)).json()[0]["rating"] in "gsqe"
-    finally:
-        job.kill()
-        job.wait()
-
-
 # --- Latency, and a crowd ---------------------------------------------------------------------
 
 
 def test_every_answer_takes_its_time(folder: Path) -> None:
-    with BoardServer(folder, latency=0.2, robots="") as board:
+    with GuardedServer(folder, latency=0.2, robots="") as board:
         for path in ("/robots.txt", LISTS["gelbooru02"], "/none"):
             started = time.monotonic()
             get(board.url + path)
@@ -192,7 +172,7 @@ def test_every_answer_takes_its_time(folder: Path) -> None:
 
 
 def test_hundreds_of_connections_at_once(folder: Path) -> None:
-    with BoardServer(folder, latency=0.1) as board:
+    with GuardedServer(folder, latency=0.1) as board:
         host, _, port = board.url.removeprefix("http://").partition(":")
         lines = [socket.create_connection((host, int(port)), timeout=60) for _ in range(400)]
         try:

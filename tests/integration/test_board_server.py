@@ -27,6 +27,7 @@ from imagetag.demo.scenes import draw_posts
 from imagetag.demo.server import BoardServer
 from imagetag.errors import InputError, UsageError
 from jobs import board as board_job
+from tests.boardserver.closed import ClosedGelbooru02
 
 COUNT = 130  # two pages of the crawler, four of the HTML
 ODD_TAGS = [
@@ -232,7 +233,7 @@ def test_a_post_that_is_gone_leads_to_the_list(board: BoardServer) -> None:
 
 
 def test_closed_api_refuses_in_xml_and_the_pages_work(drawn: Path) -> None:
-    with BoardServer(drawn, api="closed") as board:
+    with BoardServer(drawn, protocol=ClosedGelbooru02) as board:
         for params in ({}, {"json": 1}):
             answer = ask_api(board, tags="robot", **params)
             assert answer.status_code == 200

@@ -24,9 +24,10 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from imagetag.demo.gelbooru02 import Gelbooru02
 from imagetag.demo.pages import Answer
 from imagetag.demo.posts import PostIndex, read_posts
-from imagetag.demo.protocols import protocol_of
+from imagetag.demo.server import BoardServer
 from imagetag.errors import TransientError, UsageError
 from imagetag.layout import Layout
 from imagetag.predict import resumable
@@ -40,6 +41,7 @@ from imagetag.status.overview import Overview, StageStatus
 from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
 from imagetag.storage.opening import open_storage
+from tests.boardserver.guarded import GuardedServer
 from tests.forked import Forked
 from tests.integration.scraping import Drawn, Moody, write_post
 from tests.predicting import (
@@ -581,7 +583,7 @@ def image_of(drawn: Drawn, post_id: int) -> bytes:
     return path.read_bytes()
 
 
-def url_of(board: Moody, post: dict[str, Any]) -> str:
+def url_of(board: BoardServer, post: dict[str, Any]) -> str:
     """Where the engine has a picture."""
     return f"{board.url}/images/{1 + post['id'] // 1000}/{post['md5']}.{post['ext']}"
 
@@ -709,8 +711,8 @@ def test_a_list_of_urls_has_a_row_each(
 
 @pytest.mark.usefixtures("quick_retries")
 def test_robots_are_obeyed_unless_one_has_leave(stored: Path, drawn: Drawn, tmp_path: Path) -> None:
-    with Moody(drawn.folder) as board:
-        board._robots = "User-agent: *\nDisallow: /images/\n"
+    robots = "User-agent: *\nDisallow: /images/\n"
+    with GuardedServer(drawn.folder, robots=robots) as board:
         url = url_of(board, drawn.posts[any_rating(drawn, "fox")[0]])
         listing = write(tmp_path, "list.csv", f"url\n{url}\n".encode())
         [row] = run(stored, *politely("--input", listing)).rows
@@ -812,7 +814,7 @@ def test_a_search_that_was_killed_goes_on_where_it_was(
     newer = shutil.copytree(drawn.folder, tmp_path / "newer")
     write_post(newer, max(drawn.posts) + 5, 7, tags=["fox"])
     posts = [post for post in read_posts(newer) if post.id != ids[0]]
-    board._protocol = protocol_of("gelbooru02", PostIndex(posts))
+    board._protocol = Gelbooru02(PostIndex(posts))
     asked = len(board.asked)
     ended = run(stored, *mine)
     assert ended.code == 0, ended.lines

@@ -12,10 +12,10 @@ import pytest
 from imagetag.boards.base import NO_LOGIN, Board, Login, Post, Query
 from imagetag.boards.sites import open_board
 from imagetag.dataset.manifest import Rating
-from imagetag.demo.protocols import Engine
 from imagetag.demo.server import BoardServer
 from imagetag.web.http import Client
-from tests.integration.crawler import ENGINES, crawl, write_board, write_posts
+from tests.boardserver import ENGINES, Engine
+from tests.integration.crawler import crawl, write_board, write_posts
 
 COUNT = 700
 
@@ -68,7 +68,7 @@ def opened(server: BoardServer, engine: Engine) -> Board:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_same_ids(tmp_path: Path, folder: Path, engine: Engine) -> None:
-    with BoardServer(folder, engine=engine) as server:
+    with BoardServer(folder, protocol=ENGINES[engine]) as server:
         board = opened(server, engine)
         for words, terms, query in QUERIES:
             text = terms if engine == "philomena" else words
@@ -81,7 +81,7 @@ def test_the_same_ids(tmp_path: Path, folder: Path, engine: Engine) -> None:
 def test_the_same_files(
     tmp_path: Path, folder: Path, posts: dict[int, dict[str, Any]], engine: Engine
 ) -> None:
-    with BoardServer(folder, engine=engine) as server:
+    with BoardServer(folder, protocol=ENGINES[engine]) as server:
         board, query = opened(server, engine), Query(tags=("robot",))
         urls = listed(tmp_path, server, engine, "robot")
         ours = [post for post in board.walk(query) if fits(post, query)]
@@ -141,7 +141,7 @@ def test_odd_tags_are_found_and_left_out(tmp_path: Path, engine: Engine) -> None
     for _ in range(30):
         one, two, three, four = dice.sample(ODD_TAGS, 4)
         queries += [Query(tags=(one, two), without=(three,)), Query((one,), (two, three, four))]
-    with BoardServer(tmp_path, engine=engine) as server:
+    with BoardServer(tmp_path, protocol=ENGINES[engine]) as server:
         board = opened(server, engine)
         for query in queries:
             expected = [

@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
 from imagetag.boards.sites import open_board
 from imagetag.dataset.manifest import Dataset
 from imagetag.demo.pages import Answer
+from imagetag.demo.protocol import Request
 from imagetag.errors import TransientError
 from imagetag.scrape.collect import How
 from imagetag.scrape.scrape import Scraper
@@ -55,18 +57,18 @@ class Stormy(Moody):
         self._counting = threading.Lock()
         self.never = {post.md5: post.id % 4 for post in self.posts if post.id % 30 < 3}
 
-    def answer(self, path: str, query: str, root: str) -> Answer:
+    def answer(self, request: Request) -> Answer:
         if self.calm:
-            return super().answer(path, query, root)
-        asked = f"{path}?{query}".replace(root, "")
+            return super().answer(request)
+        asked = f"{request.path}?{urlencode(request.params)}"
         with self._counting:
             self._times[asked] += 1
             dice = random.Random(f"{asked} {self._times[asked]}")
         fault = dice.choice(FAULT_NAMES) if dice.random() < FAULTS else ""
-        md5 = Path(path).stem
+        md5 = Path(request.path).stem
         if md5 in self.never:
             fault = FOR_EVER[self.never[md5]]
-        answer = super().answer(path, query, root)
+        answer = super().answer(request)
         if not fault:
             return answer
         with self._counting:

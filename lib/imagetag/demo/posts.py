@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -83,10 +82,6 @@ class Post(BaseModel):
         """What the picture's Content-Type says."""
         return "image/jpeg" if self.ext in ("jpg", "jpeg") else f"image/{self.ext}"
 
-    def tags_of(self, category: Category) -> list[str]:
-        """Return the tags of one category."""
-        return [tag for tag in self.tags if self.categories.get(tag, "general") == category]
-
     def _fitting(self, scale: float) -> tuple[int, int]:
         if scale >= 1:
             return self.width, self.height
@@ -135,16 +130,6 @@ def shrunk(path: Path, size: tuple[int, int]) -> bytes:
     buffer = io.BytesIO()
     picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
-
-
-@lru_cache(maxsize=100_000)
-def sha512(path: Path) -> str:
-    """Return a file's SHA-512 in hexadecimal digits; empty if it is gone."""
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha512").hexdigest()
-    except OSError:
-        return ""
 
 
 class PostIndex:

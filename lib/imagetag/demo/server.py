@@ -1,54 +1,36 @@
 """A small imageboard that speaks the protocol of a known engine: its API, its pages, pictures.
 
 It serves any folder with a `posts.jsonl`, as `scenes.draw_posts` writes it. It is made for the demo
-and for tests, and follows the boards of each engine also where they are odd.
+and for tests, which hand it the protocols of other engines.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 import socket
 import sys
 import threading
-import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
 from types import TracebackType
-from typing import Any, Literal
-from urllib.parse import parse_qs, unquote, urlencode
+from typing import Any
+from urllib.parse import parse_qs, unquote
 
-from imagetag.demo.interstitial import Interstitial
+from imagetag.demo.gelbooru02 import Gelbooru02
 from imagetag.demo.pages import Answer, error_page
 from imagetag.demo.posts import PostIndex, read_posts
-from imagetag.demo.protocols import Engine, protocol_of
-from imagetag.demo.protocols.gelbooru02 import Gelbooru02
+from imagetag.demo.protocol import Protocol, Request
 from imagetag.errors import UsageError
 from imagetag.log import get_logger
 
 _POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; form-action 'self'"
 _HOST = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request for `path`, which is not yet unquoted; `root` is the board as the client knows it.
-
-    The rest are headers, empty where there are none.
-    """
-
-    path: str
-    query: str
-    root: str
-    user_agent: str = ""
-    cookie: str = ""
-    authorization: str = ""
 
 
 class BoardServer:
@@ -58,7 +40,7 @@ class BoardServer:
         url: the board's root, such as `http://127.0.0.1:8480`.
         posts: the posts it shows, newest first.
         requests: how many requests were answered so far, by kind: `api`, `list`, `view`, `image`,
-            `preview` (thumbnails and samples), `robots`, `refused`, `interstitial` and `other`.
+            `preview` (thumbnails and samples), `other`, and what a protocol has besides.
 
     """
 
@@ -67,32 +49,17 @@ class BoardServer:
         folder: Path,
         port: int = 0,
         host: str = "127.0.0.1",
-        api: Literal["open", "closed"] = "open",
-        engine: Engine = "gelbooru02",
-        robots: str | None = None,
-        interstitial: bool = False,
-        latency: float = 0.0,
+        protocol: Callable[[PostIndex], Protocol] = Gelbooru02,
     ) -> None:
         """Read the posts and listen; port 0 takes a free one.
 
-        With `api="closed"` the API of Gelbooru 0.2 answers as on boards that have switched it off:
-        only the HTML pages tell of posts. `robots` is the text of `/robots.txt`. With
-        `interstitial`, everything else but the pictures is shown only to browsers. Every answer
-        takes at least `latency` seconds.
-
         Raises:
             InputError: if there is no `posts.jsonl` in the folder.
-            UsageError: if the port cannot be listened on, or another engine's API is to be closed.
+            UsageError: if the port cannot be listened on.
 
         """
         index = PostIndex(read_posts(folder))
-        if api == "closed" and engine != "gelbooru02":
-            raise UsageError(f"--api closed goes with --engine gelbooru02, and it is {engine}")
-        closed = api == "closed"
-        self._protocol = Gelbooru02(index, closed) if closed else protocol_of(engine, index)
-        self._robots = robots
-        self._interstitial = Interstitial() if interstitial else None
-        self._latency = latency
+        self._protocol = protocol(index)
         self._lock = threading.Lock()
         self.posts = index.posts
         self.requests: Counter[str] = Counter()
@@ -122,54 +89,26 @@ class BoardServer:
         self._server.server_close()
         self._thread.join()
 
-    def respond(self, request: Request) -> Answer:
-        """Return what a client gets: an answer, unless something stands before it."""
-        if self._latency:
-            time.sleep(self._latency)
-        path = unquote(request.path)
-        if path == "/robots.txt":
-            if self._robots is not None:
-                self._count("robots")
-                return Answer(HTTPStatus.OK, "text/plain; charset=utf-8", self._robots.encode())
-        elif not self._protocol.is_picture(path):
-            gate = self._interstitial
-            if gate and not gate.passed(request.user_agent, request.cookie):
-                self._count("interstitial")
-                return gate.page(request.user_agent)
-            if refusal := self._protocol.refusal(request.user_agent):
-                self._count("refused")
-                return refusal
-        query = request.query + _credentials(request.authorization)
-        return self.answer(request.path, query, request.root)
-
-    def answer(self, path: str, query: str, root: str) -> Answer:
-        """Return what the board says to a request; `root` is its URL as the client knows it."""
+    def respond(self, target: str, root: str, headers: Message) -> Answer:
+        """Return what a client gets that asks for a path and its query; `root` is as it has it."""
+        path, _, query = target.partition("?")
         try:
-            params = {
-                name: values[-1] for name, values in parse_qs(query, max_num_fields=50).items()
-            }
+            params = parse_qs(query, max_num_fields=50)
         except ValueError:
-            kind, answer = "other", error_page(HTTPStatus.BAD_REQUEST, "Too many parameters")
-        else:
-            kind, answer = self._protocol.answer(unquote(path), params, root)
+            self._count("other")
+            return error_page(HTTPStatus.BAD_REQUEST, "Too many parameters")
+        last = {name: values[-1] for name, values in params.items()}
+        return self.answer(Request(unquote(path), last, root, headers))
+
+    def answer(self, request: Request) -> Answer:
+        """Return what the board says to a request, and count it."""
+        kind, answer = self._protocol.answer(request)
         self._count(kind)
         return answer
 
     def _count(self, kind: str) -> None:
         with self._lock:
             self.requests[kind] += 1
-
-
-def _credentials(authorization: str) -> str:
-    """Return what the header says as parameters, which the engines take as well."""
-    kind, _, encoded = authorization.partition(" ")
-    if kind.lower() != "basic":
-        return ""
-    try:
-        login, _, key = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except (binascii.Error, ValueError):
-        return ""
-    return "&" + urlencode({"login": login, "api_key": key})
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -181,16 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # head and body are two writes; waiting costs 40 ms an answer
 
     def do_GET(self) -> None:
-        path, _, query = self.path.partition("?")
-        headers = {
-            name: self.headers.get(header, "")
-            for name, header in (
-                ("user_agent", "User-Agent"),
-                ("cookie", "Cookie"),
-                ("authorization", "Authorization"),
-            )
-        }
-        answer = self.server.board.respond(Request(path, query, self._root(), **headers))
+        answer = self.server.board.respond(self.path, self._root(), self.headers)
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.media_type)
         self.send_header("Content-Length", str(len(answer.body)))

@@ -6,19 +6,20 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from imagetag.boards.base import Board, Login, Query
 from imagetag.boards.sites import open_board
-from imagetag.demo.protocols import Engine
 from imagetag.demo.server import BoardServer
 from imagetag.plan.counts import Asked, ask_board, find_complete, find_done
 from imagetag.scrape.selection import Selection
 from imagetag.storage.local import LocalStorage
 from imagetag.web.http import Client
+from tests.boardserver import ENGINES, Engine
+from tests.boardserver.closed import ClosedGelbooru02
 from tests.scripted import Reply, serving
 from tests.statuses import ago, write_all, write_scraped
 from tests.storages import Wrapped
@@ -72,12 +73,12 @@ def selection(**changes: Any) -> Selection:
     return Selection(**values | changes)
 
 
-@pytest.mark.parametrize("engine", get_args(Engine))
+@pytest.mark.parametrize("engine", ENGINES)
 def test_each_engine_tells_of_few_and_many_and_of_tags_spelt_alike(
     engine: Engine, folder: Path
 ) -> None:
     tags = ["red_fox", "snowy_owl", "red_fix", "qqqqqq"]
-    with BoardServer(folder, engine=engine) as server:
+    with BoardServer(folder, protocol=ENGINES[engine]) as server:
         with opened(f"{engine}+{server.url}", LOGIN.get(engine)) as board:
             foxes, owls, typo, nothing = ask_board(board, selection(), tags)
     # e621 counts tags, whatever the rating; of pages of 50, that is how many there are.
@@ -103,7 +104,7 @@ def test_few_requests_are_made(folder: Path) -> None:
 
 
 def test_a_closed_api_counts_what_is_seen_and_no_more(folder: Path) -> None:
-    with BoardServer(folder, api="closed") as server:
+    with BoardServer(folder, protocol=ClosedGelbooru02) as server:
         with opened(f"gelbooru02+{server.url}") as board:
             foxes, typo = ask_board(board, selection(), ["red_fox", "red_fix"])
     assert (foxes.posts, foxes.fit) == (None, 1.0)

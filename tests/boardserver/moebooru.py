@@ -10,8 +10,10 @@ from urllib.parse import quote
 
 from imagetag.demo.pages import Answer, json_answer, xml_answer
 from imagetag.demo.posts import Post
-from imagetag.demo.protocols.base import Protocol, leading_number
-from imagetag.demo.words import family, in_order, ranged
+from imagetag.demo.protocol import Protocol, Request
+from imagetag.demo.search import family, in_order
+from tests.boardserver.common import leading_number
+from tests.boardserver.words import ranged
 
 _LIMIT = 1000  # posts at once
 _DEFAULT_LIMIT = 40
@@ -39,8 +41,9 @@ class Moebooru(Protocol):
         """Return where the smaller copy is."""
         return f"/sample/{post.md5}/board {post.id} sample.jpg"
 
-    def answer(self, path: str, params: Mapping[str, str], root: str) -> tuple[str, Answer]:
+    def answer(self, request: Request) -> tuple[str, Answer]:
         """Answer a request for posts."""
+        path, params, root = request.path, request.params, request.root
         if path in ("/post.json", "/post/index.json"):
             return "api", self._posts(params, root)
         if path in ("/post.xml", "/post/index.xml"):  # no more of it than how many there are
@@ -49,7 +52,7 @@ class Moebooru(Protocol):
         if path == "/tag.json":
             tags = self.index.beginning(params.get("name", ""))
             return "api", json_answer([{"name": tag, "count": count} for tag, count in tags])
-        return super().answer(path, params, root)
+        return super().answer(request)
 
     def _posts(self, params: Mapping[str, str], root: str) -> Answer:
         query = _Query(params.get("tags", ""))

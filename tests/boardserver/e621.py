@@ -9,9 +9,10 @@ from typing import Any
 
 from imagetag.demo.pages import Answer, error_page, json_answer
 from imagetag.demo.posts import Category, Post, PostIndex
-from imagetag.demo.protocols.base import Protocol, by_md5, iso_time, leading_number
-from imagetag.demo.protocols.danbooru import paged
-from imagetag.demo.words import DanbooruSearch, TooManyWords
+from imagetag.demo.protocol import Protocol, Request
+from tests.boardserver.common import by_md5, iso_time, leading_number, tags_of
+from tests.boardserver.danbooru import paged
+from tests.boardserver.words import DanbooruSearch, TooManyWords
 
 _LIMIT = 320  # posts at once
 _DEFAULT_LIMIT = 75
@@ -49,14 +50,13 @@ class E621(Protocol):
         """Return where the smaller copy is."""
         return f"/data/sample/{post.md5[:2]}/{post.md5[2:4]}/{post.md5}.jpg"
 
-    def refusal(self, user_agent: str) -> Answer | None:
-        """Refuse those without a name, or with that of a library."""
-        if user_agent.strip() and not _NAMELESS.match(user_agent.strip()):
-            return None
-        return error_page(HTTPStatus.FORBIDDEN, "Please set a descriptive User-Agent")
-
-    def answer(self, path: str, params: Mapping[str, str], root: str) -> tuple[str, Answer]:
-        """Answer a request for posts or one post."""
+    def answer(self, request: Request) -> tuple[str, Answer]:
+        """Answer a request for posts or one post, of those who have a name of their own."""
+        path, params, root = request.path, request.params, request.root
+        name = request.headers.get("User-Agent", "").strip()
+        if not path.startswith("/data/") and (not name or _NAMELESS.match(name)):
+            page = error_page(HTTPStatus.FORBIDDEN, "Please set a descriptive User-Agent")
+            return "refused", page
         if path == "/posts.json":
             return "api", self._posts(params, root)
         if path == "/tags.json":
@@ -73,7 +73,7 @@ class E621(Protocol):
                 missing = {"success": False, "reason": "not found"}
                 return "view", json_answer(missing, HTTPStatus.NOT_FOUND)
             return "view", json_answer({"post": self._fields(post, root)})
-        return super().answer(path, params, root)
+        return super().answer(request)
 
     def _posts(self, params: Mapping[str, str], root: str) -> Answer:
         try:
@@ -96,7 +96,7 @@ class E621(Protocol):
     def _fields(self, post: Post, root: str) -> dict[str, Any]:
         visible = post.status == "active"
         children = self.index.children.get(post.id, [])
-        tags = {category: sorted(post.tags_of(category)) for category in _CATEGORIES}
+        tags = {category: sorted(tags_of(post, category)) for category in _CATEGORIES}
         return {
             "id": post.id,
             "created_at": iso_time(post),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
@@ -10,9 +11,9 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from imagetag.demo.pages import Answer, escaped, json_answer, xml_answer
-from imagetag.demo.posts import Post, PostIndex
-from imagetag.demo.protocols.base import Protocol, number
-from imagetag.demo.words import gelbooru_search
+from imagetag.demo.posts import Post
+from imagetag.demo.protocol import Protocol, Request
+from imagetag.demo.search import gelbooru_search
 
 _THUMBS = 42  # on a list page
 _LIMIT = 1000  # posts of the API at once
@@ -20,11 +21,7 @@ _DEFAULT_LIMIT = 100
 
 
 class Gelbooru02(Protocol):
-    """The board's answers; with `closed=True` its API refuses, and only the pages tell of posts."""
-
-    def __init__(self, index: PostIndex, closed: bool = False) -> None:
-        super().__init__(index)
-        self._closed = closed
+    """The board's answers."""
 
     def image_path(self, post: Post) -> str:
         """Return where the picture is."""
@@ -38,8 +35,9 @@ class Gelbooru02(Protocol):
         """Return where the smaller copy is."""
         return f"/samples/{_directory(post)}/sample_{post.md5}.jpg"
 
-    def answer(self, path: str, params: Mapping[str, str], root: str) -> tuple[str, Answer]:
+    def answer(self, request: Request) -> tuple[str, Answer]:
         """Answer a request for the API, a list or a post's page."""
+        path, params, root = request.path, request.params, request.root
         if path in ("/", "/index.php"):
             section = params.get("page", "post")
             what = params.get("s", "list")
@@ -53,14 +51,9 @@ class Gelbooru02(Protocol):
             found = self.index.beginning(params.get("q", ""))
             told = [{"label": f"{tag} ({count})", "value": tag} for tag, count in found]
             return "api", json_answer(told)
-        return super().answer(path, params, root)
+        return super().answer(request)
 
     def _api(self, params: Mapping[str, str], root: str) -> Answer:
-        if self._closed:  # with status 200, and in XML even where JSON was asked for
-            return xml_answer(
-                '<response success="false" reason="Search error: API offline. Feel free to browse '
-                'the site the old fashioned way for now."/>'
-            )
         limit = min(number(params.get("limit"), _DEFAULT_LIMIT), _LIMIT)
         offset = number(params.get("pid"), 0) * limit
         query = f"id:{number(params['id'], 0)}" if "id" in params else params.get("tags", "")
@@ -198,6 +191,11 @@ style="font-weight: bold;">Original image</a></li></ul></div></div>
 <div id="note-container"></div><img alt="{escaped(" ".join(post.tags))}" \
 src="{shown}?{post.id}" id="image" width="{width}" height="{height}"/>
 </div></div>"""
+
+
+def number(text: str | None, default: int) -> int:
+    """Return the number a parameter is, or the default."""
+    return int(text) if text and re.fullmatch("[0-9]{1,15}", text) else default
 
 
 # The XML of this engine knows three ratings, however many the board has.

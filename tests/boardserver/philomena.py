@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from http import HTTPStatus
+from pathlib import Path
 from random import Random
 from typing import Any
 
 from imagetag.demo.pages import Answer, json_answer
-from imagetag.demo.philomena_query import BadQuery, Language, Range, Term
-from imagetag.demo.posts import Post, PostIndex, sha512
-from imagetag.demo.protocols.base import Protocol, leading_number
+from imagetag.demo.posts import Post, PostIndex
+from imagetag.demo.protocol import Protocol, Request
+from tests.boardserver.common import leading_number
+from tests.boardserver.philomena_query import BadQuery, Language, Range, Term
 
 _LIMIT = 50  # images at once
 _DEFAULT_LIMIT = 15
@@ -26,6 +30,18 @@ _RATINGS = {
     "questionable": "questionable",
     "explicit": "explicit",
 }
+
+
+@lru_cache(maxsize=100_000)
+def _sha512(path: Path) -> str:
+    """Return a file's SHA-512 in hexadecimal digits; empty if it is gone."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha512").hexdigest()
+    except OSError:
+        return ""
+
+
 _WHOLE: dict[str, Callable[[Post], int]] = {
     "id": lambda post: post.id,
     "width": lambda post: post.width,
@@ -47,8 +63,8 @@ _TIMES: dict[str, Callable[[Post], float]] = dict.fromkeys(
     ("created_at", "updated_at", "first_seen_at"), lambda post: post.created_at.timestamp()
 )
 _TEXTS: dict[str, Callable[[Post], str]] = {
-    "sha512_hash": lambda post: sha512(post.path),
-    "orig_sha512_hash": lambda post: sha512(post.path),
+    "sha512_hash": lambda post: _sha512(post.path),
+    "orig_sha512_hash": lambda post: _sha512(post.path),
     "original_format": lambda post: post.ext,
     "mime_type": lambda post: post.media_type,
     "uploader": lambda post: post.author.lower(),
@@ -64,6 +80,7 @@ class Philomena(Protocol):
 
     def __init__(self, index: PostIndex) -> None:
         super().__init__(index)
+        self._pictures |= {_short_path(post): (post, None) for post in index.posts}
         self._by_tag: dict[str, set[int]] = {}
         for post in index.posts:
             for tag in _tags(post):
@@ -76,10 +93,6 @@ class Philomena(Protocol):
         slug = re.sub(r"[^a-z0-9_+-]", "", slug.replace(" ", "+"))[:150]
         return f"/img/view/{_day(post)}/{post.id}__{slug}.{post.ext}"
 
-    def image_paths(self, post: Post) -> list[str]:
-        """Return where the picture is: by its long and its short name."""
-        return [self.image_path(post), _short_path(post)]
-
     def thumb_path(self, post: Post) -> str:
         """Return where the thumbnail is."""
         return f"/img/{_day(post)}/{post.id}/thumb.jpg"
@@ -88,8 +101,9 @@ class Philomena(Protocol):
         """Return where the smaller copy is."""
         return f"/img/{_day(post)}/{post.id}/large.jpg"
 
-    def answer(self, path: str, params: Mapping[str, str], root: str) -> tuple[str, Answer]:
+    def answer(self, request: Request) -> tuple[str, Answer]:
         """Answer a request for images or one image."""
+        path, params, root = request.path, request.params, request.root
         if path == "/api/v1/json/search/images":
             return "api", self._images(params, root)
         if path == "/api/v1/json/search/tags":
@@ -102,7 +116,7 @@ class Philomena(Protocol):
             if post is None:
                 return "view", Answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"")
             return "view", json_answer({"image": self._fields(post, root), "interactions": []})
-        return super().answer(path, params, root)
+        return super().answer(request)
 
     def _images(self, params: Mapping[str, str], root: str) -> Answer:
         try:
@@ -151,8 +165,8 @@ class Philomena(Protocol):
             "format": post.ext,
             "aspect_ratio": post.width / post.height,
             "name": f"{post.md5}.{post.ext}",
-            "sha512_hash": sha512(post.path),
-            "orig_sha512_hash": sha512(post.path),
+            "sha512_hash": _sha512(post.path),
+            "orig_sha512_hash": _sha512(post.path),
             "tags": tags,
             "tag_ids": [self._tag_ids[tag] for tag in tags],
             "uploader": post.author,
@@ -195,7 +209,7 @@ def _sorted(posts: list[Post], params: Mapping[str, str]) -> list[Post]:
     key = _NUMBERS.get(field, _TIMES["first_seen_at"])
     if field == "random":
         posts = sorted(posts, key=lambda post: post.id)
-        Random(seed).shuffle(posts)  # noqa: S311
+        Random(seed).shuffle(posts)
         return posts
     return sorted(posts, key=lambda post: (key(post), post.id), reverse=params.get("sd") != "asc")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -9,8 +11,9 @@ from typing import Any
 
 from imagetag.demo.pages import Answer, json_answer
 from imagetag.demo.posts import Category, Post, PostIndex
-from imagetag.demo.protocols.base import Protocol, by_md5, iso_time, leading_number
-from imagetag.demo.words import DanbooruSearch, TooManyWords
+from imagetag.demo.protocol import Protocol, Request
+from tests.boardserver.common import by_md5, iso_time, leading_number, tags_of
+from tests.boardserver.words import DanbooruSearch, TooManyWords
 
 _LIMIT = 200  # posts at once
 _DEFAULT_LIMIT = 20
@@ -45,8 +48,10 @@ class Danbooru(Protocol):
         """Return where the smaller copy is."""
         return f"/sample/{post.md5[:2]}/{post.md5[2:4]}/sample-{post.md5}.jpg"
 
-    def answer(self, path: str, params: Mapping[str, str], root: str) -> tuple[str, Answer]:
+    def answer(self, request: Request) -> tuple[str, Answer]:
         """Answer a request for posts, one post or their count."""
+        path, root = request.path, request.root
+        params = request.params | _credentials(request.headers.get("Authorization", ""))
         if path == "/posts.json":
             return "api", self._posts(params, root)
         if path == "/counts/posts.json":
@@ -63,7 +68,7 @@ class Danbooru(Protocol):
             return "view", json_answer(self._fields(post, root)) if post else _error(
                 HTTPStatus.NOT_FOUND, "ActiveRecord::RecordNotFound", "That record was not found."
             )
-        return super().answer(path, params, root)
+        return super().answer(request)
 
     def _posts(self, params: Mapping[str, str], root: str) -> Answer:
         try:
@@ -86,9 +91,9 @@ class Danbooru(Protocol):
         return json_answer({"counts": {"posts": len(found)}})
 
     def _fields(self, post: Post, root: str) -> dict[str, Any]:
-        tags = {category: post.tags_of(category) for category in _CATEGORIES}
+        tags = {category: tags_of(post, category) for category in _CATEGORIES}
         # Danbooru has no such tags: they are general ones there.
-        tags["general"] += [*post.tags_of("species"), *post.tags_of("lore")]
+        tags["general"] += [*tags_of(post, "species"), *tags_of(post, "lore")]
         has_children = post.id in self.index.children
         fields = {
             "id": post.id,
@@ -153,6 +158,18 @@ def paged(found: Sequence[Post], page: str, limit: int) -> Sequence[Post]:
         return after[max(0, len(after) - limit) :]
     start = (max(1, leading_number(page)) - 1) * limit
     return found[start : start + limit]
+
+
+def _credentials(authorization: str) -> dict[str, str]:
+    """Return what the header says as parameters, which the engine takes as well."""
+    kind, _, encoded = authorization.partition(" ")
+    if kind.lower() != "basic":
+        return {}
+    try:
+        login, _, key = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        return {}
+    return {"login": login, "api_key": key}
 
 
 def _tag_limit(params: Mapping[str, str]) -> int:

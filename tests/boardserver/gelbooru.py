@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from imagetag.demo.gelbooru02 import number
 from imagetag.demo.pages import Answer, escaped, json_answer, xml_answer
 from imagetag.demo.posts import Post
-from imagetag.demo.protocols.base import Protocol, by_md5, number
-from imagetag.demo.words import gelbooru_search
+from imagetag.demo.protocol import Protocol, Request
+from imagetag.demo.search import gelbooru_search
+from tests.boardserver.common import by_md5
 
 _LIMIT = 100  # posts at once, and the default
 _DEEPEST = 20_000  # posts that may be skipped
@@ -30,8 +32,9 @@ class Gelbooru(Protocol):
         """Return where the smaller copy is."""
         return f"/samples/{_directory(post)}/sample_{post.md5}.jpg"
 
-    def answer(self, path: str, params: Mapping[str, str], root: str) -> tuple[str, Answer]:
+    def answer(self, request: Request) -> tuple[str, Answer]:
         """Answer a request for the API."""
+        path, params, root = request.path, request.params, request.root
         asked = (params.get("page"), params.get("s"), params.get("q"))
         if path in ("/", "/index.php") and asked == ("dapi", "post", "index"):
             return "api", self._api(params, root)
@@ -42,7 +45,7 @@ class Gelbooru(Protocol):
                 for tag, count in found
             ]
             return "api", json_answer(told)
-        return super().answer(path, params, root)
+        return super().answer(request)
 
     def _api(self, params: Mapping[str, str], root: str) -> Answer:
         if not (params.get("api_key") and params.get("user_id")):
