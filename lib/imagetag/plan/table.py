@@ -83,7 +83,9 @@ def sentences(made: Estimate, settings: Settings, *, board: str, sent: int) -> l
             "promise less with --min-precision"
         )
     elif found and not unknown:
-        least += "; all tags have as many"
+        without = len(made.tags) - len(found)
+        all_of = f"all of the {len(found)} that have images" if without else "all tags"
+        least += f"; {all_of} have as many"
     if unknown:
         least += (
             f". How many posts there are of {len(unknown)} of {len(made.tags)} tags is not known: "

@@ -71,8 +71,10 @@ def test_positives_and_negatives_of_what_the_board_has() -> None:
 def test_of_what_the_board_does_not_say_nobody_hears_that_it_is_enough() -> None:
     told = sentences(made(MANY), SETTINGS, board="b", sent=3)[0]
     assert "all tags have as many" in told
+    told = sentences(made(MANY, Asked("owl", 0)), SETTINGS, board="b", sent=3)[0]
+    assert "all of the 1 that have images have as many" in told
     told = sentences(made(MANY, Asked("elk")), SETTINGS, board="b", sent=3)[0]
-    assert "all tags" not in told
+    assert "have as many" not in told
     assert "of 1 of 2 tags is not known" in told
 
 
