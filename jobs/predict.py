@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -41,12 +42,13 @@ from imagetag.job import (
     pod_index_field,
     run_job,
 )
-from imagetag.layout import Layout
+from imagetag.layout import Layout, encode
 from imagetag.log import Progress, get_logger
 from imagetag.predict import (
     Copies,
     CsvWriter,
     FoundPosts,
+    InTurn,
     Kind,
     ListedUrls,
     Named,
@@ -59,22 +61,24 @@ from imagetag.predict import (
     StoredPictures,
     Tally,
     grouped,
+    in_groups,
     kind_of,
     named_like_a_picture,
+    pictures_a_turn,
     place_of,
     read_query,
     shard_name,
     spooled,
 )
 from imagetag.quiet import quiet_imports
-from imagetag.storage import ObjectNotFound, Storage, open_storage
+from imagetag.storage import LocalStorage, ObjectNotFound, Storage, open_storage
 from imagetag.web import Client
 
 if TYPE_CHECKING:
+    from imagetag.predict import Classifier
     from imagetag.runs import Run
 
 _WEB = ("http://", "https://")
-_BATCHES = 8  # that each of several models takes in turn
 
 
 class PredictSettings(TagsSettings, StorageSettings):
@@ -184,7 +188,7 @@ def work(settings: PredictSettings) -> None:
             beside = open_storage(folder, option="--sidecars-folder") if folder else None
             sidecars = Sidecars(settings.sidecars, source, beside)
         runs, failed = _runs(storage, tags, settings.run)
-        predicting = _Predicting(settings, storage, runs, source, copies, sidecars)
+        predicting = _Predicting(settings, storage, runs, source, copies, sidecars, scratch)
         if settings.output == "-":
             predict = predicting.to_terminal
         else:
@@ -238,11 +242,13 @@ class _Predicting:
         source: Source,
         copies: Copies | None,
         sidecars: Sidecars | None,
+        scratch: Path,
     ) -> None:
         self._settings, self._storage, self._runs = settings, storage, runs
         self._source, self._copies, self._sidecars = source, copies, sidecars
-        # Of several models each takes so many pictures in turn.
-        self._chunk = settings.batch_size * (1 if len(runs) == 1 else _BATCHES)
+        self._groups = in_groups(runs)
+        self._chunk = pictures_a_turn(self._groups, settings.batch_size)
+        self._scratch = scratch
 
     def to_terminal(self) -> None:
         """Write rows as they come."""
@@ -298,20 +304,9 @@ class _Predicting:
             return
         pictures = chain([first], pictures)
         with quiet_imports():  # TensorFlow: not where there is nothing to do
-            from imagetag.predict import load_classifier, predict
+            from imagetag.predict import predict
 
-        settings = self._settings
-        classifiers = [
-            load_classifier(
-                self._storage,
-                run,
-                settings.threshold,
-                batch_size=settings.batch_size,
-                # Files that are here are decoded as the processors can; on others, one waits.
-                threads=None if self._source.local else settings.concurrency,
-            )
-            for run in self._runs
-        ]
+        classifiers = self._classifiers()
         with Progress("predict", bar=not self._shows_rows()) as progress:
             for picture, rows in predict(classifiers, self._source, pictures, self._chunk):
                 tags = [row.tag for row in rows if row.decision]
@@ -323,6 +318,31 @@ class _Predicting:
                     self._source.forget(picture)
                 yield picture, rows
                 progress.advance()
+
+    def _classifiers(self) -> InTurn[Classifier]:
+        from imagetag.predict import decided, load_classifier
+
+        storage, settings = self._storage, self._settings
+        judges = {run.tag: decided(storage, run, settings.threshold) for run in self._runs}
+        # What is loaded again and again is fetched once.
+        keep = len(self._groups) > 1 and not isinstance(storage, LocalStorage)
+
+        def load(run: Run) -> Classifier:
+            folder = self._scratch / "models" / encode(run.tag)
+            found = load_classifier(
+                storage,
+                run,
+                judges[run.tag],
+                folder,
+                batch_size=settings.batch_size,
+                # Files that are here are decoded as the processors can; on others, one waits.
+                threads=None if self._source.local else settings.concurrency,
+            )
+            if not keep:
+                shutil.rmtree(folder)
+            return found
+
+        return InTurn(self._groups, load)
 
     def _shows_rows(self) -> bool:
         return self._settings.output == "-" and sys.stdout.isatty()

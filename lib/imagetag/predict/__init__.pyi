@@ -1,3 +1,5 @@
+from .classifiers import Classifier as Classifier
+from .classifiers import decided as decided
 from .classifiers import load_classifier as load_classifier
 from .classifiers import predict as predict
 from .classifiers import predict_tag as predict_tag
@@ -17,6 +19,9 @@ from .sources import Source as Source
 from .sources import StoredPictures as StoredPictures
 from .sources import named_like_a_picture as named_like_a_picture
 from .sources import place_of as place_of
+from .turns import InTurn as InTurn
+from .turns import in_groups as in_groups
+from .turns import pictures_a_turn as pictures_a_turn
 from .writers import CsvWriter as CsvWriter
 from .writers import Kind as Kind
 from .writers import Prediction as Prediction

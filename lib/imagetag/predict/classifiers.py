@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -96,36 +96,24 @@ def predict_tag(
     """
     storage = opened(storage)
     source = StoredPictures(opened(pictures, concurrency, option="pictures"))
-    classifier = load_classifier(
-        storage,
-        load_run(storage, tag, run),
-        threshold,
-        batch_size=batch_size,
-        threads=None if source.local else concurrency,
-    )
+    found = load_run(storage, tag, run)
+    judge = decided(storage, found, threshold)
+    threads = None if source.local else concurrency
+    with TemporaryDirectory(prefix="imagetag-predict-") as scratch:
+        classifier = load_classifier(
+            storage, found, judge, Path(scratch), batch_size=batch_size, threads=threads
+        )
     for _, [row] in predict([classifier], source, source.pictures(), batch_size):
         yield row
 
 
-def load_classifier(
-    storage: Storage,
-    run: Run,
-    threshold: float | None = None,
-    *,
-    batch_size: int,
-    threads: int | None = None,
-) -> Classifier:
-    """Load a run's model, and say in the log what its probabilities are worth.
+def decided(storage: Storage, run: Run, threshold: float | None = None) -> Judge:
+    """Return how to go by what evaluate has decided of a run; the log has what that is worth.
 
     Args:
-        storage: has the model.
+        storage: has the decision.
         run: which.
         threshold: as `judge_of` takes it.
-        batch_size: pictures the model takes at once.
-        threads: pictures read and decoded at once; by default as the processors can.
-
-    Raises:
-        InputError: if the model cannot be loaded.
 
     """
     decision = load_decision(storage, run.tag, run.run, run.created)
@@ -145,43 +133,73 @@ def load_classifier(
             min_precision=promise.min_precision,
             bound=round(promise.bound, 4),
         )
+    return judge_of(decision, threshold)
+
+
+def load_classifier(
+    storage: Storage,
+    run: Run,
+    judge: Judge,
+    folder: Path,
+    *,
+    batch_size: int,
+    threads: int | None = None,
+) -> Classifier:
+    """Load a run's model.
+
+    Args:
+        storage: has the model.
+        run: which.
+        judge: goes by what it says.
+        folder: gets the model's file, or has it already.
+        batch_size: pictures the model takes at once.
+        threads: pictures read and decoded at once; by default as the processors can.
+
+    Raises:
+        InputError: if the model cannot be loaded.
+
+    """
     resize = run.resize  # which may be none that this version knows
-    with working("loading the model"), TemporaryDirectory(prefix="imagetag-predict-") as scratch:
-        model = load_model(storage, run, Path(scratch))
+    with working("loading the model"):
+        model = load_model(storage, run, folder)
     scorer = Scorer(model, run.image_size, resize, batch_size, threads=threads)
-    return Classifier(run.tag, scorer, judge_of(decision, threshold))
+    return Classifier(run.tag, scorer, judge)
 
 
 def predict(
-    classifiers: Sequence[Classifier], source: Source, pictures: Iterator[Picture], chunk: int
+    classifiers: Collection[Classifier], source: Source, pictures: Iterator[Picture], chunk: int
 ) -> Iterator[tuple[Picture, list[Prediction]]]:
     """Yield each picture with what each classifier says of it, in their orders.
 
     One that cannot be read is told of by its error.
 
     Args:
-        classifiers: one or more. Of several each reads a picture for itself, a chunk at a time.
+        classifiers: one or more, which are gone through once a chunk. Of several each reads a
+            picture for itself.
         source: has the pictures' files.
         pictures: of the source; they are taken as they are needed.
         chunk: pictures.
 
     """
     if len(classifiers) == 1:
-        for picture, row in _told(classifiers[0], source, pictures):
+        [classifier] = classifiers
+        for picture, row in _told(classifier, source, pictures):
             yield picture, [row]
         return
     while some := list(islice(pictures, chunk)):
         rows: list[list[Prediction]] = [[] for _ in some]
         readable = list(range(len(some)))
+        unreadable: list[int] = []
         for place, classifier in enumerate(classifiers):
             answers = _told(classifier, source, [some[index] for index in readable])
-            for index, (_, row) in zip(list(readable), answers, strict=True):
+            for index, (_, row) in zip(readable, answers, strict=True):
                 rows[index].append(row)
+            for index in unreadable:
+                rows[index].append(replace(rows[index][0], tag=classifier.tag))
             if place == 0:  # what is no picture to the first is none to the others
+                unreadable = [index for index in readable if _unreadable(rows[index][0])]
                 readable = [index for index in readable if not _unreadable(rows[index][0])]
-        for picture, found in zip(some, rows, strict=True):
-            missing = classifiers[len(found) :]
-            yield picture, found + [replace(found[0], tag=other.tag) for other in missing]
+        yield from zip(some, rows, strict=True)
 
 
 def _unreadable(row: Prediction) -> bool:

@@ -114,7 +114,7 @@ def is_exported(storage: Storage, tag: str, run: str) -> bool:
 
 
 def load_model(storage: Storage, run: Run, folder: Path) -> keras.Model:
-    """Fetch a run's model into a folder and load it.
+    """Fetch a run's model into a folder, if it is not there yet, and load it.
 
     Raises:
         InputError: if the file is missing or damaged.
@@ -129,7 +129,8 @@ def load_model(storage: Storage, run: Run, folder: Path) -> keras.Model:
     advice = f"delete {storage.url}/{marker} and train the run again"
     path = folder / "model.keras"
     try:
-        storage.download(key, path)
+        if not path.exists():
+            storage.download(key, path)
     except ObjectNotFound as error:
         raise InputError(f"{storage.url}/{key} is missing; {advice}") from error
     try:
