@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TextIO
 
 from pydantic import Field
 
-from imagetag.errors import ImagetagError, InputError, UsageError
+from imagetag.boards import check_board
+from imagetag.checks import is_alexnet
+from imagetag.errors import ImagetagError, InputError, TransientError, UsageError
 from imagetag.job import (
     SHORT_OF,
     FilePath,
@@ -35,7 +37,7 @@ from imagetag.job import (
 )
 from imagetag.layout import encode
 from imagetag.log import get_logger
-from imagetag.run import Pipeline, Stage, is_json, open_view, read_file
+from imagetag.run import Pipeline, Stage, check_imagenet, is_json, open_view, read_file, renamed
 from imagetag.storage import LocalStorage, Storage, open_storage
 from jobs.evaluate import EvaluateSettings
 from jobs.explore import ExploreSettings
@@ -176,6 +178,7 @@ def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
 
     Raises:
         UsageError: if a setting of any stage is wrong: before the first starts.
+        TransientError: if training starts from weights that cannot be fetched: likewise.
 
     """
     tags = settings.all_tags()
@@ -183,6 +186,7 @@ def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
         planned = stages(settings, tags, Path(scratch))
         with _open_log(settings.output) as log, open_view(settings.log_format) as view:
             path = Path(log.name)
+            check_weights(settings)
             pipeline = Pipeline(view, log)
             pipeline.run(planned, tags)
 
@@ -264,6 +268,7 @@ def work(settings: RunSettings) -> None:
     """
     settings = with_file(settings)
     check_input(settings)
+    check_board(settings.board)
     outcome = run_all(settings)
     try:
         tell(outcome, settings)
@@ -284,6 +289,26 @@ def check_input(settings: RunSettings) -> None:
     for text in settings.input.split(","):
         if "://" not in text and not Path(text).expanduser().exists():
             raise UsageError(f"--input {text}: there is no such file or folder")
+
+
+def check_weights(settings: RunSettings) -> None:
+    """Check the weights that training starts from: scrape may take an hour before it does.
+
+    Raises:
+        UsageError: if a setting of training is wrong.
+        TransientError: if they are not here, and cannot be fetched.
+
+    """
+    tags = settings.all_tags()
+    given = {**settings.train, "storage": settings.where, "tags": tuple(tags)}
+    train = make_settings(TrainSettings, given, prefix="train.").with_preset()
+    if train.weights in ("auto", "imagenet") and not is_alexnet(train.model):
+        storage = open_storage(settings.where)
+        try:
+            check_imagenet(train.model, storage, tags)
+        except TransientError as error:
+            called = _called("train")
+            raise TransientError(renamed(str(error), called)) from error
 
 
 def stages(settings: RunSettings, tags: Sequence[str], scratch: Path) -> list[Stage]:

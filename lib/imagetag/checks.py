@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -97,6 +98,39 @@ def checked_weights(text: str) -> str:
     if problem := weights_problem(path):
         raise Wrong(f"{text[:300]!r} {problem}")
     return text
+
+
+FOLDER_VARIABLE = "IMAGETAG_IMAGENET_FOLDER"
+"""The variable that names a folder with ImageNet weights, such as an image has."""
+
+
+def keras_cache() -> Path:
+    """Return the folder that Keras keeps the weights in that it has fetched."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+
+
+def may_have_imagenet(model: str) -> bool:
+    """Tell whether ImageNet weights of a backbone may be on this machine, by the names of files.
+
+    Which file it is Keras knows, which takes seconds to ask.
+    """
+    given = os.environ.get(FOLDER_VARIABLE, "").strip()
+    # The last one is Keras's own where it cannot write into the first.
+    folders = [keras_cache(), *([Path(given)] if given else []), Path("/tmp/.keras/models")]  # noqa: S108
+    try:
+        files = [file.name for folder in folders for file in folder.glob("*.h5")]
+    except OSError:
+        return True  # who knows
+    return any(model in re.sub(r"[^a-z0-9]", "", name.lower()) for name in files)
+
+
+def no_imagenet(model: str, reason: str) -> str:
+    """Return what to say where the ImageNet weights of a backbone cannot be fetched."""
+    return (
+        f"the ImageNet weights of {model} cannot be fetched ({reason}); give --weights FILE, or "
+        "put them into $KERAS_HOME/models beforehand, or take --model alexnet-small, which needs "
+        "none"
+    )
 
 
 def weights_problem(path: Path) -> str:

@@ -10,4 +10,5 @@ from .linkfile import kind_of as kind_of
 from .linkfile import read_url as read_url
 from .listed import BadEntry as BadEntry
 from .sites import ENGINES as ENGINES
+from .sites import check_board as check_board
 from .sites import open_board as open_board

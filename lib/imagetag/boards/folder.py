@@ -49,13 +49,13 @@ class FolderBoard(ListedBoard):
 
     called = "the folder"
 
+    @classmethod
+    def check_place(cls, root: str) -> None:
+        """Check that there is such a folder, as the base class says."""
+        _existing(root)
+
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
-        try:
-            self._folder = Path(site.root).resolve(strict=True)
-            os.listdir(self._folder)  # noqa: PTH208 - for its errors
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or "it cannot be read"
-            raise UsageError(f"--board folder+{site.root}: {reason}; name a folder") from error
+        self._folder = _existing(site.root)
         self._by_end = functools.lru_cache(_SIZES)(self._grouped_by_end)
         super().__init__(site, client, login)
 
@@ -218,6 +218,22 @@ def _end_of(post: Post) -> bytes:
             return hashlib.blake2b(stream.read(_SAMPLE), digest_size=16).digest()
     except OSError:  # it is gone
         return b""
+
+
+def _existing(root: str) -> Path:
+    """Return the folder that a path is of.
+
+    Raises:
+        UsageError: if there is none, or it cannot be read.
+
+    """
+    try:
+        folder = Path(root).resolve(strict=True)
+        os.listdir(folder)  # noqa: PTH208 - for its errors
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or "it cannot be read"
+        raise UsageError(f"--board folder+{root}: {reason}; name a folder") from error
+    return folder
 
 
 def _is_picture(name: str) -> bool:

@@ -77,6 +77,21 @@ class LinkFile:
             )
         self._reader = readers[kind]
 
+    def check_file(self) -> None:
+        """Check that the file can be read, if it is here.
+
+        Raises:
+            UsageError: if there is none.
+
+        """
+        if "://" in self._root:
+            return
+        try:
+            with Path(self._root).open("rb"):
+                pass
+        except OSError as error:
+            raise UsageError(f"{self._spec}: {error.strerror or error}; name a file") from error
+
     def rows(self) -> Iterator[Row]:
         """Yield its rows, in order; a row that cannot be read is a BadEntry.
 

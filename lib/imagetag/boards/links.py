@@ -51,8 +51,13 @@ class LinksBoard(ListedBoard):
     called = "the list"
     scattered = True
 
+    @classmethod
+    def check_place(cls, root: str) -> None:
+        """Check the file, as the base class says; one in a storage only by its name."""
+        _list(root).check_file()
+
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
-        self._list = LinkFile(site.root, f"--board links+{site.root}", tagged=True)
+        self._list = _list(site.root)
         super().__init__(site, client, login)
 
     def _file_url(self, name: str) -> str:
@@ -73,6 +78,10 @@ class LinksBoard(ListedBoard):
                 self._leave_out(error.reason, where)
                 if url:
                     yield url, None
+
+
+def _list(root: str) -> LinkFile:
+    return LinkFile(root, f"--board links+{root}", tagged=True)
 
 
 def one_spelling(url: str) -> str:

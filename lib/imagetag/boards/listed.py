@@ -259,6 +259,16 @@ class ListedBoard(Board):
     by_time = False
     certain = True
 
+    @classmethod
+    @abstractmethod
+    def check_place(cls, root: str) -> None:
+        """Check what can be told of the board's path without reading it all.
+
+        Raises:
+            UsageError: if there is nothing at it.
+
+        """
+
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
         super().__init__(site, client, login)
         spec = f"--board {site.engine}+{site.root}"

@@ -25,6 +25,7 @@ __all__ = [
     "Post",
     "Query",
     "Site",
+    "check_board",
     "open_board",
 ]
 
@@ -94,11 +95,32 @@ def open_board(spec: str, client: Client, login: Login = NO_LOGIN) -> Board:
 
     """
     site = _site(expanded_board(spec))
-    module = importlib.import_module(f"imagetag.boards.{site.engine}")
-    board: Board = getattr(module, ENGINES[site.engine].board)(site, client, login)
+    board = _class_of(site)(site, client, login)
     if site.interval:
         client.set_interval(site.root, site.interval)
     return board
+
+
+def check_board(spec: str) -> None:
+    """Check what can be told at once of a board that is to be opened: its name, its path.
+
+    Raises:
+        UsageError: if there is no such name or engine, the URL is not one, or there is nothing at
+            the path.
+
+    """
+    from imagetag.boards.listed import ListedBoard  # the engines of paths alone need it
+
+    site = _site(expanded_board(spec))
+    board = _class_of(site)
+    if issubclass(board, ListedBoard):
+        board.check_place(site.root)
+
+
+def _class_of(site: Site) -> type[Board]:
+    module = importlib.import_module(f"imagetag.boards.{site.engine}")
+    found: type[Board] = getattr(module, ENGINES[site.engine].board)
+    return found
 
 
 def _site(spec: str) -> Site:

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from imagetag.checks import no_imagenet
 from imagetag.dataset import GREY, Resize
 from imagetag.errors import TransientError, UsageError, one_line
 from imagetag.imaging import Size
@@ -309,11 +310,7 @@ def _pretrained(
     except Exception as error:  # keras.utils.get_file raises a bare Exception
         if weights != "imagenet":
             raise
-        raise TransientError(
-            f"the ImageNet weights of {name} cannot be fetched ({one_line(error)}); give --weights "
-            "FILE, or put them into $KERAS_HOME/models beforehand, or take --model alexnet-small, "
-            "which needs none"
-        ) from error
+        raise TransientError(no_imagenet(name, one_line(error))) from error
 
 
 @contextlib.contextmanager

@@ -21,10 +21,8 @@ from typing import Any, NamedTuple, NoReturn
 import keras
 import requests
 
+from imagetag.checks import FOLDER_VARIABLE, keras_cache
 from imagetag.errors import ImagetagError, TransientError, UsageError, one_line
-
-FOLDER_VARIABLE = "IMAGETAG_IMAGENET_FOLDER"
-"""The variable that names the folder with such weights."""
 
 # The MD5 of what Keras takes without a checksum.
 _CHECKSUMS = {"mobilenet_1_0_224_tf_no_top.h5": "725ccbd03d61d7ced5b5c4cd17e7d527"}
@@ -150,7 +148,7 @@ def link_into_cache() -> None:
     given = os.environ.get(FOLDER_VARIABLE, "").strip()
     if not given or not Path(given).is_dir():
         return
-    cache = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+    cache = keras_cache()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         for file in sorted(Path(given).glob("*.h5")):

@@ -46,11 +46,14 @@ class Stage:
         if not self.called or event.get("level") not in ("warning", "error"):
             return event
         return {
-            name: _OPTION.sub(lambda match: self.called.get(match[0], match[0]), value)
-            if isinstance(value, str)
-            else value
+            name: renamed(value, self.called) if isinstance(value, str) else value
             for name, value in event.items()
         }
+
+
+def renamed(text: str, called: Mapping[str, str]) -> str:
+    """Return a text with its options called as in the command that runs the pipeline."""
+    return _OPTION.sub(lambda match: called.get(match[0], match[0]), text)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from keras.src.legacy.saving import legacy_h5_format
 
+from imagetag.checks import FOLDER_VARIABLE
 from imagetag.errors import TransientError, UsageError
 from imagetag.models import weights
 from imagetag.models.architectures import build_model
 from imagetag.models.weights import (
-    FOLDER_VARIABLE,
     Source,
     backbones,
     fetch,

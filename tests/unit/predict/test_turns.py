@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,10 @@ VGG19 = 20_024_384  # parameters without the top
 
 
 def runs(*parameters: int) -> list[Run]:
-    return [
-        Run.model_construct(tag=str(number), parameters=count)
-        for number, count in enumerate(parameters)
+    fields: list[dict[str, Any]] = [
+        {"tag": str(number), "parameters": count} for number, count in enumerate(parameters)
     ]
+    return [Run.model_construct(**values) for values in fields]
 
 
 def tags(groups: Sequence[Sequence[Run]]) -> list[list[str]]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 import resource
+import socket
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import boto3
 import pytest
 from PIL import Image
 
-from imagetag.errors import UsageError
+from imagetag.checks import FOLDER_VARIABLE
+from imagetag.errors import TransientError, UsageError
 from imagetag.job.command_line import arguments, make_settings, parse_settings
 from imagetag.job.settings import nested
-from imagetag.layout import INDEX
+from imagetag.layout import INDEX, Layout
+from imagetag.run import weights
 from imagetag.storage.opening import open_storage
 from jobs import init, run
 from jobs.run import RunSettings, check_input, stages, with_file
@@ -134,6 +138,64 @@ def test_pictures_to_predict_that_are_missing_are_told_before_anything_is_done(
     check_input(make_settings(RunSettings, {"input": str(there)}))
 
 
+@pytest.mark.parametrize(
+    ("board", "told"),
+    [
+        ("safeboru", "there is no such board; did you mean safebooru?"),
+        ("folder+{}/none", "No such file or directory; name a folder"),
+        ("links+{}/none.csv", "No such file or directory; name a file"),
+    ],
+)
+def test_a_board_that_is_none_is_told_before_anything_is_done(
+    board: str, told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    argv = ["--output", str(out), "--tags", "fox", "--board", board.format(tmp_path)]
+    assert run.main(argv) == 2
+    assert told in capfd.readouterr().err
+    assert not out.exists()
+
+
+def test_weights_that_cannot_be_had_are_told_before_the_first_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        server = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setattr(weights, "_SERVER", server)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    out = tmp_path / "out"
+    argv = ["--output", str(out), "--tags", "fox", "--board", f"folder+{tmp_path}"]
+    # No machine has those of this one by chance.
+    assert run.main([*argv, "--train.model", "nasnetlarge"]) == 75
+    told = capfd.readouterr().err
+    assert f"nasnetlarge cannot be fetched ({server} cannot be reached); give --train.weights" in (
+        told
+    )
+    assert not (out / "storage").exists()
+
+    def check(tags: Sequence[str] = ("fox",)) -> None:
+        weights.check_imagenet("nasnetlarge", open_storage(str(out / "storage")), tags)
+
+    with pytest.raises(TransientError):
+        check()
+    # What is trained already needs none.
+    latest = out / "storage" / Layout("fox").latest
+    latest.parent.mkdir(parents=True)
+    latest.touch()
+    check()
+    with pytest.raises(TransientError):
+        check(["fox", "owl"])
+    models = tmp_path / "keras/models"
+    models.mkdir(parents=True)
+    (models / "nasnet_mobile_no_top.h5").touch()
+    with pytest.raises(TransientError):
+        check(["owl"])
+    (models / "nasnet_large_no_top.h5").touch()
+    check(["owl"])
+
+
 def test_an_output_that_cannot_be_written_is_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,6 +277,7 @@ def test_the_jobs_of_a_run_share_an_s3_storage(
     (tmp_path / "pictures" / "fox").mkdir(parents=True)
     Image.new("RGB", (80, 80)).save(tmp_path / "pictures" / "fox" / "a.png")
     argv = ["--tags", "owl", "--board", "folder+pictures", "--storage", "s3://of-a-run/data"]
+    argv += ["--train.weights", "none"]
     assert run.main(argv) == 3
     storage = open_storage("s3://of-a-run/data")
     assert "owl" in storage.read(INDEX).decode()
