@@ -11,6 +11,8 @@ from pathlib import Path
 
 from imagetag.log import get_logger, working
 
+_searched = False  # whether TensorFlow has looked for GPUs in this process
+
 
 @contextlib.contextmanager
 def quiet_imports() -> Iterator[None]:
@@ -20,7 +22,8 @@ def quiet_imports() -> Iterator[None]:
     GPUs is part of it: where the machine has some, its errors become warnings. If the import
     fails, all of it is shown as it is; nothing is if somebody interrupts it.
     """
-    if "tensorflow" in sys.modules:  # it has said all that it says
+    global _searched
+    if _searched:  # it has said all that it says
         yield
         return
     # Errors only: its warnings are no JSON, and speak of its own insides.
@@ -36,6 +39,7 @@ def quiet_imports() -> Iterator[None]:
                 yield
                 if "tensorflow" in sys.modules:
                     sys.modules["tensorflow"].config.list_physical_devices()
+                    _searched = True
         except Exception:
             failed = True
             raise

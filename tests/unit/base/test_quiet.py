@@ -74,3 +74,28 @@ def test_no_more_is_heard_of_tensorflow_but_errors_unless_asked_for() -> None:
     show = "sys.stdout.write(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
     assert imports(show, "info").stdout == "2"
     assert imports(show, "info", TF_CPP_MIN_LOG_LEVEL="0").stdout == "0"
+
+
+def test_what_was_imported_before_searches_for_gpus_quietly_too() -> None:
+    # As in a notebook: the search speaks, not the import.
+    script = """
+import os, sys, types
+from imagetag import log
+from imagetag.quiet import quiet_imports
+
+log.configure("json", "info")
+
+def search():
+    os.write(2, b"E0000 no such device\\n")
+
+config = types.SimpleNamespace(list_physical_devices=search)
+sys.modules["tensorflow"] = types.SimpleNamespace(config=config)
+for _ in range(2):
+    with quiet_imports():
+        os.write(1, b"imported\\n")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "imported\n" * 2
