@@ -53,6 +53,8 @@ class BoardServer:
     ) -> None:
         """Read the posts and listen; port 0 takes a free one.
 
+        `protocol` makes of the posts what answers; a class derived from `Protocol` will do.
+
         Raises:
             InputError: if there is no `posts.jsonl` in the folder.
             UsageError: if the port cannot be listened on.
