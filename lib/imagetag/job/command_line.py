@@ -14,6 +14,7 @@ from imagetag.errors import UsageError
 from imagetag.job.complaints import wrong_options, wrong_value, wrong_variables
 from imagetag.job.options import Parser, add_options, is_option, is_repeatable, option_name
 from imagetag.job.settings import JobSettings, Settings, nested
+from imagetag.job.value_types import joined
 from imagetag.job.variables import env_name, values_of_variables
 from imagetag.log import LogFormat
 
@@ -126,8 +127,10 @@ def arguments(
         elif isinstance(value, SecretStr):
             if value.get_secret_value():
                 secrets[env_name(name)] = value.get_secret_value()
+        elif is_repeatable(type(settings).model_fields[name]):
+            argv += [f"{option}={place}" for place in value]
         elif isinstance(value, tuple):
-            argv.append(f"{option}={','.join(map(str, value))}")
+            argv.append(f"{option}={joined(value)}")
         else:
             text = value.isoformat() if isinstance(value, datetime) else str(value)
             argv.append(f"{option}={text}")

@@ -118,9 +118,51 @@ def wrong_value(item: Any, settings_class: type[JobSettings], prefix: str) -> st
     cause = item.get("ctx", {}).get("error")
     if isinstance(cause, Wrong):
         return f"{where}: {cause}"
-    message = item["msg"].removeprefix("Value error, ")
-    complaint = f"{where}: {message}, and it is {repr(item['input'])[:200]}"
+    given = repr(item["input"])[:200]
     field = settings_class.model_fields.get(name)
-    if field is not None and get_origin(field.annotation) is Literal:
-        complaint += did_you_mean(str(item["input"]), map(str, get_args(field.annotation)))
-    return complaint
+    if item["type"] == "literal_error" and field is not None:
+        words = [str(word) for word in _words(field.annotation)]
+        hint = did_you_mean(str(item["input"]), words)
+        return f"{where}: {given} is none of {', '.join(words)}{hint}"
+    kind = item["type"]
+    if kind in _WANTED:
+        return f"{where}: {given} is no {_WANTED[kind]}"
+    if kind in _BOUNDS:
+        bound = next(iter(item["ctx"].values()))
+        return f"{where}: {given} is not {_BOUNDS[kind]} {str(bound).removesuffix('.0')}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}, and it is {given}"
+
+
+def _words(annotation: Any) -> Iterator[Any]:
+    """Yield the words of a choice, also where it may be left out."""
+    if get_origin(annotation) is Literal:
+        yield from get_args(annotation)
+    else:
+        for part in get_args(annotation):
+            yield from _words(part)
+
+
+# What pydantic's kinds of errors mean to who sets a value.
+_WANTED = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "whole number, such as 3"),
+    "int_parsing_size": "whole number of a sensible size",
+    **dict.fromkeys(("float_parsing", "float_type"), "number, such as 0.5"),
+    "finite_number": "finite number",
+    **dict.fromkeys(("bool_parsing", "bool_type"), "switch: write true or false"),
+    **dict.fromkeys(("string_type", "path_type"), "text"),
+    **dict.fromkeys(("tuple_type", "list_type"), 'list: write a,b or in a file ["a", "b"]'),
+    **dict.fromkeys(
+        (
+            *("datetime_parsing", "datetime_type", "datetime_from_date_parsing"),
+            "datetime_object_invalid",
+        ),
+        "day or time, such as 2024-01-31",
+    ),
+}
+_BOUNDS = {
+    "greater_than": "above",
+    "greater_than_equal": "at least",
+    "less_than": "below",
+    "less_than_equal": "at most",
+}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,9 +33,19 @@ class Repeatable:
 
 
 def _split_commas(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
+    if not isinstance(value, str):
+        return value
+    if value.startswith('["'):  # as `joined` writes what has a comma
+        with contextlib.suppress(ValueError):
+            return tuple(json.loads(value))
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def joined(values: Sequence[str]) -> str:
+    """Return the text that a `CommaList` reads as these values."""
+    if any("," in value for value in values):
+        return json.dumps(values)
+    return ",".join(values)
 
 
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]

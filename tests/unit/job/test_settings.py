@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from hypothesis import given
@@ -138,10 +139,9 @@ def test_help_names_every_option_its_variable_and_its_default(
         (
             ["--rating", "safe", "--batch-size", "x", "--log-level", "inof"],
             "there is no --rating; did you mean --ratings?; "
-            "--log-level (IMAGETAG_LOG_LEVEL): Input should be 'debug', 'info', 'warning' or "
-            "'error', and it is 'inof'; did you mean info?; "
-            "--batch-size (IMAGETAG_BATCH_SIZE): Input should be a valid integer, unable to parse "
-            "string as an integer, and it is 'x'",
+            "--log-level (IMAGETAG_LOG_LEVEL): 'inof' is none of debug, info, warning, error; "
+            "did you mean info?; "
+            "--batch-size (IMAGETAG_BATCH_SIZE): 'x' is no whole number, such as 3",
         ),
     ],
 )
@@ -152,6 +152,47 @@ def test_an_unknown_option_is_one_line_with_what_may_have_been_meant(
         parse(*argv)
     assert str(error.value) == told
     assert error.value.exit_code == EXIT_USAGE
+
+
+class Kinds(Settings):
+    rate: float | None = Field(None, gt=0, le=2, description="a number")
+    count: int | None = Field(None, description="a whole number")
+    word: Literal["one", "two"] | None = Field(None, description="a choice")
+    since: datetime | None = Field(None, description="a day")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("count", "many", "'many' is no whole number, such as 3"),
+        ("count", "3.5", "'3.5' is no whole number, such as 3"),
+        ("count", 3.5, "3.5 is no whole number, such as 3"),
+        ("count", [1], "[1] is no whole number, such as 3"),
+        ("rate", "fast", "'fast' is no number, such as 0.5"),
+        ("rate", "nan", "'nan' is no finite number"),
+        ("rate", 0, "0 is not above 0"),
+        ("rate", "3", "'3' is not at most 2"),
+        ("word", "tow", "'tow' is none of one, two; did you mean two?"),
+        ("word", 1, "1 is none of one, two"),
+        ("negatives", "maybe", "'maybe' is no switch: write true or false"),
+        ("negatives", 3, "3 is no switch: write true or false"),
+        ("since", "2024-13-40", "'2024-13-40' is no day or time, such as 2024-01-31"),
+        ("weights", ["a"], "['a'] is no text"),
+        ("tags", 3, '3 is no list: write a,b or in a file ["a", "b"]'),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_in_our_words_wherever_it_is_from(
+    field: str, value: object, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = f"{option_name(field)} ({env_name(field)}): {told}"
+    with pytest.raises(UsageError) as error:
+        make_settings(Kinds, {"storage": "x"}, file={field: value})
+    assert str(error.value) == expected
+    if isinstance(value, str):
+        monkeypatch.setenv(env_name(field), value)
+        with pytest.raises(UsageError) as error:
+            parse_settings(Kinds, ["--storage", "x"], command="try", summary="x")
+        assert str(error.value) == expected
 
 
 @pytest.mark.parametrize("where", ["option", "variable"])
@@ -388,10 +429,9 @@ def test_its_option_wins_over_its_variables_and_those_over_a_file(
         (
             ["--inner.batch-size", "0", "--inner.log-format=jsno"],
             {},
-            "--inner.log-format (IMAGETAG_INNER_LOG_FORMAT): Input should be 'auto', 'json' or "
-            "'console', and it is 'jsno'; did you mean json?; "
-            "--inner.batch-size (IMAGETAG_INNER_BATCH_SIZE): Input should be greater than or equal "
-            "to 1, and it is '0'",
+            "--inner.log-format (IMAGETAG_INNER_LOG_FORMAT): 'jsno' is none of auto, json, "
+            "console; did you mean json?; "
+            "--inner.batch-size (IMAGETAG_INNER_BATCH_SIZE): '0' is not at least 1",
         ),
         ([], {"wieghts": 1}, "there is no --inner.wieghts; did you mean --inner.weights?"),
         (["--inner.storage", "x"], {}, "there is no --inner.storage"),

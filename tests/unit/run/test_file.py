@@ -221,12 +221,14 @@ def test_a_job_gets_its_settings_as_options_and_its_secrets_as_variables() -> No
     values = {
         "storage": "s", "tags": ("fox",), "since": "2024-01-31", "rating": "safe,explicit",
         "curate": False, "board_key": "secret", "max_rate": 0.5,
+        "blocked_tags": ("a,b", 'c"d', "e"),
     }  # fmt: skip
     settings = make_settings(ScrapeSettings, values)
     argv, secrets = arguments(settings)
     assert secrets == {"IMAGETAG_BOARD_KEY": "secret"}
     assert "secret" not in " ".join(argv)
-    assert "--no-curate" in argv
+    assert {"--no-curate", "--rating=general,explicit"} <= set(argv)
+    assert settings.blocked_tags == ("a,b", 'c"d', "e")
     again = parse_settings(ScrapeSettings, argv, command="scrape", summary="x")
     assert again.model_dump(exclude={"board_key"}) == settings.model_dump(exclude={"board_key"})
 
