@@ -189,7 +189,7 @@ def open_client(settings: ScrapeSettings, attempts: int | None = None) -> Iterat
         attempts: at each request, None for the client's own.
 
     """
-    client = Client(
+    with Client(
         rate=settings.max_rate,
         shard_index=settings.shard_index,
         # Shards beyond the tags have nothing to ask for.
@@ -200,8 +200,7 @@ def open_client(settings: ScrapeSettings, attempts: int | None = None) -> Iterat
         allow_private_hosts=settings.allow_private_hosts,
         obey_robots=not settings.ignore_robots,
         attempts=attempts,
-    )
-    try:
+    ) as client:
         if settings.browser == "never":
             yield client
             return
@@ -209,8 +208,6 @@ def open_client(settings: ScrapeSettings, attempts: int | None = None) -> Iterat
         with Unblocker(client, contact=settings.contact, allow_private_hosts=private) as unblocker:
             client.unblock = unblocker
             yield client
-    finally:
-        client.stop()
 
 
 def selection_of(settings: ScrapeSettings, board: str) -> Selection:

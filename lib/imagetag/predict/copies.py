@@ -37,13 +37,16 @@ class Copies:
         source: of the pictures.
         target: gets the copies.
 
+    Attributes:
+        target: the same.
+
     Raises:
         UsageError: if the target is inside the source, which would find its own copies.
 
     """
 
     def __init__(self, source: Source, target: Storage) -> None:
-        self._source, self._target = source, target
+        self._source, self.target = source, target
         self._inside = None  # the storage that both are in, and the prefixes of their keys there
         for folder in source.folders():
             _refuse_inside(folder, target)
@@ -85,7 +88,7 @@ class Copies:
 
     def _copied_inside(self, picture: Picture) -> bool:
         """Let the server copy a picture, if both places are its and nothing is there yet."""
-        if self._inside is None or self._target.stat(picture.name) is not None:
+        if self._inside is None or self.target.stat(picture.name) is not None:
             return False
         both, origin, goal = self._inside
         both.copy(origin + picture.name, goal + picture.name)
@@ -100,26 +103,26 @@ class Copies:
             home = self._source.home(picture)
             if home is None:
                 key = f"{md5}.{_ending(path)}"
-                if self._target.stat(key) is None:
-                    self._target.upload(path, key)
+                if self.target.stat(key) is None:
+                    self.target.upload(path, key)
                 return
             with self._of_name[hash(home[1]) % _LOCKS]:
                 self._upload(path, home[1], md5, picture)
 
     def _upload(self, path: Path, key: str, md5: str, picture: Picture) -> None:
-        stored = self._target.stat(key)
+        stored = self.target.stat(key)
         if stored is not None:
             if stored.size == path.stat().st_size and self._md5_of(key) == md5:
                 return
             key = _beside(key, md5)
             get_logger().warning("a different file has that name", file=picture.name, copied_to=key)
-            if self._target.stat(key) is not None:
+            if self.target.stat(key) is not None:
                 return
-        self._target.upload(path, key)
+        self.target.upload(path, key)
 
     def _md5_of(self, key: str) -> str:
         digest = _md5()
-        with self._target.open(key) as stream:
+        with self.target.open(key) as stream:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
         return str(digest.hexdigest())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # boto3: not where all pictures are here
     from imagetag.storage import S3Storage
 
 _MAX_SHOWN = 300  # characters of a name that is none
-_WEB = ("http://", "https://")
+WEB = ("http://", "https://")
 
 
 class Named(Fetched):
@@ -79,7 +79,7 @@ class Named(Fetched):
 
     def _fetch(self, picture: Picture) -> bytes:
         name = picture.file
-        if not name.lower().startswith(_WEB):
+        if not name.lower().startswith(WEB):
             storage, key = self.home(picture) or _no_place(name)
             try:
                 with storage.open(key) as stream:
@@ -114,7 +114,7 @@ class Named(Fetched):
     def home(self, picture: Picture) -> tuple[Storage, str] | None:
         """Return where a picture's file is, as the base class says."""
         name = picture.file
-        if name.lower().startswith(_WEB):
+        if name.lower().startswith(WEB):
             return None
         if _is_path(name):
             path = Path(os.path.abspath(_path(name)))  # noqa: PTH100 - links stay what they are

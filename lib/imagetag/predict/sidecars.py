@@ -39,10 +39,14 @@ class Sidecars:
         source: of the pictures.
         folder: gets them, at the pictures' keys; None for beside the pictures.
 
+    Attributes:
+        identity: what tells some sidecars from others; JSON can hold it.
+
     """
 
     def __init__(self, style: Style, source: Source, folder: Storage | None = None) -> None:
         self._style, self._source, self._folder = style, source, folder
+        self.identity = [style, folder.url if folder else ""]
 
     def add(self, picture: Picture, tags: Sequence[str]) -> None:
         """Have a picture's sidecar name some tags.

@@ -83,19 +83,16 @@ def scrape_tag(
             f"{min(unknown)!r} is no field of a selection: there are "
             + ", ".join(sorted(Selection.model_fields))
         )
-    client = Client(
+    with Client(
         rate=max_rate,
         concurrency=concurrency + 1,  # the downloads, and the listing
         contact=contact,
         allow_private_hosts=allow_private_hosts,
-    )
-    try:
+    ) as client:
         source = open_board(board, client)
         target = opened(storage, concurrency, existing=False)
         selection = Selection(board=source.root, **{**DEFAULTS, **wanted})
         return Scraper(target, source, selection, How(concurrency)).scrape(tag)
-    finally:
-        client.stop()
 
 
 class Scraper:

@@ -68,7 +68,7 @@ class Answer:
 
 
 class Client:
-    """GET requests, safe to make from many threads.
+    """GET requests, safe to make from many threads; as a context, it is stopped at the end.
 
     Args:
         rate: requests a second of the whole job, over all shards and threads, redirects and
@@ -210,6 +210,12 @@ class Client:
             if user_agent is not None:
                 self._headers["User-Agent"] = user_agent
             self._session_number += 1
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def stop(self) -> None:
         """Make every request under way, and every later one, end soon."""
