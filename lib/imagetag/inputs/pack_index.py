@@ -92,9 +92,9 @@ class Packed(_Record):
         """Make sure that the pack is of a dataset as it is now, and as a training wants it.
 
         Raises:
-            InputError: if the dataset, or its groups, have changed since.
-            UsageError: if the pack is of another size, resize mode or fractions, or has other
-                suspects left out.
+            InputError: if the dataset, or its groups, have changed since; if the pack is of another
+                size, resize mode or fractions, or has other suspects left out: the packs of other
+                tags may fit.
 
         """
         if self.fingerprint != dataset.fingerprint:
@@ -122,7 +122,7 @@ class Packed(_Record):
             if value != known[option]
         ]
         if differ:
-            raise UsageError(
+            raise InputError(
                 f"the pack {self.name!r} of {self.tag!r} is of {', '.join(differ)}: train with "
                 "what it is of, or pack again"
             )

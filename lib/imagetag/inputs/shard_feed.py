@@ -22,7 +22,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from imagetag.dataset import Resize, load_pixels
-from imagetag.errors import InputError, TransientError, UsageError, one_line
+from imagetag.errors import InputError, TransientError, one_line
 from imagetag.imaging import BadImage, Size
 from imagetag.inputs.batch_plan import NOISE
 from imagetag.inputs.feed import Explaining, load_ahead
@@ -90,7 +90,7 @@ class PackedFeed(Explaining):
         steps: of an epoch, on all workers.
 
     Raises:
-        UsageError: if there are fewer shards with images than workers.
+        InputError: if there are fewer shards with images than workers: other tags may have more.
 
     """
 
@@ -114,7 +114,7 @@ class PackedFeed(Explaining):
         index, count = worker
         filled = [shard for shard in shards if shard.images]
         if len(filled) < count:
-            raise UsageError(
+            raise InputError(
                 f"{count} workers cannot share {len(filled)} shards: pack again with a smaller "
                 "--shard-bytes, or train with fewer workers"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import threading
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -22,6 +23,7 @@ from imagetag.storage import AccessDenied, ObjectNotFound, Storage, open_storage
 _CHUNK = 1 << 20  # bytes
 _MAX_STEM = 200  # bytes of a name before a sum is added to it
 _THREADS = 8
+_MOST_WAITING = 32 * _THREADS  # pictures, some of which wait with their files
 _LOCKS = 64
 
 
@@ -53,7 +55,7 @@ class Copies:
         if isinstance(source, StoredPictures):
             self._inside = _common(source.storage.url, target.url)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="copy")
-        self._running: list[Future[None]] = []
+        self._running: deque[Future[None]] = deque()
         # Pictures of several folders may have one name: each looks what is there by itself.
         self._of_name = [threading.Lock() for _ in range(_LOCKS)]
 
@@ -70,14 +72,15 @@ class Copies:
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
     def add(self, picture: Picture) -> None:
-        """Copy a picture, some time before `wait` returns."""
+        """Copy a picture, some time before `wait` returns; the first of many are waited for."""
+        while len(self._running) >= _MOST_WAITING:
+            self._running.popleft().result()
         self._running.append(self._pool.submit(self._copy, picture))
 
     def wait(self) -> None:
         """Wait for all copies that were asked for, and raise what went wrong."""
-        for future in self._running:
-            future.result()
-        self._running = []
+        while self._running:
+            self._running.popleft().result()
 
     def _copy(self, picture: Picture) -> None:
         try:

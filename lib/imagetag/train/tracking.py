@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+import requests
+
 from imagetag.errors import one_line
 from imagetag.layout import Layout
 from imagetag.log import get_logger
@@ -50,13 +52,31 @@ def log_evaluation(uri: str, storage: Storage, run: Run, evaluation: Evaluation)
     _try(uri, lambda tracked: tracked.evaluate(run, evaluation, storage, page))
 
 
+_silent: set[str] = set()  # servers that did not answer: their retries would hold up each tag
+
+
 def _try(uri: str, work: Callable[[_Tracked], object]) -> None:
+    if uri in _silent:
+        return
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     try:
         work(_Tracked(uri))
     except Exception as error:  # whatever its client and the server raise
-        get_logger().warning("not logged to MLflow", uri=uri, reason=one_line(error, 300))
+        more = {}
+        if _no_answer(error):
+            _silent.add(uri)
+            more = {"advice": "nor is what follows in this job; evaluate logs it, run again"}
+        get_logger().warning("not logged to MLflow", uri=uri, reason=one_line(error, 300), **more)
+
+
+def _no_answer(error: BaseException | None) -> bool:
+    """Tell whether an error is of a server that cannot be reached."""
+    while error is not None:
+        if isinstance(error, requests.ConnectionError | requests.Timeout):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class _Tracked:

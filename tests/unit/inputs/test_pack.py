@@ -633,9 +633,9 @@ def test_a_pack_is_compared_with_what_a_training_wants(
     storage, packed = undisturbed
     dataset = load_dataset(storage, TAG)
     packed.check_fits(dataset, SIZE, "letterbox", 0.3, 0.2)
-    with pytest.raises(UsageError, match="--image-size 8x12 and not 12x8"):
+    with pytest.raises(InputError, match="--image-size 8x12 and not 12x8"):
         packed.check_fits(dataset, (12, 8), "letterbox", 0.3, 0.2)
-    with pytest.raises(UsageError, match=r"--resize letterbox and not crop, --validation-fraction"):
+    with pytest.raises(InputError, match=r"--resize letterbox and not crop, --validation-fraction"):
         packed.check_fits(dataset, SIZE, "crop", 0.2, 0.2)
     changed = dataset.model_copy(update={"fingerprint": "0" * 64})
     with pytest.raises(InputError, match="run imagetag pack --tags re:zero again"):
@@ -765,9 +765,9 @@ def test_more_workers_than_shards_are_a_usage_error(
     shards = undisturbed[1].parts["train"][:3]
     empty = shards[1].model_copy(update={"labels": {}})
     feed(shards=shards, worker=(2, 3), batch=6)
-    with pytest.raises(UsageError, match=r"4 workers cannot share 3 shards.*--shard-bytes"):
+    with pytest.raises(InputError, match=r"4 workers cannot share 3 shards.*--shard-bytes"):
         feed(shards=shards, worker=(0, 4))
-    with pytest.raises(UsageError, match="3 workers cannot share 2 shards"):
+    with pytest.raises(InputError, match="3 workers cannot share 2 shards"):
         feed(shards=[shards[0], empty, shards[2]], worker=(0, 3), batch=6)
 
 

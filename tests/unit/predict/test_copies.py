@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from imagetag.errors import TransientError, UsageError
+from imagetag.predict import copies as copies_module
 from imagetag.predict.copies import Copies
 from imagetag.predict.sources import Cursor, Picture, Source, StoredPictures
 from imagetag.storage.base import Storage
@@ -47,6 +48,22 @@ def test_files_keep_their_names_and_folders(folder: Path, tmp_path: Path) -> Non
         assert contents(target) == contents(LocalStorage(folder))
     # They are files of their own: a change of one is none of the other.
     assert not (folder / "a.png").samefile(Path(target.url) / "a.png")
+
+
+def test_no_more_copies_wait_than_some_and_all_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies_module, "_MOST_WAITING", 2)
+    for number in range(9):
+        write(tmp_path / "in", f"{number}.png", noise(number))
+    source = StoredPictures(open_storage(str(tmp_path / "in")))
+    target = open_storage(str(tmp_path / "out"))
+    with Copies(source, target) as copies:
+        for picture in source.pictures():
+            copies.add(picture)
+            assert len(copies._running) <= 2
+        copies.wait()
+    assert contents(target) == contents(LocalStorage(tmp_path / "in"))
 
 
 def test_a_different_file_is_never_replaced(folder: Path, tmp_path: Path) -> None:
