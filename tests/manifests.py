@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 K8S = Path(__file__).parents[1] / "k8s"
-OVERLAYS = ("eks", "gke", "jobset", "kueue", "local", "many-nodes", "many-tags")
+OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir() if path.is_dir())
 STAGES = ("scrape", "explore", "train", "evaluate")
 
 Manifest = dict[str, Any]
@@ -36,7 +36,11 @@ def parsed(text: str) -> list[Manifest]:
 @lru_cache
 def built(overlay: str) -> list[Manifest]:
     """All that an overlay consists of, as it would be applied; not to be changed."""
-    folder = K8S / "overlays" / overlay
+    return kustomized(K8S / "overlays" / overlay)
+
+
+def kustomized(folder: Path) -> list[Manifest]:
+    """All that a folder with a kustomization consists of."""
     done = subprocess.run(
         [kubectl(), "kustomize", str(folder)], capture_output=True, text=True, check=False
     )

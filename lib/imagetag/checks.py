@@ -13,9 +13,9 @@ from imagetag.suggest import did_you_mean, nearest
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 # Every model, and the least pixels a side that it takes. Keras is asked by a test: importing it
-# takes seconds.
+# takes seconds. A backbone that is not of keras.applications is a module of `models` of its name.
 _ALEXNETS = dict.fromkeys(("alexnet", "alexnet-bn", "alexnet-small"), 67)
-_BACKBONES = dict.fromkeys(
+BACKBONES: dict[str, int] = dict.fromkeys(
     (
         *(f"convnext{size}" for size in ("base", "large", "small", "tiny", "xlarge")),
         *(f"densenet{depth}" for depth in (121, 169, 201)),
@@ -28,7 +28,7 @@ _BACKBONES = dict.fromkeys(
     ),
     32,
 ) | {"inceptionresnetv2": 75, "inceptionv3": 75, "xception": 71}
-LEAST_SIDES: dict[str, int] = _ALEXNETS | dict(sorted(_BACKBONES.items()))
+LEAST_SIDES: dict[str, int] = _ALEXNETS | dict(sorted(BACKBONES.items()))
 
 
 class Wrong(ValueError):

@@ -1,4 +1,4 @@
-"""The models by name: AlexNet as its paper has it, and every backbone of keras.applications.
+"""The models by name: AlexNet as its paper has it, every backbone of keras.applications, and ours.
 
 Each takes RGB images in 0..255 of shape `(batch, height, width, 3)`, does its own preprocessing,
 and returns the probability of the tag, of shape `(batch, 1)`. Two of its layers are known by name:
@@ -301,6 +301,8 @@ def _pretrained(
                 input_shape=(*size, 3),
                 weights=str(weights) if weights is not None else None,
             )
+    except UsageError:
+        raise  # what a backbone of ours says
     except ValueError as error:
         option = "--weights" if isinstance(weights, Path) else "--image-size"
         value = weights if isinstance(weights, Path) else f"{size[0]}x{size[1]}"

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import functools
 import hashlib
+import importlib
 import inspect
 import os
 import re
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple, NoReturn
 import keras
 import requests
 
-from imagetag.checks import FOLDER_VARIABLE, keras_cache
+from imagetag.checks import BACKBONES, FOLDER_VARIABLE, keras_cache
 from imagetag.errors import ImagetagError, TransientError, UsageError, one_line
 
 # The MD5 of what Keras takes without a checksum.
@@ -46,11 +47,16 @@ class _Asked(Exception):
 
 @functools.cache
 def backbones() -> dict[str, Callable[..., Any]]:
-    """Return the builders of keras.applications by lower-case name."""
-    found = {}
+    """Return the builders of backbones by name: of keras.applications, in lower case, and of ours.
+
+    Ours are functions of modules of this package, named as those are.
+    """
+    found: dict[str, Callable[..., Any]] = {}
     for title, value in vars(keras.applications).items():
         if inspect.isfunction(value) and title[0].isupper():
             found[title.lower()] = value
+    for name in BACKBONES.keys() - found.keys():
+        found[name] = getattr(importlib.import_module(f"imagetag.models.{name}"), name)
     return dict(sorted(found.items()))
 
 
@@ -58,13 +64,13 @@ def source_of(name: str) -> Source:
     """Return what Keras would download for a backbone without its top, at its usual input size.
 
     Raises:
-        UsageError: if there is no such backbone.
+        UsageError: if there is no such backbone, or no ImageNet weights of it.
 
     """
     builder = backbones().get(name)
     if builder is None:
         raise UsageError(f"no weights of {name!r}: there are those of {', '.join(backbones())}")
-    files = sys.modules[builder.__module__].file_utils
+    files = sys.modules[keras.applications.VGG19.__module__].file_utils  # that of all of Keras
     original, asked = files.get_file, []
 
     def note(fname: str, origin: str, file_hash: str | None = None, **_: Any) -> NoReturn:

@@ -57,11 +57,6 @@ def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 # Every overlay.
 
 
-def test_all_overlays_are_tested() -> None:
-    folders = {path.name for path in (manifests.K8S / "overlays").iterdir() if path.is_dir()}
-    assert folders == set(OVERLAYS)
-
-
 @pytest.fixture(scope="module")
 def schemas() -> Iterator[None]:
     """Let each schema be read once: by itself the library reads 2 MB for each object."""
