@@ -8,20 +8,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from imagetag.layout import Layout
-from imagetag.pages import (
-    Figure,
+from imagetag.evaluate.plots import (
     best_epoch,
     confusion_matrix,
-    data_uri,
-    environment,
-    for_all_screens,
     learning_curves,
-    picture_link,
     precision_recall,
     probability_histogram,
     reliability,
     roc,
+)
+from imagetag.layout import Layout
+from imagetag.pages import (
+    Figure,
+    data_uri,
+    environment,
+    for_all_screens,
+    picture_link,
     script,
     way,
 )

@@ -12,16 +12,13 @@ from markupsafe import Markup, escape
 from imagetag.dataset import Picture
 from imagetag.explore.cautions import HeldOut, cautions
 from imagetag.explore.exploration import Exploration
+from imagetag.explore.plots import aspect_ratio, class_balance, dimensions, file_size
 from imagetag.explore.survey import Survey
 from imagetag.layout import Layout
 from imagetag.pages import (
     Figure,
-    aspect_ratio,
-    class_balance,
     data_uri,
-    dimensions,
     environment,
-    file_size,
     for_all_screens,
     picture_link,
     way,

@@ -22,7 +22,7 @@ from imagetag.pages.templating import page_environment, way
 from imagetag.stats import Interval
 
 if TYPE_CHECKING:
-    from imagetag.pages.plots import Chart
+    from imagetag.pages.drawing import Chart
 
 MAX_PAGE_BYTES = 5_000_000
 

@@ -12,7 +12,7 @@ from imagetag.dataset.manifest import Mark, write_dataset
 from imagetag.evaluate.page import Pictures, evaluation_page
 from imagetag.explore.cautions import HeldOut, cautions, read_cautions
 from imagetag.layout import Layout
-from imagetag.pages import plots
+from imagetag.pages import drawing
 from imagetag.report.leaderboard import _board_json, _Page
 from imagetag.report.ranking import load_board
 from imagetag.runs.card import model_card
@@ -42,8 +42,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without drawing: a plot is one pixel."""
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, format="PNG")
-    chart = plots.Chart(*[buffer.getvalue()] * 4)
-    monkeypatch.setattr(plots, "for_all_screens", lambda draw: chart)
+    chart = drawing.Chart(*[buffer.getvalue()] * 4)
+    monkeypatch.setattr(drawing, "for_all_screens", lambda draw: chart)
 
 
 def words(page: str) -> str:

@@ -20,7 +20,7 @@ from imagetag.explore.exploration import Exploration, input_size, load_explorati
 from imagetag.explore.explore import explore_tag
 from imagetag.explore.sizes import recommend_size
 from imagetag.layout import Layout
-from imagetag.pages import plots
+from imagetag.pages import drawing
 from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
 from tests.explorations import make_row
@@ -53,8 +53,8 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     """Return a folder; what is stored in it has no more than one pixel a plot."""
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, format="PNG")
-    chart = plots.Chart(*[buffer.getvalue()] * 4)
-    monkeypatch.setattr(plots, "for_all_screens", lambda draw: chart)
+    chart = drawing.Chart(*[buffer.getvalue()] * 4)
+    monkeypatch.setattr(drawing, "for_all_screens", lambda draw: chart)
     return Recorded(tmp_path)
 
 

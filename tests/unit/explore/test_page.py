@@ -12,7 +12,7 @@ from PIL import Image
 
 from imagetag.dataset.manifest import Curation, Dataset, Row, Verdict, summarize
 from imagetag.explore.page import THUMBNAIL_BYTES
-from imagetag.pages import plots
+from imagetag.pages import drawing
 from imagetag.pages.rendering import MAX_PAGE_BYTES
 from tests.explorations import explored_page, make_row
 from tests.pages import HOSTILE, Page
@@ -23,8 +23,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without drawing: a plot is one pixel."""
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, format="PNG")
-    chart = plots.Chart(*[buffer.getvalue()] * 4)
-    monkeypatch.setattr(plots, "for_all_screens", lambda draw: chart)
+    chart = drawing.Chart(*[buffer.getvalue()] * 4)
+    monkeypatch.setattr(drawing, "for_all_screens", lambda draw: chart)
 
 
 def make_dataset(rows: Sequence[Row], **changes: Any) -> Dataset:
@@ -220,9 +220,9 @@ def test_the_largest_page_there_can_be_is_within_its_bound(
     noise = np.random.default_rng(0).integers(0, 256, (140, 140, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, format="PNG")
-    chart = plots.Chart(*[buffer.getvalue()] * 4)
+    chart = drawing.Chart(*[buffer.getvalue()] * 4)
     assert len(chart.light) > 55_000  # the largest of real ones has as much
-    monkeypatch.setattr(plots, "for_all_screens", lambda draw: chart)
+    monkeypatch.setattr(drawing, "for_all_screens", lambda draw: chart)
     long = "&" * 2000
     url = "https://board.example/?" + "&" * 95
     rows, verdicts = [], []

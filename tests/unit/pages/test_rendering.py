@@ -17,7 +17,7 @@ from PIL import Image
 
 from imagetag.dataset.manifest import Dataset, Row, summarize
 from imagetag.evaluate.page import Pictures, evaluation_page
-from imagetag.pages import plots, rendering
+from imagetag.pages import drawing, rendering
 from imagetag.pages.rendering import MAX_PAGE_BYTES
 from imagetag.runs.evaluation import Scored, pick_galleries, shown
 from imagetag.stats.contract import Promise
@@ -31,8 +31,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without drawing: a plot is one pixel."""
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, format="PNG")
-    chart = plots.Chart(*[buffer.getvalue()] * 4)
-    monkeypatch.setattr(plots, "for_all_screens", lambda draw: chart)
+    chart = drawing.Chart(*[buffer.getvalue()] * 4)
+    monkeypatch.setattr(drawing, "for_all_screens", lambda draw: chart)
 
 
 def make_row(number: int, **changes: Any) -> Row:
