@@ -13,8 +13,9 @@ from imagetag.evaluate.page import Pictures, evaluation_page
 from imagetag.explore.cautions import HeldOut, cautions, read_cautions
 from imagetag.layout import Layout
 from imagetag.pages import drawing
-from imagetag.report.leaderboard import _board_json, _Page
-from imagetag.report.ranking import load_board
+from imagetag.report.leaderboard_json import _tag_json
+from imagetag.report.leaderboard_page import LeaderboardPage
+from imagetag.report.tag_ranking import rank_runs
 from imagetag.runs.card import model_card
 from imagetag.storage.opening import open_storage
 from tests.evaluations import evaluation_of, scored
@@ -67,9 +68,9 @@ def test_cautions_are_told_on_every_page_in_the_same_words(tmp_path: Path) -> No
         scored(row, 0.9 if row.label == "positive" else 0.1) for row in ROWS if row.split == "test"
     ]
     evaluation = evaluation_of(predictions, dataset, cautions=told)
-    board = load_board(storage, "robot", {}, "f1")
-    assert _board_json(board)["cautions"] == told
-    leaderboard = _Page("f1", None)
+    board = rank_runs(storage, "robot", {}, "f1")
+    assert _tag_json(board)["cautions"] == told
+    leaderboard = LeaderboardPage("f1", None)
     leaderboard.add(board)
     card = model_card(make_run(), dataset, told)
     for text in (

@@ -19,10 +19,11 @@ import pytest
 
 from imagetag.dataset.manifest import Dataset, Row
 from imagetag.layout import Layout
-from imagetag.report import leaderboard, ranking, results
-from imagetag.report.leaderboard import MAX_PAGE_BYTES, Axis
-from imagetag.report.ranking import Board, Entry, Summary, find_runs, load_board
+from imagetag.report import leaderboard_page, results, tag_ranking
+from imagetag.report.leaderboard_page import MAX_PAGE_BYTES, Axis
+from imagetag.report.model_ranking import Summary
 from imagetag.report.results import Evaluation, Training, load_result, load_table
+from imagetag.report.tag_ranking import Entry, TagRanking, find_runs, rank_runs, verdict
 from imagetag.runs.evaluation import predictions_table
 from imagetag.stats import comparison
 from imagetag.stats.comparison import RESAMPLED, Metric, Span
@@ -119,18 +120,18 @@ def two(job: Reported) -> Reported:
     return job
 
 
-def board(storage: LocalStorage, tag: str, metric: Metric = "average-precision") -> Board:
+def board(storage: LocalStorage, tag: str, metric: Metric = "average-precision") -> TagRanking:
     [(_, runs)] = find_runs(storage, [tag])
-    return load_board(storage, tag, runs, metric)
+    return rank_runs(storage, tag, runs, metric)
 
 
-def places(found: Board) -> dict[str, str | None]:
+def places(found: TagRanking) -> dict[str, str | None]:
     return {entry.training.run: entry.place for entry in found.entries}
 
 
 def test_the_options_of_the_job_are_the_metrics_there_are() -> None:
     field = report.ReportSettings.model_fields["metric"]
-    assert get_args(field.annotation) == get_args(Metric) == tuple(leaderboard._METRICS)
+    assert get_args(field.annotation) == get_args(Metric) == tuple(leaderboard_page._METRICS)
 
 
 def test_a_real_difference_is_told_from_noise(two: Reported) -> None:
@@ -200,9 +201,9 @@ def entry(run: str, model: str, value: float, place: Any, tag: str = "x") -> Ent
     return Entry(training, evaluation, span, Span(0, 0, 0), place)
 
 
-def by_hand(*rows: tuple[str, float, Any]) -> Board:
+def by_hand(*rows: tuple[str, float, Any]) -> TagRanking:
     entries = [entry(f"r{number}", *row) for number, row in enumerate(rows)]
-    return Board("x", entries, (), ())
+    return TagRanking("x", entries, (), ())
 
 
 def test_ranks_and_wins_by_hand() -> None:
@@ -328,7 +329,7 @@ def test_what_the_two_of_a_tag_are_called() -> None:
         "no run can be compared": (("a", 0.9, None),),
         "no run is evaluated": (),
     }
-    assert [leaderboard.verdict(by_hand(*rows))[1] for rows in cases.values()] == list(cases)
+    assert [verdict(by_hand(*rows))[1] for rows in cases.values()] == list(cases)
 
 
 @pytest.mark.parametrize(
@@ -577,14 +578,14 @@ def test_of_very_many_runs_the_best_are_compared(
 ) -> None:
     for number, skill in enumerate((1, 3, 2, 4)):
         job.write("asuka", f"r{number}", skill, seed=number)
-    monkeypatch.setattr(ranking, "MAX_RUNS", 2)
+    monkeypatch.setattr(tag_ranking, "MAX_RUNS", 2)
     found = board(job.storage, "asuka")
     assert [entry.training.run for entry in found.entries] == ["r3", "r1", "r2", "r0"]
     assert [entry.reason for entry in found.entries] == ["", ""] + [
         "only 2 runs of a tag are compared"
     ] * 2
-    monkeypatch.setattr(ranking, "MAX_RUNS", 50)
-    monkeypatch.setattr(ranking, "_MAX_TABLES", 70_000)  # three of some 22 kB
+    monkeypatch.setattr(tag_ranking, "MAX_RUNS", 50)
+    monkeypatch.setattr(tag_ranking, "_MAX_TABLES", 70_000)  # three of some 22 kB
     assert len(board(job.storage, "asuka").compared) == 3
 
 
@@ -763,8 +764,8 @@ def test_a_large_page_says_what_it_leaves_out(
     assert len(singles) == 1  # one table has all of them
     assert "To keep this page small" not in page.text
 
-    monkeypatch.setattr(leaderboard, "_TABLES_BYTES", 12_000)
-    monkeypatch.setattr(leaderboard, "_LINES_BYTES", 700)
+    monkeypatch.setattr(leaderboard_page, "_TABLES_BYTES", 12_000)
+    monkeypatch.setattr(leaderboard_page, "_LINES_BYTES", 700)
     page, again = job.made()
     assert again["tags"] == found["tags"]
     shown = len(page.all("details"))
@@ -783,7 +784,7 @@ def test_a_small_page_is_open(two: Reported) -> None:
 
 def test_the_budgets_of_the_page_leave_room_for_the_rest() -> None:
     rest = 200_000  # of style, models and words
-    assert leaderboard._TABLES_BYTES + leaderboard._LINES_BYTES + rest < MAX_PAGE_BYTES
+    assert leaderboard_page._TABLES_BYTES + leaderboard_page._LINES_BYTES + rest < MAX_PAGE_BYTES
 
 
 @pytest.mark.parametrize(
