@@ -49,12 +49,14 @@ from imagetag.runs.runs import Run, load_model, load_run
 from imagetag.runs.suspects import load_suspects
 from imagetag.storage.local import LocalStorage
 from imagetag.storage.opening import open_storage
-from imagetag.train import train, training_run
+from imagetag.train import training_run
 from imagetag.train.checkpoint import Checkpoints
 from imagetag.train.cluster import Cluster
-from imagetag.train.fit import Fitting, Images, Phase, Recipe
+from imagetag.train.data import Images
+from imagetag.train.fit import Fitting, Phase, Recipe
+from imagetag.train.settings import Means, Training, settled
 from imagetag.train.step import Objective
-from imagetag.train.train import Means, Target, Training
+from imagetag.train.target import Target
 from tests.datasets import LAYOUT, PICTURES, ROWS, TAG, Picture, draw, key_of, md5s, store
 from tests.forked import Forked, run_forked
 
@@ -837,7 +839,7 @@ def bucket(s3_settings: None) -> str:
 
 
 @pytest.mark.parametrize(
-    ("model", "weights", "freeze", "settled"),
+    ("model", "weights", "freeze", "expected"),
     [
         ("vgg19", "auto", "auto", ("imagenet", "yes", 1e-3)),
         ("vgg19", "imagenet", "no", ("imagenet", "no", 1e-4)),
@@ -849,12 +851,12 @@ def bucket(s3_settings: None) -> str:
     ],
 )
 def test_what_auto_stands_for(
-    model: str, weights: str, freeze: Any, settled: tuple[str, str, float]
+    model: str, weights: str, freeze: Any, expected: tuple[str, str, float]
 ) -> None:
     asked = Training(model=model, weights=weights, freeze_backbone=freeze)
-    found = train._settled(asked)
-    assert (found.weights, found.freeze_backbone, found.learning_rate) == settled
-    assert train._settled(asked.model_copy(update={"learning_rate": 0.5})).learning_rate == 0.5
+    found = settled(asked)
+    assert (found.weights, found.freeze_backbone, found.learning_rate) == expected
+    assert settled(asked.model_copy(update={"learning_rate": 0.5})).learning_rate == 0.5
 
 
 def test_an_old_copy_of_stored_weights_is_not_trusted(tmp_path: Path) -> None:

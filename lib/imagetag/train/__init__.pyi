@@ -2,10 +2,10 @@ from .cluster import Cluster as Cluster
 from .distribute import choose_devices as choose_devices
 from .precision import choose_precision as choose_precision
 from .rendezvous import meet as meet
+from .settings import Means as Means
+from .settings import Training as Training
 from .tracking import log_evaluation as log_evaluation
 from .tracking import log_training as log_training
-from .train import Means as Means
-from .train import Training as Training
 from .train import is_trained as is_trained
 from .train import train_tag as train_tag
 from .training_run import make_run as make_run

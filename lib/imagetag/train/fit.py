@@ -11,23 +11,22 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from imagetag.errors import InputError, UsageError
 from imagetag.inputs import Arrays as Inputs
-from imagetag.inputs import Batches, Plan, RandomAffine, Source
+from imagetag.inputs import Batches, Plan, RandomAffine
 from imagetag.job import stop
 from imagetag.log import Progress, get_logger
 from imagetag.models import backbone_of, features_of, head_of, logits_of, set_trainable
 from imagetag.train.checkpoint import Arrays, Checkpoint, Checkpoints, Place, State
 from imagetag.train.cluster import Cluster
+from imagetag.train.data import Images, Part
 from imagetag.train.losses import STATS, metrics_of
 from imagetag.train.schedule import OptimizerName, Schedule, ScheduleName
 from imagetag.train.step import Objective, Stepper, Sums
@@ -69,65 +68,6 @@ class Recipe:
     jit: bool = False
     scale_loss: bool = False
     checkpoint_seconds: float = 300.0
-
-
-class Feed(Protocol):
-    """A worker's generator of batches: `batches.Batches`, or `shard_feed.PackedFeed`."""
-
-    steps: int
-
-    def from_step(self, epoch: int, step: int) -> tf.data.Dataset:
-        """Return batches without end, from a step of an epoch on."""
-
-    def one_pass(self) -> tf.data.Dataset:
-        """Return the batches of one epoch."""
-
-    def explained(self) -> AbstractContextManager[None]:
-        """Raise what went wrong in a generator, in place of what TensorFlow makes of it."""
-
-
-class Part(Protocol):
-    """What is trained or validated on; `batch` images a step, over all workers."""
-
-    @property
-    def batch(self) -> int:
-        """Images a step, over all workers."""
-
-    @property
-    def count(self) -> int:
-        """Images in all."""
-
-    def feed(self, cluster: Cluster) -> Feed:
-        """Return this worker's batches."""
-
-
-@dataclass(frozen=True)
-class Images:
-    """A part of which any input can be had by its index."""
-
-    source: Source
-    targets: npt.NDArray[np.int64]
-    plan: Plan
-
-    @property
-    def batch(self) -> int:
-        """Images a step, over all workers."""
-        return self.plan.batch
-
-    @property
-    def count(self) -> int:
-        """Images in all."""
-        return len(self.targets)
-
-    def feed(self, cluster: Cluster, source: Source | None = None) -> Batches:
-        """Return this worker's batches, of other inputs if they are given."""
-        return Batches.of(
-            source or self.source,
-            self.targets,
-            self.plan,
-            worker=(cluster.worker, cluster.workers),
-            replicas=cluster.replicas,
-        )
 
 
 @dataclass

@@ -11,44 +11,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import keras
-import numpy as np
 
 from imagetag.checks import weights_problem
-from imagetag.dataset import Row, Sample, sync
-from imagetag.errors import InputError, UsageError
+from imagetag.errors import UsageError
 from imagetag.explore import HeldOut, read_cautions
 from imagetag.inputs import (
-    DecodedImages,
-    Packed,
-    PackedFeed,
-    Partition,
-    Plan,
     RandomAffine,
     Use,
-    load_packed,
-    rows_of_parts,
     store_partition,
 )
 from imagetag.job import measured
-from imagetag.layout import LABELS, Label, Layout, PartName
+from imagetag.layout import Label, Layout, PartName
 from imagetag.log import get_logger, working
 from imagetag.models import build_model, with_resizing
 from imagetag.runs import Run, load_model, model_card, store_export, versions
 from imagetag.storage import ObjectNotFound, Storage, open_storage
 from imagetag.train.checkpoint import Checkpoints, State
 from imagetag.train.cluster import Cluster
+from imagetag.train.data import FED, check_counts, fetched_parts, streamed_parts
 from imagetag.train.distribute import device_names
-from imagetag.train.fit import Feed, Fitting, Images, Part, Phase, Recipe, digest_of
+from imagetag.train.fit import Fitting, Phase, Recipe, digest_of
 from imagetag.train.precision import precision
+from imagetag.train.settings import Means, Training, deciding
 from imagetag.train.step import Objective
+from imagetag.train.target import Target, digest_of_values
 from imagetag.train.tensorboard import write_events
-from imagetag.train.train import Means, Target, Training, deciding, digest_of_values
-
-_LEAST_IMAGES = 8  # of each label, to train on; and a quarter of it to validate on
-_FED: tuple[PartName, ...] = ("train", "validation")  # the parts that a training reads
 
 
 def make_run(target: Target, cluster: Cluster, means: Means) -> Run:
@@ -88,7 +78,7 @@ class _Making:
         keras.utils.clear_session()  # of the tag before
         keras.utils.set_random_seed(training.seed)
         partition = target.partition()
-        _check_counts(target.dataset.tag, partition.images)
+        check_counts(target.dataset.tag, partition.images)
         _tell_small(target.run, partition.images)
         weights = _weights(training.weights, means.cache_folder / "weights")
         batch = self._global_batch()
@@ -107,8 +97,10 @@ class _Making:
         phases = _phases(training)
         means.cache_folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="imagetag-train-") as scratch:
-            inputs = self._fetched if training.packed == "no" else self._packed
-            parts, counts = inputs(batch, partition)
+            if training.packed == "no":
+                parts, counts = fetched_parts(target, self.cluster, means, batch, partition)
+            else:
+                parts, counts = streamed_parts(target, means, batch, partition)
             get_logger().info(
                 "training",
                 run=target.run,
@@ -153,72 +145,6 @@ class _Making:
         if micro is not None and each % micro:
             raise UsageError(f"--micro-batch {micro} must divide --batch-size {each}")
         return each * int(self.cluster.strategy.num_replicas_in_sync)
-
-    def _packed(
-        self, batch: int, partition: Partition
-    ) -> tuple[dict[PartName, Part], dict[PartName, dict[Label, int]]]:
-        """Let this worker's shards be streamed, and count what is in all of them."""
-        target = self.target
-        tag, training = target.dataset.tag, target.training
-        packed = load_packed(self.storage, tag, training.packed)
-        counts = {part: packed.images(part) for part in _FED}
-        _check_counts(tag, counts)
-        counts["threshold"] = dict(partition.images["threshold"])
-        folder = self.means.cache_folder
-        parts: dict[PartName, Part] = {
-            part: _Streamed(self.storage, packed, part, batch, training.seed, folder)
-            for part in _FED
-        }
-        return parts, counts
-
-    def _fetched(
-        self, batch: int, partition: Partition
-    ) -> tuple[dict[PartName, Part], dict[PartName, dict[Label, int]]]:
-        """Fetch this worker's share of the images, and count all that are there."""
-        target, means = self.target, self.means
-        rows = rows_of_parts(self.storage, target.dataset, partition, _FED)
-        each = batch // self.cluster.workers
-        places = slice(self.cluster.worker * each, (self.cluster.worker + 1) * each)
-        targets = {part: np.array([row.target for row in rows[part]]) for part in rows}
-        plans = {
-            part: Plan(targets[part], batch, target.training.seed, shuffle=part == "train")
-            for part in rows
-        }
-        mine = {part: plan.images_at(places) for part, plan in plans.items()}
-        wanted = [rows[part][index] for part in rows for index in mine[part]]
-        tag, folder = target.dataset.tag, means.cache_folder / "images"
-        samples = {
-            sample.row.md5: sample
-            for sample in sync(self.storage, tag, wanted, folder, means.concurrency)
-        }
-
-        def held(part: PartName) -> dict[Label, int]:
-            own = (rows[part][index] for index in plans[part].images_at(places, counted=True))
-            return _counts([row for row in own if row.md5 in samples])
-
-        there = [count for part in plans for count in held(part).values()]
-        sums = iter(np.sum(self.cluster.gather(there), axis=0).tolist())
-        counts = {part: {label: next(sums) for label in LABELS} for part in plans}
-        _check_counts(tag, counts)
-        counts["threshold"] = dict(partition.images["threshold"])
-        found: dict[PartName, Sequence[Sample | None]] = {
-            part: [samples.get(row.md5) for row in rows[part]] for part in rows
-        }
-        # Both parts share the cache, each by its number of images.
-        total = sum(map(len, mine.values()))
-        parts: dict[PartName, Part] = {}
-        for part, plan in plans.items():
-            share = len(mine[part]) / total
-            source = DecodedImages(
-                found[part],
-                target.size,
-                target.training.resize,
-                memory=int(means.cache_memory * share),
-                disk=int(means.cache_bytes * share),
-                folder=means.cache_folder,
-            )
-            parts[part] = Images(source, targets[part], plan)
-        return parts, counts
 
     def _checkpoints(self) -> Checkpoints:
         tag, run = self.target.dataset.tag, self.target.run
@@ -334,38 +260,6 @@ class _Making:
         )
 
 
-@dataclass(frozen=True)
-class _Streamed:
-    """A part of a pack, of which each worker streams its shards."""
-
-    storage: Storage
-    packed: Packed
-    part: PartName
-    batch: int
-    seed: int
-    folder: Path
-
-    @property
-    def count(self) -> int:
-        """Images in all."""
-        return sum(self.packed.images(self.part).values())
-
-    def feed(self, cluster: Cluster) -> Feed:
-        """Return this worker's batches."""
-        return PackedFeed(
-            self.storage,
-            self.packed.parts[self.part],
-            self.packed.image_size,
-            self.packed.resize,
-            batch=self.batch,
-            seed=self.seed,
-            shuffle=self.part == "train",
-            worker=(cluster.worker, cluster.workers),
-            replicas=cluster.replicas,
-            folder=self.folder,
-        )
-
-
 def _export(storage: Storage, run: Run, model: keras.Model, scratch: Path) -> None:
     store_export(storage, run.tag, run.run, model, scratch, size=run.image_size, resize=run.resize)
 
@@ -391,7 +285,7 @@ def _phases(training: Training) -> list[Phase]:
 
 def _measure(run: Run) -> None:
     """Note how fast a training was, in the pictures of its epochs, validation's among them."""
-    images = sum(count for part in _FED for count in run.images[part].values())
+    images = sum(count for part in FED for count in run.images[part].values())
     measured(
         model=run.model,
         pixels=run.image_size[0] * run.image_size[1],
@@ -401,26 +295,6 @@ def _measure(run: Run) -> None:
         devices=run.replicas,
         gpus=sum("GPU" in device.upper() for device in run.devices),
     )
-
-
-def _target(row: Row) -> int:
-    return int(row.label == "positive")
-
-
-def _counts(rows: Sequence[Row]) -> dict[Label, int]:
-    return {label: sum(row.label == label for row in rows) for label in LABELS}
-
-
-def _check_counts(tag: str, counts: Mapping[Any, Mapping[Label, int]]) -> None:
-    least_images: dict[PartName, int] = {"train": _LEAST_IMAGES, "validation": _LEAST_IMAGES // 4}
-    for part, least in least_images.items():
-        for label, count in counts[part].items():
-            if count < least:
-                purpose = "train" if part == "train" else "validate"
-                raise InputError(
-                    f"the tag {tag!r} has {count} {label} images to {purpose} on and {least} are "
-                    "needed: scrape more with a higher --limit"
-                )
 
 
 def _tell_small(run: str, counts: Mapping[Use, Mapping[Label, int]]) -> None:

@@ -25,7 +25,9 @@ from imagetag.runs.suspects import Part, Suspect, Suspects, store_suspects
 from imagetag.storage.local import LocalStorage
 from imagetag.train.cluster import Cluster
 from imagetag.train.distribute import choose_devices
-from imagetag.train.train import Means, Target, Training, find_target, train_tag
+from imagetag.train.settings import Means, Training
+from imagetag.train.target import Target, find_target
+from imagetag.train.train import train_tag
 from tests.storages import Late
 
 TAG = "fate/stay_night"

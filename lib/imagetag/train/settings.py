@@ -1,0 +1,123 @@
+"""What a training is asked for: what decides its result, and what it is done with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from imagetag.checks import is_alexnet
+from imagetag.dataset import (
+    CACHE_BYTES,
+    CACHE_MEMORY,
+    THRESHOLD_FRACTION,
+    VALIDATION_FRACTION,
+    Resize,
+)
+from imagetag.errors import UsageError
+from imagetag.storage import CACHE_FOLDER
+from imagetag.train.precision import Precision
+from imagetag.train.schedule import OptimizerName, ScheduleName
+
+
+class Training(BaseModel):
+    """What decides the result. What `auto` stands for is settled before the run and stored with it.
+
+    The options of `imagetag train` of the same names say what each is.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str = "vgg19"
+    weights: str = "auto"
+    freeze_backbone: Literal["auto", "yes", "no"] = "auto"
+    fine_tune_blocks: int = 1
+    fine_tune_epochs: int = 20
+    fine_tune_rate: float | None = None
+    image_size: str = "auto"
+    resize: Resize = "letterbox"
+    packed: str = "no"
+    exclude_suspects: str = "no"
+    batch_size: int = 16
+    epochs: int = 50
+    patience: int = 5
+    optimizer: OptimizerName = "adam"
+    learning_rate: float | None = None
+    schedule: ScheduleName = "plateau"
+    warmup_epochs: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    class_weights: Literal["balanced", "none"] = "balanced"
+    dropout: float | None = None
+    augment: bool = True
+    shear: float = 5.73
+    validation_fraction: float = VALIDATION_FRACTION
+    threshold_fraction: float = THRESHOLD_FRACTION
+    mixed_precision: Precision = "float32"
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a training is done with. It decides how long it takes, not what comes out.
+
+    Args:
+        cache_folder: local copies of images, weights and checkpoints.
+        cache_memory: bytes of decoded images that may be kept in memory.
+        cache_bytes: bytes of decoded images that may be kept in all, on disk where need be.
+        concurrency: downloads under way at once.
+        micro_batch: images a replica takes at once, None for its whole batch.
+        jit: compile the model with XLA.
+        checkpoint_seconds: between two checkpoints, at least.
+        resume: go on from a checkpoint if there is one.
+        export: store a SavedModel with the run, also with one that was trained without.
+
+    """
+
+    cache_folder: Path = CACHE_FOLDER
+    cache_memory: int = CACHE_MEMORY
+    cache_bytes: int = CACHE_BYTES
+    concurrency: int = 16
+    micro_batch: int | None = None
+    jit: bool = False
+    checkpoint_seconds: float = 300.0
+    resume: bool = True
+    export: bool = True
+
+
+def settled(training: Training) -> Training:
+    """Return the settings with every `auto` replaced by what it stands for."""
+    weights, pretrained = training.weights, not is_alexnet(training.model)
+    if weights == "auto":
+        weights = "imagenet" if pretrained else "none"
+    freeze = training.freeze_backbone
+    if freeze == "auto":
+        freeze = "yes" if pretrained and weights != "none" else "no"
+    if freeze == "yes" and not pretrained:
+        raise UsageError(f"--freeze-backbone yes: {training.model} has no backbone to freeze")
+    rate = training.learning_rate
+    if rate is None:
+        # A new head alone bears a high rate; a pretrained backbone is spoilt by one, and the
+        # AlexNet of the paper, without batch normalization, diverges.
+        fine = weights != "none" or training.model == "alexnet"
+        rate = 1e-3 if freeze == "yes" or not fine else 1e-4
+    return training.model_copy(
+        update={"weights": weights, "freeze_backbone": freeze, "learning_rate": rate}
+    )
+
+
+def deciding(training: Training | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings by which two trainings are told apart.
+
+    `image_size` may be `auto` in one and the same in pixels in the other. Runs from before suspects
+    could be excluded do not say that they were not.
+    """
+    found = training.model_dump() if isinstance(training, Training) else dict(training)
+    found.pop("image_size", None)
+    if found.get("exclude_suspects") == "no":
+        del found["exclude_suspects"]
+    return found

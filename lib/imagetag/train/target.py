@@ -1,0 +1,113 @@
+"""The run that a training is to make: its name, settled settings, size and data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+from imagetag.checks import LEAST_SIDES
+from imagetag.dataset import Dataset, load_dataset
+from imagetag.errors import InputError, UsageError
+from imagetag.explore import input_size
+from imagetag.imaging import Size
+from imagetag.inputs import Exclusion, Partition, find_exclusion, find_partition, load_packed
+from imagetag.layout import checked_run
+from imagetag.log import get_logger
+from imagetag.runs import Run, load_run
+from imagetag.storage import ObjectNotFound, Storage
+from imagetag.train.settings import Training, deciding, settled
+
+
+@dataclass(frozen=True)
+class Target:
+    """A run that is to be made: its name, settled settings, size in pixels, and data.
+
+    `excluded` are the pictures that it is not trained on.
+    """
+
+    storage: Storage
+    run: str
+    training: Training
+    size: Size
+    dataset: Dataset
+    excluded: Exclusion = field(default_factory=Exclusion)
+
+    @property
+    def digest(self) -> str:
+        """A digest that stands for the run, its settings and its data."""
+        identity = [deciding(self.training), self.size, self.dataset.fingerprint]
+        return digest_of_values([self.dataset.tag, self.run, *identity])
+
+    def partition(self) -> Partition:
+        """Divide the train split, as the dataset and the settings say.
+
+        Raises:
+            InputError: if the manifest cannot be read.
+
+        """
+        training = self.training
+        fractions = training.validation_fraction, training.threshold_fraction
+        return find_partition(self.storage, self.dataset, *fractions, self.excluded)
+
+    def completed(self) -> Run | None:
+        """Return the run if it is complete already.
+
+        Raises:
+            UsageError: if it is, of other settings or images.
+
+        """
+        tag = self.dataset.tag
+        try:
+            run = load_run(self.storage, tag, self.run)
+        except InputError as error:
+            if not isinstance(error.__cause__, ObjectNotFound):
+                get_logger().warning("training again", run=self.run, reason=str(error))
+            return None
+        theirs = (deciding(run.settings), run.image_size, run.fingerprint)
+        if theirs != (deciding(self.training), self.size, self.dataset.fingerprint):
+            raise UsageError(
+                f"--run {self.run!r} of {tag!r} is complete, with other settings or other images; "
+                "choose another name"
+            )
+        return run
+
+
+def find_target(storage: Storage, tag: str, training: Training, run: str | None) -> Target:
+    """Settle what is to be trained, from what is in storage.
+
+    Raises:
+        InputError: if there is no dataset, no recommended size, or no list of suspects.
+        UsageError: if a setting is wrong.
+
+    """
+    dataset = load_dataset(storage, tag)
+    excluded = find_exclusion(storage, tag, training.exclude_suspects)
+    training = settled(training).model_copy(update={"exclude_suspects": excluded.name})
+    if training.packed == "no":
+        size = input_size(storage, tag, training.image_size, LEAST_SIDES[training.model])
+    else:
+        packed = load_packed(storage, tag, training.packed)
+        training = training.model_copy(update={"packed": packed.name})
+        auto = training.image_size == "auto"
+        size = packed.image_size if auto else input_size(storage, tag, training.image_size)
+        packed.check_fits(
+            dataset,
+            size,
+            training.resize,
+            training.validation_fraction,
+            training.threshold_fraction,
+            excluded.name,
+        )
+    name = checked_run(run) if run else _run_name(training, size, dataset)
+    return Target(storage, name, training, size, dataset, excluded)
+
+
+def digest_of_values(values: object) -> str:
+    """Return a digest of what JSON can hold."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=list).encode()).hexdigest()
+
+
+def _run_name(training: Training, size: Size, dataset: Dataset) -> str:
+    identity = [deciding(training), size, dataset.fingerprint]
+    return f"{training.model}-{digest_of_values(identity)[:8]}"
