@@ -9,11 +9,11 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from imagetag.dataset.manifest import Dataset, Row, Verdict, read_parts
 from imagetag.dataset.thumbnails import Lowest, Picture
 from imagetag.layout import LABELS, SPLITS, Label, Split
+from imagetag.record import Record
 from imagetag.storage import Storage
 
 _LARGEST = 6  # groups that are shown, and
@@ -22,11 +22,7 @@ _CONFLICTS = 50  # that are listed, and
 _OF_A_LABEL = 2  # how many pictures of each label of one
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class GroupCounts(_Record):
+class GroupCounts(Record):
     """How the pictures of a split are grouped.
 
     Attributes:
@@ -47,14 +43,14 @@ class GroupCounts(_Record):
     mixed: int
 
 
-class Group(_Record):
+class Group(Record):
     """A group of several pictures, and some of them."""
 
     pictures: int
     shown: tuple[Picture, ...]
 
 
-class Conflict(_Record):
+class Conflict(Record):
     """Near-duplicates of different labels, one of which is probably wrong; some of each.
 
     Of one file that has both labels there is no negative: it is stored as a positive.
@@ -64,7 +60,7 @@ class Conflict(_Record):
     negative: tuple[Picture, ...]
 
 
-class Families(_Record):
+class Families(Record):
     """What belongs together.
 
     `twins` are pictures of the train split that curation found near-duplicates of, `twin_groups`

@@ -12,8 +12,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AwareDatetime,
-    BaseModel,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
@@ -22,6 +20,7 @@ from pydantic import (
 from imagetag.dataset.lookup import no_dataset
 from imagetag.errors import InputError, complaint
 from imagetag.layout import LABELS, SPLITS, Label, Layout, PartKind, Split
+from imagetag.record import Record
 from imagetag.storage import ObjectNotFound, Storage
 
 Rating = Literal["general", "sensitive", "questionable", "explicit"]
@@ -32,11 +31,7 @@ _MAX_LINE = 1 << 20  # bytes; a row has a few kilobytes
 _MAX_SUMMARY = 64 << 20  # bytes; enough for a million parts
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Lead(_Record):
+class Lead(Record):
     """How a post leads to its file, where nothing vouches for what is there.
 
     `end` is the URL that it was redirected to, empty where it was not; `width` and `height` are
@@ -48,7 +43,7 @@ class Lead(_Record):
     height: int | None = None
 
 
-class Row(_Record):
+class Row(Record):
     """An image that is stored.
 
     `width` and `height` are in pixels of the picture as it is seen, turned as EXIF says (rows of
@@ -85,7 +80,7 @@ class Row(_Record):
         return int(self.label == "positive")
 
 
-class Repeat(_Record):
+class Repeat(Record):
     """A post whose picture is that of another post, byte for byte, and what it says of it.
 
     Where it has another label than the row of that picture, one of them is probably wrong. `root`
@@ -102,7 +97,7 @@ class Repeat(_Record):
     root: str = ""
 
 
-class Failure(_Record):
+class Failure(Record):
     """A post that was wanted and could not be stored, and why; `root` is as of a row."""
 
     post_id: int
@@ -115,7 +110,7 @@ class Failure(_Record):
     root: str = ""
 
 
-class Verdict(_Record):
+class Verdict(Record):
     """What curation says of an image: dropped from the dataset, or put into another group.
 
     `twin` is a near-duplicate of it, None where only the rest of its group has one, or where its
@@ -129,7 +124,7 @@ class Verdict(_Record):
     conflicting: bool
 
 
-class Curation(_Record):
+class Curation(Record):
     """How a dataset was curated, and the parts that say what came out.
 
     `covers` is a digest of the names of the parts that were looked at; `dropped` and `conflicting`
@@ -147,7 +142,7 @@ class Curation(_Record):
     unreadable: int = 0
 
 
-class Mark(_Record):
+class Mark(Record):
     """A tag that far more of the negatives have than of other posts; all three are shares.
 
     `board` is of a sample of the board's posts without the dataset's tag.
@@ -168,7 +163,7 @@ class Mark(_Record):
         )
 
 
-class Dataset(_Record):
+class Dataset(Record):
     """The summary of a complete dataset, stored as `dataset.json`.
 
     `images` counts by split and label; `failures` counts by reason; `request` is what was asked
@@ -201,10 +196,10 @@ class Dataset(_Record):
         return sum(count for labels in self.images.values() for count in labels.values())
 
 
-Record = TypeVar("Record", bound=_Record)
+Stored = TypeVar("Stored", bound=Record)
 
 
-def write_part(storage: Storage, layout: Layout, kind: PartKind, rows: Iterable[_Record]) -> str:
+def write_part(storage: Storage, layout: Layout, kind: PartKind, rows: Iterable[Record]) -> str:
     """Store rows as one part, and return its key."""
     data = "".join(row.model_dump_json() + "\n" for row in rows).encode()
     key = layout.part(kind, hashlib.sha256(data).hexdigest()[:24])
@@ -240,8 +235,8 @@ def _is_empty(storage: Storage, key: str) -> bool:
 
 
 def read_parts(
-    storage: Storage, keys: Iterable[str], record: type[Record], *, strict: bool = True
-) -> Iterator[Record]:
+    storage: Storage, keys: Iterable[str], record: type[Stored], *, strict: bool = True
+) -> Iterator[Stored]:
     """Yield the records of some parts, one part after the other.
 
     Args:
@@ -269,7 +264,7 @@ def read_parts(
             )
 
 
-def _read_part(storage: Storage, key: str, record: type[Record]) -> Generator[Record, None, int]:
+def _read_part(storage: Storage, key: str, record: type[Stored]) -> Generator[Stored, None, int]:
     """Yield a part's records, and return the number of its lines."""
     with storage.open(key) as stream:
         number = 0

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
 
 from imagetag.dataset.manifest import Rating, Row
 from imagetag.imaging import BadImage, load_rgb
 from imagetag.layout import Label, Layout, Split
 from imagetag.log import get_logger
+from imagetag.record import Record
 from imagetag.storage import ObjectNotFound, Storage
 
 GREATEST = 2**53  # of the numbers that are taken from a manifest; up to here a float is exact
@@ -81,13 +81,11 @@ class Captioned:
         return self.caption.rstrip("/").rpartition("/")[2]
 
 
-class Picture(Captioned, BaseModel):
+class Picture(Captioned, Record):
     """A picture that a page shows; `width` and `height` are in pixels, as the file has them.
 
     `name` is what the page calls it, empty where an older version stored none.
     """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     md5: str
     ext: str

@@ -7,9 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict
-
 from imagetag.layout import LABELS, Label
+from imagetag.record import Record
 
 _FREQUENT = 20
 _TELLING = 10
@@ -19,11 +18,7 @@ _MOST_TAGS = 200_000  # counted at once
 _LONGEST_TAG = 240  # characters; no board has longer ones
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Companion(_Record):
+class Companion(Record):
     """Another tag: on which share of the pictures of each label it is.
 
     `lift` is how many times as frequent it is on positives as on negatives, where one picture with
@@ -36,7 +31,7 @@ class Companion(_Record):
     lift: float
 
 
-class Companions(_Record):
+class Companions(Record):
     """The most frequent other tags of the positives, and those most telling for either label.
 
     A tag is telling that is on a twentieth of the label's pictures or more, and twice as frequent

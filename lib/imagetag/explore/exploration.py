@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from imagetag import __version__
 from imagetag.checks import Wrong, parse_size
@@ -23,6 +23,7 @@ from imagetag.explore.sizes import Candidate, InputSize, compare_sizes, recommen
 from imagetag.explore.survey import Survey
 from imagetag.imaging import Size
 from imagetag.layout import LABELS, SPLITS, Label, Layout, Split
+from imagetag.record import Record
 from imagetag.storage import ObjectNotFound, Storage
 
 _MAX_BYTES = 8 << 20  # of `explore.json`; the largest has half a megabyte
@@ -33,11 +34,7 @@ _MOST = 30  # reasons, and settings
 FloatArray = NDArray[np.float64]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Options(_Record):
+class Options(Record):
     """What was asked for: the bounds of the recommendation, and pictures of a split and label."""
 
     max_pixels: int
@@ -45,7 +42,7 @@ class Options(_Record):
     samples: int
 
 
-class Spread(_Record):
+class Spread(Record):
     """A distribution by its percentiles."""
 
     min: float
@@ -57,7 +54,7 @@ class Spread(_Record):
     max: float
 
 
-class Sheet(_Record):
+class Sheet(Record):
     """Some pictures of one label in one split, drawn evenly by their md5."""
 
     split: Split
@@ -66,7 +63,7 @@ class Sheet(_Record):
     shown: tuple[Picture, ...]
 
 
-class Curated(_Record):
+class Curated(Record):
     """What `imagetag curate` found, in numbers: see `manifest.Curation`."""
 
     dropped: int
@@ -77,7 +74,7 @@ class Curated(_Record):
     digest: str
 
 
-class DatasetFacts(_Record):
+class DatasetFacts(Record):
     """What the dataset's marker says, in brief; `curation` is None if it was not curated."""
 
     board: str
@@ -117,7 +114,7 @@ class DatasetFacts(_Record):
         )
 
 
-class Exploration(_Record):
+class Exploration(Record):
     """What was found in a dataset, stored as `explore.json`: every number of the page.
 
     `images`, `families` and `sheets` are of both splits, as no choice follows from them. All else
@@ -162,14 +159,14 @@ class Exploration(_Record):
         ]
 
 
-class _Recommendation(_Record):
+class _Recommendation(Record):
     """What `train` reads of an exploration; version 1 had it too."""
 
     version: Literal[1, 2]
     input_size: InputSize
 
 
-class _Checked(_Record):
+class _Checked(Record):
     """What other pages tell of an exploration."""
 
     version: Literal[2]
@@ -274,10 +271,10 @@ def input_size(storage: Storage, tag: str, text: str, least: int = 1) -> Size:
     return height, width
 
 
-Record = TypeVar("Record", bound=_Record)
+Stored = TypeVar("Stored", bound=Record)
 
 
-def _load(storage: Storage, tag: str, record: type[Record]) -> Record:
+def _load(storage: Storage, tag: str, record: type[Stored]) -> Stored:
     key = Layout(tag).explore("explore.json")
     try:
         with storage.open(key) as stream:

@@ -13,8 +13,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from threadpoolctl import threadpool_limits
+
+from imagetag.record import Record
 
 AUC_LIMIT = 0.7  # above it, something is given away
 GUESSING = 0.5
@@ -53,11 +54,7 @@ _ADVICE: dict[Name, str] = {
 }
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Check(_Record):
+class Check(Record):
     """How well something predicts the label of pictures that were held out.
 
     Attributes:
@@ -89,7 +86,7 @@ class Check(_Record):
         return f"{text} {self.how[0].upper()}{self.how[1:]}." if self.how else text
 
 
-class Shortcuts(_Record):
+class Shortcuts(Record):
     """What the check found, on pictures of the train split.
 
     `note` says why it could not be made, and is empty where `checks` has the results.

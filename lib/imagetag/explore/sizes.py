@@ -8,9 +8,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from imagetag.errors import InputError
+from imagetag.record import Record
 
 # Backbones halve their input five times: a multiple of 32 loses no pixels at the edges.
 STEP = 32
@@ -24,11 +25,7 @@ FloatArray = NDArray[np.float64]
 Kind = Literal["recommended", "alike", "square"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class InputSize(_Record):
+class InputSize(Record):
     """The input size to train at, in pixels, and why."""
 
     height: int = Field(ge=STEP, multiple_of=STEP)
@@ -36,7 +33,7 @@ class InputSize(_Record):
     reason: str
 
 
-class Candidate(_Record):
+class Candidate(Record):
     """What an input size does to the pictures of the train split.
 
     Attributes:

@@ -10,8 +10,6 @@ import shlex
 from typing import Annotated, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PositiveInt,
     StringConstraints,
@@ -22,6 +20,7 @@ from imagetag.dataset import Dataset, Resize, no_pack
 from imagetag.errors import InputError, UsageError, complaint
 from imagetag.imaging import Size
 from imagetag.layout import LABELS, Label, Layout, PartName, checked_run
+from imagetag.record import Record
 from imagetag.storage import ObjectNotFound, Storage
 
 _MAX_INDEX = 64 << 20  # bytes; enough for 100,000 shards
@@ -29,11 +28,7 @@ _MAX_INDEX = 64 << 20  # bytes; enough for 100,000 shards
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Shard(_Record):
+class Shard(Record):
     """A TFRecord file of images.
 
     `labels` counts the images that are in it; `left_out` by reason those that could not be read.
@@ -52,7 +47,7 @@ class Shard(_Record):
         return sum(self.labels.values())
 
 
-class Packed(_Record):
+class Packed(Record):
     """A complete pack, stored as its `index.json`: the marker, written last.
 
     `image_size` is (height, width) in pixels; `fingerprint` is the dataset's; `exclude_suspects`

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from imagetag import __version__, layout
 from imagetag.errors import (
@@ -35,6 +35,7 @@ from imagetag.errors import (
 from imagetag.layout import Stage, StatusKey, WorkState
 from imagetag.log import Progress, get_logger, watcher
 from imagetag.pipes import stdout_has_reader
+from imagetag.record import Record
 from imagetag.storage import AccessDenied, LocalStorage, Storage
 
 EVERY = 30.0  # seconds between two records of one work
@@ -43,15 +44,13 @@ _LAST_SECONDS = 5.0  # that the end of a job waits for a storage
 _MAX_BYTES = 1 << 16  # of a record
 
 
-class Beat(BaseModel):
+class Beat(Record):
     """What a job tells of its work on a tag.
 
     `doing`, `done`, `total` and `unit` are its progress, `exit_code` and `reason` why it failed,
     `seconds` and `processor_seconds` what it has taken until `updated`, over all its threads.
     `measured` are numbers that a later plan can go by, where the work was not done already.
     """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     tag: str
     stage: Stage
@@ -68,7 +67,7 @@ class Beat(BaseModel):
     reason: str = ""
     seconds: float = 0.0
     processor_seconds: float = 0.0
-    measured: dict[str, float | str] = {}
+    measured: dict[str, float | str] = Field(default_factory=dict)
     software: str = ""
 
     @property

@@ -16,12 +16,13 @@ from typing import Annotated, BinaryIO, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 
 from imagetag.csv_cells import unquoted
 from imagetag.errors import InputError, complaint, one_line
 from imagetag.explore import HeldOut
 from imagetag.layout import Label, Layout, PartName
+from imagetag.record import Record
 from imagetag.stats import Answers, Exam, Ints, Metric
 from imagetag.storage import ObjectNotFound, Storage
 
@@ -39,8 +40,8 @@ Short = Annotated[str, StringConstraints(max_length=200)]
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+class _Record(Record):
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class Training(_Record):
@@ -53,7 +54,7 @@ class Training(_Record):
     run: str
     model: Short
     created: Short
-    images: dict[PartName, dict[Label, Count]] = {}
+    images: dict[PartName, dict[Label, Count]] = Field(default_factory=dict)
     image_size: tuple[Count, Count] | None = None
     parameters: Count | None = None
     seconds: Annotated[float, Field(ge=0)] | None = None
@@ -141,7 +142,7 @@ class _Versioned(_Record):
     version: int = 1
 
 
-Record = TypeVar("Record", bound=_Record)
+Stored = TypeVar("Stored", bound=_Record)
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,7 @@ def _read(storage: Storage, key: str) -> bytes:
     return data
 
 
-def _parsed(storage: Storage, key: str, data: bytes, record: type[Record]) -> Record:
+def _parsed(storage: Storage, key: str, data: bytes, record: type[Stored]) -> Stored:
     try:
         return record.model_validate_json(data)
     except ValidationError as error:

@@ -23,10 +23,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from imagetag.dataset import Rating, Row
 from imagetag.imaging import FORMATS
+from imagetag.record import Record
 from imagetag.stats import Confusion, Estimate, numbered, share_of
 
 Kind = Literal["size", "aspect", "rating", "format", "companion_tag"]
@@ -52,11 +52,7 @@ Ints = NDArray[np.int64]
 Table = tuple[tuple[int, int], tuple[int, int]]  # hits and others, inside and outside
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Difference(_Record):
+class Difference(Record):
     """A measure of a part that differs from that of all other pictures by more than chance.
 
     `p` is corrected for the number of tests. `worse` tells whether the part is the worse one.
@@ -68,7 +64,7 @@ class Difference(_Record):
     worse: bool
 
 
-class Slice(_Record):
+class Slice(Record):
     """A part of the test split: how good the decisions in it are, and where that is no chance.
 
     `name` is one line of printable text, also of a tag. The intervals are those of

@@ -9,10 +9,11 @@ import math
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from imagetag.errors import InputError
 from imagetag.layout import Layout
+from imagetag.record import Record
 from imagetag.stats import Calibration, Promise
 from imagetag.storage import ObjectNotFound, Storage
 
@@ -20,7 +21,7 @@ _MAX_BYTES = 16 << 20  # of `decision.json`; isotonic points are two numbers a p
 _LARGE = 1e4  # a logit beyond all
 
 
-class Decision(BaseModel):
+class Decision(Record):
     """From a model's logit to a probability and to yes or no.
 
     A picture is called the tag if its logit is `logit_threshold` or more: here, and for who asks TF
@@ -31,7 +32,7 @@ class Decision(BaseModel):
     versions told a `raw_threshold` of it, which is no longer read.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     version: Literal[1] = 1
     tag: str

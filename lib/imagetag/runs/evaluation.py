@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from imagetag import __version__
 from imagetag.csv_cells import quoted
 from imagetag.dataset import Captioned, Dataset, Rating, Row, caption
 from imagetag.job import option_name
 from imagetag.layout import LABELS, Label, Split
+from imagetag.record import Record
 from imagetag.runs.breakdown import Slice, breakdown
 from imagetag.runs.decision import Decision
 from imagetag.stats import (
@@ -42,11 +43,7 @@ _SEED = 0  # of resamples
 GalleryName = Literal["false_positives", "false_negatives", "hits", "suspects"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Request(_Record):
+class Request(Record):
     """What an evaluation was asked for; the options of `imagetag evaluate` say what each is."""
 
     min_precision: float = 0.95
@@ -72,7 +69,7 @@ class Scored:
         return self.row.label == "positive"
 
 
-class Shown(Captioned, _Record):
+class Shown(Captioned, Record):
     """A picture of a gallery.
 
     `name` is what the page calls it, `split` and `ext` say where it is stored; an older version
@@ -91,7 +88,7 @@ class Shown(Captioned, _Record):
     ext: str = ""
 
 
-class Since(_Record):
+class Since(Record):
     """How the dataset differs from what a run was trained on, in pictures of the train split.
 
     `relabelled` are of the pictures that are still there. `tied` were kept for the threshold, and
@@ -109,7 +106,7 @@ class Since(_Record):
         return any((self.added, self.gone, self.relabelled, self.tied))
 
 
-class Evaluation(_Record):
+class Evaluation(Record):
     """A run's results on the test split, with what led to them.
 
     `settings` is what the run was trained with, as names and values; `reliability` is of the test

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from imagetag.dataset import Md5
 from imagetag.errors import InputError, complaint
 from imagetag.layout import Label, Layout, Split
+from imagetag.record import Record
 from imagetag.storage import ObjectNotFound, Storage
 
 Part = Literal["train", "validation", "threshold", "test"]
@@ -20,8 +21,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+class _Record(Record):
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class Suspect(_Record):

@@ -15,8 +15,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
+from imagetag.record import Record
 from imagetag.stats.intervals import share_interval
 from imagetag.stats.metrics import numbered
 
@@ -29,11 +30,7 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Calibration(_Record):
+class Calibration(Record):
     """How a logit becomes a probability; higher logits never get lower ones.
 
     `temperature` divides the logit before the sigmoid. `isotonic` interpolates between `points`,
@@ -44,7 +41,7 @@ class Calibration(_Record):
     method: Method = "none"
     temperature: float = 1.0
     points: tuple[tuple[float, float], ...] = ()
-    log_loss: dict[Method, float] = {}
+    log_loss: dict[Method, float] = Field(default_factory=dict)
 
     def probabilities(self, logits: ArrayLike) -> Floats:
         """Return the probabilities of some logits, of the same shape."""
@@ -61,7 +58,7 @@ class Calibration(_Record):
         return np.array(self.points, np.float64).T
 
 
-class Bin(_Record):
+class Bin(Record):
     """Pictures of similar probability: their mean, and the share that has the tag."""
 
     probability: float
@@ -71,7 +68,7 @@ class Bin(_Record):
     pictures: int
 
 
-class Reliability(_Record):
+class Reliability(Record):
     """How far probabilities are from shares.
 
     `error` is the expected calibration error: the mean distance between the two, over all pictures.

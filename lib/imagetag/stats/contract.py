@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict
 
 from imagetag.proof import least_right
+from imagetag.record import Record
 
 _RATIO = 1.02  # between two looks: finer would gain little recall, and each costs certainty
 _MANY = 1000  # times as many pictures are as good as any number
@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-class Promise(BaseModel):
+class Promise(Record):
     """A threshold, and what precision can be promised of it.
 
     With the probability `confidence`, a threshold is chosen whose precision is `min_precision` or
@@ -44,8 +44,6 @@ class Promise(BaseModel):
     how many positives among them the promise would take if the model does as well on them, None
     where it is met, or where no number would help.
     """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     min_precision: float
     confidence: float

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from imagetag.errors import InputError
+from imagetag.record import Record
 from imagetag.stats import comparison
 from imagetag.stats.intervals import Interval, ratio_interval, share_interval
 
@@ -20,11 +20,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Confusion(_Record):
+class Confusion(Record):
     """How many pictures were called what: true and false positives and negatives."""
 
     tp: int
@@ -33,7 +29,7 @@ class Confusion(_Record):
     tn: int
 
 
-class Estimate(_Record):
+class Estimate(Record):
     """A number, and its 95 % confidence interval. None where it is not defined."""
 
     value: float | None
@@ -46,7 +42,7 @@ class Estimate(_Record):
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
-class AtThreshold(_Record):
+class AtThreshold(Record):
     """How good the decisions at a threshold are.
 
     `precision` has no value where nothing was called positive. `report` is scikit-learn's
@@ -64,7 +60,7 @@ class AtThreshold(_Record):
     report_text: str
 
 
-class BinaryMetrics(_Record):
+class BinaryMetrics(Record):
     """How good probabilities are: at the threshold that was chosen, at 0.5, and at all of them.
 
     The unit of the intervals are groups of pictures that belong together. Those of shares, at a
@@ -81,7 +77,7 @@ class BinaryMetrics(_Record):
     brier: Estimate
 
 
-class AtPrevalence(_Record):
+class AtPrevalence(Record):
     """The precision to expect where a share `prevalence` of all pictures has the tag."""
 
     prevalence: float

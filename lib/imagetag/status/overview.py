@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from imagetag.dataset import Dataset, load_dataset, tags_in
 from imagetag.errors import InputError, UsageError, complaint
@@ -28,6 +28,7 @@ from imagetag.layout import (
     checked_run,
     parse_status,
 )
+from imagetag.record import Record
 from imagetag.storage import ObjectInfo, ObjectNotFound, Storage
 
 State = Literal[
@@ -39,11 +40,7 @@ _MAX_BYTES = 64 << 20  # of a marker
 _OURS = {"train", "test", "manifest"}
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class StageStatus(_Record):
+class StageStatus(Record):
     """What is known of a job's work on a tag.
 
     `none` was not begun; `incomplete` was begun and has no marker, and nobody says that they are at
@@ -65,7 +62,7 @@ class StageStatus(_Record):
     host: str = ""
 
 
-class PromiseStatus(_Record):
+class PromiseStatus(Record):
     """The precision that was to be promised, whether it can be, and what bound there is."""
 
     min_precision: float
@@ -75,7 +72,7 @@ class PromiseStatus(_Record):
     needed: int | None = None
 
 
-class TagStatus(_Record):
+class TagStatus(Record):
     """Where a tag stands; `precision` and `recall` are of its test pictures.
 
     `pages` are URLs, by the job that made them.
@@ -90,7 +87,7 @@ class TagStatus(_Record):
     promise: PromiseStatus | None = None
     precision: float | None = None
     recall: float | None = None
-    pages: dict[str, str] = {}
+    pages: dict[str, str] = Field(default_factory=dict)
 
     @property
     def furthest(self) -> str:
@@ -118,13 +115,13 @@ class TagStatus(_Record):
 _PAST = {"evaluate": "evaluated", "train": "trained", "explore": "explored", "scrape": "scraped"}
 
 
-class _Explored(_Record):
+class _Explored(Record):
     fingerprint: str
-    input_size: dict[str, Any] = {}
+    input_size: dict[str, Any] = Field(default_factory=dict)
     created: AwareDatetime
 
 
-class _Trained(_Record):
+class _Trained(Record):
     run: str
     model: str
     fingerprint: str = ""
@@ -132,31 +129,31 @@ class _Trained(_Record):
     created: AwareDatetime
 
 
-class _Value(_Record):
+class _Value(Record):
     value: float | None = None
 
 
-class _Chosen(_Record):
+class _Chosen(Record):
     precision: _Value = _Value()
     recall: _Value = _Value()
 
 
-class _Metrics(_Record):
+class _Metrics(Record):
     chosen: _Chosen
 
 
-class _Decision(_Record):
+class _Decision(Record):
     trained: AwareDatetime
     promise: PromiseStatus | None = None
 
 
-class _Evaluated(_Record):
+class _Evaluated(Record):
     decision: _Decision
     metrics: _Metrics
     created: AwareDatetime
 
 
-Record = TypeVar("Record", bound=_Record)
+Stored = TypeVar("Stored", bound=Record)
 _Records = Mapping[StatusKey, ObjectInfo]  # of a tag
 
 
@@ -389,7 +386,7 @@ class _Reading:
                 newest[key.stage] = beat, age
         return newest
 
-    def _marker(self, key: str, record: type[Record]) -> Record | str | None:
+    def _marker(self, key: str, record: type[Stored]) -> Stored | str | None:
         """Return a marker; None if there is none, or what is wrong with it."""
         try:
             with self._storage.open(key) as stream:
