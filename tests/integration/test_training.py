@@ -36,7 +36,7 @@ import jobs.predict
 import jobs.train
 from imagetag.dataset.local_copy import load_pixels
 from imagetag.dataset.manifest import Dataset, Mark, Row, load_dataset, summarize, write_dataset
-from imagetag.evaluate import evaluation_run
+from imagetag.evaluate.threshold import share_of_positives
 from imagetag.explore.exploration import load_exploration
 from imagetag.inputs.batch_plan import Plan
 from imagetag.inputs.feed import Arrays as Inputs
@@ -1155,7 +1155,7 @@ def test_as_many_positives_are_expected_as_groups_have() -> None:
     family = [row.model_copy(update={"group": "family"}) for row in negative]
     alone = [row.model_copy(update={"group": row.md5}) for row in positive]
     expected = len(alone) / (len(alone) + 1)
-    assert evaluation_run._share_of_positives([*family, *alone]) == pytest.approx(expected)
+    assert share_of_positives([*family, *alone]) == pytest.approx(expected)
 
 
 def test_every_test_image_is_scored_and_no_other(

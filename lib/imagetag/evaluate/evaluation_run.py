@@ -6,11 +6,9 @@ has looked at the test split, and it decides nothing here.
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import get_args
@@ -25,6 +23,7 @@ from imagetag.evaluate.evaluate import held_out
 from imagetag.evaluate.gradcam import GradCam, on_picture, overlay
 from imagetag.evaluate.label_errors import Example, find_suspects
 from imagetag.evaluate.page import Pictures, evaluation_page
+from imagetag.evaluate.threshold import decide, share_of_positives
 from imagetag.explore import read_cautions
 from imagetag.imaging import BadImage, load_rgb
 from imagetag.inputs import load_partition
@@ -42,18 +41,14 @@ from imagetag.runs import (
     Scored,
     Since,
     Suspects,
-    between_logits,
     evaluated,
     load_model,
-    logit_of,
-    one_of_each_group,
     predictions_table,
     shown_row,
     store_card,
     store_suspects,
     train_command,
 )
-from imagetag.stats import Promise, calibrate, promise_precision
 from imagetag.storage import Storage
 
 _SEED = 0  # of folds and projections
@@ -92,7 +87,7 @@ def evaluate_run(
     """
     resize = run.resize  # which may be none that this version knows
     parts, since = _parts(storage, run, dataset)
-    share = _share_of_positives(parts["train"])
+    share = share_of_positives(parts["train"])
     if not request.suspects:
         parts["train"], parts["validation"] = [], []
     if since.anything:
@@ -116,7 +111,7 @@ def evaluate_run(
         for part, found in parts.items()
     }
     with working("choosing the threshold"):
-        decision = _decide(run, dataset, request, scored["threshold"], share)
+        decision = decide(run, dataset, request, scored["threshold"], share)
     with working("looking for wrong labels"):
         suspects = _suspects(scored) if request.suspects else None
     measured(images=len(rows), model=run.model, pixels=run.image_size[0] * run.image_size[1])
@@ -294,86 +289,6 @@ def _projection(channels: int) -> NDArray[np.float32]:
     random = np.random.default_rng(_SEED)
     drawn = random.standard_normal((channels, _WIDEST), np.float32)
     return drawn / np.float32(np.sqrt(_WIDEST))
-
-
-def _decide(
-    run: Run,
-    dataset: Dataset,
-    request: Request,
-    kept: Sequence[tuple[Row, Score]],
-    share: float,
-) -> Decision:
-    """Choose calibration and threshold on the pictures that were kept for it.
-
-    `share` is that of positives to expect among them, of one picture a group.
-    """
-    items = [Scored(row, score.logit, 0.0, False) for row, score in kept]
-    _check_finite(run, items)
-    groups = [item.row.group for item in items]
-    labels, logits = [item.positive for item in items], [item.logit for item in items]
-    for label, found in (("positive", any(labels)), ("negative", not all(labels))):
-        if not found:
-            raise InputError(
-                f"of the tag {run.tag!r} no {label} image to choose the threshold on can be read: "
-                "scrape more with a higher --limit"
-            )
-    calibration = calibrate(labels, logits, groups, method=request.calibration)
-    promise = None
-    if request.threshold is not None:
-        cut = logit_of(calibration, request.threshold)
-    else:
-        single = one_of_each_group(items)
-        promise = promise_precision(
-            [item.positive for item in single],
-            [item.logit for item in single],
-            min_precision=request.min_precision,
-            confidence=request.confidence,
-            share=share,
-        )
-        cut = promise.threshold
-        _tell(promise)
-    return Decision(
-        tag=run.tag,
-        run=run.run,
-        trained=run.created,
-        fingerprint=dataset.fingerprint,
-        calibration=calibration,
-        promise=promise,
-        logit_threshold=between_logits(cut),
-        threshold=request.threshold or float(calibration.probabilities(cut)),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
-def _share_of_positives(rows: Sequence[Row]) -> float:
-    """Return it, of one picture a group, as the promise is tried: families may be of one label."""
-    single = one_of_each_group([Scored(row, 0.0, 0.0, False) for row in rows])
-    return float(np.mean([item.positive for item in single])) if single else 1.0
-
-
-def _tell(promise: Promise) -> None:
-    """Say in the log what can be promised, and what it would take."""
-    fields = {
-        "min_precision": promise.min_precision,
-        "confidence": promise.confidence,
-        "bound": round(promise.bound, 4),
-        "called": promise.called,
-        "right": promise.right,
-        "positives": promise.positives,
-    }
-    if promise.met:
-        get_logger().info("precision promised", **fields)
-    else:
-        get_logger().warning("precision cannot be promised", **fields, advice=promise.advice)
-
-
-def _check_finite(run: Run, items: Sequence[Scored]) -> None:
-    broken = sum(not math.isfinite(item.logit) for item in items)
-    if broken:
-        raise InputError(
-            f"the run {run.run!r} of {run.tag!r} gives no number for {broken} of {len(items)} "
-            "pictures: its training diverged; train again with a lower learning rate"
-        )
 
 
 def _decided(decision: Decision, scored: Sequence[tuple[Row, Score]]) -> list[Scored]:
