@@ -36,7 +36,7 @@ from imagetag.imaging import BadImage, Frame, Size, load_resized
 from imagetag.inputs.exclusion import Exclusion, find_exclusion
 from imagetag.inputs.pack_index import Packed, Shard, load_packed
 from imagetag.inputs.partition import find_partition, train_rows
-from imagetag.inputs.shard_feed import make_example
+from imagetag.inputs.tfrecord import make_example
 from imagetag.layout import LABELS, Label, Layout, PartName
 from imagetag.log import Progress, get_logger
 from imagetag.parallel import map_ahead

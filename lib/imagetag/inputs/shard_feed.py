@@ -7,8 +7,6 @@ import functools
 import hashlib
 import itertools
 import math
-import os
-import struct
 import tempfile
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -27,6 +25,7 @@ from imagetag.imaging import BadImage, Size
 from imagetag.inputs.batch_plan import NOISE
 from imagetag.inputs.feed import Explaining, load_ahead
 from imagetag.inputs.pack_index import Shard
+from imagetag.inputs.tfrecord import next_record, read_example
 from imagetag.log import get_logger
 from imagetag.storage import ObjectNotFound, Storage
 
@@ -34,8 +33,6 @@ SHUFFLE_IMAGES = 4096
 
 _SHUFFLE_BYTES = 256 << 20  # the most that encoded images that wait to be drawn may take
 _CHUNK = 1 << 20
-_HEADER = struct.Struct("<QI")  # of a TFRecord: the length of its data, and a checksum of that
-_FOOTER = 4  # bytes: a checksum of the data
 
 
 @dataclass(frozen=True)
@@ -186,7 +183,7 @@ class PackedFeed(Explaining):
                             found, record = next(records)
                             held[found] = record
                         last = order.last[at[1]] == place
-                        examples.append(_example(held.pop(at) if last else held[at]))
+                        examples.append(read_example(held.pop(at) if last else held[at]))
                     jpegs = np.empty(self.each, object)
                     jpegs[:] = [jpeg for jpeg, _ in examples]
                     targets = np.array([target for _, target in examples], np.float32)
@@ -202,7 +199,7 @@ class PackedFeed(Explaining):
                 place = self._first_place(first, epoch)
                 for number in range(begin, begin + shard.images):
                     needed = last[number] >= place
-                    record = _next_record(file, needed=bool(needed))
+                    record = next_record(file, needed=bool(needed))
                     if record is None:
                         raise InputError(
                             f"{self._storage.url}/{shard.key} has other records than its index "
@@ -310,36 +307,3 @@ class _Damaged(InputError):
 
 class _Stopped(Exception):
     """Nobody waits for a shard any more."""
-
-
-def _next_record(file: BinaryIO, *, needed: bool) -> bytes | None:
-    """Return a TFRecord's data, nothing of it if it is not needed, None if there is no whole one.
-
-    Its checksums are passed over: the file's digest was right.
-    """
-    header = file.read(_HEADER.size)
-    if len(header) < _HEADER.size:
-        return None
-    length, _ = _HEADER.unpack(header)
-    if not needed:
-        file.seek(length + _FOOTER, os.SEEK_CUR)
-        return b""
-    data = file.read(length)
-    return data if len(data) == length and len(file.read(_FOOTER)) == _FOOTER else None
-
-
-def make_example(jpeg: bytes, target: int, md5: str) -> bytes:
-    """Return a record: `jpeg`, `target` (1 if the picture has the tag, else 0), and `md5`."""
-    feature = {
-        "jpeg": tf.train.Feature(bytes_list=tf.train.BytesList(value=[jpeg])),
-        "target": tf.train.Feature(int64_list=tf.train.Int64List(value=[target])),
-        "md5": tf.train.Feature(bytes_list=tf.train.BytesList(value=[md5.encode()])),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=feature))
-    # Else the order of the three is another each time.
-    return bytes(example.SerializeToString(deterministic=True))
-
-
-def _example(record: bytes) -> tuple[bytes, int]:
-    feature = tf.train.Example.FromString(record).features.feature
-    return feature["jpeg"].bytes_list.value[0], feature["target"].int64_list.value[0]

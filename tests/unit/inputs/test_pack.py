@@ -43,7 +43,8 @@ from imagetag.imaging.images import Size
 from imagetag.inputs.batch_plan import NOISE
 from imagetag.inputs.pack import Packing, encode_jpeg, pack_tag
 from imagetag.inputs.pack_index import Packed, Shard, load_packed
-from imagetag.inputs.shard_feed import PackedFeed, make_example
+from imagetag.inputs.shard_feed import PackedFeed
+from imagetag.inputs.tfrecord import make_example
 from imagetag.layout import Layout, PartName
 from imagetag.storage.base import ObjectNotFound, Storage
 from imagetag.storage.local import LocalStorage
