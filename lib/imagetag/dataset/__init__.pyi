@@ -13,6 +13,7 @@ from .local_copy import sync as sync
 from .lookup import check_dataset as check_dataset
 from .lookup import check_pack as check_pack
 from .lookup import check_run as check_run
+from .lookup import latest_name as latest_name
 from .lookup import no_pack as no_pack
 from .lookup import no_run as no_run
 from .lookup import run_files as run_files

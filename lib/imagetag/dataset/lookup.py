@@ -7,12 +7,13 @@ import shlex
 from collections.abc import Iterator
 from itertools import islice
 
-from imagetag.errors import InputError
+from imagetag.errors import InputError, UsageError
 from imagetag.layout import Layout, RunKey, checked_run, decode, parse_run
 from imagetag.storage import Storage
 from imagetag.suggest import nearest_first
 
 _MANY = 10_000  # more folders than these are not looked through
+_MAX_NAME = 200  # bytes of a name
 
 
 def tags_in(storage: Storage) -> Iterator[str]:
@@ -78,6 +79,30 @@ def check_pack(storage: Storage, tag: str, name: str) -> None:
     if named and packs:
         raise _with(error, name, packs)
     raise _with_others(error, storage, tag)
+
+
+def latest_name(storage: Storage, key: str, what: str, advice: str) -> str:
+    """Return what a `LATEST` names.
+
+    Args:
+        storage: has it.
+        key: its key.
+        what: it should name: a run or a pack.
+        advice: what to do where it names none.
+
+    Raises:
+        ObjectNotFound: if it is not there.
+        InputError: if it cannot be a name.
+
+    """
+    with storage.open(key) as stream:
+        data = stream.read(_MAX_NAME)
+    try:
+        return checked_run(data.decode().strip())
+    except (UnicodeDecodeError, UsageError) as error:
+        raise InputError(
+            f"{storage.url}/{key} names no {what}: it is {data[:100]!r}; {advice}"
+        ) from error
 
 
 def no_dataset(storage: Storage, tag: str) -> InputError:

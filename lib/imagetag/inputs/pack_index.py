@@ -16,10 +16,10 @@ from pydantic import (
     computed_field,
 )
 
-from imagetag.dataset import Dataset, Resize, no_pack
-from imagetag.errors import InputError, UsageError, complaint
+from imagetag.dataset import Dataset, Resize, latest_name, no_pack
+from imagetag.errors import InputError, complaint
 from imagetag.imaging import Size
-from imagetag.layout import LABELS, Label, Layout, PartName, checked_run
+from imagetag.layout import LABELS, Label, Layout, PartName
 from imagetag.record import Record
 from imagetag.storage import ObjectNotFound, Storage
 
@@ -134,7 +134,7 @@ def load_packed(storage: Storage, tag: str, name: str = "latest") -> Packed:
     layout, again = Layout(tag), f"run imagetag pack --tags {shlex.quote(tag)}"
     try:
         if name == "latest":
-            name = _latest(storage, layout, again)
+            name = latest_name(storage, layout.latest_packed, "pack", f"{again} again")
         with storage.open(layout.packed(name, "index.json")) as stream:
             packed = Packed.model_validate_json(stream.read(_MAX_INDEX))
         _check_index(packed, layout, name)
@@ -146,18 +146,6 @@ def load_packed(storage: Storage, tag: str, name: str = "latest") -> Packed:
             f"({complaint(error)}); {again} again"
         ) from error
     return packed
-
-
-def _latest(storage: Storage, layout: Layout, again: str) -> str:
-    with storage.open(layout.latest_packed) as stream:
-        data = stream.read(200)
-    try:
-        return checked_run(data.decode().strip())
-    except (UnicodeDecodeError, UsageError) as error:
-        raise InputError(
-            f"{storage.url}/{layout.latest_packed} names no pack: it is {data[:100]!r}; "
-            f"{again} again"
-        ) from error
 
 
 def _check_index(packed: Packed, layout: Layout, name: str) -> None:

@@ -14,11 +14,11 @@ from urllib.parse import quote
 
 from imagetag import __version__
 from imagetag.csv_cells import unquoted
-from imagetag.dataset import Dataset, load_dataset
+from imagetag.dataset import Dataset, latest_name, load_dataset
 from imagetag.errors import InputError, UsageError
 from imagetag.explore import read_cautions
 from imagetag.imaging import BadImage, load_rgb
-from imagetag.layout import INDEX, Layout, checked_run, report
+from imagetag.layout import INDEX, Layout, report
 from imagetag.pages import data_uri, environment, jpeg, shrunk, store_tag_pages
 from imagetag.report.results import Evaluation, Training, load_result
 from imagetag.storage import LocalStorage, ObjectNotFound, Storage
@@ -119,7 +119,7 @@ def read_entry(
         return TagEntry(tag, failed=failed, note="no dataset")
     training, evaluation, held_out, note = None, None, None, "not trained"
     try:
-        run = checked_run(storage.read(layout.latest).decode().strip())
+        run = latest_name(storage, layout.latest, "run", "train again")
         result = load_result(storage, tag, run)
         training, evaluation, note = result.training, result.evaluation, result.reason
         held_out = result.held_out

@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from imagetag import __version__
-from imagetag.dataset import Resize, no_run
-from imagetag.errors import InputError, UsageError, one_line
+from imagetag.dataset import Resize, latest_name, no_run
+from imagetag.errors import InputError, one_line
 from imagetag.layout import Label, Layout, PartName, checked_run
 from imagetag.storage import ObjectNotFound, Storage
 
@@ -83,7 +83,12 @@ def load_run(storage: Storage, tag: str, run: str) -> Run:
     """
     layout = Layout(tag)
     try:
-        name = _latest(storage, layout) if run == "latest" else checked_run(run)
+        if run == "latest":
+            name = latest_name(
+                storage, layout.latest, "run", "train again, or name a run with --run"
+            )
+        else:
+            name = checked_run(run)
         found = Run.model_validate_json(storage.read(layout.run(name, "metrics.json")))
         if (found.tag, found.run) != (tag, name):
             raise ValueError(f"it is of the run {found.run[:100]!r} of {found.tag[:100]!r}")
@@ -95,17 +100,6 @@ def load_run(storage: Storage, tag: str, run: str) -> Run:
             f"({one_line(error, 200)}); train the run again"
         ) from error
     return found
-
-
-def _latest(storage: Storage, layout: Layout) -> str:
-    data = storage.read(layout.latest)
-    try:
-        return checked_run(data.decode().strip())
-    except (UnicodeDecodeError, UsageError) as error:
-        raise InputError(
-            f"{storage.url}/{layout.latest} names no run: it is {data[:100]!r}; train again, or "
-            "name a run with --run"
-        ) from error
 
 
 def is_exported(storage: Storage, tag: str, run: str) -> bool:

@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import AwareDatetime, Field, ValidationError
 
-from imagetag.dataset import Dataset, load_dataset, tags_in
-from imagetag.errors import InputError, UsageError, complaint
+from imagetag.dataset import Dataset, latest_name, load_dataset, tags_in
+from imagetag.errors import InputError, complaint
 from imagetag.job import Beat, load_beat
 from imagetag.layout import (
     STAGES,
@@ -25,7 +25,6 @@ from imagetag.layout import (
     Split,
     Stage,
     StatusKey,
-    checked_run,
     parse_status,
 )
 from imagetag.record import Record
@@ -301,12 +300,11 @@ class _Reading:
 
     def _trained(self, dataset: Dataset | None) -> tuple[_Trained | None, StageStatus]:
         try:
-            run = checked_run(self._storage.read(self._layout.latest).decode().strip())
+            run = latest_name(self._storage, self._layout.latest, "run", "train again")
         except ObjectNotFound:
             return None, self._told("train", None, "")
-        except (UnicodeDecodeError, UsageError):
-            reason = f"{self._storage.url}/{self._layout.latest} names no run"
-            return None, self._told("train", None, "", damaged=reason)
+        except InputError as error:
+            return None, self._told("train", None, "", damaged=str(error))
         marker = self._marker(self._layout.run(run, "metrics.json"), _Trained)
         if not isinstance(marker, _Trained):
             return None, self._told("train", None, "", damaged=marker or f"the run {run} is gone")
