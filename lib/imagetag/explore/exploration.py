@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from imagetag import __version__
 from imagetag.checks import Wrong, parse_size
 from imagetag.dataset import Dataset, Families, Mark, Picture, bounded
-from imagetag.errors import InputError, UsageError
+from imagetag.errors import InputError, UsageError, complaint
 from imagetag.explore.companions import Companions
 from imagetag.explore.shortcuts import Shortcuts, check_shortcuts
 from imagetag.explore.sizes import Candidate, InputSize, compare_sizes, recommend_size
@@ -285,11 +285,9 @@ def _load(storage: Storage, tag: str, record: type[Stored]) -> Stored:
             f"run imagetag explore --tags {shlex.quote(tag)} first"
         ) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
         raise InputError(
-            f"{storage.url}/{key} cannot be read: {where}: {first['msg']}; "
-            f"delete it and run imagetag explore --tags {tag} again"
+            f"{storage.url}/{key} cannot be read: {complaint(error)}; "
+            f"delete it and run imagetag explore --tags {shlex.quote(tag)} again"
         ) from error
 
 

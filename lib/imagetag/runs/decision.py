@@ -6,12 +6,13 @@ Stored as the run's `decision.json`, by evaluate; predict goes by it.
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, ValidationError
 
-from imagetag.errors import InputError
+from imagetag.errors import InputError, complaint
 from imagetag.layout import Layout
 from imagetag.record import Record
 from imagetag.stats import Calibration, Promise
@@ -104,17 +105,16 @@ def load_decision(storage: Storage, tag: str, run: str, trained: str) -> Decisio
 
     """
     key = Layout(tag).run(run, "decision.json")
-    advice = f"delete {storage.url}/{key} and run imagetag evaluate --tags {tag} --run {run}"
+    command = f"imagetag evaluate --tags {shlex.quote(tag)} --run {run}"
+    advice = f"delete {storage.url}/{key} and run {command}"
     try:
         with storage.open(key) as stream:
             decision = Decision.model_validate_json(stream.read(_MAX_BYTES))
     except ObjectNotFound:
         return None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
         raise InputError(
-            f"{storage.url}/{key} cannot be read: {where}: {first['msg']}; {advice}"
+            f"{storage.url}/{key} cannot be read: {complaint(error)}; {advice}"
         ) from error
     if (decision.tag, decision.run) != (tag, run):
         raise InputError(

@@ -50,7 +50,7 @@ def make_run(target: Target, cluster: Cluster, means: Means) -> Run:
         TransientError: if storage or weights cannot be reached, or another worker is lost.
 
     """
-    return _Making(target.storage, target, cluster, means).make()
+    return _Making(target, cluster, means).make()
 
 
 def export_run(storage: Storage, run: Run) -> None:
@@ -67,7 +67,6 @@ def export_run(storage: Storage, run: Run) -> None:
 
 @dataclass
 class _Making:
-    storage: Storage
     target: Target
     cluster: Cluster
     means: Means
@@ -132,7 +131,9 @@ class _Making:
             if self.cluster.is_chief:
                 saved = build_model(training.model, target.size, weights=None)
                 saved.set_weights([keras.ops.convert_to_numpy(w) for w in model.weights])
-                digest = store_partition(self.storage, target.dataset.tag, target.run, partition)
+                digest = store_partition(
+                    self.target.storage, target.dataset.tag, target.run, partition
+                )
                 result = result.model_copy(update={"parts": digest})
                 with working("storing the model" + " and its SavedModel" * means.export):
                     self._store(result, saved, state.durations, Path(scratch))
@@ -148,10 +149,10 @@ class _Making:
 
     def _checkpoints(self) -> Checkpoints:
         tag, run = self.target.dataset.tag, self.target.run
-        name = digest_of_values([self.storage.url, tag, run])[:16]
+        name = digest_of_values([self.target.storage.url, tag, run])[:16]
         folder = self.means.cache_folder / "checkpoints" / name
         shared = self.cluster.workers > 1
-        return Checkpoints(self.storage, tag, run, folder, shared=shared)
+        return Checkpoints(self.target.storage, tag, run, folder, shared=shared)
 
     def _recipe(self, counts: dict[Label, int]) -> Recipe:
         training, means = self.target.training, self.means
@@ -221,7 +222,7 @@ class _Making:
         self, run: Run, model: keras.Model, durations: Sequence[float], scratch: Path
     ) -> None:
         """Upload the model first, its marker after it, the pointer to it last."""
-        storage, layout = self.storage, Layout(run.tag)
+        storage, layout = self.target.storage, Layout(run.tag)
         path = scratch / "model.keras"
         with_resizing(model, run.image_size, run.resize).save(path)
         storage.upload(path, layout.run(run.run, "model.keras"))
