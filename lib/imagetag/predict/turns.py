@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from imagetag.runs import Run
+if TYPE_CHECKING:  # NumPy: not for --help
+    from imagetag.runs import Run
 
 _ROOM = 2 << 30  # bytes of the models that are loaded at once
 _PARAMETER = 4  # bytes
