@@ -16,6 +16,7 @@ from pydantic import Field
 
 from imagetag.boards import check_board
 from imagetag.checks import is_alexnet
+from imagetag.console import counted
 from imagetag.errors import ImagetagError, InputError, TransientError, UsageError
 from imagetag.job import (
     SHORT_OF,
@@ -380,7 +381,7 @@ def _error(pipeline: Pipeline, tags: Sequence[str], log: Path) -> ImagetagError 
         return None
     wrong = [f"{tag} ({failed.job})" for tag, failed in pipeline.failed.items()]
     more = ", ..." if len(wrong) > 10 else ""
-    what = f"{len(wrong)} of {len(tags)} tags failed: {', '.join(wrong[:10])}{more}"
+    what = f"{len(wrong)} of {counted(len(tags), 'tag')} failed: {', '.join(wrong[:10])}{more}"
     if not wrong:
         what = f"{pipeline.wrong[0].job} failed: {pipeline.wrong[0].reason}"
     error = InputError(f"{what}; all that was logged: {log}")

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from imagetag import log
+from imagetag.console import counted
 from imagetag.errors import (
     EXIT_DEFECT,
     EXIT_DONE,
@@ -188,7 +189,7 @@ class Failures:
         kind = TransientError if passing else InputError
         failed = [tag for tag in self.tags if tag in self._found]
         names = ", ".join(failed[:10]) + (", ..." if len(failed) > 10 else "")
-        raise kind(f"{len(failed)} of {len(self.tags)} tags failed: {names}")
+        raise kind(f"{len(failed)} of {counted(len(self.tags), 'tag')} failed: {names}")
 
 
 def judge_tags(settings: TagSettings, check: Callable[[str], object]) -> Failures:

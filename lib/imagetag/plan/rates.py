@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from imagetag.console import counted
 from imagetag.errors import InputError, UsageError
 from imagetag.job import Beat, load_beat
 from imagetag.layout import STATUS, StatusKey, parse_status, status
@@ -119,7 +120,7 @@ def find_rates(storage: Storage | None, model: str, given: Mapping[RateName, flo
         total, divisor = sum(map(above, records)), sum(map(below, records))
         if total > 0 and divisor > 0:
             tags = len({beat.tag for beat in records})
-            found[name] = Rate(total / divisor, "measured", f"here, over {tags} tags")
+            found[name] = Rate(total / divisor, "measured", f"here, over {counted(tags, 'tag')}")
     for name, value in given.items():
         found[name] = Rate(value, "given", "by --rates")
     return Rates(found, gpu=bool(on_gpus) or not trained)

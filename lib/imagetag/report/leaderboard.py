@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from imagetag.errors import InputError
-from imagetag.layout import report
+from imagetag.layout import INDEX, report
 from imagetag.log import Progress, get_logger
 from imagetag.pages import store_tag_pages
 from imagetag.report.leaderboard_json import LeaderboardJson
@@ -70,7 +70,7 @@ def make_leaderboard(
             headline, models = summary.headline(), summary.ranking()
             table.end(summary, models, headline)
         target.upload(path, f"{folder}leaderboard.json")
-    html = page.render(summary, models, headline)
+    html = page.render(summary, models, headline, index=storage.stat(INDEX) is not None)
     target.write(f"{folder}leaderboard.html", html.encode())
     if f"{target.url}/{folder}" == f"{storage.url}/{report('')}":
         store_tag_pages(storage, found)

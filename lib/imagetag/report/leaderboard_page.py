@@ -14,7 +14,7 @@ from urllib.parse import quote
 from jinja2 import Environment
 
 from imagetag import __version__
-from imagetag.layout import Layout
+from imagetag.layout import INDEX, Layout
 from imagetag.pages import page_environment
 from imagetag.report.model_ranking import ModelTally, Summary, signed
 from imagetag.report.results import Estimate
@@ -125,8 +125,10 @@ class LeaderboardPage:
         key = Layout(entry.training.tag).run(entry.training.run, "report.html")
         return self._way + quote(key)
 
-    def render(self, summary: Summary, models: Sequence[ModelTally], headline: str) -> str:
-        """Return the whole page."""
+    def render(
+        self, summary: Summary, models: Sequence[ModelTally], headline: str, *, index: bool
+    ) -> str:
+        """Return the whole page; `index` tells whether the storage has a page of all tags."""
         name, meaning = _METRICS[self._metric]
         few = len(self._tags) <= _OPEN
         tags = [
@@ -152,6 +154,7 @@ class LeaderboardPage:
                 lines=self._lines,
                 unseen=self._unseen,
                 linked=self._way is not None,
+                index=None if self._way is None or not index else self._way + INDEX,
                 resamples=RESAMPLES,
                 created=f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}",
                 software=f"imagetag {__version__}",

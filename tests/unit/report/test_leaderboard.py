@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from imagetag.dataset.manifest import Dataset, Row
-from imagetag.layout import Layout
+from imagetag.layout import INDEX, Layout
 from imagetag.report import leaderboard_page, results, tag_ranking
 from imagetag.report.leaderboard_page import MAX_PAGE_BYTES, Axis
 from imagetag.report.model_ranking import Summary
@@ -185,6 +185,17 @@ def test_runs_are_ranked_by_the_metric_that_is_asked_for(two: Reported, metric: 
         assert same == (metric in RESAMPLED)
         assert run["value"]["low"] < run["value"]["value"]
     assert f"--metric {metric}" in page.text
+
+
+def test_the_page_of_all_tags_is_linked_if_there_is_one(two: Reported) -> None:
+    page, _ = two.made()
+    assert "All tags" not in page.text
+    two.storage.write(INDEX, b"<!doctype html>")
+    page, _ = two.made()
+    assert [link["href"] for link in page.all("a") if "index.html" in link["href"]] == [
+        "../index.html"
+    ]
+    assert "All tags" in page.text
 
 
 def test_the_same_runs_give_the_same_again(two: Reported) -> None:
