@@ -20,8 +20,8 @@ import pytest
 
 from imagetag.errors import Terminated, UsageError
 from imagetag.web.browser import Unblocker
+from imagetag.web.client import Client
 from imagetag.web.hosts import HttpError
-from imagetag.web.http import Client
 from tests.scripted import Reply, Request, serving
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}

@@ -25,7 +25,7 @@ from imagetag.errors import UsageError
 from imagetag.models.architectures import backbone_of, build_model
 from imagetag.models.weights import backbones, source_of
 from imagetag.storage.local import LocalStorage
-from imagetag.web.http import Client
+from imagetag.web.client import Client
 from jobs import scrape
 from tests import manifests
 from tests.docs import code, pages

@@ -17,7 +17,7 @@ from email.utils import format_datetime
 import pytest
 
 from imagetag.errors import Terminated
-from imagetag.web.http import Client
+from imagetag.web.client import Client
 from tests.scripted import Reply, Request, serving
 
 SHARDS = 8

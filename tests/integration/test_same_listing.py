@@ -13,7 +13,7 @@ from imagetag.boards.base import NO_LOGIN, Board, Login, Post, Query
 from imagetag.boards.sites import open_board
 from imagetag.dataset.manifest import Rating
 from imagetag.demo.server import BoardServer
-from imagetag.web.http import Client
+from imagetag.web.client import Client
 from tests.boardserver import ENGINES, Engine
 from tests.integration.crawler import crawl, write_board, write_posts
 

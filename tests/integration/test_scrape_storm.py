@@ -23,8 +23,8 @@ from imagetag.scrape.scrape import Scraper
 from imagetag.scrape.selection import Selection
 from imagetag.storage.base import Storage
 from imagetag.storage.opening import open_storage
+from imagetag.web.client import Client
 from imagetag.web.hosts import Breaker
-from imagetag.web.http import Client
 from tests.integration.scraping import (
     Moody,
     check,

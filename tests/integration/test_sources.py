@@ -26,8 +26,8 @@ from imagetag.boards.base import Post, Query, Site
 from imagetag.boards.folder import FolderBoard
 from imagetag.boards.links import LinksBoard
 from imagetag.errors import InputError, TransientError, UsageError
+from imagetag.web.client import Client
 from imagetag.web.hosts import HttpError
-from imagetag.web.http import Client
 
 CLIENT = Client(rate=1)
 

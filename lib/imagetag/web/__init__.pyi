@@ -1,3 +1,3 @@
 from .browser import Unblocker as Unblocker
+from .client import Client as Client
 from .hosts import HttpError as HttpError
-from .http import Client as Client

@@ -26,8 +26,8 @@ from urllib.parse import urlsplit
 
 from imagetag.errors import Terminated, UsageError, one_line
 from imagetag.log import get_logger
+from imagetag.web.client import Client, user_agent
 from imagetag.web.hosts import HttpError
-from imagetag.web.http import Client, user_agent
 from imagetag.web.transport import refusal
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

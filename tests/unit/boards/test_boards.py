@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from imagetag.boards.base import Board, BoardError, Login, Post, Query
 from imagetag.boards.sites import open_board
 from imagetag.errors import TransientError, UsageError
+from imagetag.web.client import Client
 from imagetag.web.hosts import HttpError
-from imagetag.web.http import Client
 from tests.boards import check, damaged, values
 from tests.cost import processor_seconds
 from tests.scripted import Reply, Request, Server, serving
@@ -468,7 +468,7 @@ def test_a_hostile_page_costs_seconds_not_hours(text: str) -> None:
 def test_a_board_that_is_down_for_now_is_not_asked_another_way(
     reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagetag.web.http._ATTEMPTS", 1)
+    monkeypatch.setattr("imagetag.web.client._ATTEMPTS", 1)
     down = Reply(status=503) if reason == "http_503" else Reply(b"[", length=5)
     with board_that(json=down, xml=XML, list=LIST) as (board, server):
         with pytest.raises(TransientError, match="cannot be listed") as caught:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from imagetag.boards.base import Board, BoardError, Login, Post, Query
 from imagetag.boards.sites import open_board
 from imagetag.errors import TransientError, UsageError
-from imagetag.web.http import Answer, Client
+from imagetag.web.client import Answer, Client
 from tests.boards import check, damaged, values
 from tests.scripted import Reply, Request, Server, serving
 
@@ -791,7 +791,7 @@ def test_a_gigantic_answer_is_not_read(api: Api) -> None:
 def test_a_board_that_is_down_for_now_may_be_asked_later(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagetag.web.http._ATTEMPTS", 1)
+    monkeypatch.setattr("imagetag.web.client._ATTEMPTS", 1)
     with board_that(api, Reply(status=503)) as (board, _):
         with pytest.raises(TransientError, match="cannot be listed") as caught:
             page(board)
@@ -1008,7 +1008,7 @@ def test_a_board_that_answered_before_is_no_wrong_setting(api: Api) -> None:
 @engines
 @pytest.mark.parametrize("status", [401, 403, 404, 400, 503])
 def test_no_error_tells_credentials(api: Api, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imagetag.web.http._ATTEMPTS", 1)
+    monkeypatch.setattr("imagetag.web.client._ATTEMPTS", 1)
     with board_that(api, Reply(status=status), LOGIN) as (board, _):
         with pytest.raises(
             TransientError if status not in (401, 403, 404) else UsageError

@@ -14,7 +14,7 @@ from PIL import Image
 from imagetag.boards.base import Login
 from imagetag.boards.sites import ENGINES, SITES, open_board
 from imagetag.errors import UsageError
-from imagetag.web.http import Client
+from imagetag.web.client import Client
 
 BOTH = Login("somebody", "k3y-of-somebody")
 

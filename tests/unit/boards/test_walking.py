@@ -15,7 +15,7 @@ from imagetag.scrape.collect import How
 from imagetag.scrape.negatives import SharedListing, Span, candidates
 from imagetag.scrape.scrape import Scraper
 from imagetag.storage.opening import open_storage
-from imagetag.web.http import Client
+from imagetag.web.client import Client
 from tests.unit.scrape.test_selection import post, select
 
 FOX = Query(("fox",))

@@ -17,7 +17,7 @@ from imagetag.demo.server import BoardServer
 from imagetag.plan.counts import Asked, ask_board, find_complete, find_done
 from imagetag.scrape.selection import Selection
 from imagetag.storage.local import LocalStorage
-from imagetag.web.http import Client
+from imagetag.web.client import Client
 from tests.boardserver import ENGINES, Engine
 from tests.boardserver.closed import ClosedGelbooru02
 from tests.scripted import Reply, serving

@@ -17,8 +17,8 @@ from imagetag.errors import InputError, TransientError, UsageError
 from imagetag.imaging.images import BadImage
 from imagetag.predict.remote import FoundPosts, ListedUrls, read_query, shown
 from imagetag.predict.sources import Picture, Source
+from imagetag.web.client import Answer, Client
 from imagetag.web.hosts import HttpError
-from imagetag.web.http import Answer, Client
 from tests.predicting import write
 
 

@@ -25,8 +25,8 @@ from imagetag.scrape.inventory import Known
 from imagetag.scrape.selection import Selection
 from imagetag.storage.base import Storage
 from imagetag.storage.opening import open_storage
+from imagetag.web.client import Client
 from imagetag.web.hosts import HttpError
-from imagetag.web.http import Client
 from tests.scripted import Reply, Request, Server, serving
 
 LAYOUT = Layout("fox")

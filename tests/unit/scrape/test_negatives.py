@@ -25,7 +25,7 @@ from imagetag.scrape.negatives import (
     marks,
     sample_board,
 )
-from imagetag.web.http import Client
+from imagetag.web.client import Client
 from tests.unit.scrape.test_selection import post, select
 
 

@@ -23,8 +23,8 @@ from imagetag.scrape.scrape import Scraper
 from imagetag.scrape.selection import Selection
 from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
+from imagetag.web.client import Client
 from imagetag.web.hosts import HttpError
-from imagetag.web.http import Client
 from tests.storages import Killed, Late, Mortal, Wrapped
 
 LAYOUT = Layout("fox")

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagetag.web import robots
+from imagetag.web.client import Client
 from imagetag.web.hosts import HttpError
-from imagetag.web.http import Client
 from imagetag.web.robots import interval_of, opted_out, parse
 from tests.scripted import Reply, Request, serving
 

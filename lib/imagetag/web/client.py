@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import email.utils
 import http.client
 import random
 import re
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +20,13 @@ from imagetag.errors import one_line
 from imagetag.log import get_logger
 from imagetag.web.hosts import Breaker, Host, Hosts, HttpError, Stop, Visit
 from imagetag.web.pace import Pace
+from imagetag.web.responses import (
+    is_truncated,
+    needs_browser,
+    read_body,
+    read_start,
+    retry_after,
+)
 from imagetag.web.robots import MAX_ROBOTS, Robots, opted_out
 from imagetag.web.transport import Adapter, PrivateHost, Wire
 
@@ -33,20 +38,12 @@ _HEAD_SECONDS = 60.0  # a head that drips in for longer is given up, and so is
 _BODY_SECONDS = 300.0  # a body
 _LONGEST_BACK_OFF = 60.0  # seconds
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
-_CHUNK = 1 << 16  # bytes
 _MANY = 1000
-_MAX_REFUSAL = 8 << 10  # bytes, and
-_REFUSAL_SECONDS = 2.0  # that they are waited for: the status says already what matters
+_REFUSAL_SECONDS = 2.0  # for the body of a refusal: the status says already what matters
 _MAX_COOKIES = 100
 _MAX_COOKIE_BYTES = 4096
 
-# A page in the place of an answer that only a browser gets past.
-_MAX_INTERSTITIAL = 256 << 10  # bytes
 _VISITS = 5  # times that a browser is sent for, in a run
-_NEEDS_SCRIPTS = (
-    *(b"<noscript", b"_cf_chl", b"cf-chl", b"challenge-platform", b"document.cookie"),
-    *(b"location.reload", b"enable javascript", b"javascript is required", b"requires javascript"),
-)
 
 _BROKEN = (
     *(requests.ConnectionError, requests.exceptions.InvalidHeader),
@@ -314,7 +311,7 @@ class Client:
                 failure = wish.error("bad_encoding", _innermost(error), permanent=False)
                 cause = error
             except _BROKEN as error:
-                reason = "truncated" if _is_truncated(error) else "connection"
+                reason = "truncated" if is_truncated(error) else "connection"
                 failure = wish.error(reason, _innermost(error), permanent=False)
                 cause = error
             except (requests.RequestException, HTTPError, UnicodeError, ValueError) as error:
@@ -377,9 +374,9 @@ class Client:
         status = response.status_code
         permanent = status not in _PASSING_STATUS
         error = wish.error(f"http_{status}", f"status {status}", permanent=permanent)
-        after = None if permanent else _retry_after(response.headers.get("Retry-After"))
+        after = None if permanent else retry_after(response.headers.get("Retry-After"))
         maybe_blocked = status in (403, 503) or (status == 429 and after is None)
-        if maybe_blocked and _needs_browser(response):
+        if maybe_blocked and needs_browser(response):
             if self.unblock is not None:
                 return _Blocked(error, visit.host, str(response.url))
             detail = f"status {status} and a page that needs JavaScript: see --browser auto"
@@ -387,7 +384,7 @@ class Client:
         if not permanent:
             return _Passing(error, after)
         self._wire.allow(_REFUSAL_SECONDS)
-        error.content = _start(response)
+        error.content = read_start(response)
         return error
 
     def _body(self, response: requests.Response, wish: _Wish) -> bytes:
@@ -395,7 +392,7 @@ class Client:
         if not wish.cut and declared.isdecimal() and int(declared[:20]) > wish.max_bytes:
             content = None
         else:
-            content = _read(response, wish.max_bytes)
+            content = read_body(response, wish.max_bytes)
         if content is None or (len(content) > wish.max_bytes and not wish.cut):
             raise wish.error("too_large", f"more than {wish.max_bytes} bytes", permanent=True)
         return content
@@ -490,58 +487,6 @@ class _Blocked(Exception):
         self.error = error
         self.host = host
         self.url = url
-
-
-def _read(response: requests.Response, most: int) -> bytes:
-    """Return an answer's body; if it has more than `most` bytes, its start and more than those."""
-    raw = response.raw
-    declared = raw.length_remaining
-    if declared is not None and not raw.headers.get("Content-Encoding"):
-        wanted = min(declared, most + 1)
-        content: bytes = raw.read(wanted, decode_content=False) if wanted else b""
-        if len(content) < wanted:
-            raise http.client.IncompleteRead(content, declared - len(content))
-        return content
-    chunks = []
-    size = 0
-    # `read1` gives what has arrived: a full buffer would be waited for as long as it drips in.
-    while size <= most and (chunk := raw.read1(_CHUNK, decode_content=True)):
-        size += len(chunk)
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _start(response: requests.Response) -> bytes:
-    """Return what has come of the body of a refusal, if anything has."""
-    try:
-        found: bytes = response.raw.read1(_MAX_REFUSAL, decode_content=True)
-    except (HTTPError, OSError, ValueError):
-        return b""
-    return found
-
-
-def _is_truncated(error: Exception) -> bool:
-    return any(isinstance(part, http.client.IncompleteRead) for part in (error, *error.args))
-
-
-def _needs_browser(response: requests.Response) -> bool:
-    if "html" not in response.headers.get("Content-Type", "").lower():
-        return False
-    page = _read(response, _MAX_INTERSTITIAL).lower()
-    return any(sign in page for sign in _NEEDS_SCRIPTS)
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for, as a number or as a date."""
-    if value is None:
-        return None
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        date = email.utils.parsedate_to_datetime(value)
-        return max(0.0, date.timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
 
 
 def _host_of(url: str) -> str:

@@ -20,9 +20,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from imagetag.errors import Terminated, UsageError
-from imagetag.web import http, transport
+from imagetag.web import client as client_module
+from imagetag.web import transport
+from imagetag.web.client import Client
 from imagetag.web.hosts import Breaker, Host, HttpError
-from imagetag.web.http import Client
 from tests.certificates import certified
 from tests.scripted import Reply, Request, serving
 
@@ -889,7 +890,7 @@ def test_what_comes_with_a_refusal_is_kept_as_far_as_it_is_short(status: int, si
 def test_words_that_never_come_with_a_refusal_are_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http, "_REFUSAL_SECONDS", 0.1)
+    monkeypatch.setattr(client_module, "_REFUSAL_SECONDS", 0.1)
     given_up = threading.Event()
 
     def silence() -> Iterator[bytes]:
