@@ -181,6 +181,8 @@ def reliability(
         _unit_square(axes)
         axes.set(xlim=(-0.015, 1.015), ylim=(-0.015, 1.015))
         axes.legend(loc="upper left")
+        if not theme.narrow:  # where it has no room beside itself
+            legend_above(axes)
         return png(figure)
 
 
