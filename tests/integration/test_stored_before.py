@@ -1,9 +1,9 @@
 """What the version before has stored is read: as done, and with the same numbers.
 
 `tests/data/before-packages.zip` is a storage as commit 68fcc9f left it, without the pages and plots
-that nothing reads: `imagetag scrape` from a folder of 24 pictures by `tests.datasets.draw` with the
-tag and 24 without, explore, train (an AlexNet a fiftieth as wide, 7 epochs), evaluate, report; and
-`predicted.csv`, the rows of `imagetag predict` of that folder.
+that nothing reads: `imagetag scrape` from a folder of 24 drawn pictures with the tag (a red disc)
+and 24 without (a blue square), explore, train (an AlexNet a fiftieth as wide, 7 epochs), evaluate,
+report; and `predicted.csv`, the rows of `imagetag predict` of that folder.
 """
 
 from __future__ import annotations
