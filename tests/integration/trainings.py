@@ -102,8 +102,8 @@ def tiny(size, *, dropout, synchronized=False, normalized=True):
     x = layers.Dropout(dropout, name="features")(x)
     x = layers.Dense(1, name="logit")(x)
     return keras.Model(inputs, layers.Activation("sigmoid")(x))
-models.ALEXNETS["alexnet-small"] = (tiny, 0.2)
-models.ALEXNETS["alexnet"] = (functools.partial(tiny, normalized=False), 0.2)
+architectures.ALEXNETS["alexnet-small"] = (tiny, 0.2)
+architectures.ALEXNETS["alexnet"] = (functools.partial(tiny, normalized=False), 0.2)
 """
 
 

@@ -255,8 +255,8 @@ def _parts(storage: Storage, run: Run, dataset: Dataset) -> tuple[dict[Part, lis
         for label, count in _labels(parts[part]).items():
             if not count:
                 raise InputError(
-                    f"the tag {run.tag!r} has no {label} image {purpose}: scrape more with a "
-                    "higher --limit, and train again"
+                    f"the tag {run.tag!r} has no {label} image {purpose}: scrape more, "
+                    "by a higher --limit or of a fuller folder, and train again"
                 )
     return parts, since
 

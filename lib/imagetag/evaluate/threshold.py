@@ -52,7 +52,7 @@ def decide(
         if not found:
             raise InputError(
                 f"of the tag {run.tag!r} no {label} image to choose the threshold on can be read: "
-                "scrape more with a higher --limit"
+                "scrape more, by a higher --limit or of a fuller folder"
             )
     calibration = calibrate(labels, logits, groups, method=request.calibration)
     promise = None

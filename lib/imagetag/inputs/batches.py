@@ -307,8 +307,8 @@ def _rows(
         rows = rows_of_parts(storage, dataset, partition, (part,))[part]
     if not rows:
         raise InputError(
-            f"the tag {tag!r} has no picture in the part {part!r}: scrape more with a higher "
-            "--limit, or take other fractions"
+            f"the tag {tag!r} has no picture in the part {part!r}: scrape more, by a "
+            "higher --limit or of a fuller folder, or take other fractions"
         )
     return rows
 

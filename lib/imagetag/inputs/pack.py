@@ -217,8 +217,8 @@ def _images(
     for part, found in images.items():
         if not found:
             raise InputError(
-                f"the tag {dataset.tag!r} has no images for {part}: scrape more with a higher "
-                "--limit, or change --validation-fraction"
+                f"the tag {dataset.tag!r} has no images for {part}: scrape more, by a "
+                "higher --limit or of a fuller folder, or change --validation-fraction"
             )
         found.sort(key=lambda image: hashlib.sha256(prefix + image.md5).digest())
     return images

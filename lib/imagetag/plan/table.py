@@ -79,8 +79,8 @@ def sentences(made: Estimate, settings: Settings, *, board: str, sent: int) -> l
     unknown = [tag for tag in found if tag.asked.posts is None]
     if few:
         least += (
-            f". {len(few)} of {len(found)} tags have fewer: scrape more with a higher --limit, or "
-            "promise less with --min-precision"
+            f". {len(few)} of {len(found)} tags have fewer: scrape more, by a higher --limit "
+            "or of a fuller folder, or promise less with --min-precision"
         )
     elif found and not unknown:
         without = len(made.tags) - len(found)

@@ -64,13 +64,14 @@ class Promise(Record):
         if self.needed is None and self.right == self.called:
             return (
                 f"all that are called have the tag, and it takes {least:,} such at the least: "
-                "scrape more with a higher --limit, or promise less with --min-precision"
+                "scrape more, by a higher --limit or of a fuller folder, or promise less with "
+                "--min-precision"
             )
         if self.needed is None and self.positives < least:
             return (
                 f"there are {self.positives:,} positives to choose the threshold on, and it takes "
-                f"{least:,} at the least, all of them right: scrape more with a higher --limit, or "
-                "promise less with --min-precision"
+                f"{least:,} at the least, all of them right: scrape more, by a higher "
+                "--limit or of a fuller folder, or promise less with --min-precision"
             )
         if self.needed is None:
             return (
@@ -79,8 +80,8 @@ class Promise(Record):
             )
         return (
             f"about {self.needed:,} positives to choose the threshold on are needed, and there are "
-            f"{self.positives:,}: scrape {self.needed / max(1, self.positives):.1f} times as many "
-            "with --limit, or promise less with --min-precision"
+            f"{self.positives:,}: scrape {self.needed / max(1, self.positives):.1f} times as many, "
+            "by --limit or of a fuller folder, or promise less with --min-precision"
         )
 
 

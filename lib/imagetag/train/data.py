@@ -211,7 +211,7 @@ def check_counts(tag: str, counts: Mapping[Any, Mapping[Label, int]]) -> None:
                 purpose = "train" if part == "train" else "validate"
                 raise InputError(
                     f"the tag {tag!r} has {count} {label} images to {purpose} on and {least} are "
-                    "needed: scrape more with a higher --limit"
+                    "needed: scrape more, by a higher --limit or of a fuller folder"
                 )
 
 

@@ -307,7 +307,7 @@ def _tell_small(run: str, counts: Mapping[Use, Mapping[Label, int]]) -> None:
     ):
         if few:
             get_logger().warning(
-                f"{few}; scrape more with a higher --limit, or raise {option}",
+                f"{few}; scrape more, by a higher --limit or of a fuller folder, or raise {option}",
                 **{str(label): count for label, count in part.items()},
             )
 
