@@ -616,7 +616,7 @@ def test_a_training_from_a_pack(fresh: Path, cache: Path, run: Runner) -> None:
     again = run("train", *on(fresh, cache), *QUICK, "--packed", "latest", "--no-export")
     assert again.events[-1] == "already trained"
     other = run("train", *on(fresh, cache), *QUICK, "--packed", "latest", "--resize", "crop")
-    assert other.code == 2
+    assert other.code == 3
     assert "--resize letterbox and not crop" in other.complaint
     [shard, *_] = (fresh / LAYOUT.root / "packed").rglob("train-*.tfrecord")
     shard.write_bytes(shard.read_bytes()[:-5])
@@ -688,7 +688,7 @@ def test_forgotten_tags_are_found_and_not_trained_on(
     assert run("pack", *pack, "--exclude-suspects", "latest").code == 0
     packed = (*on(tmp_path, cache), *QUICK, "--packed", "latest", "--no-export")
     refused = run("train", *packed)
-    assert refused.code == 2
+    assert refused.code == 3
     assert f"is of --exclude-suspects {line['by']} and not no" in refused.complaint
     assert run("train", *packed, "--exclude-suspects", "latest").code == 0
     assert metrics(tmp_path).images == excluded.images
