@@ -390,7 +390,7 @@ def test_a_training_must_leave_out_what_its_pack_does(
 
     name = find_exclusion(storage, TAG, "first").name
     pack = pack_tag(storage, TAG, packing(packed))
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(InputError) as caught:
         find_target(storage, TAG, training(trained), None)
     told = {"no": "no", "first": name}
     assert f"--exclude-suspects {told[packed]} and not {told[trained]}" in str(caught.value)
