@@ -80,6 +80,16 @@ def _same_environment_after() -> Iterator[None]:
         os.environ.update(before)
 
 
+@pytest.fixture
+def quick_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without drawing: a plot is one pixel."""
+    from imagetag.pages import drawing  # Matplotlib and more, for those who use it
+    from tests.builders.pictures import plain
+
+    chart = drawing.Chart(*[plain(1, 1)] * 4)
+    monkeypatch.setattr(drawing, "for_all_screens", lambda draw: chart)
+
+
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[str]:
     """An S3 server in this process; gives its URL. It takes any credentials."""

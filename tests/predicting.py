@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,13 @@ from imagetag.imaging.images import Size
 from imagetag.layout import Layout
 from imagetag.models.architectures import with_resizing
 from imagetag.runs.decision import Decision, logit_of
-from imagetag.runs.runs import Run
 from imagetag.stats.calibration import Calibration
 from imagetag.stats.contract import Promise
 from imagetag.storage.opening import open_storage
 from jobs import predict as predict_job
+from tests.builders.pictures import encoded
+from tests.builders.runs import make_run, store_run
+from tests.ended import Ended, log_lines
 from tests.forked import Forked
 
 TAG = "red/disc"
@@ -59,7 +59,7 @@ def alone(
     return float(model.predict_on_batch(pixels)[0, 0])
 
 
-def store_run(
+def store_model(
     storage: str,
     model: keras.Model,
     run: str = "tiny",
@@ -74,28 +74,10 @@ def store_run(
         path = Path(scratch) / "model.keras"
         model.save(path)
         target.upload(path, layout.run(run, "model.keras"))
-    marker = Run(
-        tag=tag,
-        run=run,
-        model="hand-made",
-        settings={"resize": "letterbox"},
-        image_size=size,
-        images={
-            "train": {"positive": 1, "negative": 1},
-            "validation": {"positive": 1, "negative": 1},
-        },
-        fingerprint="f",
-        seed=1,
-        best_epoch=1,
-        history=[],
-        validation={},
-        parameters=model.count_params(),
-        seconds=1.0,
-        devices=["CPU"],
-        versions={},
-        created=created,
+    marker = make_run(
+        tag=tag, run=run, settings={"resize": "letterbox"}, image_size=size, created=created
     )
-    target.write(layout.run(run, "metrics.json"), marker.model_dump_json().encode())
+    store_run(target, marker)
     target.write(layout.latest, run.encode() + b"\n")
 
 
@@ -134,9 +116,7 @@ def noise(number: int) -> bytes:
     # Some darker than others, so that the model is of different minds.
     top = int(random.integers(40, 256))
     image = Image.fromarray(random.integers(0, top, (height, width, 3), dtype=np.uint8))
-    buffer = io.BytesIO()
-    image.save(buffer, ["PNG", "JPEG", "WEBP"][number % 3])
-    return buffer.getvalue()
+    return encoded(image, ["PNG", "JPEG", "WEBP"][number % 3])
 
 
 def ending(number: int) -> str:
@@ -151,29 +131,6 @@ def write(folder: Path, name: str, data: bytes) -> Path:
 
 
 # ---- running the job
-
-
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    stdout: str
-    lines: list[dict[str, Any]]
-
-    @property
-    def events(self) -> list[str]:
-        return [line["event"] for line in self.lines]
-
-    @property
-    def complaint(self) -> str:
-        """Its only error, which is its last line."""
-        assert [line["level"] == "error" for line in self.lines].count(True) == 1
-        assert self.lines[-1]["exit_code"] == self.code
-        assert "\n" not in self.lines[-1]["event"]
-        return str(self.lines[-1]["event"])
-
-    @property
-    def rows(self) -> list[dict[str, str]]:
-        return list(csv.DictReader(io.StringIO(self.stdout, newline="")))
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -198,8 +155,7 @@ def run(storage: object, *options: object) -> Ended:
     stdout, stderr = io.StringIO(newline=""), io.StringIO()
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
         code = predict_job.main(arguments(storage, options))
-    lines = [line for line in stderr.getvalue().splitlines() if line.startswith("{")]
-    return Ended(code, stdout.getvalue(), [json.loads(line) for line in lines])
+    return Ended(code, log_lines(stderr.getvalue(), chatter=True), stdout.getvalue())
 
 
 def start(storage: object, *options: object, before: str = "", **how: Any) -> Forked:
@@ -223,4 +179,4 @@ def end(job: Forked | subprocess.Popen[str], timeout: float = 400) -> Ended:
     finally:
         job.kill()
     assert job.returncode is not None
-    return Ended(job.returncode, stdout, [json.loads(line) for line in stderr.splitlines()])
+    return Ended(job.returncode, log_lines(stderr), stdout)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 import subprocess
@@ -12,10 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from PIL import Image
-
 from imagetag.demo.server import BoardServer
 from tests.boardserver import Engine
+from tests.builders.pictures import plain
 
 # What the crawler calls an engine, and its page of a query.
 _EXTRACTORS: dict[Engine, tuple[str, str]] = {
@@ -97,9 +95,7 @@ def write_board(folder: Path, count: int) -> dict[int, dict[str, Any]]:
 def write_posts(folder: Path, posts: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """Write a listing of posts, of which tags and rating are given; return its lines by id."""
     folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    Image.new("RGB", (40, 30), (200, 90, 60)).save(buffer, "PNG")
-    (folder / "picture.png").write_bytes(buffer.getvalue())
+    (folder / "picture.png").write_bytes(plain(40, 30, (200, 90, 60)))
     fixed = {"file": "picture.png", "width": 40, "height": 30, "ext": "png"}
     lines = {
         i: fixed | {"id": i, "md5": hashlib.md5(str(i).encode()).hexdigest()} | post

@@ -37,6 +37,8 @@ from imagetag.layout import Layout
 from imagetag.storage.base import Storage
 from jobs import scrape as scrape_job
 from tests.boardserver.closed import ClosedGelbooru02
+from tests.builders.pictures import plain
+from tests.ended import Ended, log_lines
 
 COUNT = 120
 
@@ -100,18 +102,6 @@ class Moody(BoardServer):
 # --- Running it, and reading what it left -----------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a run ended, and the log lines that it wrote."""
-
-    code: int
-    lines: list[dict[str, Any]]
-
-    @property
-    def errors(self) -> list[str]:
-        return [line["event"] for line in self.lines if line["level"] == "error"]
-
-
 def arguments(board: BoardServer, storage: Storage, *options: str, tags: str = "fox") -> list[str]:
     return [
         *("--board", f"gelbooru02+{board.url}", "--allow-private-hosts", "--max-rate", "1000"),
@@ -125,7 +115,7 @@ def run(board: BoardServer, storage: Storage, *options: str, tags: str = "fox") 
     stderr = io.StringIO()
     with contextlib.redirect_stderr(stderr):
         code = scrape_job.main(arguments(board, storage, *options, tags=tags))
-    return Ended(code, log_lines(stderr.getvalue()))
+    return Ended(code, checked(stderr.getvalue()))
 
 
 # Ctrl-C counts, though a shell that started this in the background may have said otherwise.
@@ -154,12 +144,12 @@ def end(job: subprocess.Popen[str], timeout: float = 200) -> Ended:
         _, stderr = job.communicate(timeout=timeout)
     finally:
         job.kill()
-    return Ended(job.returncode, log_lines(stderr))
+    return Ended(job.returncode, checked(stderr))
 
 
-def log_lines(stderr: str) -> list[dict[str, Any]]:
+def checked(stderr: str) -> list[dict[str, Any]]:
     """Every line is a JSON object that says what happened, and none is a traceback."""
-    lines = [json.loads(line) for line in stderr.splitlines()]
+    lines = log_lines(stderr)
     for line in lines:
         assert {"timestamp", "level", "event"} <= set(line)
         assert "Traceback" not in json.dumps(line)
@@ -238,9 +228,7 @@ def write_post(
 
 
 def png(number: int, size: tuple[int, int] = (80, 70)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (number % 256, number // 256, 60)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return plain(*size, (number % 256, number // 256, 60))
 
 
 def refused(status: HTTPStatus) -> Answer:

@@ -28,6 +28,7 @@ from imagetag.demo.server import BoardServer
 from imagetag.errors import InputError, UsageError
 from jobs import board as board_job
 from tests.boardserver.closed import ClosedGelbooru02
+from tests.builders.pictures import plain
 
 COUNT = 130  # two pages of the crawler, four of the HTML
 ODD_TAGS = [
@@ -67,8 +68,7 @@ def board(drawn: Path) -> Iterator[BoardServer]:
 
 def write_post(folder: Path, post_id: int, size: tuple[int, int] = (40, 30), **fields: Any) -> None:
     """Add a picture and its line, of which `fields` overrides parts, to a folder."""
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (post_id % 256, 90, 60)).save(buffer, "PNG")
+    data = plain(*size, (post_id % 256, 90, 60))
     line = {
         "id": post_id,
         "file": f"{post_id}.png",
@@ -76,10 +76,10 @@ def write_post(folder: Path, post_id: int, size: tuple[int, int] = (40, 30), **f
         "rating": "general",
         "width": size[0],
         "height": size[1],
-        "md5": hashlib.md5(buffer.getvalue()).hexdigest(),
+        "md5": hashlib.md5(data).hexdigest(),
         "ext": "png",
     }
-    (folder / f"{post_id}.png").write_bytes(buffer.getvalue())
+    (folder / f"{post_id}.png").write_bytes(data)
     with (folder / "posts.jsonl").open("a", encoding="utf-8") as listing:
         listing.write(json.dumps(line | fields) + "\n")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -17,11 +16,8 @@ from selenium.webdriver.common.keys import Keys
 
 from imagetag.dataset.manifest import (
     Curation,
-    Dataset,
     Row,
     Verdict,
-    summarize,
-    write_dataset,
     write_part,
 )
 from imagetag.evaluate.page import Pictures, evaluation_page
@@ -32,8 +28,10 @@ from imagetag.report.leaderboard import make_leaderboard
 from imagetag.runs.evaluation import shown
 from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
-from tests.evaluations import evaluation_of, promise, scored
-from tests.runs import make_logits, make_pictures, write_run
+from tests.builders.datasets import store_dataset
+from tests.builders.evaluations import evaluation_of, promise, scored
+from tests.builders.results import make_logits, make_pictures, write_run
+from tests.builders.rows import key_of, make_row
 
 TAG = "asuka_langley_soryu"
 LONG_TAG = "W" * 200  # the longest a tag can be, and nowhere to break it
@@ -325,9 +323,9 @@ def write_leaderboard(storage: Storage, tag: str) -> None:
 def write_pages(folder: Path, tag: str) -> None:
     """Write the pages of a made-up dataset of 400 pictures into a folder."""
     rng = np.random.default_rng(7)
-    rows = [make_row(number, rng) for number in range(ROWS)]
+    rows = [draw_row(number, rng) for number in range(ROWS)]
     storage = LocalStorage(folder / "storage")
-    dataset = store(storage, tag, rows)
+    dataset = store_dataset(storage, tag, rows)
     write_exploration(folder, tag, rows)
     write_leaderboard(storage, tag)
 
@@ -355,7 +353,7 @@ def write_exploration(folder: Path, tag: str, rows: list[Row]) -> None:
     storage, layout = LocalStorage(folder / "explored"), Layout(tag)
     told = [as_explored(number, row) for number, row in enumerate(rows)]
     for row in told:
-        key = layout.image(row.split, row.label, row.md5, row.ext)
+        key = key_of(row, tag)
         storage.write(key, jpeg(shrunk(draw(row))))
     twins = told[1], told[2]
     verdicts = [
@@ -364,8 +362,7 @@ def write_exploration(folder: Path, tag: str, rows: list[Row]) -> None:
     ]
     part = write_part(storage, layout, "curated", verdicts)
     curation = Curation(parts=(part,), dropped=3, groups=1, conflicting=2)
-    dataset = store(storage, tag, told)
-    write_dataset(storage, dataset.model_copy(update={"curation": curation}))
+    store_dataset(storage, tag, told, curation=curation)
     explore_tag(storage, tag, max_pixels=65536, percentile=50, samples=24)
     (folder / "explore.html").write_bytes(storage.read(layout.explore("report.html")))
 
@@ -397,15 +394,11 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def make_row(number: int, rng: np.random.Generator) -> Row:
+def draw_row(number: int, rng: np.random.Generator) -> Row:
     width = int(np.exp(rng.normal(6.9, 0.45)))
     height = int(width * np.exp(rng.normal(0.3, 0.25)))
-    post = 1_000_000 + 97 * number
-    return Row(
-        post_id=post,
-        board="safebooru",
-        page_url=f"https://board.example/index.php?page=post&s=view&id={post}",
-        md5=hashlib.md5(str(number).encode()).hexdigest(),
+    return make_row(
+        1_000_000 + 97 * number,
         ext=str(rng.choice(["jpg", "png", "webp"], p=[0.7, 0.27, 0.03])),
         bytes=max(1000, int(width * height * np.exp(rng.normal(-1.5, 0.5)))),
         width=width,
@@ -418,7 +411,6 @@ def make_row(number: int, rng: np.random.Generator) -> Row:
         ),
         split="test" if number % 3 == 0 else "train",
         label="positive" if number % 2 else "negative",
-        group=str(post),
     )
 
 
@@ -437,27 +429,6 @@ def make_history(rng: np.random.Generator) -> list[dict[str, float]]:
         }
         for epoch in range(16)
     ]
-
-
-def store(storage: Storage, tag: str, rows: list[Row]) -> Dataset:
-    """Store a complete dataset of some rows, without images."""
-    layout = Layout(tag)
-    images, size, fingerprint = summarize(rows)
-    dataset = Dataset(
-        tag=tag,
-        board="safebooru",
-        request={"limit": 200, "negatives": 200, "test_fraction": 0.2, "rating": None},
-        images=images,
-        bytes=size,
-        failures={"not_found": 3, "truncated": 1},
-        skipped={"animated": 12, "duplicate": 7},
-        parts=(write_part(storage, layout, "part", rows),),
-        fingerprint=fingerprint,
-        created="2026-03-01T10:00:00+00:00",
-        software="imagetag 0.1.0",
-    )
-    storage.write(layout.dataset, dataset.model_dump_json().encode())
-    return dataset
 
 
 def draw(row: Row) -> Image.Image:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -42,13 +41,14 @@ from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
 from imagetag.storage.opening import open_storage
 from tests.boardserver.guarded import GuardedServer
+from tests.builders.pictures import encoded
+from tests.ended import Ended
 from tests.forked import Forked
 from tests.integration.scraping import Drawn, Moody, write_post
 from tests.predicting import (
     TAG,
     TEMPERATURE,
     THRESHOLD,
-    Ended,
     alone,
     decide,
     end,
@@ -59,7 +59,7 @@ from tests.predicting import (
     run,
     start,
     start_anew,
-    store_run,
+    store_model,
     write,
 )
 
@@ -78,7 +78,7 @@ def model() -> keras.Model:
 def stored(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A storage with an evaluated model; nobody writes to it."""
     folder = tmp_path_factory.mktemp("stored")
-    store_run(str(folder), model)
+    store_model(str(folder), model)
     decide(str(folder))
     return folder
 
@@ -277,7 +277,7 @@ def test_what_was_predicted_is_told_without_tensorflow(
 def test_several_tags_have_a_row_each_and_are_gone_on_with(
     fresh: Path, folder: Path, tmp_path: Path
 ) -> None:
-    store_run(str(fresh), make_model(seed=9), tag="owl")
+    store_model(str(fresh), make_model(seed=9), tag="owl")
     both = ["--tag", "", "--tags", f"owl,{TAG}"]
     alone = {
         tag: run(fresh, "--input", folder, "--tag", tag, "--batch-size", 4).rows
@@ -353,12 +353,6 @@ def test_positives_have_sidecars_and_the_rest_has_none(
 
 
 # ---- pictures of every kind, and what is none
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 @functools.cache
@@ -535,10 +529,10 @@ def test_a_model_that_is_not_there_or_not_right_is_one_line(
     assert "model.keras is missing" in says()
 
     # Of another size than its run says, and of none of our makes.
-    store_run(str(fresh), model, size=(32, 24))
+    store_model(str(fresh), model, size=(32, 24))
     assert "takes pictures of 24 x 32 pixels" in says()
     plain = keras.Sequential([keras.Input((*(24, 32), 3)), keras.layers.Flatten()])
-    store_run(str(fresh), plain)
+    store_model(str(fresh), plain)
     assert "has no part with the layers logit" in says()
 
 
@@ -940,11 +934,11 @@ def test_parts_of_another_model_or_decision_are_not_used(
     decide(str(fresh), threshold=0.4)
     assert reused() == 0
     stop_after(8, fresh, *options)
-    store_run(str(fresh), make_model(seed=9), created="2026-02-02T00:00:00+00:00")
+    store_model(str(fresh), make_model(seed=9), created="2026-02-02T00:00:00+00:00")
     assert reused() == 0
     # Nor where nothing was decided.
     stop_after(8, fresh, *options)
-    store_run(str(fresh), make_model(seed=9), created="2026-03-03T00:00:00+00:00")
+    store_model(str(fresh), make_model(seed=9), created="2026-03-03T00:00:00+00:00")
     assert reused() == 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import random
 from collections.abc import Callable
@@ -17,6 +16,8 @@ from imagetag.dataset.manifest import Dataset, Row, load_dataset, read_rows
 from imagetag.storage.opening import open_storage
 from jobs.explore import main as explore
 from jobs.scrape import main as scrape
+from tests.builders.pictures import encoded
+from tests.ended import log_lines
 from tests.scripted import Reply, Request, serving
 
 ALL = ("--negative-ratio", "9")
@@ -26,7 +27,7 @@ Tell = Callable[[], list[dict[str, Any]]]
 @pytest.fixture
 def told(capsys: pytest.CaptureFixture[str]) -> Tell:
     def read() -> list[dict[str, Any]]:
-        return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        return log_lines(capsys.readouterr().err)
 
     return read
 
@@ -34,9 +35,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> Tell:
 def png(number: int, size: tuple[int, int] = (90, 80)) -> bytes:
     """Return a picture that is no near-duplicate of any other number's."""
     noise = random.Random(number).randbytes(12 * 10 * 3)
-    picture, buffer = Image.frombytes("RGB", (12, 10), noise).resize(size), io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(Image.frombytes("RGB", (12, 10), noise).resize(size))
 
 
 def run(path: Path, board: str, limit: int = 30, *options: str) -> int:

@@ -13,7 +13,7 @@ import pytest
 from imagetag.runs.runs import load_run
 from imagetag.storage.local import LocalStorage
 from imagetag.storage.opening import open_storage
-from tests.datasets import TAG
+from tests.builders.drawn import TAG
 from tests.integration.trainings import (
     LAYOUT,
     RARELY,

@@ -13,6 +13,7 @@ import pytest
 from imagetag.demo.scenes import draw_posts
 from imagetag.layout import INDEX
 from jobs import run
+from tests.ended import log_lines
 from tests.refusing import SLOW, refusing
 
 FILE = """
@@ -49,7 +50,7 @@ def test_a_folder_becomes_a_classifier_and_a_page_while_another_tag_fails(
     options = ["pipeline.toml", "--board", "folder+pictures", "--input", "new"]
     code = run.main(options)
 
-    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    lines = log_lines(capfd.readouterr().err)
     assert code == lines[-1]["exit_code"] == 3
     assert lines[-1]["event"].startswith("1 of 2 tags failed: unicorn (scrape); ")
     done = [(line["stage"], line["tag"]) for line in lines if line["event"] == "stage done"]
@@ -78,7 +79,7 @@ def test_a_folder_becomes_a_classifier_and_a_page_while_another_tag_fails(
     assert "unicorn" in page
     assert sum(1 for _ in (output / "predictions" / "fox.csv").open()) == 5
     [log] = (output / "logs").iterdir()
-    logged = [json.loads(line) for line in log.read_text().splitlines()]
+    logged = log_lines(log.read_text())
     assert {line["job"] for line in logged} == {*dict(done), "scrape"}
     assert any(line["event"] == "trained" and line["job"] == "train" for line in logged)
 
@@ -93,7 +94,7 @@ def test_a_folder_becomes_a_classifier_and_a_page_while_another_tag_fails(
         text=True,
         check=False,
     )
-    lines = [json.loads(line) for line in again.stderr.splitlines()]
+    lines = log_lines(again.stderr)
     assert {(line["stage"], line["tag"]) for line in lines if line["event"] == "stage done"} == {
         *done
     }

@@ -29,11 +29,12 @@ from imagetag.status.overview import Overview
 from imagetag.storage.base import Storage
 from imagetag.storage.opening import open_storage
 from jobs import plan as plan_job
+from tests.ended import Ended
 from tests.integration.scraping import (
     Drawn,
-    Ended,
     Moody,
     check,
+    checked,
     counts,
     dataset_of,
     end,
@@ -41,7 +42,6 @@ from tests.integration.scraping import (
     hang_up,
     image_keys,
     images,
-    log_lines,
     picture,
     png,
     refused,
@@ -327,7 +327,7 @@ def test_private_boards_need_the_option(board: Moody, storage: Storage) -> None:
         timeout=200,
     )
     assert job.returncode == 2
-    (line,) = log_lines(job.stderr)
+    (line,) = checked(job.stderr)
     assert "127.0.0.1" in line["event"]
     assert "--allow-private-hosts" in line["event"]
     assert not board.requests

@@ -16,7 +16,6 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
@@ -57,7 +56,9 @@ from imagetag.train.fit import Fitting, Phase, Recipe
 from imagetag.train.settings import Means, Training, settled
 from imagetag.train.step import Objective
 from imagetag.train.target import Target
-from tests.datasets import LAYOUT, PICTURES, ROWS, TAG, Picture, draw, key_of, md5s, store
+from tests.builders.drawn import LAYOUT, PICTURES, ROWS, TAG, Picture, draw, md5s, store
+from tests.builders.rows import key_of
+from tests.ended import Ended, log_lines
 from tests.forked import Forked, run_forked
 
 QUICK = ("--model", "alexnet-small", "--epochs", "1")
@@ -88,25 +89,6 @@ def fresh(data: Path, tmp_path: Path) -> Path:
 # ---- running jobs
 
 
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    stdout: str
-    lines: Lines
-
-    @property
-    def events(self) -> list[str]:
-        return [line["event"] for line in self.lines]
-
-    @property
-    def complaint(self) -> str:
-        """Its only error, which is its last line."""
-        assert [line["level"] == "error" for line in self.lines].count(True) == 1
-        assert self.lines[-1]["exit_code"] == self.code
-        assert "\n" not in self.lines[-1]["event"]
-        return str(self.lines[-1]["event"])
-
-
 def process(job: str, *options: Any) -> Ended:
     """Run a job as its users do, as a process; every line of its log is JSON."""
     done = subprocess.run(
@@ -116,7 +98,7 @@ def process(job: str, *options: Any) -> Ended:
         timeout=800,
         check=False,
     )
-    return Ended(done.returncode, done.stdout, [json.loads(x) for x in done.stderr.splitlines()])
+    return Ended(done.returncode, log_lines(done.stderr), done.stdout)
 
 
 def fork(job: str, *options: Any, **how: Any) -> Forked:
@@ -133,7 +115,7 @@ def forked(job: str, *options: Any) -> Ended:
     finally:
         started.kill()
     assert started.returncode is not None
-    return Ended(started.returncode, stdout, [json.loads(x) for x in stderr.splitlines()])
+    return Ended(started.returncode, log_lines(stderr), stdout)
 
 
 Runner = Callable[..., Ended]
@@ -147,7 +129,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Runner:
         capfd.readouterr()
         code = getattr(jobs, job).main([*map(str, options), "--log-format", "json"])
         out, err = capfd.readouterr()
-        return Ended(code, out, [json.loads(x) for x in err.splitlines() if x.startswith("{")])
+        return Ended(code, log_lines(err, chatter=True), out)
 
     return run
 
@@ -176,9 +158,9 @@ def trained(
     lost, broken = sorted(md5s("train"))[:2]
     for row in ROWS:
         if row.md5 == lost:
-            (storage / key_of(row)).unlink()
+            (storage / key_of(row, TAG)).unlink()
         elif row.md5 == broken:
-            (storage / key_of(row)).write_bytes(b"x" * row.bytes)
+            (storage / key_of(row, TAG)).write_bytes(b"x" * row.bytes)
     ended = process("train", *on(storage, cache / "broken"), *QUICK, "--epochs", 3, "--seed", 11)
     return storage, ended
 
@@ -504,7 +486,7 @@ def test_what_is_predicted_is_framed_as_in_training(
 ) -> None:
     for item in PICTURES:
         if item.row.split == "test":
-            LocalStorage(fresh).write(key_of(item.row), item.data)
+            LocalStorage(fresh).write(key_of(item.row, TAG), item.data)
     options = ("--resize", resize, "--image-size", "72x120", "--epochs", 2)
     assert run("train", *on(fresh, cache), *QUICK, *options).code == 0
     model = keras.models.load_model(models(fresh, metrics(fresh).run, "model.keras"))
@@ -985,7 +967,7 @@ def evaluated(
     shutil.rmtree(storage / LAYOUT.root / "train")
     for item in PICTURES:
         if item.row.split == "test" or item.row.md5 in md5s("threshold"):
-            LocalStorage(storage).write(key_of(item.row), item.data)
+            LocalStorage(storage).write(key_of(item.row, TAG), item.data)
     ended = forked("evaluate", *on(storage, folder / "cache"), "--no-suspects")
     return storage, ended, metrics(storage)
 

@@ -11,7 +11,7 @@ import pytest
 
 import jobs.pack
 from imagetag.dataset.split import parts_of_groups
-from tests.datasets import PICTURES, TAG
+from tests.builders.drawn import PICTURES, TAG
 from tests.integration.trainings import (
     RARELY,
     SMALL,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -19,7 +18,8 @@ import jobs.explore
 from imagetag.layout import Layout
 from imagetag.runs.runs import Run, load_run
 from imagetag.storage.local import LocalStorage
-from tests.datasets import PICTURES, TAG, store
+from tests.builders.drawn import PICTURES, TAG, store
+from tests.ended import log_lines
 from tests.forked import Forked
 
 LAYOUT = Layout(TAG)
@@ -46,8 +46,7 @@ class Worker:
 
     def lines(self) -> list[dict[str, Any]]:
         # TensorFlow writes a line of its own when a connection breaks.
-        text = self.log.read_text(errors="replace").splitlines()
-        return [json.loads(line) for line in text if line.startswith("{") and line.endswith("}")]
+        return log_lines(self.log.read_text(errors="replace"), chatter=True)
 
     def wait_for(self, event: str, number: int = 1, **fields: Any) -> None:
         for _ in range(30_000):  # minutes, on a machine that has more to do

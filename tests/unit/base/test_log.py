@@ -16,6 +16,7 @@ import pytest
 import structlog
 
 from imagetag import log
+from tests.ended import log_lines
 from tests.terminal import on_terminal, plain
 
 LOG = "import sys\nfrom imagetag import log\n"
@@ -23,7 +24,7 @@ LOG = "import sys\nfrom imagetag import log\n"
 
 @pytest.fixture
 def lines(capfd: pytest.CaptureFixture[str]) -> Callable[[], list[dict[str, Any]]]:
-    return lambda: [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    return lambda: log_lines(capfd.readouterr().err)
 
 
 def test_a_line_is_json_where_there_is_no_terminal(

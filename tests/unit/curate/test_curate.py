@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import random
 import signal
 import threading
@@ -31,6 +30,7 @@ from imagetag.dataset.manifest import (
     read_rows,
     standing_curation,
     summarize,
+    write_dataset,
     write_part,
 )
 from imagetag.errors import InputError, Terminated, TransientError
@@ -38,6 +38,9 @@ from imagetag.imaging import similarity
 from imagetag.layout import Label, Layout, Split
 from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
+from tests.builders.datasets import make_dataset
+from tests.builders.pictures import encoded
+from tests.builders.rows import key_of, row_of
 from tests.storages import Killed, Late, Mortal, Wrapped
 
 LAYOUT = Layout("fox")
@@ -51,12 +54,9 @@ def picture(number: int, change: str = "") -> bytes:
         image = ImageOps.mirror(image)
     if change == "crop":
         image = image.crop((12, 0, 160, 110))
-    buffer = io.BytesIO()
     if change == "png":
-        image.save(buffer, "PNG")
-    else:
-        image.save(buffer, "JPEG", quality=60 if change == "worse" else 92)
-    return buffer.getvalue()
+        return encoded(image)
+    return encoded(image, "JPEG", quality=60 if change == "worse" else 92)
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,10 @@ class Shown:
         return hashlib.md5(self.data).hexdigest()
 
     def row(self, *, hashed: bool = True) -> Row:
-        return Row(
-            post_id=self.post_id or int(self.md5[:8], 16),
+        return row_of(
+            self.post_id or int(self.md5[:8], 16),
+            self.data,
             board="board",
-            page_url="",
-            md5=self.md5,
-            ext="png" if self.data.startswith(b"\x89PNG") else "jpg",
-            bytes=len(self.data),
-            width=160,
-            height=120,
-            tags=("fox",),
-            rating="general",
             split=self.split,
             label=self.label,
             group=self.group or f"board:{self.md5[:8]}",
@@ -121,7 +114,7 @@ def complete(
     """Store images as the scraper does: objects, parts, the marker."""
     rows = [image.row(hashed=hashed) for image in shown]
     for image, row in zip(shown, rows, strict=True):
-        storage.write(LAYOUT.image(row.split, row.label, row.md5, row.ext), image.data)
+        storage.write(key_of(row, "fox"), image.data)
     for start in range(0, len(rows), part_rows):
         write_part(storage, LAYOUT, "part", rows[start : start + part_rows])
     return mark(storage)
@@ -132,24 +125,9 @@ def mark(storage: Storage) -> Dataset:
     parts = tuple(part_keys(storage, LAYOUT, "part"))
     curation = standing_curation(storage, LAYOUT)
     changes = read_changes(storage, curation.parts) if curation else {}
-    images, size, fingerprint = summarize(
-        curated(distinct(read_parts(storage, parts, Row)), changes)
-    )
-    dataset = Dataset(
-        tag="fox",
-        board="board",
-        request={},
-        images=images,
-        bytes=size,
-        failures={},
-        skipped={},
-        parts=parts,
-        fingerprint=fingerprint,
-        created="2026-11-22T10:00:00Z",
-        software="imagetag",
-        curation=curation,
-    )
-    storage.write(LAYOUT.dataset, dataset.model_dump_json(indent=2).encode() + b"\n")
+    rows = list(curated(distinct(read_parts(storage, parts, Row)), changes))
+    dataset = make_dataset(rows, tag="fox", board="board", parts=parts, curation=curation)
+    write_dataset(storage, dataset)
     return dataset
 
 
@@ -296,7 +274,7 @@ def test_killed_between_any_two_changes_the_next_run_ends_the_same(
     rows = rows_of(storage)
     assert (LEAKED.md5 in rows) == (MISLABELLED.md5 in rows)
     for row in rows.values():
-        assert storage.stat(LAYOUT.image(row.split, row.label, row.md5, row.ext))
+        assert storage.stat(key_of(row, "fox"))
     curate_tag(storage, "fox")
     assert content(storage) == content(finished)
 
@@ -315,7 +293,7 @@ def test_what_was_dropped_stays_dropped_when_more_is_scraped(storage: LocalStora
     more = [Shown(picture(11, "crop"), "test"), Shown(picture(50)), Shown(picture(2, "mirror"))]
     for image in more:
         row = image.row()
-        storage.write(LAYOUT.image(row.split, row.label, row.md5, row.ext), image.data)
+        storage.write(key_of(row, "fox"), image.data)
     write_part(storage, LAYOUT, "part", [image.row() for image in more])
     between = mark(storage)
     assert {LEAKED.md5, MISLABELLED.md5}.isdisjoint(rows_of(storage))
@@ -342,7 +320,7 @@ def test_killed_while_curating_more_the_next_run_ends_the_same(
         complete(storage, [*OTHERS, Shown(picture(10, "crop"), "test")])
         for image in (LEAKED, MISLABELLED):  # had before, and not fetched again
             row = image.row()
-            assert storage.stat(LAYOUT.image(row.split, row.label, row.md5, row.ext)) is None
+            assert storage.stat(key_of(row, "fox")) is None
         mortal = Mortal(storage, allowed)
         try:
             curate_tag(mortal, "fox")
@@ -373,7 +351,7 @@ def test_files_that_were_replaced_by_rubbish_are_passed_over_with_one_warning(
     broken = [OTHERS[0], OTHERS[1], OTHERS[2]]
     for image, rubbish in zip(broken, (b"rubbish", b"", image_cut(OTHERS[2].data)), strict=True):
         row = rows[image.md5]
-        storage.write(LAYOUT.image(row.split, row.label, row.md5, row.ext), rubbish)
+        storage.write(key_of(row, "fox"), rubbish)
     gone = rows[OTHERS[3].md5]
     storage.delete(LAYOUT.image(gone.split, gone.label, gone.md5, gone.ext))
     with capture_logs() as logs:
@@ -394,7 +372,7 @@ def test_a_hash_that_is_a_lie_costs_a_look_and_nothing_else(storage: LocalStorag
     [lie] = similarity.perceptual_hashes(OTHERS[0].data)
     for image in shown:
         row = image.row().model_copy(update={"phashes": ("rubbish", lie)})
-        storage.write(LAYOUT.image(row.split, row.label, row.md5, row.ext), image.data)
+        storage.write(key_of(row, "fox"), image.data)
         write_part(storage, LAYOUT, "part", [row])
     mark(storage)
     dataset = curate_tag(storage, "fox")
@@ -457,10 +435,7 @@ def test_of_two_runs_at_once_neither_takes_what_the_other_names(
 def detailed(quality: int) -> bytes:
     """Return a picture whose copies of other qualities are twins by a threshold above 0 alone."""
     grid = Image.frombytes("RGB", (60, 45), random.Random(1).randbytes(60 * 45 * 3))
-    buffer = io.BytesIO()
-    image = grid.resize((240, 180), Image.Resampling.BICUBIC)
-    image.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+    return encoded(grid.resize((240, 180), Image.Resampling.BICUBIC), "JPEG", quality=quality)
 
 
 def check_images(storage: Storage) -> None:
@@ -468,7 +443,7 @@ def check_images(storage: Storage) -> None:
     dataset = load_dataset(storage, "fox")
     rows = list(read_rows(storage, dataset))
     for row in rows:
-        assert storage.stat(LAYOUT.image(row.split, row.label, row.md5, row.ext))
+        assert storage.stat(key_of(row, "fox"))
     assert (dataset.images, dataset.bytes, dataset.fingerprint) == summarize(rows)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from imagetag.dataset.families import Families, GroupCounts, Grouping, Twins, find_families
 from imagetag.dataset.manifest import Row, Verdict
-from tests.explorations import make_row
+from tests.builders.rows import make_row
 
 
 def families(rows: list[Row], verdicts: list[Verdict] | None = None) -> Families:

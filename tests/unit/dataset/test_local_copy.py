@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import secrets
 import threading
@@ -18,10 +17,11 @@ from structlog.testing import capture_logs
 from imagetag.dataset.local_copy import Resize, load_pixels, sync
 from imagetag.dataset.manifest import Row
 from imagetag.imaging.images import BadImage, Size
-from imagetag.layout import Layout
 from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
 from imagetag.storage.opening import open_storage
+from tests.builders.pictures import encoded, plain
+from tests.builders.rows import key_of, row_of
 
 TAG = "re:zero"
 GREY = (128, 128, 128)
@@ -29,12 +29,6 @@ SIZE = (8, 10)
 MODES = get_args(Resize)
 SIZES = [(32, 32), (24, 40), (67, 72)]
 SHAPES = [(1, 1), (1, 5000), (5000, 1), (3, 7), (31, 97), (40, 24), (640, 480), (333, 1000)]
-
-
-def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def scene(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -47,30 +41,6 @@ def scene(width: int, height: int, seed: int = 0) -> Image.Image:
         colour = tuple(map(int, random.integers(0, 256, 3)))
         picture.paste(colour, (x, y, x + width // 5 + 1, y + height // 5 + 1))
     return picture
-
-
-def plain(number: int) -> bytes:
-    """A picture of one colour, another for each number."""
-    return encoded(Image.new("RGB", (SIZE[1], SIZE[0]), (number % 256, number // 256, 77)))
-
-
-def make_row(data: bytes, number: int, **changes: Any) -> Row:
-    values: dict[str, Any] = {
-        "post_id": number,
-        "board": "safebooru",
-        "page_url": f"https://board.example/post/{number}",
-        "md5": hashlib.md5(data).hexdigest(),
-        "ext": "png",
-        "bytes": len(data),
-        "width": SIZE[1],
-        "height": SIZE[0],
-        "tags": (),
-        "rating": "general",
-        "split": "train",
-        "label": "positive" if number % 3 == 0 else "negative",
-        "group": str(number),
-    }
-    return Row(**{**values, **changes})
 
 
 # ---- one way from a file to pixels
@@ -330,19 +300,23 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return open_storage(f"s3://{bucket}/some/prefix")
 
 
+def a_row(number: int, data: bytes) -> Row:
+    return row_of(number, data, split="train", label="negative" if number % 3 else "positive")
+
+
 def store(storage: Storage, count: int = 12, tag: str = TAG) -> dict[str, bytes]:
     """Store images; gives their content by md5."""
     images = {}
     for number in range(count):
-        data = plain(number)
-        row = make_row(data, number)
-        storage.write(Layout(tag).image(row.split, row.label, row.md5, row.ext), data)
+        data = plain(SIZE[1], SIZE[0], (number % 256, number // 256, 77))
+        row = a_row(number, data)
+        storage.write(key_of(row, tag), data)
         images[row.md5] = data
     return images
 
 
 def rows_of(images: dict[str, bytes]) -> list[Row]:
-    return [make_row(data, number) for number, data in enumerate(images.values())]
+    return [a_row(number, data) for number, data in enumerate(images.values())]
 
 
 def test_images_are_copied_and_come_in_the_order_of_their_md5(
@@ -374,7 +348,7 @@ def test_what_is_there_is_not_fetched_again_for_this_tag_or_another(
 def test_a_missing_image_is_left_out_with_a_warning(storage: Storage, tmp_path: Path) -> None:
     images = store(storage)
     row = rows_of(images)[4]
-    key = Layout(TAG).image(row.split, row.label, row.md5, row.ext)
+    key = key_of(row, TAG)
     storage.delete(key)
     with capture_logs() as logs:
         samples = sync(storage, TAG, rows_of(images), tmp_path / "cache")

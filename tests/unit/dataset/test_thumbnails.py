@@ -16,7 +16,8 @@ from imagetag.dataset.thumbnails import Lowest, Picture, read_thumbnails
 from imagetag.layout import Layout
 from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
-from tests.explorations import make_row
+from tests.builders.pictures import encoded
+from tests.builders.rows import make_row
 
 TAG = "robot"
 
@@ -32,9 +33,7 @@ def store(storage: Storage, data: bytes | None, number: int = 1, **changes: Any)
 
 def noise(width: int, height: int, kind: str = "JPEG") -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format=kind)
-    return buffer.getvalue()
+    return encoded(Image.fromarray(pixels), kind)
 
 
 def test_the_lowest_md5s_are_kept_in_any_order() -> None:

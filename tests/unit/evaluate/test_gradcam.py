@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -20,6 +19,7 @@ from imagetag.errors import InputError
 from imagetag.evaluate.gradcam import GradCam, on_picture, overlay
 from imagetag.imaging.images import Size
 from imagetag.models.architectures import alexnet, backbone_of, build_model, with_resizing
+from tests.builders.pictures import encoded
 
 Pixels = NDArray[np.uint8]
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -356,9 +356,7 @@ def test_what_is_in_the_input_lies_where_it_is_in_the_picture(shape: Size, resiz
     top, left = height // 3, width // 2
     whole = np.full((height, width, 3), BLUE, np.uint8)
     whole[top : top + height // 4, left : left + width // 8] = RED
-    buffer = io.BytesIO()
-    Image.fromarray(whole).save(buffer, format="PNG")
-    inputs = load_pixels(buffer.getvalue(), (192, 160), resize)
+    inputs = load_pixels(encoded(Image.fromarray(whole)), (192, 160), resize)
     heatmap = (inputs[..., 0] / 255 * (inputs[..., 1] == 0)).astype("float32")
     assert heatmap.max() > 0.9
     found = on_picture(heatmap, shape, resize)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
-from imagetag.dataset.manifest import Row, summarize
+from imagetag.dataset.manifest import summarize
 from imagetag.errors import InputError, UsageError
 from imagetag.evaluate import label_errors
 from imagetag.evaluate.label_errors import Example, find_suspects
@@ -23,6 +22,7 @@ from imagetag.layout import LABELS, Label, Layout
 from imagetag.runs import suspects as stored
 from imagetag.runs.suspects import Part, Suspects, load_suspects, store_suspects
 from imagetag.storage.local import LocalStorage
+from tests.builders.rows import make_row
 
 TAG, RUN = "fate/stay_night", "some-run"
 
@@ -37,23 +37,14 @@ def example(
     logit: float = 0.0,
     **changes: Any,
 ) -> Example:
-    row = Row(
-        post_id=number,
-        board="drawn",
-        page_url=f"https://board.example/post/{number}",
-        md5=hashlib.md5(str(number).encode()).hexdigest(),
-        ext="png",
-        bytes=1,
-        width=1,
-        height=1,
-        tags=(),
-        rating="general",
-        split="test" if part == "test" else "train",
-        label="positive" if positive else "negative",
-        group=group or f"group {number}",
-    )
+    values = {
+        "split": "test" if part == "test" else "train",
+        "label": "positive" if positive else "negative",
+        "group": group or f"group {number}",
+    }
+    row = make_row(number, **{**values, **changes})
     found = np.asarray(features, np.float32)
-    return Example(row.model_copy(update=changes), found, logit, part)
+    return Example(row, found, logit, part)
 
 
 @dataclass(frozen=True)

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from imagetag.dataset.manifest import Mark, write_dataset
 from imagetag.evaluate.page import Pictures, evaluation_page
 from imagetag.explore.cautions import HeldOut, cautions, read_cautions
 from imagetag.layout import Layout
-from imagetag.pages import drawing
 from imagetag.report.leaderboard_json import _tag_json
 from imagetag.report.leaderboard_page import LeaderboardPage
 from imagetag.report.tag_ranking import rank_runs
 from imagetag.runs.card import model_card
 from imagetag.storage.opening import open_storage
-from tests.evaluations import evaluation_of, scored
-from tests.explorations import explored_page, make_row
+from tests.builders.datasets import make_dataset
+from tests.builders.evaluations import evaluation_of, scored
+from tests.builders.explorations import explored_page
+from tests.builders.rows import make_row
+from tests.builders.runs import make_run
 from tests.pages import Page
-from tests.unit.explore.test_page import make_dataset
-from tests.unit.runs.test_card import make_run
 
 ROWS = [make_row(number, ext="png" if number % 2 else "jpg") for number in range(1, 161)]
 MARK = Mark(tag="a<b>|people", negatives=1.0, positives=0.02, board=0.24)
@@ -38,13 +36,7 @@ FEW = (
 )
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages without drawing: a plot is one pixel."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (1, 1)).save(buffer, format="PNG")
-    chart = drawing.Chart(*[buffer.getvalue()] * 4)
-    monkeypatch.setattr(drawing, "for_all_screens", lambda draw: chart)
+pytestmark = pytest.mark.usefixtures("quick_plots")
 
 
 def words(page: str) -> str:
@@ -95,9 +87,9 @@ def held_out(positives: int, validated: int = 20, **promise: float) -> HeldOut:
 def test_a_run_is_judged_by_what_it_has_kept_and_is_to_promise() -> None:
     assert cautions((), None, held_out(59)) == ()
     assert cautions((), None, held_out(58, 19)) == (
-        "The run vgg19-1234 has 19 pictures of a label to validate on: of fewer than 20, chance "
+        "The run first has 19 pictures of a label to validate on: of fewer than 20, chance "
         "decides as well which epoch is the best.",
-        "The run vgg19-1234 has 58 positives to choose the threshold on: to prove a precision of "
+        "The run first has 58 positives to choose the threshold on: to prove a precision of "
         "0.95 takes 59 at the least, all of them right.",
     )
     assert cautions((), None, held_out(29, min_precision=0.9)) == ()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,18 +12,20 @@ import pytest
 from PIL import Image
 from structlog.testing import capture_logs
 
-from imagetag.dataset.manifest import Curation, Dataset, Row, Verdict, summarize, write_part
+from imagetag.dataset.manifest import Curation, Verdict, write_part
 from imagetag.errors import InputError
 from imagetag.explore.exploration import Exploration, input_size, load_exploration
 from imagetag.explore.explore import explore_tag
 from imagetag.explore.sizes import recommend_size
 from imagetag.layout import Layout
-from imagetag.pages import drawing
 from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
-from tests.explorations import make_row
+from tests.builders.datasets import store_dataset
+from tests.builders.pictures import encoded
+from tests.builders.rows import key_of, make_row
 
 TAG = "robot"
+RED = encoded(Image.new("RGB", (40, 60), (200, 30, 30)), "JPEG")
 
 
 class Recorded(LocalStorage):
@@ -49,34 +49,8 @@ class Recorded(LocalStorage):
 
 
 @pytest.fixture
-def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
-    """Return a folder; what is stored in it has no more than one pixel a plot."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (1, 1)).save(buffer, format="PNG")
-    chart = drawing.Chart(*[buffer.getvalue()] * 4)
-    monkeypatch.setattr(drawing, "for_all_screens", lambda draw: chart)
+def storage(tmp_path: Path, quick_plots: None) -> Recorded:
     return Recorded(tmp_path)
-
-
-def store(storage: Storage, rows: Sequence[Row], **changes: Any) -> Dataset:
-    layout = Layout(TAG)
-    images, size, fingerprint = summarize(rows)
-    values: dict[str, Any] = {
-        "tag": TAG,
-        "board": "safebooru",
-        "request": {},
-        "images": images,
-        "bytes": size,
-        "failures": {},
-        "skipped": {},
-        "parts": (write_part(storage, layout, "part", rows),),
-        "fingerprint": fingerprint,
-        "created": "2026-01-01T00:00:00+00:00",
-        "software": "test",
-    }
-    dataset = Dataset(**{**values, **changes})
-    storage.write(layout.dataset, dataset.model_dump_json().encode())
-    return dataset
 
 
 def explore(
@@ -86,7 +60,7 @@ def explore(
 
 
 def test_no_train_pictures_is_an_input_error(storage: Recorded) -> None:
-    store(storage, [make_row(number, split="test") for number in range(10)])
+    store_dataset(storage, TAG, [make_row(number, split="test") for number in range(10)])
     with pytest.raises(InputError, match="train split has no pictures"):
         explore(storage)
 
@@ -98,9 +72,9 @@ def test_the_test_split_influences_nothing_but_its_own_count(storage: Recorded) 
         make_row(number, split="test", width=9000, height=50, ext="gif", rating="explicit", bytes=9)
         for number in range(200, 300)
     ]
-    store(storage, train + first)
+    store_dataset(storage, TAG, train + first)
     with_first = explore(storage)
-    store(storage, train + other)
+    store_dataset(storage, TAG, train + other)
     with_other = explore(storage)
 
     assert with_other.images["test"] == {"positive": 50, "negative": 50}
@@ -112,7 +86,7 @@ def test_the_test_split_influences_nothing_but_its_own_count(storage: Recorded) 
 
 def test_what_is_found_is_what_is_in_the_manifest(storage: Recorded) -> None:
     rows = [make_row(number, ext="png" if number % 4 == 1 else "jpg") for number in range(1, 41)]
-    dataset = store(storage, rows)
+    dataset = store_dataset(storage, TAG, rows)
     found = explore(storage)
 
     assert found == load_exploration(storage, TAG)
@@ -131,7 +105,7 @@ def test_what_is_found_is_what_is_in_the_manifest(storage: Recorded) -> None:
 
 
 def test_the_marker_is_written_last_with_every_plot_before_it(storage: Recorded) -> None:
-    store(storage, [make_row(number) for number in range(1, 20)])
+    store_dataset(storage, TAG, [make_row(number) for number in range(1, 20)])
     storage.written.clear()
     explore(storage)
     names = [key.removeprefix("robot/explore/") for key in storage.written]
@@ -145,7 +119,7 @@ def test_the_marker_is_written_last_with_every_plot_before_it(storage: Recorded)
 
 
 def test_exploring_again_does_nothing(storage: Recorded) -> None:
-    store(storage, [make_row(number) for number in range(1, 20)])
+    store_dataset(storage, TAG, [make_row(number) for number in range(1, 20)])
     first = explore(storage)
     storage.written.clear()
     assert explore(storage) == first
@@ -154,7 +128,7 @@ def test_exploring_again_does_nothing(storage: Recorded) -> None:
 
 @pytest.mark.parametrize("changed", [{"max_pixels": 40_000}, {"percentile": 25.0}, {"samples": 4}])
 def test_other_options_explore_again(storage: Recorded, changed: dict[str, Any]) -> None:
-    store(storage, [make_row(number) for number in range(1, 20)])
+    store_dataset(storage, TAG, [make_row(number) for number in range(1, 20)])
     explore(storage)
     storage.written.clear()
     explore(storage, **changed)
@@ -162,21 +136,21 @@ def test_other_options_explore_again(storage: Recorded, changed: dict[str, Any])
 
 
 def test_other_images_explore_again(storage: Recorded) -> None:
-    store(storage, [make_row(number) for number in range(1, 20)])
+    store_dataset(storage, TAG, [make_row(number) for number in range(1, 20)])
     explore(storage)
-    dataset = store(storage, [make_row(number) for number in range(1, 30)])
+    dataset = store_dataset(storage, TAG, [make_row(number) for number in range(1, 30)])
     assert explore(storage).fingerprint == dataset.fingerprint
 
 
 @pytest.mark.parametrize("written", [b"{}", b"not JSON", b"\xff", b'{"version": 3}'])
 def test_an_unreadable_result_is_made_anew(storage: Recorded, written: bytes) -> None:
-    store(storage, [make_row(number) for number in range(1, 20)])
+    store_dataset(storage, TAG, [make_row(number) for number in range(1, 20)])
     storage.write("robot/explore/explore.json", written)
     assert explore(storage) == load_exploration(storage, TAG)
 
 
 def test_a_kill_before_the_marker_leaves_no_result(storage: Recorded) -> None:
-    store(storage, [make_row(number) for number in range(1, 20)])
+    store_dataset(storage, TAG, [make_row(number) for number in range(1, 20)])
     storage.fail_at = "explore.json"
     with pytest.raises(KeyboardInterrupt):
         explore(storage)
@@ -209,7 +183,7 @@ def test_few_or_equal_images_and_one_label_are_explored(
         make_row(number, split="train", label=labels[number % len(labels)])
         for number in range(count)
     ]
-    store(storage, rows)
+    store_dataset(storage, TAG, rows)
     assert explore(storage).input_size.width == 192
 
 
@@ -241,7 +215,7 @@ def test_training_still_takes_the_size_that_an_older_version_found(storage: Reco
 
 
 def test_what_an_older_version_found_is_explored_again(storage: Recorded) -> None:
-    dataset = store(storage, [make_row(number) for number in range(1, 20)])
+    dataset = store_dataset(storage, TAG, [make_row(number) for number in range(1, 20)])
     old = {**OLD, "fingerprint": dataset.fingerprint}
     storage.write("robot/explore/explore.json", json.dumps(old).encode())
     with pytest.raises(InputError, match="run imagetag explore --tags robot again"):
@@ -250,18 +224,9 @@ def test_what_an_older_version_found_is_explored_again(storage: Recorded) -> Non
     assert load_exploration(storage, TAG).version == 2
 
 
-def store_image(storage: Storage, row: Row) -> None:
-    buffer = io.BytesIO()
-    Image.new("RGB", (40, 60), (200, 30, 30)).save(buffer, format="JPEG")
-    key = Layout(TAG).image(row.split, row.label, row.md5, row.ext)
-    storage.write(key, buffer.getvalue())
-
-
 def test_only_the_images_of_the_contact_sheets_are_read(storage: Recorded) -> None:
     rows = [make_row(number) for number in range(100)]
-    store(storage, rows)
-    for row in rows:
-        store_image(storage, row)
+    store_dataset(storage, TAG, rows, [RED] * len(rows))
     found = explore(storage, samples=3)
 
     read = sorted(key for key in storage.opened if key.endswith(".jpg"))
@@ -282,9 +247,9 @@ def test_images_that_cannot_be_read_are_counted_and_the_rest_is_explored(
     storage: Recorded,
 ) -> None:
     rows = [make_row(number) for number in range(100)]
-    store(storage, rows)
+    store_dataset(storage, TAG, rows)
     for row in rows[::2]:
-        store_image(storage, row)
+        storage.write(key_of(row, TAG), RED)
     with capture_logs() as logs:
         found = explore(storage, samples=4)
     assert found.unreadable == {"missing": 8}  # the positives
@@ -293,7 +258,7 @@ def test_images_that_cannot_be_read_are_counted_and_the_rest_is_explored(
 
 
 def test_no_samples_read_nothing(storage: Recorded) -> None:
-    store(storage, [make_row(number) for number in range(100)])
+    store_dataset(storage, TAG, [make_row(number) for number in range(100)])
     found = explore(storage, samples=0)
     assert [sheet.shown for sheet in found.sheets] == [()] * 4
     assert not [key for key in storage.opened if key.endswith(".jpg")]
@@ -302,14 +267,14 @@ def test_no_samples_read_nothing(storage: Recorded) -> None:
 def test_a_curation_that_only_regroups_is_explored(storage: Recorded) -> None:
     rows = [make_row(number, split="train") for number in range(1, 40)]
     twins = rows[0], rows[2]
-    store(storage, rows)
+    store_dataset(storage, TAG, rows)
     assert explore(storage).families.splits["train"].several == 0
     verdicts = [
         Verdict(md5=one.md5, twin=other.md5, dropped=False, group="1", conflicting=False)
         for one, other in (twins, twins[::-1])
     ]
     part = write_part(storage, Layout(TAG), "curated", verdicts)
-    store(storage, rows, curation=Curation(parts=(part,), dropped=4, groups=1))
+    store_dataset(storage, TAG, rows, curation=Curation(parts=(part,), dropped=4, groups=1))
     found = explore(storage)
     assert found.families.splits["train"].several == 1
     assert (found.families.twins, found.families.twin_groups) == (2, 1)
@@ -325,7 +290,7 @@ def test_a_shortcut_is_logged_when_it_is_found_and_none_where_there_is_none(
 ) -> None:
     rows = [make_row(number, split="train") for number in range(120)]
     planted = [row.model_copy(update={"ext": "png"}) if row.post_id % 2 else row for row in rows]
-    store(storage, planted)
+    store_dataset(storage, TAG, planted)
     with capture_logs() as logs:
         found = explore(storage)
     [warned] = [log for log in logs if log["event"].startswith("shortcut")]
@@ -341,14 +306,14 @@ def test_a_shortcut_is_logged_when_it_is_found_and_none_where_there_is_none(
     assert again["report"].endswith("/explore/report.html")
     assert [check.name for check in found.shortcuts.found] == ["format"]
 
-    store(storage, [make_row(number, split="train") for number in range(200, 320)])
+    store_dataset(storage, TAG, [make_row(number, split="train") for number in range(200, 320)])
     with capture_logs() as logs:
         assert explore(storage).shortcuts.found == []
     assert not [log for log in logs if log["event"].startswith("shortcut:")]
 
 
 def test_too_few_images_for_shortcuts_are_told(storage: Recorded) -> None:
-    store(storage, [make_row(number) for number in range(1, 20)])
+    store_dataset(storage, TAG, [make_row(number) for number in range(1, 20)])
     with capture_logs() as logs:
         found = explore(storage)
     assert found.shortcuts.checks == ()
@@ -361,13 +326,13 @@ def test_numbers_that_no_image_has_are_no_defect(storage: Recorded) -> None:
     rows.append(make_row(60, split="train", **huge))
     many = {"odd": 10**400}
     curation = Curation(parts=(), dropped=10**400)
-    store(storage, rows, failures=many, skipped=many, curation=curation)
+    store_dataset(storage, TAG, rows, failures=many, skipped=many, curation=curation)
     assert explore(storage) == load_exploration(storage, TAG)
 
 
 def test_made_up_formats_do_not_fill_the_page(storage: Recorded) -> None:
     rows = [make_row(number, split="train", ext=f"x{number}") for number in range(100)]
-    store(storage, rows)
+    store_dataset(storage, TAG, rows)
     formats = explore(storage).formats
     assert len(formats) == 21
     assert sum(sum(labels.values()) for labels in formats.values()) == 100
@@ -378,7 +343,7 @@ def test_a_long_request_is_cut_short(storage: Recorded) -> None:
     rows = [make_row(number) for number in range(1, 20)]
     request = {"tags": ["x" * 50] * 1000, "limit": 5, "note": "y" * 10_000}
     many = {f"reason {number}": 1 for number in range(1000)}
-    store(storage, rows, request=request, failures=many, skipped=many, board="b" * 999)
+    store_dataset(storage, TAG, rows, request=request, failures=many, skipped=many, board="b" * 999)
     found = explore(storage).dataset
     assert found.request["limit"] == 5
     assert found.board == "b" * 200

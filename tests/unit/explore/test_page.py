@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,39 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagetag.dataset.manifest import Curation, Dataset, Row, Verdict, summarize
+from imagetag.dataset.manifest import Curation, Row, Verdict
 from imagetag.explore.page import THUMBNAIL_BYTES
 from imagetag.pages import drawing
 from imagetag.pages.rendering import MAX_PAGE_BYTES
-from tests.explorations import explored_page, make_row
+from tests.builders.datasets import make_dataset
+from tests.builders.explorations import explored_page
+from tests.builders.pictures import encoded
+from tests.builders.rows import make_row
 from tests.pages import HOSTILE, Page
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages without drawing: a plot is one pixel."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (1, 1)).save(buffer, format="PNG")
-    chart = drawing.Chart(*[buffer.getvalue()] * 4)
-    monkeypatch.setattr(drawing, "for_all_screens", lambda draw: chart)
-
-
-def make_dataset(rows: Sequence[Row], **changes: Any) -> Dataset:
-    images, size, fingerprint = summarize(rows)
-    values: dict[str, Any] = {
-        "tag": "robot",
-        "board": "safebooru",
-        "request": {"limit": 100},
-        "images": images,
-        "bytes": size,
-        "failures": {"not_found": 2},
-        "skipped": {"animated": 5},
-        "parts": (),
-        "fingerprint": fingerprint,
-        "created": "2026-01-01T00:00:00+00:00",
-        "software": "imagetag test",
-    }
-    return Dataset(**{**values, **changes})
 
 
 def text_of(rows: Sequence[Row], **options: Any) -> str:
@@ -56,7 +31,7 @@ def words_of(rows: Sequence[Row], **options: Any) -> str:
 
 ROWS = [make_row(number) for number in range(1, 161)]
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("quick_plots")
 
 
 def test_it_says_the_size_and_why() -> None:
@@ -177,9 +152,7 @@ def test_a_dataset_that_was_not_curated_is_told_so() -> None:
 
 def jpeg(size: int) -> bytes:
     """Return a JPEG that fills a number of bytes."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (2, 2)).save(buffer, format="JPEG")
-    return buffer.getvalue().ljust(size, b"\0")
+    return encoded(Image.new("RGB", (2, 2)), "JPEG").ljust(size, b"\0")
 
 
 def test_contact_sheets_show_both_labels_of_both_splits() -> None:
@@ -218,9 +191,7 @@ def test_the_largest_page_there_can_be_is_within_its_bound(
 ) -> None:
     # Plots as large as noise makes them, all texts as long as they are let, and as many rows.
     noise = np.random.default_rng(0).integers(0, 256, (140, 140, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, format="PNG")
-    chart = drawing.Chart(*[buffer.getvalue()] * 4)
+    chart = drawing.Chart(*[encoded(Image.fromarray(noise))] * 4)
     assert len(chart.light) > 55_000  # the largest of real ones has as much
     monkeypatch.setattr(drawing, "for_all_screens", lambda draw: chart)
     long = "&" * 2000

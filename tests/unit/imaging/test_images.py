@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import io
 import struct
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageStat
 
 from imagetag.imaging import images
 from imagetag.imaging.images import BadImage, Frame, ImageInfo, inspect, load_resized, load_rgb
+from tests.builders.pictures import encoded
 
 # The library mutes Pillow's doubts by itself, but pytest makes all warnings heard again.
 pytestmark = [
@@ -30,12 +30,6 @@ pytestmark = [
 ]
 
 WHITE, BLACK, RED, GREEN = (255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 255, 0)
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def png(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import threading
 import time
@@ -17,6 +16,7 @@ from PIL import Image
 
 from imagetag.imaging import images, integrity
 from imagetag.imaging.images import BadImage, ImageInfo, inspect
+from tests.builders.pictures import encoded
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -24,12 +24,6 @@ pytestmark = [
 ]
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

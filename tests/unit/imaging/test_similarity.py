@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from imagetag.demo.scenes import draw_posts
 from imagetag.imaging import similarity
 from imagetag.imaging.images import BadImage, load_rgb
 from tests.benchmarks.near_duplicates import CHANGES, OTHERS, changed
+from tests.builders.pictures import encoded
 
 
 def cloud(seed: object, size: tuple[int, int] = (240, 180)) -> Image.Image:
@@ -23,12 +23,6 @@ def cloud(seed: object, size: tuple[int, int] = (240, 180)) -> Image.Image:
     dice = random.Random(f"cloud {seed}")
     grid = Image.frombytes("RGB", (7, 7), dice.randbytes(147))
     return grid.resize(size, Image.Resampling.BICUBIC)
-
-
-def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def twins(
@@ -93,7 +87,8 @@ def _difference(one: Image.Image, other: Image.Image) -> float:
 )
 def test_a_format_changes_nothing(kind: str, options: dict[str, Any]) -> None:
     picture = cloud(1)
-    assert twins([saved(picture), saved(picture, kind, **options), saved(cloud(2))]) == {(0, 1)}
+    files = [encoded(picture), encoded(picture, kind, **options), encoded(cloud(2))]
+    assert twins(files) == {(0, 1)}
 
 
 def test_a_pair_says_where_the_one_lies_in_the_other() -> None:
@@ -109,13 +104,13 @@ def test_a_pair_says_where_the_one_lies_in_the_other() -> None:
 
 
 def test_pictures_of_one_kind_are_not_compared() -> None:
-    files = [saved(cloud(1))] * 3
+    files = [encoded(cloud(1))] * 3
     assert twins(files, [5, 5, 7]) == {(0, 2), (1, 2)}
     assert twins(files, [5, 5, 5]) == set()
 
 
 def test_the_order_does_not_matter() -> None:
-    files = [saved(cloud(number // 2), quality=95) for number in range(20)]
+    files = [encoded(cloud(number // 2), quality=95) for number in range(20)]
     order = random.Random(2).sample(range(20), 20)
     shuffled = twins([files[number] for number in order])
     named = {tuple(sorted((order[low], order[high]))) for low, high in shuffled}
@@ -124,24 +119,24 @@ def test_the_order_does_not_matter() -> None:
 
 def test_a_picture_without_anything_in_it_is_like_no_other() -> None:
     shades = [(255, 255, 255), (0, 0, 0), (250, 250, 250), (9, 80, 200)]
-    assert twins([saved(Image.new("RGB", (100, 100), shade)) for shade in shades]) == set()
+    assert twins([encoded(Image.new("RGB", (100, 100), shade)) for shade in shades]) == set()
 
 
 def test_pictures_that_differ_in_one_place_are_not_twins() -> None:
     one = cloud(3, (300, 300))
     other = one.copy()
     other.paste((255, 255, 255), (120, 120, 180, 180))
-    assert twins([saved(one), saved(other)]) == set()
+    assert twins([encoded(one), encoded(other)]) == set()
 
 
 def test_the_threshold_is_how_many_bits_may_differ() -> None:
-    files = [saved(cloud(1)), saved(Image.blend(cloud(1), cloud(2), 0.16))]
+    files = [encoded(cloud(1)), encoded(Image.blend(cloud(1), cloud(2), 0.16))]
     assert twins(files) == {(0, 1)}
     assert twins(files, threshold=16) == set()
 
 
 def test_many_copies_of_one_are_one_chain() -> None:
-    files = [saved(cloud(1), "JPEG", quality=40 + number) for number in range(30)]
+    files = [encoded(cloud(1), "JPEG", quality=40 + number) for number in range(30)]
     linked = {0}
     found = twins(files)
     for _ in range(30):
@@ -149,7 +144,7 @@ def test_many_copies_of_one_are_one_chain() -> None:
     assert linked == set(range(30))
 
 
-@pytest.mark.parametrize("data", [b"", b"rubbish", b"\xff\xd8\xff", saved(cloud(1))[:2000]])
+@pytest.mark.parametrize("data", [b"", b"rubbish", b"\xff\xd8\xff", encoded(cloud(1))[:2000]])
 def test_rubbish_is_refused(data: bytes) -> None:
     with pytest.raises(BadImage):
         similarity.perceptual_hashes(data)
@@ -165,7 +160,7 @@ def test_a_hash_that_is_none_is_passed_over(hashes: list[str]) -> None:
 
 
 def test_a_hash_is_the_same_each_time_and_short() -> None:
-    data = saved(cloud(1), "JPEG")
+    data = encoded(cloud(1), "JPEG")
     [text] = similarity.perceptual_hashes(data)
     assert similarity.perceptual_hashes(data) == (text,)
     assert len(text) < 600

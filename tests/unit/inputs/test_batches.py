@@ -17,7 +17,8 @@ from imagetag.inputs.augment import RandomAffine
 from imagetag.inputs.batches import Batches
 from imagetag.train.losses import STATS
 from imagetag.train.step import Objective, Stepper
-from tests.datasets import PICTURES, TAG, key_of, md5s, store
+from tests.builders.drawn import PICTURES, TAG, md5s, store
+from tests.builders.rows import key_of
 
 SIZE = (24, 20)
 
@@ -191,14 +192,14 @@ def test_what_cannot_be_read_is_not_in_a_batch(
     kept = min(lost)
     for picture in PICTURES:
         if picture.row.md5 in lost - {kept}:
-            (tmp_path / "data" / key_of(picture.row)).unlink()
+            (tmp_path / "data" / key_of(picture.row, TAG)).unlink()
     options = {"storage": tmp_path / "data", "cache_folder": tmp_path / "cache", "batch_size": 1}
     with capture_logs() as logs:
         made = batches("test", **options)
     assert len([line for line in logs if line["event"] == "left out"]) == len(lost) - 1
     # The one that can be read stands in, as Keras takes no empty batch.
     assert len({inputs.tobytes() for inputs, _ in made}) == 1
-    (tmp_path / "data" / key_of(by_md5(kept))).unlink()
+    (tmp_path / "data" / key_of(by_md5(kept), TAG)).unlink()
     with capture_logs():
         made = batches("test", **options | {"cache_folder": tmp_path / "other"})
     with pytest.raises(InputError, match="none of the pictures can be read"):

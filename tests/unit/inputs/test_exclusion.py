@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from PIL import Image
 
-from imagetag.dataset.manifest import Dataset, Row, summarize, write_part
+from imagetag.dataset.manifest import Row, summarize
 from imagetag.dataset.split import parts_of_groups, split_of
 from imagetag.errors import InputError, UsageError
 from imagetag.inputs.exclusion import Exclusion, find_exclusion
@@ -28,6 +26,10 @@ from imagetag.train.distribute import choose_devices
 from imagetag.train.settings import Means, Training
 from imagetag.train.target import Target, find_target
 from imagetag.train.train import train_tag
+from tests.builders.datasets import store_dataset
+from tests.builders.pictures import plain
+from tests.builders.rows import row_of
+from tests.builders.runs import make_run, store_run
 from tests.storages import Late
 
 TAG = "fate/stay_night"
@@ -36,25 +38,9 @@ TRAINING = Training(model="alexnet-small", image_size="96x96", validation_fracti
 
 
 def picture(number: int) -> tuple[Row, bytes]:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (number, 0, 0)).save(buffer, "PNG")
-    data = buffer.getvalue()
-    group = f"group {number}"
-    row = Row(
-        post_id=number,
-        board="drawn",
-        page_url="",
-        md5=hashlib.md5(data).hexdigest(),
-        ext="png",
-        bytes=len(data),
-        width=8,
-        height=8,
-        tags=(),
-        rating="general",
-        split=split_of(group, 0.2),
-        label=LABELS[number % 2],
-        group=group,
-    )
+    data, group = plain(8, 8, (number, 0, 0)), f"group {number}"
+    split, label = split_of(group, 0.2), LABELS[number % 2]
+    row = row_of(number, data, split=split, label=label, group=group)
     return row, data
 
 
@@ -115,49 +101,25 @@ def suspects(rows: Iterable[Row], *, reason: str | None = None) -> Suspects:
 
 
 def complete(storage: LocalStorage, name: str, created: str, **settings: Any) -> Run:
-    run = Run(
-        tag=TAG,
-        run=name,
-        model="alexnet-small",
-        settings=settings,
-        image_size=(96, 96),
-        images={},
-        fingerprint=summarize(ROWS)[2],
-        seed=1,
-        best_epoch=1,
-        history=[],
-        validation={},
-        parameters=1,
-        seconds=1,
-        devices=[],
-        versions={},
-        created=created,
+    return store_run(
+        storage,
+        make_run(
+            tag=TAG,
+            run=name,
+            model="alexnet-small",
+            settings=settings,
+            image_size=(96, 96),
+            fingerprint=summarize(ROWS)[2],
+            created=created,
+        ),
     )
-    storage.write(LAYOUT.run(name, "metrics.json"), run.model_dump_json().encode())
-    return run
 
 
 @pytest.fixture
 def storage(tmp_path: Path) -> LocalStorage:
     """Has a dataset, and an evaluated run `first`."""
     storage = LocalStorage(tmp_path / "storage")
-    for row, data in PICTURES:
-        storage.write(LAYOUT.image(row.split, row.label, row.md5, row.ext), data)
-    images, size, fingerprint = summarize(ROWS)
-    dataset = Dataset(
-        tag=TAG,
-        board="drawn",
-        request={},
-        images=images,
-        bytes=size,
-        failures={},
-        skipped={},
-        parts=(write_part(storage, LAYOUT, "part", ROWS),),
-        fingerprint=fingerprint,
-        created="2026-01-01T00:00:00+00:00",
-        software="test",
-    )
-    storage.write(LAYOUT.dataset, dataset.model_dump_json().encode())
+    store_dataset(storage, TAG, ROWS, [data for _, data in PICTURES])
     complete(storage, "first", "2026-01-01T00:00:00+00:00")
     store_suspects(storage, TAG, "first", suspects(SUSPECTED))
     return storage

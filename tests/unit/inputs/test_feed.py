@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
-import io
 import os
 import threading
 from collections import Counter
@@ -19,12 +17,13 @@ from PIL import Image
 from structlog.testing import capture_logs
 
 from imagetag.dataset.local_copy import Resize, Sample, load_pixels
-from imagetag.dataset.manifest import Row
 from imagetag.imaging.images import Size
 from imagetag.inputs import feed
 from imagetag.inputs.batch_plan import NOISE, Plan
 from imagetag.inputs.batches import Batches
 from imagetag.inputs.feed import Arrays, DecodedImages
+from tests.builders.pictures import plain
+from tests.builders.rows import row_of
 
 SIZE = (8, 10)
 EACH = SIZE[0] * SIZE[1] * 3  # bytes of a decoded image
@@ -51,26 +50,11 @@ def make_samples(tmp_path: Path) -> Callable[[int], Samples]:
     def make(count: int) -> Samples:
         samples: Samples = []
         for number in range(count):
-            buffer = io.BytesIO()
-            Image.new("RGB", (SIZE[1], SIZE[0]), (number, 50, 77)).save(buffer, "PNG")
-            data = buffer.getvalue()
+            data = plain(SIZE[1], SIZE[0], (number, 50, 77))
             path = tmp_path / f"{number}.png"
             path.write_bytes(data)
-            row = Row(
-                post_id=number,
-                board="safebooru",
-                page_url=f"https://board.example/post/{number}",
-                md5=hashlib.md5(data).hexdigest(),
-                ext="png",
-                bytes=len(data),
-                width=SIZE[1],
-                height=SIZE[0],
-                tags=(),
-                rating="general",
-                split="train",
-                label="positive" if target_of(number) else "negative",
-                group=str(number),
-            )
+            label = "positive" if target_of(number) else "negative"
+            row = row_of(number, data, split="train", label=label)
             samples.append(Sample(row, path))
         return samples
 

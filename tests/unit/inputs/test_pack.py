@@ -30,12 +30,8 @@ from structlog.testing import capture_logs
 
 from imagetag.dataset.local_copy import Resize, load_pixels
 from imagetag.dataset.manifest import (
-    Dataset,
     Row,
     load_dataset,
-    summarize,
-    write_dataset,
-    write_part,
 )
 from imagetag.dataset.split import parts_of_groups
 from imagetag.errors import InputError, TransientError, UsageError
@@ -49,6 +45,9 @@ from imagetag.layout import Layout, PartName
 from imagetag.storage.base import ObjectNotFound, Storage
 from imagetag.storage.local import LocalStorage
 from jobs.pack import main
+from tests.builders.datasets import store_dataset
+from tests.builders.pictures import encoded, plain
+from tests.builders.rows import key_of, row_of
 from tests.storages import Late
 
 TAG = "re:zero"
@@ -75,68 +74,27 @@ PACKED = [number for number in range(IMAGES) if PART_OF.get(str(number)) in PART
 # ---- what is packed
 
 
-def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def plain(number: int) -> bytes:
-    """A picture of one colour, by which `number_of` knows it again."""
-    return encoded(Image.new("RGB", (SIZE[1], SIZE[0]), (number % 16 * 15, number // 16 * 15, 77)))
+def one_colour(number: int) -> bytes:
+    """A picture by which `number_of` knows its number again."""
+    return plain(SIZE[1], SIZE[0], (number % 16 * 15, number // 16 * 15, 77))
 
 
 def number_of(pixels: Any) -> int:
     return round(int(pixels[4, 6, 0]) / 15) + 16 * round(int(pixels[4, 6, 1]) / 15)
 
 
-def make_row(number: int, data: bytes, **changes: Any) -> Row:
-    values: dict[str, Any] = {
-        "post_id": number,
-        "board": "safebooru",
-        "page_url": f"https://board.example/post/{number}",
-        "md5": hashlib.md5(data).hexdigest(),
-        "ext": "png",
-        "bytes": len(data),
-        "width": SIZE[1],
-        "height": SIZE[0],
-        "tags": ("a", "b"),
-        "rating": "general",
-        "split": "test" if number % 10 == 9 else "train",
-        "label": "positive" if number % 3 == 0 else "negative",
-        "group": str(number),
-    }
-    return Row(**{**values, **changes})
+def a_row(number: int, data: bytes, **changes: Any) -> Row:
+    split = "test" if number % 10 == 9 else "train"
+    label = "negative" if number % 3 else "positive"
+    return row_of(number, data, **{"split": split, "label": label, **changes})
 
 
-def complete(storage: Storage, rows: Sequence[Row]) -> Dataset:
-    """Store the manifest and the marker of some rows."""
-    images, size, fingerprint = summarize(rows)
-    dataset = Dataset(
-        tag=TAG,
-        board="safebooru",
-        request={},
-        images=images,
-        bytes=size,
-        failures={},
-        skipped={},
-        parts=(write_part(storage, LAYOUT, "part", rows),),
-        fingerprint=fingerprint,
-        created="2026-01-01T00:00:00+00:00",
-        software="imagetag 0",
-    )
-    write_dataset(storage, dataset)
-    return dataset
-
-
-def scraped(storage: Storage, images: int = IMAGES, data: Callable[[int], bytes] = plain) -> None:
+def scraped(
+    storage: Storage, images: int = IMAGES, data: Callable[[int], bytes] = one_colour
+) -> None:
     """Store a dataset of numbered pictures."""
-    rows = []
-    for number in range(images):
-        content = data(number)
-        rows.append(row := make_row(number, content))
-        storage.write(LAYOUT.image(row.split, row.label, row.md5, row.ext), content)
-    complete(storage, rows)
+    files = [data(number) for number in range(images)]
+    store_dataset(storage, TAG, [a_row(*each) for each in enumerate(files)], files)
 
 
 class Recorded(LocalStorage):
@@ -212,7 +170,7 @@ def test_each_image_of_the_train_split_is_in_one_shard_of_its_part(
     storage, packed = undisturbed
     for part in PARTS:
         expected = {
-            hashlib.md5(plain(number)).hexdigest(): int(number % 3 == 0)
+            hashlib.md5(one_colour(number)).hexdigest(): int(number % 3 == 0)
             for number in range(IMAGES)
             if PART_OF.get(str(number)) == part
         }
@@ -263,13 +221,9 @@ def test_shards_are_about_as_large_as_they_should_be(tmp_path: Path, quality: in
         return encoded(photo.crop((left, top, left + 400, top + 300)), "JPEG", quality=90)
 
     storage = LocalStorage(tmp_path)
-    rows = []
-    for number in range(24):
-        content = cut(number)
-        row = make_row(number, content, split="train", ext="jpg", width=400, height=300)
-        rows.append(row)
-        storage.write(LAYOUT.image(row.split, row.label, row.md5, row.ext), content)
-    complete(storage, rows)
+    files = [cut(number) for number in range(24)]
+    rows = [a_row(number, data, split="train") for number, data in enumerate(files)]
+    store_dataset(storage, TAG, rows, files)
     packing = Packing(image_size="224x224", jpeg_quality=quality, shard_bytes=150_000)
     shards = pack_tag(storage, TAG, packing).parts["train"]
     assert 0.4 * 150_000 < np.mean([shard.bytes for shard in shards]) < 1.6 * 150_000
@@ -302,11 +256,11 @@ def test_whatever_decides_the_content_decides_the_name(
     ]
     names = {pack_tag(storage, TAG, PACKING.model_copy(update=change)).name for change in changes}
     names.add(undisturbed[1].name)
-    rows = [make_row(number, plain(number)) for number in range(IMAGES - 1)]
-    complete(storage, rows)
+    rows = [a_row(number, one_colour(number)) for number in range(IMAGES - 1)]
+    store_dataset(storage, TAG, rows)
     names.add(pack_tag(storage, TAG, PACKING).name)
     # Another group may be held out.
-    complete(storage, [rows[0].model_copy(update={"group": "x"}), *rows[1:]])
+    store_dataset(storage, TAG, [rows[0].model_copy(update={"group": "x"}), *rows[1:]])
     names.add(pack_tag(storage, TAG, PACKING).name)
     assert len(names) == len(changes) + 3
 
@@ -474,16 +428,16 @@ def test_a_lost_shard_is_written_again_and_no_other(storage: Recorded, how: str)
 
 
 def test_images_that_cannot_be_read_are_left_out_and_counted(storage: Recorded) -> None:
-    rows = {number: make_row(number, plain(number)) for number in range(IMAGES)}
+    rows = {number: a_row(number, one_colour(number)) for number in range(IMAGES)}
     reasons = ("not_an_image", "truncated", "missing", "truncated")
     broken = dict(zip(PACKED, reasons, strict=False))
     for how, number in enumerate(broken, 1):
         row = rows[number]
-        key = LAYOUT.image(row.split, row.label, row.md5, row.ext)
+        key = key_of(row, TAG)
         if how == 3:
             storage.delete(key)
         else:
-            data = {1: b"x" * row.bytes, 2: b"", 4: plain(number) + b"x" * 9}[how]
+            data = {1: b"x" * row.bytes, 2: b"", 4: one_colour(number) + b"x" * 9}[how]
             storage.write(key, data)
     with capture_logs() as logs:
         packed = pack_tag(storage, TAG, PACKING)
@@ -500,9 +454,9 @@ def test_images_that_cannot_be_read_are_left_out_and_counted(storage: Recorded) 
 
 def test_a_part_of_which_nothing_can_be_read_is_an_input_error(storage: Recorded) -> None:
     for number in range(IMAGES):
-        row = make_row(number, plain(number))
+        row = a_row(number, one_colour(number))
         if PART_OF.get(row.group) == "validation":
-            storage.delete(LAYOUT.image(row.split, row.label, row.md5, row.ext))
+            storage.delete(key_of(row, TAG))
     with pytest.raises(InputError, match="none of the validation images"):
         pack_tag(storage, TAG, PACKING)
     with pytest.raises(InputError):
@@ -510,7 +464,9 @@ def test_a_part_of_which_nothing_can_be_read_is_an_input_error(storage: Recorded
 
 
 def test_a_part_without_images_is_an_input_error(storage: Recorded) -> None:
-    complete(storage, [make_row(number, plain(number), group="0") for number in range(5)])
+    store_dataset(
+        storage, TAG, [a_row(number, one_colour(number), group="0") for number in range(5)]
+    )
     with pytest.raises(InputError, match=r"no images for (train|validation)"):
         pack_tag(storage, TAG, PACKING)
 
@@ -722,7 +678,7 @@ def test_one_pass_shows_each_image_once(
 def test_the_pixels_are_those_of_load_pixels(feed: Callable[..., PackedFeed]) -> None:
     for inputs, *_ in take(feed().one_pass()):
         for pixels in inputs:
-            expected = load_pixels(plain(number_of(pixels)), SIZE)
+            expected = load_pixels(one_colour(number_of(pixels)), SIZE)
             assert np.abs(pixels.astype(int) - expected).max() < 5
 
 
@@ -833,7 +789,7 @@ def test_images_are_drawn_from_a_window_and_no_farther(
     feed: Callable[..., PackedFeed], undisturbed: tuple[Recorded, Packed]
 ) -> None:
     storage, packed = undisturbed
-    digests = {hashlib.md5(plain(number)).hexdigest(): number for number in range(IMAGES)}
+    digests = {hashlib.md5(one_colour(number)).hexdigest(): number for number in range(IMAGES)}
     for window in (1, 6, 1000):
         for shard in packed.parts["train"]:
             stored = [digests[record["md5"].decode()] for record in records(storage, shard)]

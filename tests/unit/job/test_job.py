@@ -22,6 +22,7 @@ from imagetag.errors import ImagetagError, InputError, TransientError, UsageErro
 from imagetag.job.job import for_each_tag, run_job, share_memory_among_threads
 from imagetag.job.settings import JobSettings, TagSettings
 from imagetag.log import get_logger
+from tests.ended import log_lines
 
 Outcome = tuple[int, list[dict[str, Any]]]
 
@@ -39,7 +40,7 @@ def run(
 
     def run(work: Callable[[Any], None], *argv: str, settings: Any = JobSettings) -> Outcome:
         code = run_job("try", "A job to try.", settings, work, argv)
-        return code, [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+        return code, log_lines(capfd.readouterr().err)
 
     return run
 

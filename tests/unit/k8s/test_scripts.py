@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import manifests
+from tests.ended import log_lines
 from tests.manifests import K8S, STAGES, Manifest, built, deploy
 
 # Answers as kubectl does, from jobs/NAME.json, which may be a pod too. What a Job becomes once it
@@ -135,7 +136,7 @@ class Cluster:
             said, complaints = process.communicate(timeout=120)
         assert not complaints
         assert not list(self.folder.glob("tmp.*")), "its folder for notes is left"
-        return process.returncode, [json.loads(line) for line in said.splitlines()]
+        return process.returncode, log_lines(said)
 
 
 def condition(kind: str, reason: str = "", message: str = "", status: str = "True") -> Manifest:

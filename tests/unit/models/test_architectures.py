@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import warnings
 from pathlib import Path
@@ -29,6 +28,7 @@ from imagetag.models.architectures import (
     with_resizing,
 )
 from imagetag.models.weights import backbones
+from tests.builders.pictures import encoded
 from tests.forked import run_forked
 
 _PIXELS = np.random.default_rng(5).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
@@ -297,12 +297,6 @@ def scene(width: int, height: int) -> Image.Image:
     return soft.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def as_png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def fitted(resize: Resize, size: Size) -> keras.Model:
     """A model that returns the pixels it sees."""
     inputs = keras.Input((*size, 3))
@@ -331,7 +325,7 @@ def test_larger_images_are_fitted_as_in_training(
 ) -> None:
     picture = scene(width, height)
     ours = np.asarray(fitted(resize, size)(np.asarray(picture)[None]))[0]
-    difference = np.abs(ours - load_pixels(as_png(picture), size, resize))
+    difference = np.abs(ours - load_pixels(encoded(picture), size, resize))
     # Beside the bars, a part of a pixel more or less is picture.
     assert difference.mean() < (5 if resize == "letterbox" else 1.5)
     if resize != "letterbox":
@@ -342,7 +336,7 @@ def test_larger_images_are_fitted_as_in_training(
 def test_the_bars_of_a_letterbox_are_those_of_training(size: Size) -> None:
     picture = Image.new("RGB", (10 * size[1], 5 * size[0]), (255, 0, 255))
     ours = np.asarray(fitted("letterbox", size)(np.asarray(picture)[None]))[0]
-    theirs = load_pixels(as_png(picture), size, "letterbox").astype(float)
+    theirs = load_pixels(encoded(picture), size, "letterbox").astype(float)
     rows = np.abs(ours - theirs).max(axis=(1, 2))
     assert (theirs[:10] == 128).all()
     assert (rows > 1).sum() <= 4  # the two beside where the picture begins, and ends

@@ -15,61 +15,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagetag.dataset.manifest import Dataset, Row, summarize
+from imagetag.dataset.manifest import Row
 from imagetag.evaluate.page import Pictures, evaluation_page
-from imagetag.pages import drawing, rendering
+from imagetag.pages import rendering
 from imagetag.pages.rendering import MAX_PAGE_BYTES
 from imagetag.runs.evaluation import Scored, pick_galleries, shown
 from imagetag.stats.contract import Promise
-from tests.evaluations import evaluation_of, promise, scored
-from tests.explorations import explored_page
+from tests.builders.datasets import make_dataset
+from tests.builders.evaluations import evaluation_of, promise, scored
+from tests.builders.explorations import explored_page
+from tests.builders.pictures import encoded
+from tests.builders.rows import make_row
 from tests.pages import HOSTILE, Page
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages without drawing: a plot is one pixel."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (1, 1)).save(buffer, format="PNG")
-    chart = drawing.Chart(*[buffer.getvalue()] * 4)
-    monkeypatch.setattr(drawing, "for_all_screens", lambda draw: chart)
-
-
-def make_row(number: int, **changes: Any) -> Row:
-    values: dict[str, Any] = {
-        "post_id": number,
-        "board": "safebooru",
-        "page_url": f"https://board.example/post?id={number}&s=view",
-        "md5": hashlib.md5(str(number).encode()).hexdigest(),
-        "ext": "jpg",
-        "bytes": 100_000 + number,
-        "width": 800 + number,
-        "height": 1200,
-        "tags": (),
-        "rating": "general",
-        "split": "test" if number % 2 else "train",
-        "label": "positive" if number % 4 < 2 else "negative",
-        "group": str(number),
-    }
-    return Row(**{**values, **changes})
-
-
-def make_dataset(rows: Sequence[Row], **changes: Any) -> Dataset:
-    images, size, fingerprint = summarize(rows)
-    values: dict[str, Any] = {
-        "tag": "robot",
-        "board": "safebooru",
-        "request": {"limit": 100, "rating": None},
-        "images": images,
-        "bytes": size,
-        "failures": {"not_found": 2},
-        "skipped": {"animated": 5},
-        "parts": (),
-        "fingerprint": fingerprint,
-        "created": "2026-01-01T00:00:00+00:00",
-        "software": "imagetag test",
-    }
-    return Dataset(**{**values, **changes})
+def a_row(number: int, **changes: Any) -> Row:
+    url = f"https://board.example/post?id={number}&s=view"
+    return make_row(number, **{"page_url": url, **changes})
 
 
 def make_predictions(tp: int, fp: int, fn: int, tn: int, **changes: Any) -> list[Scored]:
@@ -77,7 +39,7 @@ def make_predictions(tp: int, fp: int, fn: int, tn: int, **changes: Any) -> list
     groups.append(("negative", 0.1, tn))
     drawn = [(label, chance) for label, chance, count in groups for _ in range(count)]
     return [
-        scored(make_row(number, split="test", label=label, **changes), chance - number / 100_000)
+        scored(a_row(number, split="test", label=label, **changes), chance - number / 100_000)
         for number, (label, chance) in enumerate(drawn)
     ]
 
@@ -108,15 +70,13 @@ def evaluated(
 
 
 def explored(tag: str = "robot", **dataset: Any) -> str:
-    rows = [make_row(number) for number in range(60)]
+    rows = [a_row(number) for number in range(60)]
     return explored_page(rows, make_dataset(rows, tag=tag, **dataset))[1]
 
 
 def jpeg(side: int = 64, noise: bool = False) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256 if noise else 1, (side, side, 3))
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(buffer, format="JPEG", quality=95)
-    return buffer.getvalue()
+    return encoded(Image.fromarray(pixels.astype(np.uint8)), "JPEG", quality=95)
 
 
 def test_pages_ask_no_server_for_anything() -> None:
@@ -142,7 +102,7 @@ def test_pages_ask_no_server_for_anything() -> None:
         assert len(text.encode()) < MAX_PAGE_BYTES
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_links_go_to_posts_and_tell_them_nothing() -> None:
     page = Page(evaluated(make_predictions(3, 2, 1, 3)))
     assert {link["href"] for link in page.links} == {
@@ -156,7 +116,7 @@ def test_links_go_to_posts_and_tell_them_nothing() -> None:
     assert exploration.up == ["../index.html"]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 @pytest.mark.parametrize(
     "url",
     [
@@ -178,7 +138,7 @@ def test_what_is_no_web_address_is_no_link(url: str) -> None:
     assert "post 0" in page.text
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_a_hostile_web_address_stays_inside_its_attribute() -> None:
     url = 'https://board.example/"><script>alert(1)</script>'
     text = evaluated(make_predictions(2, 1, 1, 2, page_url=url))
@@ -186,7 +146,7 @@ def test_a_hostile_web_address_stays_inside_its_attribute() -> None:
     assert {link["href"] for link in Page(text).links} == {url}
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 @pytest.mark.parametrize("tag", HOSTILE)
 def test_hostile_names_are_text(tag: str) -> None:
     plain_shape = [name for name, _ in Page(explored()).elements]
@@ -201,7 +161,7 @@ def test_hostile_names_are_text(tag: str) -> None:
     assert f"called {tag}" in page.text
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_hostile_settings_and_counts_are_text() -> None:
     bad = HOSTILE[0]
     predictions = make_predictions(3, 2, 1, 3, board=bad)
@@ -215,7 +175,7 @@ def test_hostile_settings_and_counts_are_text() -> None:
         Page(text)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_pages_can_be_used_without_seeing_them() -> None:
     for text in (explored(), evaluated(make_predictions(3, 2, 1, 3))):
         page = Page(text)
@@ -231,7 +191,7 @@ def test_pages_can_be_used_without_seeing_them() -> None:
         assert len(page.all("caption")) == len(page.all("table"))
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_the_headline_says_precision_and_recall_in_words() -> None:
     page = Page(evaluated(make_predictions(59, 2, 4, 80)))
     words = page.text.replace(" ,", ",")
@@ -239,7 +199,7 @@ def test_the_headline_says_precision_and_recall_in_words() -> None:
     assert "it finds 59 of 63 (recall 93.7 %)" in words
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_a_model_that_calls_nothing_positive_gets_no_precision() -> None:
     text = evaluated(make_predictions(0, 0, 4, 5))
     words = Page(text).text
@@ -248,7 +208,7 @@ def test_a_model_that_calls_nothing_positive_gets_no_precision() -> None:
     assert "nan" not in words.lower().split()
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_perfect_and_useless_models_are_reported() -> None:
     assert "None: everything called robot is." in Page(evaluated(make_predictions(5, 0, 0, 5))).text
     assert (
@@ -279,7 +239,7 @@ def test_galleries_do_not_depend_on_the_order() -> None:
     assert pick_galleries(predictions) == pick_galleries(predictions[::-1])
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_a_page_stays_small_whatever_the_thumbnails() -> None:
     predictions = make_predictions(40, 30, 30, 10)
     large = jpeg(400, noise=True)
@@ -299,7 +259,7 @@ def test_a_thumbnail_is_a_small_jpeg_of_the_same_shape() -> None:
     assert len(data) < 37_000  # 60 of them are within the page's budget
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_explicit_pictures_are_blurred_and_general_ones_are_not() -> None:
     explicit = evaluated(make_predictions(3, 2, 1, 3, rating="explicit"))
     assert explicit.count("frame veiled") == 6
@@ -309,7 +269,7 @@ def test_explicit_pictures_are_blurred_and_general_ones_are_not() -> None:
     assert 'id="unveil"' not in general
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_learning_curves_are_there_when_there_is_a_history() -> None:
     epoch = {"epoch": 1, "loss": 0.5, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.7}
     predictions = make_predictions(3, 2, 1, 3)
@@ -318,7 +278,7 @@ def test_learning_curves_are_there_when_there_is_a_history() -> None:
     assert "the lowest validation loss was in epoch 1." in text
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_settings_and_dataset_are_tabulated() -> None:
     settings = {"model": "vgg19", "learning_rate": 3e-4, "mixed": True, "weights": None}
     words = Page(evaluated(make_predictions(3, 2, 1, 3), settings=settings)).text
@@ -332,7 +292,7 @@ def test_settings_and_dataset_are_tabulated() -> None:
 # ---- what an evaluation adds
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_a_promise_is_said_in_words_and_so_is_what_it_would_take() -> None:
     predictions = make_predictions(3, 2, 1, 3)
     words = Page(evaluated(predictions, promised=promise(200))).text
@@ -344,7 +304,7 @@ def test_a_promise_is_said_in_words_and_so_is_what_it_would_take() -> None:
     assert "nothing is promised of it" in Page(evaluated(predictions)).text
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_the_slider_moves_over_every_threshold() -> None:
     predictions = make_predictions(59, 2, 4, 80)
     page = Page(evaluated(predictions))
@@ -360,7 +320,7 @@ def test_the_slider_moves_over_every_threshold() -> None:
     assert others == sorted(others, reverse=True)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_the_slider_of_a_large_test_split_is_still_small() -> None:
     predictions = make_predictions(900, 20, 40, 1000)
     text = evaluated(predictions)
@@ -371,7 +331,7 @@ def test_the_slider_of_a_large_test_split_is_still_small() -> None:
     assert steps["tp"][-1] == 940
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_what_the_model_looked_at_is_there_to_be_shown() -> None:
     predictions = make_predictions(3, 2, 1, 3)
     small = {item.row.md5: jpeg() for item in predictions}
@@ -381,7 +341,7 @@ def test_what_the_model_looked_at_is_there_to_be_shown() -> None:
     assert 'id="looked"' not in evaluated(predictions, pictures=Pictures(small, {}))
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_suspects_are_shown_with_links_and_counted() -> None:
     predictions = make_predictions(3, 2, 1, 40)
     suspects = [item for item in predictions if not item.positive][:30]
@@ -392,12 +352,12 @@ def test_suspects_are_shown_with_links_and_counted() -> None:
     assert "No label could be judged: too few groups." in unjudged
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_parts_that_fail_are_marked_and_the_worst_is_named() -> None:
     predictions = [
         *make_predictions(60, 2, 4, 80),
         *(
-            scored(make_row(1000 + n, split="test", label="negative", tags=("armour",)), 0.9)
+            scored(a_row(1000 + n, split="test", label="negative", tags=("armour",)), 0.9)
             for n in range(30)
         ),
     ]
@@ -408,7 +368,7 @@ def test_parts_that_fail_are_marked_and_the_worst_is_named() -> None:
     assert "It fails most on" not in Page(evaluated(make_predictions(60, 2, 4, 80))).text
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_plots")
 def test_the_precision_where_the_tag_is_rare_is_told() -> None:
     words = Page(evaluated(make_predictions(59, 2, 4, 80))).text
     expected = 0.01 * 59 / 63 / (0.01 * 59 / 63 + 0.99 * 2 / 82)

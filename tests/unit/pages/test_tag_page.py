@@ -18,8 +18,8 @@ from imagetag.report.leaderboard import make_leaderboard
 from imagetag.stats import comparison
 from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
+from tests.builders.results import make_logits, make_pictures, write_run
 from tests.pages import HOSTILE, Page
-from tests.runs import make_logits, make_pictures, write_run
 from tests.storages import Wrapped
 
 TAG = "fate/stay_night"

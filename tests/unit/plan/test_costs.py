@@ -18,7 +18,7 @@ from imagetag.plan.table import sentences
 from imagetag.storage.local import LocalStorage
 from jobs import plan as plan_job
 from jobs import scrape as scrape_job
-from tests.statuses import ago, write_beat
+from tests.builders.statuses import ago, write_beat
 from tests.storages import Wrapped
 
 SETTINGS = Settings(

@@ -20,8 +20,8 @@ from imagetag.storage.local import LocalStorage
 from imagetag.web.client import Client
 from tests.boardserver import ENGINES, Engine
 from tests.boardserver.closed import ClosedGelbooru02
+from tests.builders.statuses import ago, write_all, write_scraped
 from tests.scripted import Reply, serving
-from tests.statuses import ago, write_all, write_scraped
 from tests.storages import Wrapped
 
 LOGIN = {"gelbooru": Login("somebody", "k3y")}

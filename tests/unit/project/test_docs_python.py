@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import pytest
 
-from tests.datasets import PICTURES
+from tests.builders.drawn import PICTURES
 from tests.docs import code, pages
 
 

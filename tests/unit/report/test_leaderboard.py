@@ -17,7 +17,6 @@ import boto3
 import numpy as np
 import pytest
 
-from imagetag.dataset.manifest import Dataset, Row
 from imagetag.layout import INDEX, Layout
 from imagetag.report import leaderboard_page, results, tag_ranking
 from imagetag.report.leaderboard_page import MAX_PAGE_BYTES, Axis
@@ -30,19 +29,21 @@ from imagetag.stats.comparison import RESAMPLED, Metric, Span
 from imagetag.storage.local import LocalStorage
 from imagetag.storage.opening import open_storage
 from jobs import report
-from tests.evaluations import TRAINED as EVALUATED_MODEL
-from tests.evaluations import evaluation_of as real_evaluation
-from tests.evaluations import scored
-from tests.pages import Page
-from tests.runs import (
+from tests.builders.datasets import make_dataset
+from tests.builders.evaluations import TRAINED as EVALUATED_MODEL
+from tests.builders.evaluations import evaluation_of, scored
+from tests.builders.results import (
     TRAINED,
     Pictures,
-    evaluation_of,
     make_logits,
     make_pictures,
+    rough_evaluation,
     table_of,
     write_run,
 )
+from tests.builders.rows import make_row
+from tests.ended import log_lines
+from tests.pages import Page
 
 RESAMPLES = 400  # enough here, and quick
 PAGE = ".reports/leaderboard.html"
@@ -79,7 +80,7 @@ class Reported:
     def run(self, *argv: str) -> Outcome:
         self._capfd.readouterr()
         code = report.main(["--storage", self.storage.url, *argv])
-        return code, [json.loads(line) for line in self._capfd.readouterr().err.splitlines()]
+        return code, log_lines(self._capfd.readouterr().err)
 
     def made(self, *argv: str) -> tuple[Page, dict[str, Any]]:
         code, lines = self.run(*argv)
@@ -205,7 +206,7 @@ def test_the_same_runs_give_the_same_again(two: Reported) -> None:
 
 def entry(run: str, model: str, value: float, place: Any, tag: str = "x") -> Entry:
     pictures = make_pictures(4, 4)
-    told = evaluation_of(tag, run, pictures, np.linspace(1, -1, 8))
+    told = rough_evaluation(tag, run, pictures, np.linspace(1, -1, 8))
     training = Training(tag=tag, run=run, model=model, created=TRAINED)
     evaluation = Evaluation.model_validate(told)
     span = Span(value, value - 0.01, value + 0.01)
@@ -357,7 +358,7 @@ def test_what_the_two_of_a_tag_are_called() -> None:
 def test_whether_a_promise_is_kept(
     promise: Any, precision: float | None, high: float | None, kept: str | None
 ) -> None:
-    told = evaluation_of("x", "r", make_pictures(4, 4), np.linspace(1, -1, 8))
+    told = rough_evaluation("x", "r", make_pictures(4, 4), np.linspace(1, -1, 8))
     if promise is not None:
         promise = {"min_precision": 0.95, "confidence": 0.95} | promise
     told["decision"]["promise"] = promise
@@ -457,7 +458,7 @@ def test_an_evaluation_without_a_version_is_an_older_one(two: Reported) -> None:
 
 
 def changed_metrics(**changes: Any) -> dict[str, Any]:
-    told = evaluation_of("asuka", "bad", PICTURES, make_logits(PICTURES, 3, seed=0))
+    told = rough_evaluation("asuka", "bad", PICTURES, make_logits(PICTURES, 3, seed=0))
     return {"evaluation": {"metrics": told["metrics"] | changes}}
 
 
@@ -612,19 +613,10 @@ def test_a_run_that_calls_nothing_has_no_precision(two: Reported) -> None:
 
 def test_what_evaluate_stores_is_understood(job: Reported) -> None:
     rows = [
-        Row(
-            post_id=number,
-            board="safebooru",
+        make_row(
+            number,
             page_url=f"https://board.example/post?id={number}&s=view",
-            md5=f"{number:032x}",
-            ext="jpg",
-            bytes=1000,
-            width=100,
-            height=100,
-            tags=("a",),
-            rating="general",
             split="test",
-            label="positive" if number % 2 else "negative",
             # The first two are one as a spreadsheet shows them.
             group=["=1", "'=1", *map(str, range(2, 20))][number // 4],
         )
@@ -636,20 +628,7 @@ def test_what_evaluate_stores_is_understood(job: Reported) -> None:
         for row, noise in zip(rows, drawn, strict=True)
     ]
     predictions = [scored(row, chance) for row, chance in zip(rows, chances, strict=True)]
-    dataset = Dataset(
-        tag="asuka",
-        board="safebooru",
-        request={},
-        images={"train": {"positive": 1, "negative": 1}, "test": {"positive": 40, "negative": 40}},
-        bytes=1,
-        failures={},
-        skipped={},
-        parts=(),
-        fingerprint="ab" * 32,
-        created="2026-01-01T00:00:00+00:00",
-        software="imagetag test",
-    )
-    evaluation = real_evaluation(predictions, dataset, tag="asuka", run="v1")
+    evaluation = evaluation_of(predictions, make_dataset(rows, tag="asuka"), tag="asuka", run="v1")
     job.write("asuka", "v1", training={"created": EVALUATED_MODEL})
     layout = Layout("asuka")
     job.storage.write(layout.run("v1", "evaluation.json"), evaluation.model_dump_json().encode())

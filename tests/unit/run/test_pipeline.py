@@ -21,6 +21,7 @@ from imagetag.run import child
 from imagetag.run.child import Event
 from imagetag.run.pipeline import Failed, Pipeline, Stage
 from imagetag.run.view import LiveView, PlainView
+from tests.ended import log_lines
 
 # A job that does to each tag what its name says, and logs as jobs do.
 FAKE = """
@@ -155,7 +156,7 @@ def test_stages_may_be_for_one_tag_each_or_for_all() -> None:
 def test_all_that_is_written_is_in_the_log_with_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGETAG_MODEL", "vgg19")
     secret = a_stage("scrape", secrets={"IMAGETAG_BOARD_KEY": "k"})
-    lines = [json.loads(line) for line in run(["fox"], secret)[3].splitlines()]
+    lines = log_lines(run(["fox"], secret)[3])
     assert [(line["job"], line["event"]) for line in lines] == [
         ("scrape", "a library says something"),
         ("scrape", "working"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import tracemalloc
@@ -19,28 +18,15 @@ from imagetag.dataset.manifest import Row
 from imagetag.runs.breakdown import ALPHA, Measure, Slice, breakdown, fisher, holm, worst
 from imagetag.stats.intervals import share_interval
 from imagetag.stats.metrics import Confusion, Estimate
+from tests.builders.rows import make_row
 from tests.cost import processor_seconds
 
 Group = tuple[int, str, bool, dict[str, Any]]
 
 
-def make_row(number: int, **changes: Any) -> Row:
-    values: dict[str, Any] = {
-        "post_id": number,
-        "board": "safebooru",
-        "page_url": f"https://board.example/post?id={number}",
-        "md5": hashlib.md5(str(number).encode()).hexdigest(),
-        "ext": "jpg",
-        "bytes": 100_000,
-        "width": 1000,
-        "height": 1000,
-        "tags": (),
-        "rating": "general",
-        "split": "test",
-        "label": "positive",
-        "group": str(number),
-    }
-    return Row(**{**values, **changes})
+def of_test(number: int, **changes: Any) -> Row:
+    side = {"width": 1000, "height": 1000}
+    return make_row(number, **{**side, "split": "test", "label": "positive", **changes})
 
 
 def make_rows(*counts: Group) -> tuple[list[Row], list[bool]]:
@@ -49,7 +35,7 @@ def make_rows(*counts: Group) -> tuple[list[Row], list[bool]]:
     called: list[bool] = []
     for count, label, decision, changes in counts:
         for _ in range(count):
-            rows.append(make_row(len(rows), label=label, **changes))
+            rows.append(of_test(len(rows), label=label, **changes))
             called.append(decision)
     return rows, called
 
@@ -93,7 +79,7 @@ def log_factorials(total: int) -> Any:
     ],
 )
 def test_sizes_are_of_the_pixels_of_the_picture(size: tuple[int, int], name: str) -> None:
-    slices = breakdown([make_row(0, width=size[0], height=size[1])], [True])
+    slices = breakdown([of_test(0, width=size[0], height=size[1])], [True])
     assert names(slices, "size") == [name]
 
 
@@ -114,17 +100,17 @@ def test_sizes_are_of_the_pixels_of_the_picture(size: tuple[int, int], name: str
     ],
 )
 def test_aspects_are_width_by_height(size: tuple[int, int], name: str) -> None:
-    slices = breakdown([make_row(0, width=size[0], height=size[1])], [True])
+    slices = breakdown([of_test(0, width=size[0], height=size[1])], [True])
     assert [found.partition(" (")[0] for found in names(slices, "aspect")] == [name]
 
 
 def test_parts_come_by_kind_and_buckets_in_their_own_order() -> None:
     rows = [
-        make_row(0, width=3000, height=3000, rating="explicit", ext="webp"),
-        make_row(1, width=100, height=100, rating="questionable", ext="png"),
-        make_row(2, width=900, height=600, rating="sensitive", ext="jpeg"),
-        make_row(3, width=300, height=900, rating="general", ext="jpg"),
-        make_row(4, width=1000, height=1800, rating="general", ext="tiff"),
+        of_test(0, width=3000, height=3000, rating="explicit", ext="webp"),
+        of_test(1, width=100, height=100, rating="questionable", ext="png"),
+        of_test(2, width=900, height=600, rating="sensitive", ext="jpeg"),
+        of_test(3, width=300, height=900, rating="general", ext="jpg"),
+        of_test(4, width=1000, height=1800, rating="general", ext="tiff"),
     ]
     slices = breakdown(rows, [True] * 5)
     assert [(part.kind, part.name, part.pictures) for part in slices] == [
@@ -150,7 +136,7 @@ def test_parts_come_by_kind_and_buckets_in_their_own_order() -> None:
 def test_each_kind_but_the_tags_is_a_partition() -> None:
     random = np.random.default_rng(4)
     rows = [
-        make_row(
+        of_test(
             number,
             width=int(random.integers(1, 4000)),
             height=int(random.integers(1, 4000)),
@@ -239,7 +225,7 @@ def test_nothing_is_no_parts() -> None:
 
 def test_other_numbers_of_rows_and_decisions_are_a_defect() -> None:
     with pytest.raises(ValueError, match="1 rows and 2 decisions"):
-        breakdown([make_row(0)], [True, False])
+        breakdown([of_test(0)], [True, False])
 
 
 def test_parts_go_to_json_and_back() -> None:
@@ -346,7 +332,7 @@ def test_a_companion_on_which_it_fails_is_found_and_comes_first() -> None:
         if number % 12 == 0:  # a hundred pictures of red hair: it takes half of them for the tag
             chosen.add("red_hair")
             right = 0.95 if label == "positive" else 0.5
-        rows.append(make_row(number, label=label, tags=tuple(sorted(chosen))))
+        rows.append(of_test(number, label=label, tags=tuple(sorted(chosen))))
         called.append((label == "positive") == (random.random() < right))
     slices = breakdown(rows, called)
     flagged = [part.name for part in slices if part.worse]
@@ -446,7 +432,7 @@ def test_a_group_whose_others_say_the_opposite_says_nothing() -> None:
     ):
         for variant in range(40):
             changes = {"group": row.group, "md5": f"{last}{number:02x}{variant:04x}"}
-            rows.append(make_row(1000 + number * 40 + variant, **{**changes, "label": "negative"}))
+            rows.append(of_test(1000 + number * 40 + variant, **{**changes, "label": "negative"}))
             rows[-1] = rows[-1].model_copy(update={"tags": ("hat",)})
             called.append(False)
     hat = named(breakdown(rows, called), "hat")
@@ -457,7 +443,7 @@ def test_a_group_whose_others_say_the_opposite_says_nothing() -> None:
 def test_the_order_of_the_rows_changes_nothing() -> None:
     random = np.random.default_rng(6)
     rows = [
-        make_row(
+        of_test(
             number,
             label="positive" if number % 2 else "negative",
             group=str(number // 3),
@@ -484,7 +470,7 @@ def test_random_labels_are_flagged_no_more_often_than_stated(
     random = np.random.default_rng(2024)
     tags = [f"tag{number}" for number in range(12)]
     rows = [
-        make_row(
+        of_test(
             number,
             tags=tuple(tag for tag in tags if random.random() < 0.3),
             width=int(random.integers(300, 2500)),
@@ -535,7 +521,7 @@ def test_hostile_tags_are_one_line_of_printable_text() -> None:
 def test_time_and_memory_grow_with_the_rows_alone() -> None:
     # Each row with 60 tags, most of them its own.
     rows = [
-        make_row(
+        of_test(
             number,
             label="positive" if number % 2 else "negative",
             tags=tuple(f"{number}-{i}" for i in range(50)) + tuple(f"common{i}" for i in range(10)),

@@ -15,20 +15,27 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from scipy.special import logit
 
-from imagetag.dataset.manifest import Dataset
-from imagetag.layout import LABELS, Layout
+from imagetag.layout import Layout
 from imagetag.models.architectures import ALEXNETS, CUSTOM_LAYERS, alexnet, build_model
 from imagetag.runs.card import model_card, store_card
-from imagetag.runs.evaluation import Evaluation
 from imagetag.runs.export import export_model
-from imagetag.runs.runs import Run
 from imagetag.stats.calibration import Calibration
 from imagetag.stats.contract import Promise
 from imagetag.storage.local import LocalStorage
-from tests.evaluations import evaluation_of, promise, scored
-from tests.explorations import make_row
+from tests.builders.datasets import make_dataset
+from tests.builders.evaluations import evaluation_of, make_evaluation, promise, scored
+from tests.builders.rows import make_row
+from tests.builders.runs import make_run
 from tests.forked import run_forked
 
+RUN = make_run()
+DATASET = make_dataset(
+    request={"ratings": ["general", "sensitive"], "negatives": "hard", "since": None},
+    images={
+        "train": {"positive": 1004, "negative": 1006},
+        "test": {"positive": 251, "negative": 252},
+    },
+)
 SIZE = (72, 80)  # (height, width) of the models' input
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -51,54 +58,6 @@ HOSTILE = [
     "惣流・アスカ・ラングレー",
     " ",
 ]
-
-
-def make_run(**changes: Any) -> Run:
-    values: dict[str, Any] = {
-        "tag": "souryuu_asuka_langley",
-        "run": "vgg19-1234",
-        "model": "vgg19",
-        "settings": {"epochs": 30, "learning_rate": 1e-5, "augment": True, "weights": "imagenet"},
-        "image_size": (224, 160),
-        "images": {
-            "train": {"positive": 801, "negative": 802},
-            "validation": {"positive": 203, "negative": 204},
-        },
-        "fingerprint": "f" * 64,
-        "seed": 20261122,
-        "best_epoch": 2,
-        "history": [{"epoch": float(epoch), "loss": 0.5} for epoch in (1, 2, 3)],
-        "validation": {"loss": 0.25, "precision": 0.98765},
-        "parameters": 20024897,
-        "seconds": 5400.0,
-        "devices": ["/device:GPU:0", "/device:GPU:1"],
-        "workers": 2,
-        "replicas": 4,
-        "global_batch": 64,
-        "versions": {"imagetag": "0.1.0", "keras": "3.15.1"},
-        "created": "2026-01-01T00:00:00+00:00",
-    }
-    return Run(**{**values, **changes})
-
-
-def make_dataset(**changes: Any) -> Dataset:
-    values: dict[str, Any] = {
-        "tag": "souryuu_asuka_langley",
-        "board": "safebooru",
-        "request": {"ratings": ["general", "sensitive"], "negatives": "hard", "since": None},
-        "images": {
-            "train": {"positive": 1004, "negative": 1006},
-            "test": {"positive": 251, "negative": 252},
-        },
-        "bytes": 1,
-        "failures": {},
-        "skipped": {},
-        "parts": (),
-        "fingerprint": "f" * 64,
-        "created": "2025-12-31T00:00:00+00:00",
-        "software": "imagetag 0.1.0",
-    }
-    return Dataset(**{**values, **changes})
 
 
 class Page(HTMLParser):
@@ -134,9 +93,9 @@ class Page(HTMLParser):
 
 
 def test_a_card_says_what_the_run_and_its_dataset_say() -> None:
-    rows = Page(model_card(make_run(), make_dataset())).rows
+    rows = Page(model_card(RUN, DATASET)).rows
     for row in (
-        ["run", "vgg19-1234"],
+        ["run", "first"],
         ["model", "vgg19, 20024897 parameters"],
         ["input", "RGB, brought to 224 x 160 pixels (height x width)"],
         ["took", "1.5 hours (5400 seconds)"],
@@ -163,7 +122,7 @@ def test_a_card_says_what_the_run_and_its_dataset_say() -> None:
 
 def test_every_setting_is_shown_also_one_that_the_card_has_never_heard_of() -> None:
     settings = {"resize": "letterbox", "new": 3, "nested": {"a": [1, None]}, "phases": [1.5, "x"]}
-    rows = Page(model_card(make_run(settings=settings), make_dataset())).rows
+    rows = Page(model_card(make_run(settings=settings), DATASET)).rows
     assert ["resize", "letterbox"] in rows
     assert ["new", "3"] in rows
     assert ["nested", '{"a": [1, null]}'] in rows
@@ -171,8 +130,8 @@ def test_every_setting_is_shown_also_one_that_the_card_has_never_heard_of() -> N
 
 
 def test_a_card_of_files_without_a_request_has_no_table_of_it() -> None:
-    assert "asked for |" in model_card(make_run(), make_dataset())
-    assert "asked for |" not in model_card(make_run(), make_dataset(request={}))
+    assert "asked for |" in model_card(RUN, DATASET)
+    assert "asked for |" not in model_card(RUN, make_dataset(request={}))
 
 
 def everywhere(text: str) -> str:
@@ -213,16 +172,6 @@ def test_what_comes_from_outside_is_text_and_nothing_else(text: str) -> None:
     assert page.codes.count(shown or " ") == harmless.codes.count("harmless")
 
 
-def make_evaluation(**changes: Any) -> Evaluation:
-    """Of 160 test pictures, half with the tag: one of each half is called wrong."""
-    rows = [make_row(number) for number in range(1, 161)]
-    wrong = {next(row.md5 for row in rows if row.label == label) for label in LABELS}
-    found = [
-        scored(row, 0.9 if (row.label == "positive") != (row.md5 in wrong) else 0.1) for row in rows
-    ]
-    return evaluation_of(found, make_dataset(), **changes)
-
-
 def front_matter(card: str) -> Any:
     start, text, _ = card.split("---\n", 2)
     assert start == ""
@@ -230,14 +179,14 @@ def front_matter(card: str) -> Any:
 
 
 def test_hubs_read_what_it_is_and_how_good() -> None:
-    front = front_matter(model_card(make_run(), make_dataset()))
+    front = front_matter(model_card(RUN, DATASET))
     assert front == {
         "library_name": "keras",
         "license": "unknown",
         "pipeline_tag": "image-classification",
-        "tags": ["imageboard", "souryuu_asuka_langley"],
+        "tags": ["imageboard", "robot"],
     }
-    front = front_matter(model_card(make_run(), make_dataset(), (), make_evaluation()))
+    front = front_matter(model_card(RUN, DATASET, (), make_evaluation()))
     [model] = front["model-index"]
     [result] = model["results"]
     assert result["task"] == {"type": "image-classification"}
@@ -249,8 +198,8 @@ def test_hubs_read_what_it_is_and_how_good() -> None:
 
 def test_nothing_called_is_no_precision() -> None:
     rows = [make_row(number) for number in range(1, 161)]
-    evaluation = evaluation_of([scored(row, 0.1) for row in rows], make_dataset())
-    card = model_card(make_run(), make_dataset(), (), evaluation)
+    evaluation = evaluation_of([scored(row, 0.1) for row in rows], DATASET)
+    card = model_card(RUN, DATASET, (), evaluation)
     assert "precision" not in front_matter(card)["metrics"]
     assert ["precision", *3 * ["\N{EN DASH}"]] in Page(card).rows
 
@@ -264,14 +213,14 @@ def test_nothing_called_is_no_precision() -> None:
     ],
 )
 def test_an_evaluated_run_has_its_test_figures(promised: Promise | None, said: str) -> None:
-    card = model_card(make_run(), make_dataset(), (), make_evaluation(promise=promised))
+    card = model_card(RUN, DATASET, (), make_evaluation(promise=promised))
     [found] = [row for row in Page(card).rows if row[0] == "precision" and len(row) == 4]
     assert found[1] == "0.9875"
     assert 0.9 < float(found[2]) < 0.9875 < float(found[3]) < 1
     assert "On 160 test images, 80 of them with the tag" in card
     assert said in card
     assert "when `imagetag evaluate` has run" not in card
-    assert "when `imagetag evaluate` has run" in model_card(make_run(), make_dataset())
+    assert "when `imagetag evaluate` has run" in model_card(RUN, DATASET)
 
 
 @pytest.mark.parametrize(
@@ -286,17 +235,17 @@ def test_calibrated_is_said_only_of_what_was(method: Any, said: str) -> None:
     calibration = Calibration(method=method)
     decision = evaluation.decision.model_copy(update={"calibration": calibration})
     evaluation = evaluation.model_copy(update={"decision": decision})
-    assert said in model_card(make_run(), make_dataset(), (), evaluation)
+    assert said in model_card(RUN, DATASET, (), evaluation)
 
 
 def test_cautions_stand_at_the_top() -> None:
-    card = model_card(make_run(), make_dataset(), ["All are PNG."])
+    card = model_card(RUN, DATASET, ["All are PNG."])
     assert card.index("All are PNG.") < card.index("## Model details")
 
 
 def test_one_replica_is_one() -> None:
     def batch(**changes: int) -> str:
-        rows = Page(model_card(make_run(**changes), make_dataset())).rows
+        rows = Page(model_card(make_run(**changes), DATASET)).rows
         return next(row[1] for row in rows if row[0] == "batch")
 
     assert batch(replicas=1, workers=1) == "64 images, over 1 replica on 1 worker"
@@ -304,21 +253,21 @@ def test_one_replica_is_one() -> None:
 
 
 def test_an_evaluation_makes_the_card_tell_of_it(tmp_path: Path) -> None:
-    storage, run, dataset = LocalStorage(tmp_path), make_run(), make_dataset()
-    path = tmp_path / Layout(run.tag).run(run.run, "README.md")
+    storage = LocalStorage(tmp_path)
+    path = tmp_path / Layout(RUN.tag).run(RUN.run, "README.md")
     for before in (None, b"as train left it"):
         if before:
             path.write_bytes(before)
-        store_card(storage, run, dataset, make_evaluation(cautions=["All are PNG."]))
+        store_card(storage, RUN, DATASET, make_evaluation(cautions=["All are PNG."]))
         assert "0.9875" in path.read_text()
         assert "All are PNG." in path.read_text()
     written = path.stat().st_mtime_ns
-    store_card(storage, run, dataset, make_evaluation(cautions=["All are PNG."]))
+    store_card(storage, RUN, DATASET, make_evaluation(cautions=["All are PNG."]))
     assert path.stat().st_mtime_ns == written
 
 
 def test_a_long_value_is_cut() -> None:
-    rows = Page(model_card(make_run(settings={"weights": "x" * 5000}), make_dataset())).rows
+    rows = Page(model_card(make_run(settings={"weights": "x" * 5000}), DATASET)).rows
     assert ["weights", "x" * 299 + "…"] in rows
 
 
@@ -362,7 +311,7 @@ def test_the_keras_code_of_a_card_runs(name: str, tmp_path: Path) -> None:
     model = of_any_size(core)
     model.save(tmp_path / "model.keras")
     pixels = save_picture(tmp_path / "picture.jpg", (50, 110))
-    block, _ = code_blocks(model_card(make_run(model=name), make_dataset()))
+    block, _ = code_blocks(model_card(make_run(model=name), DATASET))
     printed = run_code(block, tmp_path, "" if name == "alexnet" else WITHOUT_US)
     assert printed == pytest.approx(float(model.predict_on_batch(pixels)[0, 0]), abs=1e-4)
 
@@ -372,7 +321,7 @@ def test_the_tensorflow_code_of_a_card_runs(tmp_path: Path) -> None:
     model = small_model()
     export_model(model, tmp_path / "saved_model" / "2", SIZE, "letterbox")
     pixels = save_picture(tmp_path / "picture.jpg", SIZE)
-    _, block = code_blocks(model_card(make_run(), make_dataset()))
+    _, block = code_blocks(model_card(RUN, DATASET))
     printed = run_code(block, tmp_path, WITHOUT_US)
     assert printed == pytest.approx(logit(float(model.predict_on_batch(pixels)[0, 0])), abs=1e-2)
 
@@ -381,5 +330,5 @@ def test_the_tensorflow_code_of_a_card_runs(tmp_path: Path) -> None:
 def test_our_own_layers_are_imported_where_a_model_has_some(name: str) -> None:
     model = build_model(name, SIZE, weights=None)
     ours = any(isinstance(layer, tuple(CUSTOM_LAYERS.values())) for layer in model.layers)
-    card = model_card(make_run(model=name), make_dataset())
+    card = model_card(make_run(model=name), DATASET)
     assert ("import imagetag.models" in card) == ours

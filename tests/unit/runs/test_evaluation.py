@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import shlex
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from imagetag.dataset.manifest import Dataset, Row, summarize
 from imagetag.errors import InputError
 from imagetag.job.command_line import parse_settings
 from imagetag.layout import Layout
@@ -28,48 +26,17 @@ from imagetag.runs.evaluation import (
 )
 from imagetag.storage.local import LocalStorage
 from jobs.train import TrainSettings
-from tests.evaluations import TRAINED, decide, evaluation_of, promise, scored
-
-
-def make_row(number: int, **changes: Any) -> Row:
-    values: dict[str, Any] = {
-        "post_id": number,
-        "board": "safebooru",
-        "page_url": f"https://board.example/{number}",
-        "md5": hashlib.md5(str(number).encode()).hexdigest(),
-        "ext": "jpg",
-        "bytes": 1000,
-        "width": 100,
-        "height": 100,
-        "tags": (),
-        "rating": "general",
-        "split": "test",
-        "label": "positive" if number % 2 else "negative",
-        "group": str(number),
-    }
-    return Row(**{**values, **changes})
-
-
-def make_dataset(rows: list[Row]) -> Dataset:
-    images, size, fingerprint = summarize(rows)
-    return Dataset(
-        tag="robot",
-        board="safebooru",
-        request={},
-        images=images,
-        bytes=size,
-        failures={},
-        skipped={},
-        parts=(),
-        fingerprint=fingerprint,
-        created=TRAINED,
-        software="test",
-    )
+from tests.builders.datasets import make_dataset
+from tests.builders.evaluations import TRAINED, decide, evaluation_of, promise, scored
+from tests.builders.rows import make_row
 
 
 def make_scored(count: int) -> list[Scored]:
     return [
-        scored(make_row(number), 0.9 - number / 1000 if number % 2 else 0.1 + number / 1000)
+        scored(
+            make_row(number, split="test"),
+            0.9 - number / 1000 if number % 2 else 0.1 + number / 1000,
+        )
         for number in range(count)
     ]
 
@@ -120,7 +87,9 @@ def test_a_test_split_of_one_label_is_an_input_error() -> None:
 
 
 def test_of_a_group_one_picture_counts_whatever_the_order() -> None:
-    items = [scored(make_row(number, group=str(number // 3)), 0.5) for number in range(12)]
+    items = [
+        scored(make_row(number, split="test", group=str(number // 3)), 0.5) for number in range(12)
+    ]
     found = one_of_each_group(items)
     assert len(found) == 4
     assert one_of_each_group(items[::-1]) == found
@@ -130,7 +99,7 @@ def test_of_a_group_one_picture_counts_whatever_the_order() -> None:
 
 
 def test_the_table_has_the_most_probable_first() -> None:
-    items = [*make_scored(6), scored(make_row(99, page_url='https://x/a,b"c'), 0.5)]
+    items = [*make_scored(6), scored(make_row(99, split="test", page_url='https://x/a,b"c'), 0.5)]
     table = list(csv.DictReader(io.StringIO(predictions_table(items).decode())))
     logits = [float(row["logit"]) for row in table]
     assert logits == sorted(logits, reverse=True)
@@ -144,7 +113,7 @@ def test_the_table_has_the_most_probable_first() -> None:
 
 
 def test_a_text_of_the_table_is_no_formula_and_a_logit_below_zero_stays_a_number() -> None:
-    row = make_row(1, page_url="=1+1", group="-2:3")
+    row = make_row(1, split="test", page_url="=1+1", group="-2:3")
     (line,) = csv.DictReader(io.StringIO(predictions_table([scored(row, 0.1)]).decode()))
     assert (line["page_url"], line["group"]) == ("'=1+1", "'-2:3")
     assert line["logit"].startswith("-2.19")

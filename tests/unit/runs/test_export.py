@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from imagetag.runs.runs import is_exported
 from imagetag.stats.calibration import Calibration
 from imagetag.storage.local import LocalStorage
 from imagetag.train.precision import Precision, precision
+from tests.builders.pictures import encoded
 
 _RANDOM = np.random.default_rng(7)
 _SIZES = [(96, 80), (67, 130)]  # (height, width) of a model's input
@@ -43,12 +43,6 @@ def noise(width: int, height: int, channels: int = 3) -> Image.Image:
     grain = _RANDOM.integers(-40, 40, (height, width, channels))
     values = np.clip(np.stack(bands, axis=-1) + grain, 0, 255).astype(np.uint8)
     return Image.fromarray(values)
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def raw_png(

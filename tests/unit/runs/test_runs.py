@@ -15,9 +15,10 @@ import pytest
 from imagetag.errors import InputError, UsageError
 from imagetag.layout import Layout
 from imagetag.models.architectures import build_model
-from imagetag.runs.runs import Run, load_model, load_run, versions
+from imagetag.runs.runs import Run, load_model, load_run
 from imagetag.storage.base import Storage
 from imagetag.storage.opening import open_storage
+from tests.builders.runs import make_run, store_run
 
 TAG = "fate/stay_night"
 LAYOUT = Layout(TAG)
@@ -28,34 +29,8 @@ def storage(tmp_path: Path) -> Storage:
     return open_storage(str(tmp_path / "storage"))
 
 
-def make_run(name: str = "first", **changes: Any) -> Run:
-    values: dict[str, Any] = {
-        "tag": TAG,
-        "run": name,
-        "model": "alexnet",
-        "settings": {"epochs": 2, "learning_rate": 1e-3, "weights": "none"},
-        "image_size": (24, 32),
-        "images": {
-            "train": {"positive": 9, "negative": 8},
-            "validation": {"positive": 2, "negative": 3},
-        },
-        "fingerprint": "f" * 64,
-        "seed": 1,
-        "best_epoch": 2,
-        "history": [{"epoch": 1.0, "loss": 0.7}, {"epoch": 2.0, "loss": 0.1}],
-        "validation": {"loss": 0.1, "accuracy": 1.0},
-        "parameters": 1234,
-        "seconds": 5.5,
-        "devices": ["/device:CPU:0"],
-        "versions": versions(),
-        "created": "2026-01-01T00:00:00+00:00",
-    }
-    return Run(**{**values, **changes})
-
-
-def store(storage: Storage, run: Run, folder: str = "") -> None:
-    key = LAYOUT.run(folder or run.run, "metrics.json")
-    storage.write(key, run.model_dump_json(indent=2).encode())
+def a_run(**changes: Any) -> Run:
+    return make_run(**{"tag": TAG, **changes})
 
 
 def complaint(work: Callable[[], object]) -> str:
@@ -68,9 +43,9 @@ def complaint(work: Callable[[], object]) -> str:
 
 
 def test_a_run_is_found_by_its_name_and_the_newest_as_latest(storage: Storage) -> None:
-    first, second = make_run("first"), make_run("second", seed=2)
-    store(storage, first)
-    store(storage, second)
+    first, second = a_run(), a_run(run="second", seed=2)
+    store_run(storage, first)
+    store_run(storage, second)
     storage.write(LAYOUT.latest, b"second\n")
     assert load_run(storage, TAG, "first") == first
     assert load_run(storage, TAG, "second") == second
@@ -79,13 +54,13 @@ def test_a_run_is_found_by_its_name_and_the_newest_as_latest(storage: Storage) -
 
 def test_a_run_says_how_pictures_are_fitted_and_an_older_one_letterboxes() -> None:
     for resize in ("letterbox", "crop", "stretch"):
-        assert make_run(settings={"resize": resize}).resize == resize
-    assert make_run(settings={"epochs": 2}).resize == "letterbox"
+        assert a_run(settings={"resize": resize}).resize == resize
+    assert a_run(settings={"epochs": 2}).resize == "letterbox"
 
 
 @pytest.mark.parametrize("unknown", ["squeeze", "", None, 3, ["crop"], {}, "a\nb" * 999])
 def test_a_run_that_fits_pictures_in_an_unknown_way_is_refused(unknown: Any) -> None:
-    text = complaint(lambda: make_run(settings={"resize": unknown}).resize)
+    text = complaint(lambda: a_run(settings={"resize": unknown}).resize)
     assert text.startswith("the run 'first' of 'fate/stay_night' fits pictures by ")
     assert text.endswith("none of letterbox, crop, stretch: train it again")
     assert len(text) < 400
@@ -105,7 +80,7 @@ def test_a_run_without_its_marker_is_none(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize(
-    "damaged", [b"", b"{}", b"no JSON", b"\xff\xfe", make_run().model_dump_json().encode()[:-9]]
+    "damaged", [b"", b"{}", b"no JSON", b"\xff\xfe", a_run().model_dump_json().encode()[:-9]]
 )
 def test_a_damaged_marker_is_named(damaged: bytes, storage: Storage) -> None:
     key = LAYOUT.run("first", "metrics.json")
@@ -119,7 +94,8 @@ def test_a_damaged_marker_is_named(damaged: bytes, storage: Storage) -> None:
 
 @pytest.mark.parametrize("changes", [{"tag": "other"}, {"run": "other"}])
 def test_a_marker_of_another_run_is_not_believed(changes: Any, storage: Storage) -> None:
-    store(storage, make_run(**{"name": "first", **changes}), folder="first")
+    marker = a_run(**changes).model_dump_json().encode()
+    storage.write(LAYOUT.run("first", "metrics.json"), marker)
     assert "'other'" in complaint(lambda: load_run(storage, TAG, "first"))
 
 
@@ -145,7 +121,7 @@ def test_a_model_comes_back_as_it_was(
 ) -> None:
     small_model.save(tmp_path / "some.keras")
     storage.upload(tmp_path / "some.keras", LAYOUT.run("first", "model.keras"))
-    loaded = load_model(storage, make_run(), tmp_path)
+    loaded = load_model(storage, a_run(), tmp_path)
     inputs = np.eye(4)
     np.testing.assert_array_equal(
         loaded.predict_on_batch(inputs), small_model.predict_on_batch(inputs)
@@ -159,14 +135,14 @@ def test_a_truncated_model_is_one_line_that_says_how_to_get_another(
     key = LAYOUT.run("first", "model.keras")
     small_model.save(tmp_path / "some.keras")
     storage.write(key, (tmp_path / "some.keras").read_bytes()[:kept])
-    text = complaint(lambda: load_model(storage, make_run(), tmp_path))
+    text = complaint(lambda: load_model(storage, a_run(), tmp_path))
     assert text.startswith(f"{storage.url}/{key} cannot be loaded")
     marker = f"{storage.url}/{LAYOUT.run('first', 'metrics.json')}"
     assert text.endswith(f"; delete {marker} and train the run again")
 
 
 def test_a_missing_model_is_named(storage: Storage, tmp_path: Path) -> None:
-    text = complaint(lambda: load_model(storage, make_run(), tmp_path))
+    text = complaint(lambda: load_model(storage, a_run(), tmp_path))
     assert text.startswith(f"{storage.url}/{LAYOUT.run('first', 'model.keras')} is missing")
 
 
@@ -174,17 +150,17 @@ def test_a_model_that_would_run_code_is_refused(storage: Storage, tmp_path: Path
     hostile = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: x)])
     hostile.save(tmp_path / "some.keras")
     storage.upload(tmp_path / "some.keras", LAYOUT.run("first", "model.keras"))
-    assert "cannot be loaded" in complaint(lambda: load_model(storage, make_run(), tmp_path))
+    assert "cannot be loaded" in complaint(lambda: load_model(storage, a_run(), tmp_path))
 
 
 def test_a_model_with_layers_of_our_own_loads_in_a_process_that_did_not_build_it(
     storage: Storage, tmp_path: Path
 ) -> None:
-    run = make_run()
+    run = a_run()
     path = tmp_path / "model.keras"
     build_model("alexnet", (72, 72), weights=None).save(path)
     storage.upload(path, LAYOUT.run(run.run, "model.keras"))
-    store(storage, run)
+    store_run(storage, run)
     code = (
         "import sys; from pathlib import Path; from imagetag.runs import load_model, load_run; "
         "from imagetag.storage.opening import open_storage; storage = open_storage(sys.argv[1]); "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import random
 import threading
 import time
@@ -27,6 +26,7 @@ from imagetag.storage.base import Storage
 from imagetag.storage.opening import open_storage
 from imagetag.web.client import Client
 from imagetag.web.hosts import HttpError
+from tests.builders.pictures import encoded, plain
 from tests.scripted import Reply, Request, Server, serving
 
 LAYOUT = Layout("fox")
@@ -78,9 +78,7 @@ def pictures(reply: Callable[[int], Reply | None] = lambda _: None) -> Iterator[
 
 
 def png(number: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (9, 8), (number % 256, number // 256 % 256, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return plain(9, 8, (number % 256, number // 256 % 256, 0))
 
 
 def posts(url: str, count: int, tags: Callable[[int], str] = lambda _: "fox") -> list[Post]:
@@ -147,9 +145,8 @@ def test_takes_the_first_that_can_be_had_whichever_ends_first(
 def test_a_row_tells_the_size_of_the_picture_as_it_is_seen(storage: Storage) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    buffer = io.BytesIO()
-    Image.new("RGB", (16, 8)).save(buffer, "PNG", exif=exif)
-    with pictures(lambda _: Reply(buffer.getvalue())) as server:
+    turned = encoded(Image.new("RGB", (16, 8)), exif=exif)
+    with pictures(lambda _: Reply(turned)) as server:
         board = Shelf(posts(server.url, 1), server.url)
         with collector(storage, board) as run:
             run.collect("positive", board.walk(Query(("fox",))), 1)

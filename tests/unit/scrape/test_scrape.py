@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -25,6 +24,7 @@ from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
 from imagetag.web.client import Client
 from imagetag.web.hosts import HttpError
+from tests.builders.pictures import encoded
 from tests.storages import Killed, Late, Mortal, Wrapped
 
 LAYOUT = Layout("fox")
@@ -85,13 +85,11 @@ class Shelf(Board):
         if post.id in self.gone:
             raise HttpError("http_404", "not found", permanent=False)
         self.fetched.append(post.id)
-        buffer = io.BytesIO()
         # Of the boards, each has pictures of its own.
         colour = (2 * post.id, 50 * post.id % 256, sum(map(ord, self.root)) % 256)
         size = (40, 9) if post.id % 5 == 0 else (12, 12)
         kind = {"png": "PNG", "jpg": "JPEG"}[_ending(post.id)]
-        Image.new("RGB", size, colour).save(buffer, kind)
-        return File(buffer.getvalue())
+        return File(encoded(Image.new("RGB", size, colour), kind))
 
 
 def _ending(number: int) -> str:

@@ -20,7 +20,7 @@ from imagetag.status.table import document, show, summary
 from imagetag.storage.base import ObjectInfo, Storage
 from imagetag.storage.local import LocalStorage
 from jobs import status as status_job
-from tests.statuses import (
+from tests.builders.statuses import (
     NOW,
     ago,
     write_all,

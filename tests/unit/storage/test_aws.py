@@ -18,6 +18,7 @@ from imagetag.errors import ImagetagError, TransientError, UsageError
 from imagetag.storage.base import AccessDenied
 from imagetag.storage.opening import open_storage
 from tests.certificates import certified
+from tests.ended import log_lines
 from tests.scripted import RawServer, Reply, Request, Server, serving
 
 LISTING = (
@@ -403,10 +404,7 @@ def test_blanks_and_line_breaks_at_the_ends_of_settings_are_left_out(
     assert "Credential=key/" in request.headers["authorization"]
     assert request.headers["x-amz-security-token"] == "token"
     told = capsys.readouterr().err
-    assert {json.loads(line)["setting"] for line in told.splitlines()} == {
-        *settings,
-        "AWS_ENDPOINT_URL_S3",
-    }
+    assert {line["setting"] for line in log_lines(told)} == {*settings, "AWS_ENDPOINT_URL_S3"}
     assert SECRET not in told
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import json
 import os
 import secrets
 import signal
@@ -39,6 +38,7 @@ from imagetag.storage.base import (
 from imagetag.storage.local import LocalStorage
 from imagetag.storage.opening import open_storage
 from imagetag.storage.s3 import S3Storage
+from tests.ended import log_lines
 from tests.scripted import RawServer
 from tests.storage_contract import StorageContract
 
@@ -308,7 +308,7 @@ def test_links_that_lead_round_and_round_are_left_out_and_told(
     (root / "twice").symlink_to(beside)
     keys = ["a/b/1", "c/2", "elsewhere/3", "twice/3"]
     assert [entry.key for entry in storage.list()] == keys
-    told = {json.loads(line)["file"] for line in capsys.readouterr().err.splitlines()}
+    told = {line["file"] for line in log_lines(capsys.readouterr().err)}
     loops = {"a/b/up/", "a/b/here/", "elsewhere/home/", "twice/home/"}
     assert told == loops | {"c/self", "c/there", "c/back"}
     assert storage.stat("c/self") is None
@@ -596,7 +596,7 @@ def test_a_file_whose_name_is_no_key_is_left_out_and_told(
     for name in (b"good.png", b"line\nfeed.png", b"latin-\xe9.png"):
         (tmp_path / os.fsdecode(name)).write_bytes(b"x")
     assert [entry.key for entry in open_storage(str(tmp_path)).list()] == ["good.png"]
-    told = [json.loads(line)["file"] for line in capsys.readouterr().err.splitlines()]
+    told = [line["file"] for line in log_lines(capsys.readouterr().err)]
     assert sorted(told) == ["latin-\\udce9.png", "line\nfeed.png"]
 
 

@@ -20,6 +20,7 @@ import pytest
 from imagetag.errors import TransientError, UsageError
 from imagetag.train import rendezvous
 from imagetag.train.rendezvous import meet
+from tests.ended import log_lines
 
 SAME = "0123abcd"
 
@@ -613,7 +614,7 @@ def test_the_log_says_at_the_start_and_then_now_and_again_who_is_missing(
     for future in futures:
         with pytest.raises(TransientError):
             future.result()
-    rows = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    rows = log_lines(capsys.readouterr().err)
     chief = [row for row in rows if row["event"] == "waiting for workers"]
     assert 2 <= len(chief) <= 3
     assert chief[-1]["missing"] == "2 (worker-2:2222)"

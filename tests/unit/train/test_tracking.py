@@ -18,7 +18,8 @@ from imagetag.train import tracking
 from imagetag.train.tracking import log_evaluation, log_training
 from jobs import evaluate as evaluate_job
 from jobs import train as train_job
-from tests.unit.runs.test_card import make_evaluation, make_run
+from tests.builders.evaluations import make_evaluation
+from tests.builders.runs import make_run
 
 HISTORY = [{"epoch": float(epoch), "loss": 1 / epoch, "val_loss": 0.5} for epoch in (1, 2, 3)]
 RUN = make_run(history=HISTORY)

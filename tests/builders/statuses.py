@@ -6,10 +6,12 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from imagetag.dataset.manifest import Dataset, write_dataset
+from imagetag.dataset.manifest import write_dataset
 from imagetag.job.heartbeat import Beat
 from imagetag.layout import Layout, Stage, StatusKey, WorkState, status
 from imagetag.storage.base import Storage
+from tests.builders.datasets import make_dataset
+from tests.builders.runs import make_run, store_run
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -20,9 +22,8 @@ def ago(seconds: float) -> datetime:
 
 def write_scraped(storage: Storage, tag: str, *, made: datetime, fingerprint: str = "ab") -> None:
     """Store a dataset's marker: 400 images of the tag and 380 without it, and one picture."""
-    dataset = Dataset(
+    dataset = make_dataset(
         tag=tag,
-        board="safebooru",
         request={"limit": 400},
         images={
             "train": {"positive": 320, "negative": 300},
@@ -30,11 +31,8 @@ def write_scraped(storage: Storage, tag: str, *, made: datetime, fingerprint: st
         },
         bytes=780 * 250_000,
         failures={"http_404": 3},
-        skipped={},
-        parts=(),
         fingerprint=fingerprint,
         created=made.isoformat(timespec="seconds"),
-        software="imagetag 0.1.0",
     )
     write_dataset(storage, dataset)
     storage.write(Layout(tag).image("train", "positive", "0" * 32, "jpg"), b"x")
@@ -54,18 +52,16 @@ def write_explored(storage: Storage, tag: str, *, made: datetime, fingerprint: s
 def write_trained(
     storage: Storage, tag: str, *, made: datetime, fingerprint: str = "ab", run: str = "vgg19-1"
 ) -> None:
-    found = {
-        "version": 1,
-        "tag": tag,
-        "run": run,
-        "model": "vgg19",
-        "fingerprint": fingerprint,
-        "image_size": [256, 192],
-        "history": [{"epoch": epoch, "loss": 0.3} for epoch in range(1, 13)],
-        "seconds": 700.0,
-        "created": made.isoformat(timespec="seconds"),
-    }
-    _write(storage, Layout(tag).run(run, "metrics.json"), found)
+    marker = make_run(
+        tag=tag,
+        run=run,
+        fingerprint=fingerprint,
+        image_size=(256, 192),
+        history=[{"epoch": epoch, "loss": 0.3} for epoch in range(1, 13)],
+        seconds=700.0,
+        created=made.isoformat(timespec="seconds"),
+    )
+    store_run(storage, marker)
     storage.write(Layout(tag).latest, run.encode() + b"\n")
 
 

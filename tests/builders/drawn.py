@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +9,13 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
-from imagetag.dataset.manifest import Dataset, Row, summarize, write_part
+from imagetag.dataset.manifest import Row
 from imagetag.dataset.split import parts_of_groups, split_of
 from imagetag.layout import Layout, PartName
 from imagetag.storage.opening import open_storage
+from tests.builders.datasets import store_dataset
+from tests.builders.pictures import encoded
+from tests.builders.rows import row_of
 
 TAG = "red/disc"
 LAYOUT = Layout(TAG)
@@ -39,51 +40,24 @@ def draw(number: int) -> Picture:
         ImageDraw.Draw(image).rectangle(
             (x, y, x + side, y + side), (9, 9, random.randint(180, 255))
         )
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG" if number % 3 else "JPEG")
+    data = encoded(image, "PNG" if number % 3 else "JPEG")
     group = f"group {number // 3}"
-    row = Row(
-        post_id=number,
+    row = row_of(
+        number,
+        data,
         board="drawn",
-        page_url=f"https://board.example/post/{number}",
-        md5=hashlib.md5(buffer.getvalue()).hexdigest(),
-        ext="png" if number % 3 else "jpg",
-        bytes=len(buffer.getvalue()),
-        width=width,
-        height=height,
         tags=(TAG,) if positive else (),
-        rating="general",
         split=split_of(group, 0.25),
         label="positive" if positive else "negative",
         group=group,
     )
-    return Picture(row, buffer.getvalue())
-
-
-def key_of(row: Row) -> str:
-    return LAYOUT.image(row.split, row.label, row.md5, row.ext)
+    return Picture(row, data)
 
 
 def store(folder: Path, pictures: Iterable[Picture]) -> None:
-    storage, rows = open_storage(str(folder)), []
-    for picture in pictures:
-        storage.write(key_of(picture.row), picture.data)
-        rows.append(picture.row)
-    images, size, fingerprint = summarize(rows)
-    dataset = Dataset(
-        tag=TAG,
-        board="drawn",
-        request={},
-        images=images,
-        bytes=size,
-        failures={},
-        skipped={},
-        parts=(write_part(storage, LAYOUT, "part", rows),),
-        fingerprint=fingerprint,
-        created="2026-01-01T00:00:00+00:00",
-        software="test",
-    )
-    storage.write(LAYOUT.dataset, dataset.model_dump_json().encode())
+    pictures = list(pictures)
+    rows, files = [each.row for each in pictures], [each.data for each in pictures]
+    store_dataset(open_storage(str(folder)), TAG, rows, files, board="drawn")
 
 
 PICTURES = [draw(number) for number in range(120)]

@@ -1,4 +1,4 @@
-"""Runs as train and evaluate leave them in storage, without training anything."""
+"""Results of runs as report reads them, of made-up logits and with rough intervals."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from imagetag.layout import Layout
 from imagetag.storage.base import Storage
+from tests.builders.runs import make_run
 
 TRAINED = "2026-03-01T12:00:00+00:00"
 
@@ -67,24 +68,23 @@ def write_run(
 ) -> None:
     """Store a run; `training`, `evaluation` and `table` change what its files say."""
     layout = Layout(tag)
-    metrics = {
-        "version": 1,
-        "tag": tag,
-        "run": run,
-        "model": model,
-        "settings": {"model": model},
-        "image_size": [192, 256],
-        "parameters": 20_024_384 if model == "vgg19" else 58_286_465,
-        "seconds": 754.2,
-        "created": TRAINED,
-    }
-    _write_json(storage, layout.run(run, "metrics.json"), metrics | (training or {}))
+    marker = make_run(
+        tag=tag,
+        run=run,
+        model=model,
+        settings={"model": model},
+        image_size=(192, 256),
+        parameters=20_024_384 if model == "vgg19" else 58_286_465,
+        seconds=754.2,
+        created=TRAINED,
+    ).model_dump(mode="json")
+    _write_json(storage, layout.run(run, "metrics.json"), marker | (training or {}))
     if not evaluated:
         return
     made = table_of(pictures, logits) if table is None else table
     storage.write(layout.run(run, "test_predictions.csv"), made)
     storage.write(layout.run(run, "report.html"), b"<!doctype html><title>report</title>")
-    found = evaluation_of(tag, run, pictures, logits)
+    found = rough_evaluation(tag, run, pictures, logits)
     _write_json(storage, layout.run(run, "evaluation.json"), found | (evaluation or {}))
 
 
@@ -109,7 +109,7 @@ def table_of(pictures: Pictures, logits: NDArray[np.float64]) -> bytes:
     return text.getvalue().encode()
 
 
-def evaluation_of(
+def rough_evaluation(
     tag: str, run: str, pictures: Pictures, logits: NDArray[np.float64]
 ) -> dict[str, Any]:
     """Return `evaluation.json`, with rough intervals."""

@@ -12,6 +12,8 @@ from imagetag.runs.decision import Decision
 from imagetag.runs.evaluation import Evaluation, Request, Scored, Shown, Since, evaluated
 from imagetag.stats.calibration import Calibration
 from imagetag.stats.contract import Promise, promise_precision
+from tests.builders.datasets import make_dataset
+from tests.builders.rows import make_row
 
 TRAINED = "2026-01-01T12:00:00+00:00"
 
@@ -43,6 +45,16 @@ def decide(
         threshold=threshold,
         created="2026-01-02T00:00:00+00:00",
     )
+
+
+def make_evaluation(**changes: Any) -> Evaluation:
+    """Return that of 160 test pictures, half with the tag: one of each half is called wrong."""
+    rows = [make_row(number, split="test") for number in range(1, 161)]
+    wrong = {rows[0].md5, rows[1].md5}
+    found = [
+        scored(row, 0.9 if (row.label == "positive") != (row.md5 in wrong) else 0.1) for row in rows
+    ]
+    return evaluation_of(found, make_dataset(rows), **changes)
 
 
 def evaluation_of(

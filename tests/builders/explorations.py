@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from imagetag.dataset.families import Twins, find_families
 from imagetag.dataset.manifest import Dataset, Row, Verdict
@@ -28,23 +26,3 @@ def explored_page(
     exploration = explored(dataset, options, survey, families)
     figures = exploration_figures(exploration, survey)
     return exploration, exploration_page(exploration, figures, thumbnails or {})
-
-
-def make_row(number: int, **changes: Any) -> Row:
-    """Return a row of the manifest: odd ones are positive, every fifth is in test."""
-    values: dict[str, Any] = {
-        "post_id": number,
-        "board": "safebooru",
-        "page_url": f"https://board.example/post/{number}",
-        "md5": hashlib.md5(str(number).encode()).hexdigest(),
-        "ext": "jpg",
-        "bytes": 100_000 + number,
-        "width": 800,
-        "height": 1200,
-        "tags": (),
-        "rating": "general",
-        "split": "test" if number % 5 == 0 else "train",
-        "label": "positive" if number % 2 else "negative",
-        "group": str(number),
-    }
-    return Row(**{**values, **changes})
