@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SOURCES := lib jobs tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types tests unit integration bench docs format lock images push load deploy status logs undeploy e2e clean
+.PHONY: help setup demo test check lint types tests touched unit integration bench docs format lock images push load deploy status logs undeploy e2e clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ test: $(READY)  ## everything CI runs
 	done; \
 	printf "$$told\n"; test -z "$$failed"
 
+check: $(READY)  ## lint, types, and the tests of what differs from main (SINCE=another): before a commit
+	@$(MAKE) --no-print-directory test PARTS="lint types touched"
+
 lint: $(READY)  ## ruff, and who may import whom
 	@failed=; $(BIN)/ruff check $(SOURCES) || failed=1; $(BIN)/ruff format --check $(SOURCES) || failed=1; \
 	  $(BIN)/lint-imports || failed=1; test -z "$$failed"
@@ -47,6 +50,14 @@ types: $(READY)  ## mypy, strict on the library and the jobs
 BY_FILE := --dist loadfile --no-loadscope-reorder --numprocesses
 tests: $(READY)  ## all tests, in one go
 	$(BIN)/pytest tests/e2e tests/integration tests/unit $(BY_FILE) 2
+
+# tests/unit mirrors the packages: what changed says what to run. Helpers of tests are of all of them.
+SINCE ?= main
+TESTS_OF = s,^lib/imagetag/([^/]+)/.*,tests/unit/\1,p; s,^lib/imagetag/[^/]+$$,tests/unit/base,p; \
+  s,^(jobs|k8s)/.*,tests/unit/\1,p; s,^tests/([^/]+|builders/.*)$$,tests/unit,p; s,^tests/.*/test_[^/]+$$,&,p
+touched: $(READY)
+	@changed=$$(git diff --name-only --diff-filter=d --merge-base $(SINCE) && git ls-files --others --exclude-standard) && \
+	  $(BIN)/pytest tests/unit/project $$(echo "$$changed" | sed -nE '$(TESTS_OF)' | sort -u) $(BY_FILE) auto --maxprocesses 4
 
 unit: $(READY)  ## unit tests, in a few minutes
 	$(BIN)/pytest tests/unit $(BY_FILE) auto --maxprocesses 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,8 +69,10 @@ def test_ci_runs_so() -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 
-def make_test(folder: Path, fails: str) -> tuple[int, list[str], str]:
-    """Run `make test` with programs that only note how they were called, and fail where the
+def make(
+    folder: Path, fails: str, target: str = "test", cwd: Path = ROOT
+) -> tuple[int, list[str], str]:
+    """Run a target of make with programs that only note how they were called, and fail where the
     call fits a pattern; returns its exit code, the calls in order, and what it said.
     """
     for name in ("ruff", "lint-imports", "mypy", "pytest"):
@@ -78,11 +81,11 @@ def make_test(folder: Path, fails: str) -> tuple[int, list[str], str]:
         (folder / name).chmod(0o755)
     (folder / "ready").touch()
     done = subprocess.run(
-        ["make", "test", f"BIN={folder}", f"READY={folder}/ready"],
+        ["make", target, f"BIN={folder}", f"READY={folder}/ready"],
         capture_output=True,
         text=True,
         check=False,
-        cwd=ROOT,
+        cwd=cwd,
     )
     noted = (folder / "calls").read_text().splitlines()
     calls = [line.partition(" --")[0].partition(" lib")[0].strip() for line in noted]
@@ -106,12 +109,45 @@ CALLS = ["ruff check", "ruff format", "lint-imports", "mypy", TESTS]
 def test_one_part_that_fails_does_not_hide_the_others(
     tmp_path: Path, fails: str, failed: set[str]
 ) -> None:
-    code, calls, said = make_test(tmp_path, fails)
+    code, calls, said = make(tmp_path, fails)
     assert calls == CALLS
     assert (code != 0) == bool(failed), said
     told = [line.split(": ") for line in said.splitlines()[-3:]]
     assert [part for part, _ in told] == ["lint", "types", "tests"]
     assert {part for part, result in told if result == "FAILED"} == failed
+
+
+@pytest.mark.parametrize(
+    ("changed", "tests"),
+    [
+        ("docs/README.md", ""),
+        ("lib/imagetag/dataset/split.py", " tests/unit/dataset"),
+        ("lib/imagetag/pages/templates/page.html", " tests/unit/pages"),
+        ("lib/imagetag/layout.py", " tests/unit/base"),
+        ("jobs/train.py", " tests/unit/jobs"),
+        ("k8s/base/job.yaml", " tests/unit/k8s"),
+        ("tests/conftest.py", " tests/unit"),
+        ("tests/builders/rows.py", " tests/unit"),
+        ("tests/integration/test_s3.py", " tests/integration/test_s3.py"),
+        ("tests/integration/ceph.py", ""),
+    ],
+)
+def test_make_check_runs_the_tests_of_what_changed(
+    tmp_path: Path, changed: str, tests: str
+) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@board.example"]
+    subprocess.run([*git, "init", "-qb", "main"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "Empty"], check=True)
+    (tmp_path / changed).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / changed).write_text("changed")
+    for path in ("pyproject.toml", "requirements/dev.txt"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    (tmp_path / "bin").mkdir()
+    code, calls, said = make(tmp_path / "bin", "nothing", "check", tmp_path)
+    assert code == 0, said
+    assert calls == [*CALLS[:-1], f"pytest tests/unit/project{tests}"]
 
 
 def test_nothing_hypothesis_runs_is_judged_by_the_clock() -> None:
