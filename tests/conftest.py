@@ -83,11 +83,14 @@ def _same_environment_after() -> Iterator[None]:
 @pytest.fixture
 def quick_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without drawing: a plot is one pixel."""
-    from imagetag.pages import drawing  # Matplotlib and more, for those who use it
+    from imagetag.evaluate import page as of_evaluate  # Matplotlib and more, for those who use it
+    from imagetag.explore import page as of_explore
+    from imagetag.pages.drawing import Chart
     from tests.builders.pictures import plain
 
-    chart = drawing.Chart(*[plain(1, 1)] * 4)
-    monkeypatch.setattr(drawing, "for_all_screens", lambda draw: chart)
+    chart = Chart(*[plain(1, 1)] * 4)
+    for page in (of_explore, of_evaluate):  # each has its own name for it
+        monkeypatch.setattr(page, "for_all_screens", lambda draw: chart)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from imagetag.dataset.manifest import Curation, Row, Verdict
+from imagetag.explore import page as explore_page
 from imagetag.explore.page import THUMBNAIL_BYTES
 from imagetag.pages import drawing
 from imagetag.pages.rendering import MAX_PAGE_BYTES
@@ -193,7 +194,7 @@ def test_the_largest_page_there_can_be_is_within_its_bound(
     noise = np.random.default_rng(0).integers(0, 256, (140, 140, 3), dtype=np.uint8)
     chart = drawing.Chart(*[encoded(Image.fromarray(noise))] * 4)
     assert len(chart.light) > 55_000  # the largest of real ones has as much
-    monkeypatch.setattr(drawing, "for_all_screens", lambda draw: chart)
+    monkeypatch.setattr(explore_page, "for_all_screens", lambda draw: chart)
     long = "&" * 2000
     url = "https://board.example/?" + "&" * 95
     rows, verdicts = [], []
