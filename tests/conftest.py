@@ -64,11 +64,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _same_logging_after() -> Iterator[None]:
-    """A job that ran in a test's process leaves its way of logging to no other test."""
-    before = structlog.get_config()
+def _logging_as_at_first() -> Iterator[None]:
+    """A job that ran in this process, in a fixture of many tests too, leaves no way of logging."""
+    structlog.reset_defaults()
     yield
-    structlog.configure(**before)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)
