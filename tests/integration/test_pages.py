@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -397,8 +398,11 @@ SETTINGS: dict[str, Any] = {
 def draw_row(number: int, rng: np.random.Generator) -> Row:
     width = int(np.exp(rng.normal(6.9, 0.45)))
     height = int(width * np.exp(rng.normal(0.3, 0.25)))
+    post = 1_000_000 + 97 * number
     return make_row(
-        1_000_000 + 97 * number,
+        post,
+        page_url=f"https://board.example/index.php?page=post&s=view&id={post}",
+        md5=hashlib.md5(str(number).encode()).hexdigest(),
         ext=str(rng.choice(["jpg", "png", "webp"], p=[0.7, 0.27, 0.03])),
         bytes=max(1000, int(width * height * np.exp(rng.normal(-1.5, 0.5)))),
         width=width,
