@@ -81,7 +81,7 @@ class Prices:
         return any(value is not None for value in vars(self).values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageEstimate:
     """What a stage takes over all tags.
 
@@ -92,11 +92,11 @@ class StageEstimate:
 
     stage: EstimatedStage
     images: int
-    requests: int
+    requests: int = 0
     seconds: float
-    received: int
-    read: int
-    stored: int
+    received: int = 0
+    read: int = 0
+    stored: int = 0
     puts: int
     gets: int
     processor_hours: float
@@ -243,7 +243,6 @@ def _scrape(tags: Sequence[TagEstimate], settings: Settings, rates: Rates) -> St
         requests=requests,
         seconds=max(waiting, processor / pods),
         received=size,
-        read=0,
         stored=size,
         puts=images * _PUTS_AN_IMAGE + _parts(tags) + len(tags) * puts,
         gets=images * _GETS_AN_IMAGE + 2 * _parts(tags) + len(tags) * gets,
@@ -259,11 +258,8 @@ def _explore(tags: Sequence[TagEstimate], settings: Settings, rates: Rates) -> S
     return StageEstimate(
         stage="explore",
         images=images,
-        requests=0,
         seconds=processor / min(settings.scrape_pods, max(1, len(tags))),
-        received=0,
         read=round(shown * rates["bytes_per_image"]),
-        stored=0,
         puts=len(tags) * puts,
         gets=shown + 2 * _parts(tags) + len(tags) * gets,
         processor_hours=processor / 3600,
@@ -279,11 +275,8 @@ def _train(tags: Sequence[TagEstimate], settings: Settings, rates: Rates) -> Sta
     return StageEstimate(
         stage="train",
         images=images,
-        requests=0,
         seconds=seconds / min(settings.train_pods, max(1, len(tags))),
-        received=0,
         read=round(images * rates["bytes_per_image"]),
-        stored=0,
         puts=len(tags) * puts,
         gets=images + 2 * _parts(tags) + len(tags) * gets,
         processor_hours=0.0 if rates.gpu else seconds / 3600,
@@ -298,11 +291,8 @@ def _evaluate(tags: Sequence[TagEstimate], settings: Settings, rates: Rates) -> 
     return StageEstimate(
         stage="evaluate",
         images=images,
-        requests=0,
         seconds=seconds / min(settings.train_pods, max(1, len(tags))),
-        received=0,
         read=round(images * rates["bytes_per_image"]),
-        stored=0,
         puts=len(tags) * puts,
         gets=images + _parts(tags) + len(tags) * gets,
         processor_hours=seconds / 3600,
