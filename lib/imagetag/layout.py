@@ -19,6 +19,11 @@
     <tag>/packed/<name>/index.json                      all shards, and completion marker
     <tag>/packed/LATEST                                 the name of the newest complete pack
     .shared/<2 digits>/<digest>.json                    which image a post has, for other tags
+    .features/<name>/extractor.json                     what made features, and completion marker
+    .features/<name>/model.keras                        its network; or model.onnx, or saved_model/
+    .features/<name>/parts/<digest>.npz                 features of some thousand pictures
+    .features/<name>/parts/<digest>.ids                 which pictures', and their marker
+    .features/LATEST                                    the name of the newest extractor in use
     .reports/leaderboard.{html,json}                    the runs of all tags, compared
     .status/<tag>/<stage>-<worker>.<state>.json         what a job does with a tag, or how it ended
     index.html                                          all tags, and the way to their pages
@@ -59,7 +64,11 @@ _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _STATUS_NAME = re.compile(
     rf"(?P<stage>{'|'.join(STAGES)})-(?P<worker>[0-9]{{1,4}})\.(?P<state>running|failed|done)\.json"
 )
+_FEATURE_PART = re.compile(r"\.features/[^/]+/parts/(?P<digest>[0-9a-f]{24})\.(?P<ext>npz|ids)")
 STATUS = ".status/"  # the folder of what all jobs tell of all tags
+FEATURES = ".features/"  # the folder of what frozen networks say of all tags' pictures
+LATEST_FEATURES = FEATURES + "LATEST"
+"""The pointer to the newest extractor that has features."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +252,34 @@ def shared(digest: str) -> str:
     return f".shared/{digest[:2]}/{digest}.json"
 
 
+def features(name: str, file: str = "") -> str:
+    """Return the key of a file of an extractor's features; by default their folder.
+
+    No tag's folder begins with a dot.
+
+    Raises:
+        UsageError: if `name` cannot be an extractor's name.
+
+    """
+    return f"{FEATURES}{checked_run(name, option='--features')}/{file}"
+
+
+def feature_parts(name: str) -> str:
+    """Return the folder of the parts of an extractor's features."""
+    return features(name, "parts/")
+
+
+def feature_part(name: str, digest: str, ext: Literal["npz", "ids"]) -> str:
+    """Return the key of a part of an extractor's features, or of its pictures' names."""
+    return f"{feature_parts(name)}{digest}.{ext}"
+
+
+def parse_feature_part(key: str) -> tuple[str, str] | None:
+    """Return the digest and the ending of a key of a part of features, None if it is none."""
+    match = _FEATURE_PART.fullmatch(key)
+    return match and (match["digest"], match["ext"])
+
+
 def report(name: str) -> str:
     """Return the key of a file about many tags, such as `leaderboard.html`.
 
@@ -260,7 +297,7 @@ def status(of: StatusKey) -> str:
 
 
 def checked_run(name: str, option: str = "--run") -> str:
-    """Return a run's name, or a pack's.
+    """Return a run's name, or a pack's, or an extractor's.
 
     Raises:
         UsageError: if it is not letters, digits, dots, dashes and underscores, 100 at most.

@@ -89,16 +89,17 @@ def _is_there(path: Path, row: Row) -> bool:
 
 
 def load_pixels(
-    source: bytes | Path, size: Size, resize: Resize = "letterbox"
+    source: bytes | Path, size: Size, resize: Resize = "letterbox", padding: int = GREY
 ) -> npt.NDArray[np.uint8]:
     """Return a picture at the input size, antialiased.
 
     Args:
         source: the file's bytes, or its path.
         size: (height, width) of the input in pixels.
-        resize: `letterbox` shows all of the picture, with its aspect kept and grey bars beside
-            it; `crop` fills the input, with the aspect kept, and what sticks out is cut evenly on
+        resize: `letterbox` shows all of the picture, with its aspect kept and bars beside it;
+            `crop` fills the input, with the aspect kept, and what sticks out is cut evenly on
             both sides; `stretch` shows all and fills all, and the aspect is not kept.
+        padding: of the bars, in 0..255 as red, green and blue.
 
     Returns:
         `(height, width, 3)` uint8, RGB.
@@ -108,7 +109,7 @@ def load_pixels(
 
     """
     picture = load_resized(source, lambda shape: frame_of(shape, size, resize))
-    canvas = Image.new("RGB", (size[1], size[0]), (GREY, GREY, GREY))
+    canvas = Image.new("RGB", (size[1], size[0]), (padding, padding, padding))
     canvas.paste(picture, ((size[1] - picture.width) // 2, (size[0] - picture.height) // 2))
     return np.asarray(canvas)
 
