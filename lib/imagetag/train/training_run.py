@@ -18,6 +18,7 @@ import keras
 from imagetag.checks import weights_problem
 from imagetag.errors import UsageError
 from imagetag.explore import HeldOut, read_cautions
+from imagetag.export import store_export
 from imagetag.inputs import (
     RandomAffine,
     Use,
@@ -27,7 +28,7 @@ from imagetag.job import measured
 from imagetag.layout import Label, Layout, PartName
 from imagetag.log import get_logger, working
 from imagetag.models import build_model, with_resizing
-from imagetag.runs import Run, load_model, model_card, store_export, versions
+from imagetag.runs import Run, load_model, model_card, versions
 from imagetag.storage import ObjectNotFound, Storage, open_storage
 from imagetag.train.checkpoint import Checkpoints, State
 from imagetag.train.cluster import Cluster

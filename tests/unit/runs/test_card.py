@@ -15,10 +15,10 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from scipy.special import logit
 
+from imagetag.export.saved_model import export_model
 from imagetag.layout import Layout
 from imagetag.models.architectures import ALEXNETS, CUSTOM_LAYERS, alexnet, build_model
 from imagetag.runs.card import model_card, store_card
-from imagetag.runs.export import export_model
 from imagetag.stats.calibration import Calibration
 from imagetag.stats.contract import Promise
 from imagetag.storage.local import LocalStorage

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imagetag.dataset import local_copy
+from imagetag.export import decoding, saved_model
 from imagetag.imaging.images import Size
 from imagetag.layout import Layout
 from imagetag.models.architectures import build_model, logits_of, with_resizing
 from imagetag.models.scoring import Score, Scorer
-from imagetag.runs import export
 from imagetag.runs.decision import Decision, between_logits
 from imagetag.runs.runs import is_exported
 from imagetag.stats.calibration import Calibration
@@ -135,7 +135,7 @@ Load = Callable[[bytes], Any]
 def load(size: Size, resize: local_copy.Resize) -> Load:
     """Load a picture as the exported model does, compiled once for all of them."""
     compiled = tf.function(
-        lambda data: export.load_pixels(data, size, resize),
+        lambda data: decoding.load_pixels(data, size, resize),
         input_signature=[tf.TensorSpec([], tf.string)],
     )
     return lambda data: compiled(tf.constant(data)).numpy()
@@ -191,7 +191,7 @@ def test_a_jpeg_is_decoded_as_small_as_prediction_decodes_it(
         return decode(data, **options)
 
     monkeypatch.setattr(tf.io, "decode_jpeg", noting)
-    export.load_pixels(tf.constant(encoded(Image.new("RGB", (width, height)), "JPEG")), *fitted)
+    decoding.load_pixels(tf.constant(encoded(Image.new("RGB", (width, height)), "JPEG")), *fitted)
     assert ratios == [ratio]
 
 
@@ -242,14 +242,14 @@ def test_both_signatures_say_what_the_model_does(name: str, tmp_path: Path) -> N
     expected = outputs(model, pixels)
     spreads = {name: np.ptp(values) for name, values in expected.items()}
     assert min(spreads.values()) > 1e-5, "it says the same of all"
-    export.export_model(model, tmp_path / "1", (72, 80), "letterbox")
+    saved_model.export_model(model, tmp_path / "1", (72, 80), "letterbox")
     signatures = tf.saved_model.load(tmp_path / "1").signatures
     assert set(signatures) == {"serving_default", "pixels"}
     values = tf.constant(pixels, tf.float32)
     compare(signatures["pixels"](pixels=values), expected, spreads)
     # From bytes: of the same pixels, as a model of random weights makes much of a level.
     data = tf.constant([PICTURES[name] for name in names])
-    pixels = np.stack([export.load_pixels(item, (72, 80), "letterbox") for item in data])
+    pixels = np.stack([decoding.load_pixels(item, (72, 80), "letterbox") for item in data])
     expected = outputs(model, pixels)
     compare(signatures["serving_default"](image_bytes=data), expected, spreads)
 
@@ -310,7 +310,7 @@ def test_who_asks_tf_serving_decides_as_predict_does(level: int, tmp_path: Path)
     assert predicted == logits.tolist()
     assert [decision.positive(logit) for logit in predicted] == [False, True, True]
 
-    export.export_model(model, tmp_path / "1", (8, 8), "stretch")
+    saved_model.export_model(model, tmp_path / "1", (8, 8), "stretch")
     signatures = tf.saved_model.load(tmp_path / "1").signatures
     served = signatures["serving_default"](image_bytes=tf.constant(pictures))["logit"].numpy()
     assert served.tolist() == logits.tolist()
@@ -329,7 +329,7 @@ def test_logits_are_of_32_bits_whatever_was_computed_with(name: Precision, tmp_p
     model.get_layer("logit").set_weights([kernel * scale, bias - scale * logits.mean()])
     expected = logits_of(model).predict_on_batch(pixels)[:, 0]
     assert expected.min() < -20 < 20 < expected.max()
-    export.export_model(model, tmp_path / "1", (72, 80), "letterbox")
+    saved_model.export_model(model, tmp_path / "1", (72, 80), "letterbox")
     served = tf.saved_model.load(tmp_path / "1").signatures["pixels"]
     found = served(pixels=tf.constant(pixels, tf.float32))["logit"]
     assert found.dtype == tf.float32
@@ -359,7 +359,7 @@ def test_a_model_for_any_size_is_exported_for_one(
     sums = layers.Dense(1, kernel_initializer="ones", name="logit")
     inputs = keras.Input((None, None, 3))
     model = keras.Model(inputs, sums(layers.GlobalAveragePooling2D()(inputs)))
-    export.export_model(model, tmp_path / "1", (72, 72), resize)
+    saved_model.export_model(model, tmp_path / "1", (72, 72), resize)
     signatures = tf.saved_model.load(tmp_path / "1").signatures
     (spec,) = signatures["pixels"].structured_input_signature[1].values()
     assert (spec.shape.as_list(), spec.dtype) == ([None, 72, 72, 3], tf.float32)
@@ -374,7 +374,7 @@ def test_a_model_for_any_size_is_exported_for_one(
 
 def test_no_weight_is_stored_twice(tmp_path: Path) -> None:
     model = build_model("alexnet-small", (72, 80), weights=None)
-    export.export_model(model, tmp_path / "1", (72, 80), "letterbox")
+    saved_model.export_model(model, tmp_path / "1", (72, 80), "letterbox")
     size = sum(path.stat().st_size for path in (tmp_path / "1" / "variables").iterdir())
     assert size == pytest.approx(4 * model.count_params(), rel=0.02)
 
@@ -390,7 +390,7 @@ def test_an_export_is_there_when_its_last_file_is(tmp_path: Path) -> None:
 
     storage = Noting(tmp_path / "storage")
     model = build_model("alexnet-small", (72, 80), weights=None)
-    export.store_export(
+    saved_model.store_export(
         storage, "a/b", "some", model, tmp_path / "scratch", size=(72, 80), resize="crop"
     )
     assert is_exported(storage, "a/b", "some")

@@ -1,0 +1,1 @@
+from .saved_model import store_export as store_export
