@@ -105,11 +105,13 @@ def encode(tag: str) -> str:
     """Return the tag as a path component; `decode` gives the tag back.
 
     Raises:
-        UsageError: if the tag is empty, not UTF-8, or too long for a file name.
+        UsageError: if the tag is no text, empty, not UTF-8, or too long for a file name.
 
     """
     try:
         raw = tag.encode()
+    except AttributeError as error:
+        raise UsageError(f"{tag!r} is no tag: write it as text") from error
     except UnicodeEncodeError as error:
         raise UsageError(f"the tag {tag[:40]!r} is not UTF-8") from error
     text = "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in raw)

@@ -49,11 +49,13 @@ def evaluate_tag(
         concurrency: downloads under way at once.
 
     Raises:
+        ValueError: if the request is none.
         InputError: if there is no dataset or model, it is not known what the run was trained on, or
             a label has no image to choose the threshold on or to test.
 
     """
-    storage, request = opened(storage, concurrency), request or Request()
+    storage = opened(storage, concurrency)
+    request = Request.model_validate({} if request is None else request)
     run = load_run(storage, tag, run_name)
     dataset = load_dataset(storage, tag)
     done = _stored(storage, run, dataset, request)
@@ -81,7 +83,7 @@ def _stored(storage: Storage, run: Run, dataset: Dataset, request: Request) -> E
     """Return the evaluation if it is there, of this model, this dataset and this request."""
     try:
         key = Layout(run.tag).run(run.run, "evaluation.json")
-        done = Evaluation.model_validate_json(storage.read(key))
+        done = Evaluation.model_validate_json(storage.read(key), extra="ignore")
         decision = load_decision(storage, run.tag, run.run, run.created)
         if request.suspects:
             load_suspects(storage, run.tag, run.run)

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from imagetag import __version__
 from imagetag.checks import Wrong, parse_size
@@ -38,8 +38,8 @@ class Options(Record):
     """What was asked for: the bounds of the recommendation, and pictures of a split and label."""
 
     max_pixels: int
-    percentile: float
-    samples: int
+    percentile: float = Field(gt=0, lt=100)
+    samples: int = Field(ge=0, le=60)
 
 
 class Spread(Record):

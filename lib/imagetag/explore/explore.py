@@ -41,6 +41,7 @@ def explore_tag(
         samples: pictures of each label and split that the page shows.
 
     Raises:
+        ValueError: if a number is none of its values.
         InputError: if there is no complete dataset, or its train split is empty.
 
     """

@@ -8,8 +8,9 @@ In a notebook, with the same augmentation as `imagetag train`:
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -120,11 +121,26 @@ class Batches(Explaining, keras.utils.PyDataset):
         concurrency: int = 16,
         **options: Any,
     ) -> None:
-        _check(part, size, batch_size, seed, augment, resize, epoch, options)
+        _check(part, size, augment, resize, options)
+        _check_numbers(
+            {
+                "batch_size": (batch_size, 1),
+                "seed": (seed, 0),
+                "epoch": (epoch, 0),
+                "cache_memory": (cache_memory, 0),
+                "cache_bytes": (cache_bytes, 0),
+                "concurrency": (concurrency, 1),
+            },
+            {
+                "validation_fraction": (validation_fraction, 0, 1),
+                "threshold_fraction": (threshold_fraction, 0, 1),
+                "rescale": (rescale, -math.inf, math.inf),
+            },
+        )
         storage, folder = opened(storage, concurrency), Path(cache_folder)
         fractions = validation_fraction, threshold_fraction
         rows = _rows(storage, tag, part, *fractions)
-        size = (size[0], size[1]) if size else input_size(storage, tag, "auto")
+        size = input_size(storage, tag, "auto") if size is None else (int(size[0]), int(size[1]))
         found = {
             sample.row.md5: sample
             for sample in sync(storage, tag, rows, folder / "images", concurrency)
@@ -316,11 +332,8 @@ def _rows(
 def _check(
     part: str,
     size: Size | None,
-    batch_size: int,
-    seed: int,
     augment: RandomAffine | bool | None,
     resize: str,
-    epoch: int,
     options: dict[str, Any],
 ) -> None:
     for name, value, words in (
@@ -329,15 +342,10 @@ def _check(
     ):
         if value not in words:
             raise ValueError(f"{name}={value!r}: take {', '.join(words)}")
-    if size is not None and (len(size) != 2 or min(size) < 1):
+    if size is not None and not _is_size(size):
         raise ValueError(f"size={size!r}: take (height, width) in pixels")
-    for name, number, least in (
-        ("batch_size", batch_size, 1),
-        ("seed", seed, 0),
-        ("epoch", epoch, 0),
-    ):
-        if number < least:
-            raise ValueError(f"{name}={number!r}: take {least} or more")
+    if not (augment is None or isinstance(augment, bool | RandomAffine)):
+        raise ValueError(f"augment={augment!r}: take True, False or imagetag.inputs.RandomAffine")
     if augment and part != "train":
         raise ValueError(f"augment={augment!r}: only the part train is augmented, not {part!r}")
     if augment is not False and part == "train" and keras.backend.backend() != "tensorflow":
@@ -351,3 +359,24 @@ def _check(
             "use_multiprocessing=True: decoded pictures are kept in this process, and TensorFlow "
             "does not live on in a forked one; take workers=4, which are threads"
         )
+
+
+def _is_size(size: Any) -> bool:
+    try:
+        height, width = size
+    except (TypeError, ValueError):
+        return False
+    return all(isinstance(side, int | np.integer) and side >= 1 for side in (height, width))
+
+
+def _check_numbers(
+    whole: Mapping[str, tuple[Any, int]], real: Mapping[str, tuple[Any, float, float]]
+) -> None:
+    """See to it that numbers by name are whole and not below a least, or real and between two."""
+    for name, (value, least) in whole.items():
+        if not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name}={value!r}: take a whole number, {least} or more")
+    for name, (value, low, high) in real.items():
+        if not isinstance(value, int | float | np.number) or not low <= value < high:
+            between = "" if high == math.inf else f" from {low:g} to below {high:g}"
+            raise ValueError(f"{name}={value!r}: take a number{between}")

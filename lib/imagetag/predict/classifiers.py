@@ -79,7 +79,9 @@ def predict_tag(
     batch_size: int = 32,
     concurrency: int = 16,
 ) -> Iterator[Prediction]:
-    """Yield what a tag's classifier says of each picture of a folder, and of all below.
+    """Return what a tag's classifier says of each picture of a folder, and of all below.
+
+    What is wrong is told at once; pictures are read as the rows are taken.
 
     Args:
         storage: has the model; open, or a folder or URL.
@@ -103,8 +105,8 @@ def predict_tag(
         classifier = load_classifier(
             storage, found, judge, Path(scratch), batch_size=batch_size, threads=threads
         )
-    for _, [row] in predict([classifier], source, source.pictures(), batch_size):
-        yield row
+    rows = predict([classifier], source, source.pictures(), batch_size)
+    return (row for _, [row] in rows)
 
 
 def decided(storage: Storage, run: Run, threshold: float | None = None) -> Judge:

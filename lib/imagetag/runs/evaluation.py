@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from imagetag import __version__
 from imagetag.csv_cells import quoted
@@ -43,14 +43,23 @@ _SEED = 0  # of resamples
 GalleryName = Literal["false_positives", "false_negatives", "hits", "suspects"]
 
 
-class Request(Record):
-    """What an evaluation was asked for; the options of `imagetag evaluate` say what each is."""
+class Request(BaseModel):
+    """What an evaluation was asked for.
 
-    min_precision: float = 0.95
-    confidence: float = 0.95
-    threshold: float | None = None
+    The options of `imagetag evaluate` say what each is, and have the same bounds.
+
+    Raises:
+        ValueError: if there is no such field, or it is none of its values.
+
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_precision: float = Field(0.95, gt=0, lt=1)
+    confidence: float = Field(0.95, gt=0, lt=1)
+    threshold: float | None = Field(None, gt=0, lt=1)
     calibration: Literal["auto", "none", "temperature", "isotonic"] = "auto"
-    prevalence: float | None = None
+    prevalence: float | None = Field(None, gt=0, lt=1)
     suspects: bool = True
 
 

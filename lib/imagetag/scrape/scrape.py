@@ -74,7 +74,7 @@ def scrape_tag(
         **wanted: fields of `Selection`, such as `limit`, in place of those of `DEFAULTS`.
 
     Raises:
-        ValueError: if the selection has no such field, or it is none of its values.
+        ValueError: if the selection has no such field, or it or `max_rate` is none of its values.
         InputError, UsageError, TransientError: as `Scraper.scrape`, or of a wrong board.
 
     """
@@ -83,6 +83,8 @@ def scrape_tag(
             f"{min(unknown)!r} is no field of a selection: there are "
             + ", ".join(sorted(Selection.model_fields))
         )
+    if max_rate <= 0:
+        raise ValueError(f"max_rate={max_rate!r}: take more than 0 requests a second")
     with Client(
         rate=max_rate,
         concurrency=concurrency + 1,  # the downloads, and the listing

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from imagetag.boards import Board, Post, Query
 from imagetag.dataset import Negatives, Rating, Row
@@ -75,14 +75,14 @@ class Selection(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     board: str
-    limit: int
+    limit: int = Field(ge=1)
     ratings: tuple[Rating, ...]
     extensions: tuple[str, ...]
     min_side: int
     max_bytes: int
-    test_fraction: float
+    test_fraction: float = Field(gt=0, lt=1)
     negatives: Negatives = "random"
-    negative_ratio: float = 1.0
+    negative_ratio: float = Field(1.0, gt=0, le=100)
     max_pixels: int = MAX_PIXELS
     max_aspect: float | None = None
     min_score: int | None = None

@@ -83,6 +83,8 @@ def opened(
     """Return a storage that is open already, or open what is there, as `open_storage` does."""
     if isinstance(where, Storage):
         return where
+    if not isinstance(where, str | Path):
+        raise UsageError(f"{option}={where!r}: take a folder or a URL")
     text = str(where) if "://" in str(where) else expanded(str(where))
     return open_storage(text, concurrency, existing=existing, option=option)
 

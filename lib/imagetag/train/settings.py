@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from imagetag.checks import is_alexnet
+from imagetag.checks import checked_model, checked_size, is_alexnet
 from imagetag.dataset import (
     CACHE_BYTES,
     CACHE_MEMORY,
@@ -26,39 +26,43 @@ from imagetag.train.schedule import OptimizerName, ScheduleName
 class Training(BaseModel):
     """What decides the result. What `auto` stands for is settled before the run and stored with it.
 
-    The options of `imagetag train` of the same names say what each is.
+    The options of `imagetag train` of the same names say what each is, and have the same bounds.
+
+    Raises:
+        ValueError: if there is no such field, or it is none of its values.
+
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = "vgg19"
+    model: Annotated[str, AfterValidator(checked_model)] = "vgg19"
     weights: str = "auto"
     freeze_backbone: Literal["auto", "yes", "no"] = "auto"
-    fine_tune_blocks: int = 1
-    fine_tune_epochs: int = 20
-    fine_tune_rate: float | None = None
-    image_size: str = "auto"
+    fine_tune_blocks: int = Field(1, ge=0)
+    fine_tune_epochs: int = Field(20, ge=1)
+    fine_tune_rate: float | None = Field(None, gt=0)
+    image_size: Annotated[str, AfterValidator(checked_size)] = "auto"
     resize: Resize = "letterbox"
     packed: str = "no"
     exclude_suspects: str = "no"
-    batch_size: int = 16
-    epochs: int = 50
-    patience: int = 5
+    batch_size: int = Field(16, ge=1)
+    epochs: int = Field(50, ge=1)
+    patience: int = Field(5, ge=1)
     optimizer: OptimizerName = "adam"
-    learning_rate: float | None = None
+    learning_rate: float | None = Field(None, gt=0)
     schedule: ScheduleName = "plateau"
-    warmup_epochs: float = 0.0
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
-    label_smoothing: float = 0.0
+    warmup_epochs: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float | None = Field(None, gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
     class_weights: Literal["balanced", "none"] = "balanced"
-    dropout: float | None = None
+    dropout: float | None = Field(None, ge=0, lt=1)
     augment: bool = True
-    shear: float = 5.73
-    validation_fraction: float = VALIDATION_FRACTION
-    threshold_fraction: float = THRESHOLD_FRACTION
+    shear: float = Field(5.73, ge=0, lt=90)
+    validation_fraction: float = Field(VALIDATION_FRACTION, gt=0, lt=1)
+    threshold_fraction: float = Field(THRESHOLD_FRACTION, gt=0, lt=1)
     mixed_precision: Precision = "float32"
-    seed: int = 1
+    seed: int = Field(1, ge=0, lt=2**31)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def train_tag(
             training again finds itself done.
 
     Raises:
+        ValueError: if `training` is none.
         InputError: if there is no dataset, no recommended size, or too few images.
         UsageError: if the settings do not fit the model, or a checkpoint.
         TransientError: if storage or weights cannot be reached, or another worker is lost.
@@ -49,7 +50,8 @@ def train_tag(
     means = means or Means()
     storage = opened(storage, means.concurrency)
     cluster = cluster or Cluster(_in_scope)
-    target = _agreed_target(storage, tag, training or Training(), cluster, run)
+    training = Training.model_validate({} if training is None else training)
+    target = _agreed_target(storage, tag, training, cluster, run)
     done = target.completed()
     if len({row[0] for row in cluster.gather([int(done is not None)])}) > 1:
         raise TransientError("the workers do not agree whether the run is complete: start again")

@@ -218,9 +218,19 @@ def by_md5(md5: str) -> Any:
         ({"resize": "fill"}, "resize='fill': take letterbox, crop, stretch"),
         ({"size": (0, 20)}, r"size=\(0, 20\): take \(height, width\) in pixels"),
         ({"size": (20, 20, 3)}, r"size=\(20, 20, 3\): take \(height, width\) in pixels"),
-        ({"batch_size": 0}, "batch_size=0: take 1 or more"),
-        ({"seed": -1}, "seed=-1: take 0 or more"),
-        ({"epoch": -1}, "epoch=-1: take 0 or more"),
+        ({"size": 20}, r"size=20: take \(height, width\) in pixels"),
+        ({"size": (20.0, 20)}, r"size=\(20.0, 20\): take \(height, width\) in pixels"),
+        ({"batch_size": 0}, "batch_size=0: take a whole number, 1 or more"),
+        ({"batch_size": "16"}, "batch_size='16': take a whole number"),
+        ({"seed": -1}, "seed=-1: take a whole number, 0 or more"),
+        ({"seed": None}, "seed=None: take a whole number"),
+        ({"epoch": -1}, "epoch=-1: take a whole number, 0 or more"),
+        ({"cache_memory": -1}, "cache_memory=-1: take a whole number, 0 or more"),
+        ({"concurrency": 0}, "concurrency=0: take a whole number, 1 or more"),
+        ({"rescale": "1/255"}, "rescale='1/255': take a number"),
+        ({"validation_fraction": 1.5}, "validation_fraction=1.5: take a number from 0 to below 1"),
+        ({"threshold_fraction": "0"}, "threshold_fraction='0': take a number from 0 to below 1"),
+        ({"augment": "no"}, "augment='no': take True, False or imagetag.inputs.RandomAffine"),
         ({"part": "test", "augment": True}, "only the part train is augmented"),
         ({"use_multiprocessing": True}, "take workers=4, which are threads"),
     ],
@@ -246,7 +256,12 @@ def test_what_is_not_there_is_told(batches: Callable[..., Batches], tmp_path: Pa
         batches(storage=tmp_path / "none")
     with pytest.raises(InputError, match="red/disk"):
         batches(tag="red/disk")
+    with pytest.raises(UsageError, match="None is no tag"):
+        batches(tag=None)
+    with pytest.raises(UsageError, match="storage=None: take a folder or a URL"):
+        batches(storage=None)
     with pytest.raises(InputError, match="imagetag explore"):
         batches(size=None)
+    assert batches(size=np.array(SIZE), batch_size=np.int64(4))[0][0].shape == (4, *SIZE, 3)
     with pytest.raises(IndexError, match="batch 99"):
         batches("test")[99]

@@ -19,7 +19,7 @@ from imagetag.imaging.images import BadImage
 from imagetag.job.command_line import parse_settings
 from imagetag.models.scoring import Score, Scorer
 from imagetag.predict import sources
-from imagetag.predict.classifiers import Classifier, Judge, judge_of, predict
+from imagetag.predict.classifiers import Classifier, Judge, judge_of, predict, predict_tag
 from imagetag.predict.sources import Cursor, Picture, Source, StoredPictures
 from imagetag.predict.writers import Prediction
 from imagetag.runs.decision import sigmoid
@@ -48,6 +48,11 @@ def rows(scorer: Scorer, folder: Path | LocalStorage, judge: Judge = RAW) -> lis
     source = StoredPictures(storage)
     classifiers = [Classifier(TAG, scorer, judge)]
     return [row for _, [row] in predict(classifiers, source, source.pictures(), 8)]
+
+
+def test_a_tag_without_a_model_is_told_before_the_first_row(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no trained model of the tag 'fox'"):
+        predict_tag(tmp_path, "fox", tmp_path)
 
 
 # ---- files

@@ -1,0 +1,70 @@
+"""What a job's options do not take, the library's functions do not either."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from annotated_types import BaseMetadata
+from pydantic import BaseModel, ValidationError
+
+from imagetag.evaluate import evaluate_tag
+from imagetag.explore.exploration import Options
+from imagetag.runs import Request
+from imagetag.scrape import scrape_tag
+from imagetag.scrape.selection import Selection
+from imagetag.storage.local import LocalStorage
+from imagetag.train import Training, train_tag
+from jobs.evaluate import EvaluateSettings
+from jobs.explore import ExploreSettings
+from jobs.scrape import ScrapeSettings
+from jobs.train import TrainSettings
+
+
+def bounds(model: type[BaseModel], name: str) -> list[Any]:
+    return [each for each in model.model_fields[name].metadata if isinstance(each, BaseMetadata)]
+
+
+@pytest.mark.parametrize(
+    ("library", "job", "names"),
+    [
+        (Training, TrainSettings, Training.model_fields),
+        (Request, EvaluateSettings, Request.model_fields),
+        (Options, ExploreSettings, ("percentile", "samples")),
+        (Selection, ScrapeSettings, ("limit", "negative_ratio", "test_fraction")),
+    ],
+)
+def test_the_bounds_are_those_of_the_options(
+    library: type[BaseModel], job: type[BaseModel], names: tuple[str, ...]
+) -> None:
+    assert {name: bounds(library, name) for name in names} == {
+        name: bounds(job, name) for name in names
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "complaint"),
+    [
+        (Training, {"modl": "vgg19"}, "modl\n  Extra inputs"),
+        (Training, {"model": "alexnet-smal"}, "did you mean alexnet-small"),
+        (Training, {"image_size": "96"}, "such as 96x96"),
+        (Training, {"learning_rate": -1.0}, "greater than 0"),
+        (Request, {"minprecision": 0.9}, "minprecision\n  Extra inputs"),
+        (Request, {"min_precision": 2.0}, "less than 1"),
+    ],
+)
+def test_what_is_no_setting_is_told(
+    settings: type[BaseModel], given: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        settings(**given)
+
+
+def test_what_is_no_settings_at_all_is_told(tmp_path: Any) -> None:
+    storage = LocalStorage(tmp_path)
+    with pytest.raises(ValueError, match="instance of Training"):
+        train_tag(storage, "fox", "vgg19")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="instance of Request"):
+        evaluate_tag(storage, "fox", "latest", 0.9)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_rate=0: take more than 0 requests a second"):
+        scrape_tag(storage, "fox", max_rate=0)
