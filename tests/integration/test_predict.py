@@ -513,7 +513,8 @@ def test_a_model_that_is_not_there_or_not_right_is_one_line(
     # Of another tag.
     for file in ("metrics.json", "model.keras"):
         storage.write(Layout("owl").run("tiny", file), storage.read(LAYOUT.run("tiny", file)))
-    assert "it is of the run 'tiny' of 'red/disc'" in says("--tag", "owl", "--run", "tiny")
+    told = says("--tag", "owl", "--run", "tiny")
+    assert "metrics.json is of the run 'tiny' of the tag 'red/disc'" in told
     storage.write(
         LAYOUT.run("tiny", "decision.json"),
         storage.read(LAYOUT.run("tiny", "decision.json")).replace(b'"tiny"', b'"other"'),

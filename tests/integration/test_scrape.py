@@ -23,11 +23,12 @@ import pytest
 
 from imagetag.dataset.manifest import Row, part_keys, read_parts
 from imagetag.demo.pages import Answer
-from imagetag.job.heartbeat import load_beat
+from imagetag.job.heartbeat import Beat
 from imagetag.layout import Layout, Split, parse_image
 from imagetag.status.overview import Overview
 from imagetag.storage.base import Storage
 from imagetag.storage.opening import open_storage
+from imagetag.storage.records import load_record
 from jobs import plan as plan_job
 from tests.ended import Ended
 from tests.integration.scraping import (
@@ -281,7 +282,7 @@ def test_an_unknown_tag(board: Moody, storage: Storage) -> None:
     (line,) = ended.errors
     assert "no posts with the tag 'no_such_tag'; check its spelling" in line
     [entry] = storage.list()
-    beat = load_beat(storage, entry.key)
+    beat = load_record(storage, entry.key, Beat)
     assert (beat.tag, beat.state, beat.exit_code, beat.reason) == ("no_such_tag", "failed", 3, line)
 
 

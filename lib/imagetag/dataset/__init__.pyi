@@ -16,6 +16,7 @@ from .lookup import check_run as check_run
 from .lookup import latest_name as latest_name
 from .lookup import no_pack as no_pack
 from .lookup import no_run as no_run
+from .lookup import repair_latest as repair_latest
 from .lookup import run_files as run_files
 from .lookup import tags_in as tags_in
 from .manifest import Curation as Curation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from imagetag.errors import InputError, UsageError
@@ -103,6 +103,27 @@ def latest_name(storage: Storage, key: str, what: str, advice: str) -> str:
         raise InputError(
             f"{storage.url}/{key} names no {what}: it is {data[:100]!r}; {advice}"
         ) from error
+
+
+def repair_latest(
+    storage: Storage, key: str, name: str, created: str, newest: Callable[[], str]
+) -> None:
+    """Let a `LATEST` name what is complete if it names none or an older one: a kill came before.
+
+    Args:
+        storage: has it.
+        key: its key.
+        name: of what is complete, and
+        created: when that was made.
+        newest: returns when what it names was made, and raises InputError where that is nothing.
+
+    """
+    try:
+        if newest() >= created:
+            return
+    except InputError:
+        pass
+    storage.write(key, name.encode() + b"\n")
 
 
 def no_dataset(storage: Storage, tag: str) -> InputError:

@@ -21,14 +21,13 @@ from imagetag.dataset.lookup import no_dataset
 from imagetag.errors import InputError, complaint
 from imagetag.layout import LABELS, SPLITS, Label, Layout, PartKind, Split
 from imagetag.record import Record
-from imagetag.storage import ObjectNotFound, Storage
+from imagetag.storage import ObjectNotFound, Storage, load_record
 
 Rating = Literal["general", "sensitive", "questionable", "explicit"]
 Negatives = Literal["random", "hard", "mixed"]
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 
 _MAX_LINE = 1 << 20  # bytes; a row has a few kilobytes
-_MAX_SUMMARY = 64 << 20  # bytes; enough for a million parts
 
 
 class Lead(Record):
@@ -290,25 +289,19 @@ def load_dataset(storage: Storage, tag: str) -> Dataset:
 
     """
     layout = Layout(tag)
-    key = layout.dataset
     try:
-        with storage.open(key) as stream:
-            dataset = Dataset.model_validate_json(stream.read(_MAX_SUMMARY))
+        dataset = load_record(storage, layout.dataset, Dataset, "scrape the tag again", tag=tag)
     except ObjectNotFound as error:
         raise no_dataset(storage, tag) from error
-    except ValidationError as error:
-        raise InputError(
-            f"{storage.url}/{key} cannot be read: {complaint(error)}; scrape the tag again"
-        ) from error
     strange = [part for part in dataset.parts if layout.part_kind(part) not in ("part", "kept")]
     strange += [part for part in dataset.repeats if layout.part_kind(part) != "repeat"]
     if dataset.curation is not None:
         parts = dataset.curation.parts
         strange += [part for part in parts if layout.part_kind(part) != "curated"]
-    if dataset.tag != tag or strange:
+    if strange:
         raise InputError(
-            f"{storage.url}/{key} is not a summary of the tag {tag!r}: it names "
-            f"{(strange[0] if strange else dataset.tag)[:100]!r}; scrape the tag again"
+            f"{storage.url}/{layout.dataset} is not a summary of the tag {tag!r}: it names "
+            f"{strange[0][:100]!r}; scrape the tag again"
         )
     return dataset
 

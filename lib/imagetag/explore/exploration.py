@@ -11,12 +11,12 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from imagetag import __version__
 from imagetag.checks import Wrong, parse_size
 from imagetag.dataset import Dataset, Families, Mark, Picture, bounded
-from imagetag.errors import InputError, UsageError, complaint
+from imagetag.errors import InputError, UsageError
 from imagetag.explore.companions import Companions
 from imagetag.explore.shortcuts import Shortcuts, check_shortcuts
 from imagetag.explore.sizes import Candidate, InputSize, compare_sizes, recommend_size
@@ -24,9 +24,8 @@ from imagetag.explore.survey import Survey
 from imagetag.imaging import Size
 from imagetag.layout import LABELS, SPLITS, Label, Layout, Split
 from imagetag.record import Record
-from imagetag.storage import ObjectNotFound, Storage
+from imagetag.storage import ObjectNotFound, Storage, load_record
 
-_MAX_BYTES = 8 << 20  # of `explore.json`; the largest has half a megabyte
 # Of what the dataset's marker says; it is from outside, and a page has no room for all of it.
 _LONGEST = 200  # characters of a text
 _MOST = 30  # reasons, and settings
@@ -276,18 +275,12 @@ Stored = TypeVar("Stored", bound=Record)
 
 def _load(storage: Storage, tag: str, record: type[Stored]) -> Stored:
     key = Layout(tag).explore("explore.json")
+    command = f"run imagetag explore --tags {shlex.quote(tag)}"
     try:
-        with storage.open(key) as stream:
-            return record.model_validate_json(stream.read(_MAX_BYTES))
+        return load_record(storage, key, record, f"delete it and {command} again")
     except ObjectNotFound as error:
         raise InputError(
-            f"the tag {tag!r} in {storage.url} is not explored: "
-            f"run imagetag explore --tags {shlex.quote(tag)} first"
-        ) from error
-    except ValidationError as error:
-        raise InputError(
-            f"{storage.url}/{key} cannot be read: {complaint(error)}; "
-            f"delete it and run imagetag explore --tags {shlex.quote(tag)} again"
+            f"the tag {tag!r} in {storage.url} is not explored: {command} first"
         ) from error
 
 

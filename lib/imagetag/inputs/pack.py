@@ -29,6 +29,7 @@ from imagetag.dataset import (
     Row,
     frame_of,
     load_dataset,
+    repair_latest,
 )
 from imagetag.errors import InputError, UsageError
 from imagetag.explore import input_size
@@ -99,7 +100,10 @@ def pack_tag(storage: Storage, tag: str, packing: Packing, *, concurrency: int =
     if done and all(
         sizes.of(shard.key) == shard.bytes for part in done.parts.values() for shard in part
     ):
-        _repair_latest(storage, done)
+        repair_latest(
+            *(storage, layout.latest_packed, name, done.created),
+            newest=lambda: load_packed(storage, tag).created,
+        )
         get_logger().info("already packed", name=name)
         return done
 
@@ -173,16 +177,6 @@ def _complete(storage: Storage, tag: str, name: str) -> Packed | None:
         if not isinstance(error.__cause__, ObjectNotFound):
             get_logger().warning("packing again", name=name, reason=str(error))
         return None
-
-
-def _repair_latest(storage: Storage, packed: Packed) -> None:
-    """Let `LATEST` name a complete pack if it names none or an older one: a kill came before."""
-    try:
-        if load_packed(storage, packed.tag, "latest").created >= packed.created:
-            return
-    except InputError:
-        pass
-    storage.write(Layout(packed.tag).latest_packed, packed.name.encode() + b"\n")
 
 
 class _Image(NamedTuple):

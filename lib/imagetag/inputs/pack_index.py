@@ -7,23 +7,16 @@ shards, of which no more than two are on its disk at a time.
 from __future__ import annotations
 
 import shlex
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    Field,
-    PositiveInt,
-    StringConstraints,
-    computed_field,
-)
+from pydantic import Field, PositiveInt, StringConstraints, computed_field, model_validator
 
 from imagetag.dataset import Dataset, Resize, latest_name, no_pack
-from imagetag.errors import InputError, complaint
+from imagetag.errors import InputError
 from imagetag.imaging import Size
 from imagetag.layout import LABELS, Label, Layout, PartName
 from imagetag.record import Record
-from imagetag.storage import ObjectNotFound, Storage
-
-_MAX_INDEX = 64 << 20  # bytes; enough for 100,000 shards
+from imagetag.storage import ObjectNotFound, Storage, load_record
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -69,6 +62,18 @@ class Packed(Record):
     parts: dict[PartName, tuple[Shard, ...]]
     software: str
     created: str
+
+    @model_validator(mode="after")
+    def _check_shards(self) -> Self:
+        layout = Layout(self.tag)
+        for part in ("train", "validation"):
+            shards = self.parts.get(part, ())
+            if not shards:
+                raise ValueError(f"there are no shards of {part}")
+            for number, shard in enumerate(shards):
+                if shard.key != layout.shard(self.name, part, number, len(shards)):
+                    raise ValueError(f"{shard.key[:100]!r} is no shard of it")
+        return self
 
     def images(self, part: PartName) -> dict[Label, int]:
         """Return how many images of each label a part has."""
@@ -135,26 +140,7 @@ def load_packed(storage: Storage, tag: str, name: str = "latest") -> Packed:
     try:
         if name == "latest":
             name = latest_name(storage, layout.latest_packed, "pack", f"{again} again")
-        with storage.open(layout.packed(name, "index.json")) as stream:
-            packed = Packed.model_validate_json(stream.read(_MAX_INDEX))
-        _check_index(packed, layout, name)
+        key = layout.packed(name, "index.json")
+        return load_record(storage, key, Packed, f"{again} again", name=name, tag=tag)
     except ObjectNotFound as error:
         raise no_pack(storage, tag, name) from error
-    except ValueError as error:  # pydantic's among them
-        raise InputError(
-            f"{storage.url}/{layout.packed(name, 'index.json')} cannot be read "
-            f"({complaint(error)}); {again} again"
-        ) from error
-    return packed
-
-
-def _check_index(packed: Packed, layout: Layout, name: str) -> None:
-    if (packed.tag, packed.name) != (layout.tag, name):
-        raise ValueError(f"it is of the pack {packed.name[:100]!r} of {packed.tag[:100]!r}")
-    for part in ("train", "validation"):
-        shards = packed.parts.get(part, ())
-        if not shards:
-            raise ValueError(f"it names no shards of {part}")
-        for number, shard in enumerate(shards):
-            if shard.key != layout.shard(name, part, number, len(shards)):
-                raise ValueError(f"it names the shard {shard.key[:100]!r}")

@@ -3,7 +3,6 @@ from .command_line import make_settings as make_settings
 from .complaints import variables_of as variables_of
 from .heartbeat import Beat as Beat
 from .heartbeat import Heartbeats as Heartbeats
-from .heartbeat import load_beat as load_beat
 from .heartbeat import measured as measured
 from .job import SHORT_OF as SHORT_OF
 from .job import for_each_tag as for_each_tag

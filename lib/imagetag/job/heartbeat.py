@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field
 
 from imagetag import __version__, layout
 from imagetag.errors import (
@@ -27,9 +27,7 @@ from imagetag.errors import (
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
     ImagetagError,
-    InputError,
     Terminated,
-    complaint,
     one_line,
 )
 from imagetag.layout import Stage, StatusKey, WorkState
@@ -41,7 +39,6 @@ from imagetag.storage import AccessDenied, LocalStorage, Storage
 EVERY = 30.0  # seconds between two records of one work
 _GRACE = 2.0  # seconds that a work takes at least, before it is told that it is under way
 _LAST_SECONDS = 5.0  # that the end of a job waits for a storage
-_MAX_BYTES = 1 << 16  # of a record
 
 
 class Beat(Record):
@@ -269,22 +266,6 @@ class Heartbeats:
             software=f"imagetag {__version__}",
         )
         return [beat.model_copy(update={"tag": tag}) for tag in work.tags]
-
-
-def load_beat(storage: Storage, key: str) -> Beat:
-    """Return a record.
-
-    Raises:
-        ObjectNotFound: if it is gone, as when its work has ended meanwhile.
-        InputError: if it cannot be read.
-
-    """
-    with storage.open(key) as stream:
-        data = stream.read(_MAX_BYTES)
-    try:
-        return Beat.model_validate_json(data)
-    except ValidationError as error:
-        raise InputError(f"{storage.url}/{key} cannot be read: {complaint(error)}") from error
 
 
 def _until(due: float) -> float | None:

@@ -10,9 +10,9 @@ from typing import Literal, get_args
 
 from imagetag.console import counted
 from imagetag.errors import InputError, UsageError
-from imagetag.job import Beat, load_beat
+from imagetag.job import Beat
 from imagetag.layout import STATUS, StatusKey, parse_status, status
-from imagetag.storage import Storage
+from imagetag.storage import Storage, load_record
 from imagetag.suggest import did_you_mean
 
 RateName = Literal[
@@ -142,7 +142,7 @@ def _beats(storage: Storage) -> list[Beat]:
 
     def load(key: StatusKey) -> Beat | None:
         try:
-            return load_beat(storage, status(key))
+            return load_record(storage, status(key), Beat)
         except InputError:  # gone, or damaged
             return None
 

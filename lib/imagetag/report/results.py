@@ -12,22 +12,21 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Annotated, BinaryIO, Literal, TypeVar
+from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints
 
 from imagetag.csv_cells import unquoted
-from imagetag.errors import InputError, complaint, one_line
+from imagetag.errors import InputError, one_line
 from imagetag.explore import HeldOut
 from imagetag.layout import Label, Layout, PartName
 from imagetag.record import Record
 from imagetag.stats import Answers, Exam, Ints, Metric
-from imagetag.storage import ObjectNotFound, Storage
+from imagetag.storage import ObjectNotFound, Storage, load_record
 
 MAX_TABLE_BYTES = 256 << 20  # of `test_predictions.csv`
-_MAX_JSON_BYTES = 64 << 20  # a dataset of a million parts is in it
 _MAX_LINE = 1 << 16  # bytes
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _COLUMNS = ("md5", "label", "group", "logit", "probability", "decision")
@@ -142,9 +141,6 @@ class _Versioned(_Record):
     version: int = 1
 
 
-Stored = TypeVar("Stored", bound=_Record)
-
-
 @dataclass(frozen=True)
 class Result:
     """A complete run: how it was trained, and how it was evaluated, or why it counts as not."""
@@ -200,18 +196,16 @@ def load_result(storage: Storage, tag: str, run: str) -> Result:
 
     """
     layout = Layout(tag)
-    key = layout.run(run, "metrics.json")
-    training = _parsed(storage, key, _read(storage, key), Training)
-    _check_name(storage, key, training, tag, run)
+    training = load_record(storage, layout.run(run, "metrics.json"), Training, run=run, tag=tag)
     key = layout.run(run, "evaluation.json")
     try:
-        data = _read(storage, key)
+        evaluation = load_record(storage, key, Evaluation, run=run, tag=tag)
     except ObjectNotFound:
         return Result(training, None, "not evaluated")
-    if _parsed(storage, key, data, _Versioned).version < _VERSION:
-        return Result(training, None, "evaluated by an older version")
-    evaluation = _parsed(storage, key, data, Evaluation)
-    _check_name(storage, key, evaluation, tag, run)
+    except InputError:
+        if load_record(storage, key, _Versioned).version < _VERSION:
+            return Result(training, None, "evaluated by an older version")
+        raise
     if evaluation.decision.trained != training.created:
         return Result(training, None, "trained again since it was evaluated")
     return Result(training, evaluation)
@@ -244,31 +238,6 @@ def load_table(storage: Storage, evaluation: Evaluation) -> Table:
     if {name: int(found.sum()) for name, found in counts.items()} != told:
         raise InputError(f"{where} and evaluation.json are not of the same evaluation")
     return table
-
-
-def _read(storage: Storage, key: str) -> bytes:
-    with storage.open(key) as stream:
-        data = stream.read(_MAX_JSON_BYTES + 1)
-    if len(data) > _MAX_JSON_BYTES:
-        raise InputError(f"{storage.url}/{key} is larger than {_MAX_JSON_BYTES:,} bytes")
-    return data
-
-
-def _parsed(storage: Storage, key: str, data: bytes, record: type[Stored]) -> Stored:
-    try:
-        return record.model_validate_json(data)
-    except ValidationError as error:
-        detail = complaint(error)[:200]
-        raise InputError(f"{storage.url}/{key} cannot be read: {detail}") from error
-
-
-def _check_name(
-    storage: Storage, key: str, found: Training | Evaluation, tag: str, run: str
-) -> None:
-    if (found.tag, found.run) != (tag, run):
-        raise InputError(
-            f"{storage.url}/{key} is of the run {found.run[:100]!r} of {found.tag[:100]!r}"
-        )
 
 
 def _lines(stream: BinaryIO) -> Iterator[str]:

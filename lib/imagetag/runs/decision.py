@@ -10,15 +10,13 @@ import shlex
 from typing import Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
-from imagetag.errors import InputError, complaint
 from imagetag.layout import Layout
 from imagetag.record import Record
 from imagetag.stats import Calibration, Promise
-from imagetag.storage import ObjectNotFound, Storage
+from imagetag.storage import ObjectNotFound, Storage, load_record
 
-_MAX_BYTES = 16 << 20  # of `decision.json`; isotonic points are two numbers a picture at the most
 _LARGE = 1e4  # a logit beyond all
 
 
@@ -108,17 +106,7 @@ def load_decision(storage: Storage, tag: str, run: str, trained: str) -> Decisio
     command = f"imagetag evaluate --tags {shlex.quote(tag)} --run {run}"
     advice = f"delete {storage.url}/{key} and run {command}"
     try:
-        with storage.open(key) as stream:
-            decision = Decision.model_validate_json(stream.read(_MAX_BYTES))
+        decision = load_record(storage, key, Decision, advice, run=run, tag=tag)
     except ObjectNotFound:
         return None
-    except ValidationError as error:
-        raise InputError(
-            f"{storage.url}/{key} cannot be read: {complaint(error)}; {advice}"
-        ) from error
-    if (decision.tag, decision.run) != (tag, run):
-        raise InputError(
-            f"{storage.url}/{key} is of the run {decision.run[:100]!r} of {decision.tag[:100]!r}; "
-            f"{advice}"
-        )
     return decision if decision.trained == trained else None

@@ -13,7 +13,7 @@ from imagetag import __version__
 from imagetag.dataset import Resize, latest_name, no_run
 from imagetag.errors import InputError, one_line
 from imagetag.layout import Label, Layout, PartName, checked_run
-from imagetag.storage import ObjectNotFound, Storage
+from imagetag.storage import ObjectNotFound, Storage, load_record
 
 if TYPE_CHECKING:
     import keras
@@ -89,17 +89,10 @@ def load_run(storage: Storage, tag: str, run: str) -> Run:
             )
         else:
             name = checked_run(run)
-        found = Run.model_validate_json(storage.read(layout.run(name, "metrics.json")))
-        if (found.tag, found.run) != (tag, name):
-            raise ValueError(f"it is of the run {found.run[:100]!r} of {found.tag[:100]!r}")
+        key = layout.run(name, "metrics.json")
+        return load_record(storage, key, Run, "train the run again", run=name, tag=tag)
     except ObjectNotFound as error:
         raise no_run(storage, tag, run) from error
-    except ValueError as error:  # pydantic's among them
-        raise InputError(
-            f"{storage.url}/{layout.run(name, 'metrics.json')} cannot be read "
-            f"({one_line(error, 200)}); train the run again"
-        ) from error
-    return found
 
 
 def is_exported(storage: Storage, tag: str, run: str) -> bool:

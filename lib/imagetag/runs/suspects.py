@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from imagetag.dataset import Md5
-from imagetag.errors import InputError, complaint
+from imagetag.errors import InputError
 from imagetag.layout import Label, Layout, Split
 from imagetag.record import Record
-from imagetag.storage import ObjectNotFound, Storage
+from imagetag.storage import ObjectNotFound, Storage, load_record
 
 Part = Literal["train", "validation", "threshold", "test"]
 
@@ -100,23 +100,14 @@ def load_suspects(storage: Storage, tag: str, run: str) -> StoredSuspects:
     layout = Layout(tag)
     key = layout.run(run, "suspects.json")
     command = f"imagetag evaluate --tags {shlex.quote(tag)} --run {run}"
+    marker = layout.run(run, "evaluation.json")
+    advice = f"delete {storage.url}/{marker} and run {command} again"
     try:
-        with storage.open(key) as stream:
-            data = stream.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise ValueError(f"it is larger than {_MAX_BYTES:,} bytes")
-        found = StoredSuspects.model_validate_json(data)
-        if (found.tag, found.run) != (tag, run):
-            raise ValueError(f"it is of the run {found.run[:100]!r} of {found.tag[:100]!r}")
+        return load_record(
+            *(storage, key, StoredSuspects, advice), max_bytes=_MAX_BYTES, run=run, tag=tag
+        )
     except ObjectNotFound as error:
         raise InputError(
             f"no suspect labels of the run {run!r} of the tag {tag!r} in {storage.url}: "
             f"run {command} first"
         ) from error
-    except ValueError as error:  # pydantic's among them
-        marker = layout.run(run, "evaluation.json")
-        raise InputError(
-            f"{storage.url}/{key} cannot be read ({complaint(error)}); delete "
-            f"{storage.url}/{marker} and run {command} again"
-        ) from error
-    return found

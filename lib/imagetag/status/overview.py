@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field
 
 from imagetag.dataset import Dataset, latest_name, load_dataset, tags_in
-from imagetag.errors import InputError, complaint
-from imagetag.job import Beat, load_beat
+from imagetag.errors import InputError
+from imagetag.job import Beat
 from imagetag.layout import (
     STAGES,
     STATUS,
@@ -28,14 +28,13 @@ from imagetag.layout import (
     parse_status,
 )
 from imagetag.record import Record
-from imagetag.storage import ObjectInfo, ObjectNotFound, Storage
+from imagetag.storage import ObjectInfo, ObjectNotFound, Storage, load_record
 
 State = Literal[
     "none", "incomplete", "running", "lost", "stopped", "failed", "outdated", "complete"
 ]
 
 LOST = 180.0  # seconds without a word, after which a work is no longer taken to be under way
-_MAX_BYTES = 64 << 20  # of a marker
 _OURS = {"train", "test", "manifest"}
 
 
@@ -374,7 +373,7 @@ class _Reading:
             if key.state == "done":
                 continue
             try:
-                beat = load_beat(self._storage, entry.key)
+                beat = load_record(self._storage, entry.key, Beat)
             except InputError:  # it ended meanwhile; or is damaged, and markers say enough
                 continue
             age = self._since(beat.updated) if entry.age is None else round(entry.age, 1)
@@ -387,12 +386,11 @@ class _Reading:
     def _marker(self, key: str, record: type[Stored]) -> Stored | str | None:
         """Return a marker; None if there is none, or what is wrong with it."""
         try:
-            with self._storage.open(key) as stream:
-                return record.model_validate_json(stream.read(_MAX_BYTES))
+            return load_record(self._storage, key, record)
         except ObjectNotFound:
             return None
-        except ValidationError as error:
-            return f"{self._storage.url}/{key} cannot be read: {complaint(error)}"
+        except InputError as error:
+            return str(error)
 
     def _since(self, moment: datetime) -> float:
         return max(0.0, round((self._now - moment).total_seconds(), 1))

@@ -8,4 +8,5 @@ from .opening import CACHE_FOLDER as CACHE_FOLDER
 from .opening import Place as Place
 from .opening import open_storage as open_storage
 from .opening import opened as opened
+from .records import load_record as load_record
 from .s3 import S3Storage as S3Storage

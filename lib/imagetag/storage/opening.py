@@ -9,30 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 from imagetag.checks import expanded, missing_folder
 from imagetag.errors import UsageError
-from imagetag.storage.base import (
-    AccessDenied,
-    BucketNotFound,
-    EndpointUnreachable,
-    ObjectInfo,
-    ObjectNotFound,
-    Storage,
-)
+from imagetag.storage.base import BucketNotFound, Storage
 from imagetag.storage.local import LocalStorage
-
-__all__ = [
-    "CACHE_FOLDER",
-    "AccessDenied",
-    "BucketNotFound",
-    "EndpointUnreachable",
-    "LocalStorage",
-    "ObjectInfo",
-    "ObjectNotFound",
-    "Place",
-    "Storage",
-    "open_storage",
-    "opened",
-]
-
 
 CACHE_FOLDER = Path(tempfile.gettempdir()) / "imagetag-cache"
 """Local copies of images and weights, shared by all runs, unless told."""

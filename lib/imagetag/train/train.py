@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from imagetag.dataset import repair_latest
 from imagetag.errors import InputError, TransientError
 from imagetag.inputs import load_partition, store_partition
 from imagetag.layout import Layout
@@ -129,14 +130,8 @@ def _complete(target: Target, run: Run, cluster: Cluster, means: Means) -> None:
 
         cluster.connect()  # the next tag may need it, and TensorFlow can do it no more then
         export_run(storage, run)
-    _repair_latest(storage, run)
-
-
-def _repair_latest(storage: Storage, run: Run) -> None:
-    """Let `LATEST` name a complete run if it names none or an older one: a kill came before."""
-    try:
-        if load_run(storage, run.tag, "latest").created >= run.created:
-            return
-    except InputError:
-        pass
-    storage.write(Layout(run.tag).latest, run.run.encode() + b"\n")
+    latest = Layout(run.tag).latest
+    repair_latest(
+        *(storage, latest, run.run, run.created),
+        newest=lambda: load_run(storage, run.tag, "latest").created,
+    )

@@ -470,8 +470,8 @@ def changed(label: Label = "negative", **changes: Any) -> dict[str, Any]:
         (changed(rank=0), "found.0.rank"),
         ({"unjudged": -1}, "unjudged"),
         ({"version": 2}, "version"),
-        ({"run": "another"}, "it is of the run 'another'"),
-        ({"tag": "another"}, "of 'another'"),
+        ({"run": "another"}, "suspects.json is of the run 'another'"),
+        ({"tag": "another"}, "of the tag 'another'"),
     ],
 )
 def test_a_damaged_list_is_one_line(
@@ -486,7 +486,7 @@ def test_a_damaged_list_is_one_line(
         load_suspects(storage, TAG, RUN)
     text = str(caught.value)
     assert complaint in text
-    assert f"{key} cannot be read" in text
+    assert text.startswith((f"{storage.url}/{key} cannot be read", f"{storage.url}/{key} is of"))
     assert "evaluation.json and run imagetag evaluate" in text
     assert "\n" not in text
 

@@ -167,7 +167,7 @@ def test_a_decision_is_of_one_model_and_one_run(tmp_path: Any) -> None:
     assert load_decision(storage, "fox", "first", TRAINED) == stored
     assert load_decision(storage, "fox", "first", "2027-01-01T00:00:00+00:00") is None
     storage.write(key, decide("owl").model_dump_json().encode())
-    with pytest.raises(InputError, match="is of the run 'first' of 'owl'; delete"):
+    with pytest.raises(InputError, match="is of the run 'first' of the tag 'owl'; delete"):
         load_decision(storage, "fox", "first", TRAINED)
 
 
