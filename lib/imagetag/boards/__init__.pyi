@@ -4,11 +4,11 @@ from .base import File as File
 from .base import Login as Login
 from .base import Post as Post
 from .base import Query as Query
+from .entries import BadEntry as BadEntry
 from .linkfile import URLS as URLS
 from .linkfile import LinkFile as LinkFile
 from .linkfile import kind_of as kind_of
 from .linkfile import read_url as read_url
-from .listed import BadEntry as BadEntry
 from .sites import ENGINES as ENGINES
 from .sites import check_board as check_board
 from .sites import open_board as open_board

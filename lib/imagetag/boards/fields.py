@@ -20,8 +20,8 @@ from imagetag.log import get_logger
 
 MAX_ID = 10**15
 _MAX_DIGITS = 18  # of a number that is read at all
-_MAX_SIDE = 10**6  # pixels
-_MAX_SCORE = 10**9
+MAX_SIDE = 10**6  # pixels
+MAX_SCORE = 10**9
 _MOST_NAMED = 5  # ids in a log line
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _NOTHING = re.compile(rb"(?:\s|\xef\xbb\xbf)+")  # white space and byte order marks
@@ -181,7 +181,7 @@ def post_id(value: Any) -> int:
     return found
 
 
-def positive(value: Any, below: int = _MAX_SIDE) -> int | None:
+def positive(value: Any, below: int = MAX_SIDE) -> int | None:
     """Return a whole number over 0, written as a number or as digits; None for all else."""
     number = _integer(value)
     return number if number is not None and 0 < number < below else None
@@ -190,7 +190,7 @@ def positive(value: Any, below: int = _MAX_SIDE) -> int | None:
 def score(value: Any) -> int | None:
     """Return a score, which may be below 0; None for what is none."""
     number = _integer(value)
-    return number if number is not None and abs(number) < _MAX_SCORE else None
+    return number if number is not None and abs(number) < MAX_SCORE else None
 
 
 def _integer(value: Any) -> int | None:

@@ -22,8 +22,9 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from imagetag.boards.base import NO_LOGIN, File, Login, Post, Site
+from imagetag.boards.entries import BadEntry, Entry, clean_tag, read_entry, read_tags
 from imagetag.boards.fields import load_json
-from imagetag.boards.listed import BadEntry, Entry, ListedBoard, clean_tag, read_entry, read_tags
+from imagetag.boards.listed import ListedBoard
 from imagetag.errors import UsageError
 from imagetag.imaging import EXTENSIONS
 from imagetag.layout import decode

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+from imagetag.boards.entries import BadEntry, is_unicode
 from imagetag.boards.fields import load_json
-from imagetag.boards.listed import BadEntry, is_unicode
 from imagetag.boards.records import Records
 from imagetag.errors import InputError, UsageError
 from imagetag.log import get_logger

@@ -25,8 +25,9 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from imagetag.boards.base import NO_LOGIN, Login, Site
+from imagetag.boards.entries import BadEntry, Entry, read_entry
 from imagetag.boards.linkfile import TAGS, LinkFile, read_url
-from imagetag.boards.listed import BadEntry, Entry, ListedBoard, read_entry
+from imagetag.boards.listed import ListedBoard
 from imagetag.web import Client
 
 # What is in its usual spelling already, as nearly all are: `one_spelling` takes a hundred times as

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from imagetag.boards.listed import BadEntry
+from imagetag.boards.entries import BadEntry
 
 if TYPE_CHECKING:
     from _csv import Dialect

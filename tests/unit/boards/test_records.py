@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagetag.boards import records
-from imagetag.boards.listed import BadEntry
+from imagetag.boards.entries import BadEntry
 from imagetag.boards.records import Line, Records
 
 Found = list[tuple[int, list[str] | str]]

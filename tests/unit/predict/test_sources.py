@@ -11,19 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagetag.boards.entries import BadEntry, Entry, clean_tag, joined, read_entry, read_tags
 from imagetag.boards.fields import MAX_ID
 from imagetag.boards.linkfile import read_url
 from imagetag.boards.links import read_row
-from imagetag.boards.listed import (
-    ID_BITS,
-    BadEntry,
-    Entry,
-    clean_tag,
-    joined,
-    read_entry,
-    read_tags,
-    stable_id,
-)
+from imagetag.boards.listed import ID_BITS, stable_id
 
 ANYTHING: st.SearchStrategy[Any] = st.recursive(
     st.none()
