@@ -15,12 +15,12 @@ from pathlib import Path
 
 from pydantic import Field
 
-from imagetag.console import duration
 from imagetag.demo import BoardServer, draw_posts
 from imagetag.errors import UsageError
 from imagetag.job import CommaList, FolderPath, JobSettings, make_settings, run_job
 from imagetag.log import LogFormat, get_logger
 from imagetag.run import is_json
+from imagetag.sentences import duration
 from jobs.run import RunSettings, run_all, tell
 
 _USUAL_PORT = 8480

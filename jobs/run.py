@@ -16,7 +16,6 @@ from pydantic import Field
 
 from imagetag.boards import check_board
 from imagetag.checks import is_alexnet
-from imagetag.console import counted
 from imagetag.errors import ImagetagError, InputError, TransientError, UsageError
 from imagetag.job import (
     SHORT_OF,
@@ -39,6 +38,7 @@ from imagetag.job import (
 from imagetag.layout import encode
 from imagetag.log import get_logger
 from imagetag.run import Pipeline, Stage, check_imagenet, is_json, open_view, read_file, renamed
+from imagetag.sentences import counted
 from imagetag.storage import LocalStorage, Storage, open_storage
 from jobs.evaluate import EvaluateSettings
 from jobs.explore import ExploreSettings

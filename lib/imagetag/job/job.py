@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from imagetag import log
-from imagetag.console import counted
 from imagetag.errors import (
     EXIT_DEFECT,
     EXIT_DONE,
@@ -32,6 +31,7 @@ from imagetag.job.heartbeat import Heartbeats
 from imagetag.job.settings import Settings, TagSettings
 from imagetag.job.stopping import leave, listening, stop_with_parent
 from imagetag.pipes import stdout_has_reader
+from imagetag.sentences import counted
 
 SHORT_OF = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 """Errors of a machine that is short of something: they pass."""

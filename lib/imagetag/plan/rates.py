@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from imagetag.console import counted
 from imagetag.errors import InputError, UsageError
 from imagetag.job import Beat
 from imagetag.layout import STATUS, StatusKey, parse_status, status
+from imagetag.sentences import counted
 from imagetag.storage import Storage, load_record
 from imagetag.suggest import did_you_mean
 

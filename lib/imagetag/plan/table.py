@@ -10,10 +10,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from imagetag.console import clean, duration, open_output, size
+from imagetag.console import clean, open_output
 from imagetag.plan.costs import Estimate, Settings, StageEstimate, TagEstimate
 from imagetag.plan.counts import EstimatedStage
 from imagetag.plan.rates import Rates
+from imagetag.sentences import duration, size
 
 _PAST: dict[EstimatedStage, str] = {
     "scrape": "scraped",

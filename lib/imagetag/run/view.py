@@ -15,10 +15,11 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from imagetag.console import clean, counted, duration, line, open_console, sentence
+from imagetag.console import clean, line, open_console
 from imagetag.log import LogFormat, get_logger
 from imagetag.run.child import Event
 from imagetag.run.pipeline import TAG_DONE, View
+from imagetag.sentences import counted, duration, sentence
 
 _JOB = 9  # columns, of a stage's name and a blank
 _NAME = 30  # columns at the most, of a tag

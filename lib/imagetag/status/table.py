@@ -12,8 +12,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from imagetag.console import WIDEST, clean, duration, open_output
+from imagetag.console import WIDEST, clean, open_output
 from imagetag.layout import encode
+from imagetag.sentences import duration
 from imagetag.status.overview import StageStatus, State, TagStatus, stages_shown
 
 _STYLES: dict[State, str] = {

@@ -16,7 +16,8 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from imagetag.console import BarLine, Bars, duration, line, sentence, size
+from imagetag.console import BarLine, Bars, line
+from imagetag.sentences import duration, sentence, size
 from tests.terminal import on_terminal, plain, screen
 
 ROOT = Path(__file__).parents[3]
