@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import itertools
 import os
 import secrets
@@ -139,17 +140,8 @@ class LocalStorage(Storage):
     def write(self, key: str, data: bytes | BinaryIO) -> None:
         """Write a file under another name, then rename it into place."""
         path = self._path(key)
-        with (
-            self._errors(key),
-            self._renamed(path) as partial,
-            self._new_file(partial) as target,
-        ):
-            if isinstance(data, bytes):
-                target.write(data)
-            else:
-                shutil.copyfileobj(data, target, 1 << 20)
-            target.flush()
-            _sync(target.fileno())
+        with self._errors(key), self._renamed(path) as partial:
+            self._fill(partial, io.BytesIO(data) if isinstance(data, bytes) else data)
 
     def copy(self, source: str, key: str) -> None:
         """Give a file a second name, or a copy where the file system has no links.
@@ -162,10 +154,7 @@ class LocalStorage(Storage):
             try:
                 os.link(origin, partial)
             except OSError:
-                with self._new_file(partial) as target:
-                    shutil.copyfileobj(file, target, 1 << 20)
-                    target.flush()
-                    _sync(target.fileno())
+                self._fill(partial, file)
         # Where both names are of one file already, renaming does nothing.
         partial.unlink(missing_ok=True)
 
@@ -187,12 +176,17 @@ class LocalStorage(Storage):
             raise
 
     @staticmethod
-    def _new_file(path: Path) -> BinaryIO:
+    def _fill(path: Path, source: BinaryIO) -> None:
+        """Write a new file, which is on the disk then."""
         try:
-            return path.open("xb")
+            target = path.open("xb")
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return path.open("xb")
+            target = path.open("xb")
+        with target:
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.flush()
+            _sync(target.fileno())
 
     def delete(self, key: str) -> None:
         """Remove a file, if it is there."""
