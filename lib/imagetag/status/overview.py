@@ -96,7 +96,7 @@ class TagStatus(Record):
                     return f"{stage} {state}"
         for stage in ("evaluate", "train", "explore", "scrape"):
             if self.stages[stage].state == "complete":
-                return f"{_PAST[stage]}"
+                return _PAST[stage]
         return "not complete"
 
     def after(self, seconds: float) -> TagStatus:
@@ -245,7 +245,7 @@ class _Reading:
                 "pack": self._packed(),
                 "train": trained,
                 "evaluate": evaluated,
-                "predict": self._told("predict", None, ""),
+                "predict": self._told("predict"),
             },
             images=dataset.images if dataset else None,
             bytes=dataset.bytes if dataset else None,
@@ -265,7 +265,7 @@ class _Reading:
         except InputError as error:
             if not isinstance(error.__cause__, ObjectNotFound):
                 return None, StageStatus(state="incomplete", reason=str(error))
-            found = self._told("scrape", None, "")
+            found = self._told("scrape")
             if found.state == "none" and _OURS & set(self._storage.folders(self._layout.root)):
                 found = StageStatus(state="incomplete", reason="begun, and nobody is at it")
             return None, found
@@ -277,20 +277,19 @@ class _Reading:
 
     def _curated(self, dataset: Dataset | None) -> StageStatus:
         if dataset is None or dataset.curation is None:
-            return self._told("curate", None, "")
-        result = f"{dataset.curation.dropped} dropped"
-        return self._told("curate", _moment(dataset.created), result)
+            return self._told("curate")
+        return self._told("curate", _moment(dataset.created), f"{dataset.curation.dropped} dropped")
 
     def _packed(self) -> StageStatus:
         done = any((key.stage, key.state) == ("pack", "done") for key in self._records)
-        found = self._told("pack", None, "")
+        found = self._told("pack")
         return StageStatus(state="complete") if done and found.state == "none" else found
 
     def _explored(self, dataset: Dataset | None) -> tuple[StageStatus, _Explored | None]:
         key = self._layout.explore("explore.json")
         marker = self._marker(key, _Explored)
         if not isinstance(marker, _Explored):
-            return self._told("explore", None, "", damaged=marker), None
+            return self._told("explore", damaged=marker), None
         size = marker.input_size
         result = f"{size.get('height')}x{size.get('width')}" if size else ""
         old = dataset is not None and marker.fingerprint != dataset.fingerprint
@@ -301,12 +300,12 @@ class _Reading:
         try:
             run = latest_name(self._storage, self._layout.latest, "run", "train again")
         except ObjectNotFound:
-            return None, self._told("train", None, "")
+            return None, self._told("train")
         except InputError as error:
-            return None, self._told("train", None, "", damaged=str(error))
+            return None, self._told("train", damaged=str(error))
         marker = self._marker(self._layout.run(run, "metrics.json"), _Trained)
         if not isinstance(marker, _Trained):
-            return None, self._told("train", None, "", damaged=marker or f"the run {run} is gone")
+            return None, self._told("train", damaged=marker or f"the run {run} is gone")
         epochs = f" {len(marker.history)} epochs" if marker.history else ""
         old = dataset is not None and marker.fingerprint not in ("", dataset.fingerprint)
         reason = "the dataset has changed since" if old else ""
@@ -315,10 +314,10 @@ class _Reading:
 
     def _evaluated(self, training: _Trained | None) -> tuple[_Evaluated | None, StageStatus]:
         if training is None:
-            return None, self._told("evaluate", None, "")
+            return None, self._told("evaluate")
         marker = self._marker(self._layout.run(training.run, "evaluation.json"), _Evaluated)
         if not isinstance(marker, _Evaluated):
-            return None, self._told("evaluate", None, "", damaged=marker)
+            return None, self._told("evaluate", damaged=marker)
         old = marker.decision.trained != training.created
         reason = "trained again since" if old else ""
         return marker, self._told("evaluate", marker.created, "", outdated=reason)
@@ -326,8 +325,8 @@ class _Reading:
     def _told(
         self,
         stage: Stage,
-        made: datetime | None,
-        result: str,
+        made: datetime | None = None,
+        result: str = "",
         *,
         outdated: str = "",
         damaged: str | None = None,
