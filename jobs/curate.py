@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from imagetag.curate import curate_tag
 from imagetag.dataset import check_dataset
 from imagetag.imaging import THRESHOLD
 from imagetag.job import (
@@ -37,6 +36,8 @@ class CurateSettings(TagSettings):
 def work(settings: CurateSettings) -> None:
     """Curate the dataset of each tag of this shard."""
     share_memory_among_threads()
+    from imagetag.curate import curate_tag  # NumPy: not for --help
+
     storage = open_storage(settings.storage, settings.concurrency, existing=True)
     failures = judge_tags(settings, lambda tag: check_dataset(storage, tag))
     for_each_tag(

@@ -12,7 +12,6 @@ from typing import ClassVar, Literal
 from pydantic import Field, SecretStr, field_validator
 
 from imagetag.boards import Login, open_board
-from imagetag.curate import curate_tag
 from imagetag.dataset import Negatives
 from imagetag.imaging import EXTENSIONS, MAX_PIXELS
 from imagetag.job import (
@@ -174,6 +173,8 @@ def work(settings: ScrapeSettings) -> None:
             else:
                 scraper.scrape(tag)
             if settings.curate:
+                from imagetag.curate import curate_tag  # NumPy: not for --help
+
                 curate_tag(storage, tag, concurrency=settings.concurrency)
 
         for_each_tag(settings, scrape, Heartbeats(storage, "scrape"))

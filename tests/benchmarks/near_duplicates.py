@@ -24,7 +24,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from imagetag.demo.scenes import draw_posts
-from imagetag.imaging import similarity
+from imagetag.imaging import layouts, similarity
 from imagetag.imaging.images import BadImage, load_rgb
 
 Change = Callable[[Image.Image, random.Random], Image.Image]
@@ -118,7 +118,7 @@ def look(path: Path, name: str) -> tuple[Looked, Looked] | None:
 
 
 def _looked(data: bytes) -> Looked:
-    cells = similarity.layout_cells(similarity.perceptual_hashes(data))
+    cells = layouts.layout_cells(layouts.perceptual_hashes(data))
     assert cells
     return cells, similarity.thumbnail(data)
 
@@ -126,7 +126,7 @@ def _looked(data: bytes) -> Looked:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
-    parser.add_argument("--threshold", type=int, default=similarity.THRESHOLD)
+    parser.add_argument("--threshold", type=int, default=layouts.THRESHOLD)
     parser.add_argument("--many", type=int, default=20_000, help="layouts to time the matching on")
     parser.add_argument("--sheet", type=Path, help="draw the twins among the originals here")
     options = parser.parse_args()
@@ -225,7 +225,7 @@ def time_hashing() -> None:
     noise.convert("RGB").save(buffer, "JPEG", quality=88)
     began, count = time.perf_counter(), 40
     for _ in range(count):
-        similarity.perceptual_hashes(buffer.getvalue())
+        layouts.perceptual_hashes(buffer.getvalue())
     rate = count / (time.perf_counter() - began)
     print(f"\nhashing: {rate:.0f} images/s in one thread (JPEG, {len(buffer.getvalue())} bytes)")
 
@@ -237,7 +237,9 @@ def time_matching(count: int) -> None:
     for _ in range(count):
         cloud = Image.frombytes("RGB", (6, 6), rng.randbytes(108))
         image = cloud.resize((64, 64), Image.Resampling.BICUBIC)
-        cells += similarity.layout_cells(similarity.perceptual_hashes(image)) or b""
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        cells += layouts.layout_cells(layouts.perceptual_hashes(buffer.getvalue())) or b""
     began = time.perf_counter()
     pairs = similarity.alike(cells, range(count))
     seconds = time.perf_counter() - began

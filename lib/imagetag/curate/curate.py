@@ -16,10 +16,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from imagetag.dataset import (
     Curation,
@@ -57,6 +58,8 @@ from imagetag.storage import ObjectNotFound, Place, Storage, opened
 _BATCH = 256  # images or pairs that wait for the pool of threads
 _THUMBNAILS = 1000  # kept in memory, 48 kB each
 _MAX_FILE = 200 << 20  # bytes; more than any scraped image has
+
+Made = TypeVar("Made")
 
 
 def curate_tag(
@@ -277,7 +280,8 @@ class _Gallery:
         with Progress("hashing", total=len(missing)) as progress:
             for start in range(0, len(missing), _BATCH):
                 batch = missing[start : start + _BATCH]
-                for number, cells in zip(batch, self._pool.map(self._hash, batch), strict=True):
+                made = self._pool.map(partial(self._made, _cells_of), batch)
+                for number, cells in zip(batch, made, strict=True):
                     self.cells[number] = cells
                     progress.advance()
 
@@ -288,8 +292,8 @@ class _Gallery:
     def thumbnails(self, numbers: set[int]) -> dict[int, Any]:
         """Return thumbnails, as `thumbnail` makes them, of those that can be read."""
         wanted = sorted(numbers - self._thumbnails.keys() - self.unreadable.keys())
-        fresh = dict(zip(wanted, self._pool.map(self._thumbnail, wanted), strict=True))
-        self._thumbnails.update(fresh)
+        made = self._pool.map(partial(self._made, thumbnail), wanted)
+        self._thumbnails.update(zip(wanted, made, strict=True))
         found = {}
         for number in numbers:
             if self._thumbnails.get(number) is not None:
@@ -299,35 +303,23 @@ class _Gallery:
             self._thumbnails.popitem(last=False)
         return found
 
-    def _hash(self, number: int) -> bytes | None:
-        data = self._data(number)
-        if data is not None:
-            try:
-                return layout_cells(perceptual_hashes(data))
-            except BadImage as error:
-                self.unreadable[number] = str(error)
-        return None
-
-    def _thumbnail(self, number: int) -> Any:
-        data = self._data(number)
-        if data is not None:
-            try:
-                return thumbnail(data)
-            except BadImage as error:
-                self.unreadable[number] = str(error)
-        return None
-
-    def _data(self, number: int) -> bytes | None:
+    def _made(self, make: Callable[[bytes], Made], number: int) -> Made | None:
+        """Return what is made of an image's bytes, None if it cannot be read."""
         try:
             with self._storage.open(self.key(number)) as stream:
                 data = stream.read(_MAX_FILE + 1)
+            if len(data) <= _MAX_FILE:
+                return make(data)
+            self.unreadable[number] = f"more than {_MAX_FILE} bytes"
         except ObjectNotFound:
             self.unreadable[number] = "it is not there"
-            return None
-        if len(data) > _MAX_FILE:
-            self.unreadable[number] = f"more than {_MAX_FILE} bytes"
-            return None
-        return data
+        except BadImage as error:
+            self.unreadable[number] = str(error)
+        return None
+
+
+def _cells_of(data: bytes) -> bytes | None:
+    return layout_cells(perceptual_hashes(data))
 
 
 class _Findings:

@@ -10,37 +10,29 @@ The hash of a whole picture does not survive a crop, so pictures are laid over e
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import functools
 import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from PIL import Image
-
-from imagetag.imaging import images
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.float32]
-    Ints = npt.NDArray[np.int64]
+from typing import Any
 
 # The pool below takes all processors; threads of BLAS in each of its own would only fight for
-# them. This counts where numpy is not loaded yet.
+# them. This counts where NumPy is not loaded yet.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-METHOD = 2  # another number wherever another hash is made, or other twins are found
-THRESHOLD = 31  # bits of 256 that the PDQ hashes of twins may differ in: what PDQ's authors advise
+import numpy as np
+import numpy.typing as npt
+import pdqhash  # type: ignore[import-untyped]
+from PIL import Image
 
-_LUMA, _CHROMA = 16, 8  # cells a side of a layout
-_BYTES = _LUMA**2 + 2 * _CHROMA**2
-_LAYOUT = "layout:"
+from imagetag.imaging.images import load_rgb
+from imagetag.imaging.layouts import CHROMA, LAYOUT_BYTES, LUMA, THRESHOLD
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
 _THUMB = 128  # pixels a side of a thumbnail
 _ALIKE, _CLOSE = 0.85, 0.91  # least correlations of layouts: at first, then in finer windows
 _FAINT = 2.0  # of 255; what varies less has no layout
@@ -67,40 +59,6 @@ _MOVES = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (1, 0, 1, 0), 
 _TABLE = [
     *(("outer", "i4"), ("inner", "i4"), ("window", "u1"), ("mirrored", "?"), ("score", "f4")),
 ]
-
-
-def perceptual_hashes(source: bytes | Image.Image) -> tuple[str, ...]:
-    """Return what near-duplicates are found by, to be kept in the manifest.
-
-    For now that is one text, the layout: 16 x 16 cells of luma and 8 x 8 of each chroma.
-
-    Args:
-        source: a file's bytes, or an RGB picture as `images.load_rgb` returns it.
-
-    Raises:
-        BadImage: if the bytes cannot be decoded.
-
-    """
-    side = 4 * _LUMA
-    picture = (
-        images.load_rgb(source, at_least=(side, side)) if isinstance(source, bytes) else source
-    )
-    small = picture.resize((_LUMA, _LUMA), Image.Resampling.BOX).convert("YCbCr")
-    luma, *chroma = small.split()
-    halves = [plane.resize((_CHROMA, _CHROMA), Image.Resampling.BOX) for plane in chroma]
-    cells = b"".join(plane.tobytes() for plane in (luma, *halves))
-    return (_LAYOUT + base64.b64encode(cells).decode(),)
-
-
-def layout_cells(hashes: Sequence[str]) -> bytes | None:
-    """Return the 384 bytes of the layout among a picture's hashes, None if there is no good one."""
-    for text in hashes:
-        if text.startswith(_LAYOUT) and text.isascii():
-            with contextlib.suppress(ValueError):
-                cells = base64.b64decode(text.removeprefix(_LAYOUT), validate=True)
-                if len(cells) == _BYTES:
-                    return cells
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +88,10 @@ def alike(cells: bytes | bytearray, kinds: Sequence[int], threads: int | None = 
             at most.
 
     """
-    import numpy as np
-
     if len(kinds) < 2:
         return []
     search = _Search(
-        np.frombuffer(cells, np.uint8).reshape(-1, _BYTES), np.asarray(kinds, np.int64)
+        np.frombuffer(cells, np.uint8).reshape(-1, LAYOUT_BYTES), np.asarray(kinds, np.int64)
     )
     with ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 8)) as pool:
         found = [block for block in pool.map(search.block, search.starts) if len(block)]
@@ -163,8 +119,6 @@ class _Search:
 
     def block(self, start: int) -> npt.NDArray[Any]:
         """Return the table of pairs whose `outer` is in the block that starts there."""
-        import numpy as np
-
         stop = min(start + _BLOCK, len(self._cells))
         tables = []
         outers, inners = self._look(start, stop)
@@ -182,8 +136,6 @@ class _Search:
 
     def _look(self, start: int, stop: int) -> tuple[Ints, Ints]:
         """Return (outer, inner) of what is alike at first sight, in the order of `outer`."""
-        import numpy as np
-
         even = self._coarse.even
         windows = self._coarse.of(self._cells[start:stop]).swapaxes(0, 1)
         parts = [(window[:, :even].copy(), window[:, even:].copy()) for window in windows]
@@ -209,8 +161,6 @@ class _Search:
 
     def _closer(self, outer: int, inner: Ints, windows: Floats) -> npt.NDArray[Any]:
         """Return the table of what is still alike in finer windows of `outer`, the best first."""
-        import numpy as np
-
         even, targets = self.fine.even, self._whole_fine[inner]
         odd = windows[:, even:] @ targets[:, even:].T
         scores = windows[:, :even] @ targets[:, :even].T + np.abs(odd)
@@ -234,8 +184,6 @@ class _Windows:
     def __init__(
         self, spans: Sequence[Span], *, luma: int, most: int, chroma: int, square: bool = False
     ) -> None:
-        import numpy as np
-
         boxes = [(x[0], y[0], x[1], y[1]) for y in spans for x in spans]
         self.windows: list[Window] = [
             box for box in boxes if not square or math.isclose(box[2] - box[0], box[3] - box[1])
@@ -244,23 +192,21 @@ class _Windows:
         chromas = [(v, u) for v in range(chroma) for u in range(chroma)]
         odd = np.array([u % 2 for _, u in lumas + chromas + chromas])
         self.even = int((odd == 0).sum())
-        maps = np.zeros((len(self.windows), len(odd), _BYTES), np.float32)
+        maps = np.zeros((len(self.windows), len(odd), LAYOUT_BYTES), np.float32)
         for (left, top, right, bottom), rows in zip(self.windows, maps, strict=True):
-            y, x = _cosines(top, bottom, luma, _LUMA), _cosines(left, right, luma, _LUMA)
+            y, x = _cosines(top, bottom, luma, LUMA), _cosines(left, right, luma, LUMA)
             for row, (v, u) in zip(rows, lumas, strict=False):
-                row[: _LUMA**2] = np.outer(y[v], x[u]).ravel()
-            y, x = _cosines(top, bottom, chroma, _CHROMA), _cosines(left, right, chroma, _CHROMA)
+                row[: LUMA**2] = np.outer(y[v], x[u]).ravel()
+            y, x = _cosines(top, bottom, chroma, CHROMA), _cosines(left, right, chroma, CHROMA)
             for number, (v, u) in enumerate(chromas):
                 # A tinge says less than where the colours are.
                 wave = np.outer(y[v], x[u]).ravel() * (_COLOUR if u or v else _COLOUR / 2)
-                rows[len(lumas) + number, _LUMA**2 : -(_CHROMA**2)] = wave
-                rows[len(lumas) + len(chromas) + number, -(_CHROMA**2) :] = wave
-        self._map = maps[:, np.argsort(odd, kind="stable")].reshape(-1, _BYTES).T.copy()
+                rows[len(lumas) + number, LUMA**2 : -(CHROMA**2)] = wave
+                rows[len(lumas) + len(chromas) + number, -(CHROMA**2) :] = wave
+        self._map = maps[:, np.argsort(odd, kind="stable")].reshape(-1, LAYOUT_BYTES).T.copy()
 
     def of(self, cells: npt.NDArray[np.uint8]) -> Floats:
         """Return `(layouts, windows, numbers)` float32 for `(layouts, 384)` uint8."""
-        import numpy as np
-
         vectors = (cells.astype(np.float32) - 128) @ self._map
         vectors = vectors.reshape(len(cells), len(self.windows), -1)
         # What varies less than that has no layout, and is like nothing.
@@ -269,8 +215,6 @@ class _Windows:
 
     def of_whole(self, cells: npt.NDArray[np.uint8]) -> Floats:
         """Return `(layouts, numbers)` float32 of the only window, for any number of layouts."""
-        import numpy as np
-
         starts = range(0, len(cells), _TARGETS)
         return np.concatenate([self.of(cells[start : start + _TARGETS])[:, 0] for start in starts])
 
@@ -291,8 +235,6 @@ def _windows() -> tuple[_Windows, _Windows, _Windows, _Windows]:
 
 def _cosines(start: float, stop: float, frequencies: int, cells: int) -> Floats:
     """Return the cosine transform of a stretch of a row of cells: `(frequencies, cells)`."""
-    import numpy as np
-
     places = (np.clip(np.arange(cells + 1) / cells, start, stop) - start) / (stop - start)
     waves = np.pi * np.arange(1, frequencies)[:, None]
     rest = np.diff(np.sin(waves * places)) / waves * np.sqrt(2)
@@ -309,9 +251,7 @@ def thumbnail(data: bytes) -> npt.NDArray[np.uint8]:
         BadImage: if it cannot be decoded.
 
     """
-    import numpy as np
-
-    picture = images.load_rgb(data, at_least=(_THUMB, _THUMB))
+    picture = load_rgb(data, at_least=(_THUMB, _THUMB))
     small = picture.resize((_THUMB, _THUMB), Image.Resampling.BOX).convert("YCbCr")
     return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
 
@@ -382,9 +322,6 @@ def _fitted(frame: Floats, target: Floats, window: Window) -> Window | None:
 
 def _bits(one: Floats, other: Floats) -> int:
     """Return in how many bits the PDQ hashes of two `(64, 64)` pictures of luma differ."""
-    import numpy as np
-    import pdqhash  # type: ignore[import-untyped]
-
     hashes = []
     for luma in (one, other):
         grey = (luma + 0.5).clip(0, 255).astype(np.uint8)
@@ -393,8 +330,6 @@ def _bits(one: Floats, other: Floats) -> int:
 
 
 def _coloured(pixels: npt.NDArray[np.uint8]) -> Floats:
-    import numpy as np
-
     planes = pixels.astype(np.float32)
     planes[1:] = (planes[1:] - 128) * _COLOUR
     return planes
@@ -417,8 +352,6 @@ def _cut(planes: Floats, window: Window, side: int) -> Floats:
 
 def _shares(start: float, stop: float, cells: int, pixels: int) -> Floats:
     """Return which share each pixel of a row has in each cell of a stretch of it."""
-    import numpy as np
-
     edges = np.linspace(start, stop, cells + 1) * pixels
     covered = (edges[:, None] - np.arange(pixels)).clip(0, 1)
     shares = np.diff(covered, axis=0) * (cells / ((stop - start) * pixels))
@@ -427,8 +360,6 @@ def _shares(start: float, stop: float, cells: int, pixels: int) -> Floats:
 
 def _standard(planes: Floats) -> Floats:
     """Return it without the mean of luma, with half a tinge, and of length 1."""
-    import numpy as np
-
     means = planes.mean((1, 2), keepdims=True)
     means[1:] /= 2
     without: Floats = planes - means

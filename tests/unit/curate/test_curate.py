@@ -34,7 +34,7 @@ from imagetag.dataset.manifest import (
     write_part,
 )
 from imagetag.errors import InputError, Terminated, TransientError
-from imagetag.imaging import similarity
+from imagetag.imaging import layouts
 from imagetag.layout import Label, Layout, Split
 from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
@@ -81,7 +81,7 @@ class Shown:
             split=self.split,
             label=self.label,
             group=self.group or f"board:{self.md5[:8]}",
-            phashes=similarity.perceptual_hashes(self.data) if hashed else (),
+            phashes=layouts.perceptual_hashes(self.data) if hashed else (),
         )
 
 
@@ -369,7 +369,7 @@ def image_cut(data: bytes) -> bytes:
 
 def test_a_hash_that_is_a_lie_costs_a_look_and_nothing_else(storage: LocalStorage) -> None:
     shown = [OTHERS[0], OTHERS[2]]
-    [lie] = similarity.perceptual_hashes(OTHERS[0].data)
+    [lie] = layouts.perceptual_hashes(OTHERS[0].data)
     for image in shown:
         row = image.row().model_copy(update={"phashes": ("rubbish", lie)})
         storage.write(key_of(row, "fox"), image.data)

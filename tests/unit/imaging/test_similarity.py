@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from imagetag.demo.scenes import draw_posts
-from imagetag.imaging import similarity
+from imagetag.imaging import layouts, similarity
 from imagetag.imaging.images import BadImage, load_rgb
 from tests.benchmarks.near_duplicates import CHANGES, OTHERS, changed
 from tests.builders.pictures import encoded
@@ -26,11 +26,9 @@ def cloud(seed: object, size: tuple[int, int] = (240, 180)) -> Image.Image:
 
 
 def twins(
-    files: list[bytes], kinds: list[int] | None = None, threshold: int = similarity.THRESHOLD
+    files: list[bytes], kinds: list[int] | None = None, threshold: int = layouts.THRESHOLD
 ) -> set[tuple[int, int]]:
-    cells = b"".join(
-        similarity.layout_cells(similarity.perceptual_hashes(data)) or b"" for data in files
-    )
+    cells = b"".join(layouts.layout_cells(layouts.perceptual_hashes(data)) or b"" for data in files)
     assert len(cells) == 384 * len(files)
     return {
         (min(pair.outer, pair.inner), max(pair.outer, pair.inner))
@@ -95,7 +93,7 @@ def test_a_pair_says_where_the_one_lies_in_the_other() -> None:
     whole = cloud(1, (400, 400))
     part = ImageOps.mirror(whole.crop((40, 0, 360, 320)))
     cells = b"".join(
-        similarity.layout_cells(similarity.perceptual_hashes(picture)) or b""
+        layouts.layout_cells(layouts.perceptual_hashes(encoded(picture))) or b""
         for picture in (whole, part)
     )
     [pair] = similarity.alike(cells, [0, 1])
@@ -147,22 +145,22 @@ def test_many_copies_of_one_are_one_chain() -> None:
 @pytest.mark.parametrize("data", [b"", b"rubbish", b"\xff\xd8\xff", encoded(cloud(1))[:2000]])
 def test_rubbish_is_refused(data: bytes) -> None:
     with pytest.raises(BadImage):
-        similarity.perceptual_hashes(data)
+        layouts.perceptual_hashes(data)
     with pytest.raises(BadImage):
         similarity.thumbnail(data)
 
 
 @given(st.lists(st.text() | st.text("layout:AB+/=0").map(lambda text: "layout:" + text)))
 def test_a_hash_that_is_none_is_passed_over(hashes: list[str]) -> None:
-    good = similarity.perceptual_hashes(cloud(1))
-    assert similarity.layout_cells(hashes) is None
-    assert similarity.layout_cells([*hashes, *good]) == similarity.layout_cells(good) is not None
+    good = layouts.perceptual_hashes(encoded(cloud(1)))
+    assert layouts.layout_cells(hashes) is None
+    assert layouts.layout_cells([*hashes, *good]) == layouts.layout_cells(good) is not None
 
 
 def test_a_hash_is_the_same_each_time_and_short() -> None:
     data = encoded(cloud(1), "JPEG")
-    [text] = similarity.perceptual_hashes(data)
-    assert similarity.perceptual_hashes(data) == (text,)
+    [text] = layouts.perceptual_hashes(data)
+    assert layouts.perceptual_hashes(data) == (text,)
     assert len(text) < 600
     assert text.isascii()
 
