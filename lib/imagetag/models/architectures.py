@@ -19,6 +19,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 from keras import layers, ops
+from numpy.typing import ArrayLike
 
 from imagetag.checks import no_imagenet
 from imagetag.dataset import GREY, Resize
@@ -175,6 +176,19 @@ def head_of(model: keras.Model) -> keras.Model:
         if layer.name == "logit":
             break
     return keras.Model(inputs, x)
+
+
+def set_head(model: keras.Model, weights: ArrayLike, bias: float) -> None:
+    """Let the model's logit be `features @ weights + bias`.
+
+    Args:
+        model: as `build_model` returns it.
+        weights: `(channels,)`.
+        bias: added to their sum.
+
+    """
+    kernel = np.asarray(weights, np.float32).reshape(-1, 1)
+    model.get_layer("logit").set_weights([kernel, np.array([bias], np.float32)])
 
 
 def set_trainable(model: keras.Model, blocks: int | Literal["all"]) -> None:

@@ -24,10 +24,12 @@ from imagetag.models.architectures import (
     head_of,
     logits_of,
     model_names,
+    set_head,
     set_trainable,
     with_resizing,
 )
 from imagetag.models.weights import backbones
+from imagetag.stats import fit_head
 from tests.builders.pictures import encoded
 from tests.forked import run_forked
 
@@ -426,3 +428,13 @@ def test_weights_of_another_model_are_one_line(tmp_path: Path) -> None:
             assert not [str(warning.message) for warning in warned if "Skipping" in str(warning)]
             assert "\n" not in str(caught.value)
             assert len(str(caught.value)) < len(str(path)) + 200
+
+
+def test_a_head_that_was_fitted_to_features_is_the_models() -> None:
+    model = build_model("mobilenet", (40, 40), weights=None)
+    random = np.random.default_rng(4)
+    features = features_of(model).predict_on_batch(random.uniform(0, 255, (20, 40, 40, 3)))
+    head = fit_head(features[:, None], np.arange(20) % 2, [str(number) for number in range(20)])
+    set_head(model, head.weights, head.bias)
+    logits = head_of(model).predict_on_batch(features)[:, 0]
+    np.testing.assert_allclose(logits, head.logits(features[:, None]), atol=1e-4)

@@ -1,0 +1,109 @@
+"""Heads are at the optimum, of a strength that holds on what they have not seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from imagetag.stats.logistic import LinearHead, fit_head
+
+Drawn = tuple[NDArray[np.float32], NDArray[np.bool_], list[str]]
+
+
+def draw(count: int, channels: int, *, signal: float = 1.0, seed: int = 0) -> Drawn:
+    """Features of two views, of which some channels tell the label; one is always the same."""
+    random = np.random.default_rng(seed)
+    labels = random.random(count) < 0.3
+    features = np.exp(random.normal(size=(count, 1, channels)))
+    features[:, :, : channels // 4] += signal * labels[:, None, None]
+    features = features + 0.3 * random.normal(size=(count, 2, channels))
+    features[:, :, -1] = 7
+    return features.astype(np.float32), labels, [str(number) for number in range(count)]
+
+
+def by_scikit_learn(
+    features: NDArray[np.float32], labels: NDArray[np.bool_], strength: float, balanced: bool
+) -> NDArray[np.float64]:
+    rows = features.reshape(-1, features.shape[2]).astype(np.float64)
+    scaler = StandardScaler().fit(rows)
+    weight = "balanced" if balanced else None
+    model = LogisticRegression(C=strength, class_weight=weight, tol=1e-10, max_iter=100_000)
+    model.fit(scaler.transform(rows), np.repeat(labels, features.shape[1]))
+    logits = model.decision_function(scaler.transform(rows))
+    return np.asarray(logits.reshape(labels.size, -1).mean(axis=1))
+
+
+@pytest.mark.parametrize("channels", [30, 200], ids=["few channels", "more than rows"])
+@pytest.mark.parametrize("balanced", [True, False])
+@pytest.mark.parametrize("strength", [1e-4, 1e-2, 1.0])
+def test_it_is_the_optimum_that_scikit_learn_finds(
+    channels: int, balanced: bool, strength: float
+) -> None:
+    features, labels, groups = draw(60, channels)
+    head = fit_head(features, labels, groups, strengths=[strength], balanced=balanced)
+    theirs = by_scikit_learn(features, labels, strength, balanced)
+    assert head.logits(features) == pytest.approx(theirs, abs=1e-3)
+    assert head.strength == strength
+
+
+def test_the_logits_of_a_fold_are_by_a_head_that_has_not_seen_it() -> None:
+    """Labels without any sense are learned by heart, and foretold no better than by chance."""
+    features, labels, groups = draw(300, 200, signal=0.0)
+    head = fit_head(features, labels, groups, strengths=[1.0])
+    assert ((head.logits(features) > 0) == labels).all()
+    right = (head.out_of_fold > 0) == labels
+    assert right.mean() < 0.75
+
+
+def test_no_group_is_on_both_sides() -> None:
+    """Copies of a picture in one group help no head with their own."""
+    features, labels, groups = draw(60, 100, signal=0.0)
+    twice = np.concatenate([features, features]), np.concatenate([labels, labels])
+    together = fit_head(*twice, groups + groups, strengths=[1.0])
+    apart = fit_head(*twice, [str(number) for number in range(120)], strengths=[1.0])
+
+    def right(head: LinearHead) -> float:
+        return float(((head.out_of_fold > 0) == twice[1]).mean())
+
+    assert right(together) < 0.8 < 0.95 < right(apart)
+
+
+def test_the_strength_follows_what_there_is_to_learn() -> None:
+    weak = fit_head(*draw(300, 200, signal=0.1))
+    strong = fit_head(*draw(500, 20, signal=2.0))
+    assert weak.strength < strong.strength
+
+
+def test_each_strength_is_chosen_by_its_own_log_loss() -> None:
+    drawn = draw(300, 50)
+    losses = {}
+    for strength in (1e-3, 3e-3, 1e-2, 3e-2, 1e-1):
+        unseen = fit_head(*drawn, strengths=[strength], balanced=False).out_of_fold
+        losses[strength] = np.logaddexp(0, np.where(drawn[1], -unseen, unseen)).mean()
+    chosen = fit_head(*drawn, strengths=list(losses), balanced=False)
+    assert chosen.strength == min(losses, key=lambda strength: losses[strength])
+    again = fit_head(*drawn, strengths=[chosen.strength], balanced=False)
+    assert chosen.out_of_fold == pytest.approx(again.out_of_fold, abs=1e-3)
+
+
+def test_few_pictures_have_a_head_too() -> None:
+    features, labels, _ = draw(12, 40)
+    labels[:] = [True] * 2 + [False] * 10
+    pairs = fit_head(features, labels, [str(number) for number in range(12)])
+    assert np.isfinite(pairs.out_of_fold).all()  # two folds
+    one = fit_head(features, labels, ["same", "same", *map(str, range(10))])
+    assert np.isfinite(one.weights).all()
+    assert one.strength == 1e-2
+    assert np.isnan(one.out_of_fold).all()
+
+
+def test_what_cannot_be_learned_from_is_told() -> None:
+    features, labels, groups = draw(20, 5)
+    with pytest.raises(ValueError, match="one label"):
+        fit_head(features, np.ones(20), groups)
+    features[3, 1, 2] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        fit_head(features, labels, groups)
