@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 _LIKE = 0.6  # how alike two words are that may be one, from 0 to 1
+_LISTED = 10  # names of all that there are
 
 
 def nearest(word: str, known: Iterable[str], count: int = 1) -> list[str]:
@@ -20,7 +21,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return "".join(f"; did you mean {name}?" for name in nearest(word, known))
 
 
-def nearest_first(word: str, known: Iterable[str], count: int = 10) -> str:
+def nearest_first(word: str, known: Iterable[str]) -> str:
     """Return what there is as a list with commas, what is most like a word first."""
     names = sorted(known, key=lambda name: -difflib.SequenceMatcher(None, word, name).ratio())
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+    return ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")

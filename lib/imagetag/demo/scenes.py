@@ -281,9 +281,7 @@ class _Pen:
         """Fill an ellipse."""
         self.polygon(_arc(x, y, rx, ry, 0, 345, 15), fill, ink=ink)
 
-    def box(
-        self, x: float, y: float, rx: float, ry: float, fill: Colour, *, ink: bool = True
-    ) -> None:
+    def box(self, x: float, y: float, rx: float, ry: float, fill: Colour) -> None:
         """Fill a rectangle with round corners."""
         corner = min(rx, ry) * 0.35
         points = [
@@ -299,9 +297,9 @@ class _Pen:
                 30,
             )
         ]
-        self.polygon(points, fill, ink=ink)
+        self.polygon(points, fill)
 
-    def stroke(self, points: Sequence[Point], width: float = 0.05, fill: Colour = _INK) -> None:
+    def stroke(self, points: Sequence[Point], width: float, fill: Colour = _INK) -> None:
         """Draw the smooth line through these points, with round ends."""
         placed = [self._placed(point) for point in _smooth(points, closed=False)]
         pixels = self._width(width)
@@ -341,15 +339,15 @@ def _arc(
     return [(x + rx * math.cos(angle), y + ry * math.sin(angle)) for angle in angles]
 
 
-def _smooth(points: Sequence[Point], *, closed: bool, steps: int = 6) -> list[Point]:
+def _smooth(points: Sequence[Point], *, closed: bool) -> list[Point]:
     """Return points along the Catmull-Rom spline through these."""
     count = len(points)
     around = [points[-1], *points, *points[:2]] if closed else [points[0], *points, points[-1]]
     curve = []
     for i in range(count if closed else count - 1):
         a, b, c, d = around[i : i + 4]
-        for step in range(steps):
-            t = step / steps
+        for step in range(6):
+            t = step / 6
             curve.append((_spline(a[0], b[0], c[0], d[0], t), _spline(a[1], b[1], c[1], d[1], t)))
     return curve if closed else [*curve, points[-1]]
 

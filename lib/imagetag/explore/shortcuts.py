@@ -22,6 +22,7 @@ GUESSING = 0.5
 
 _LEAST = 20  # groups of each label; with fewer, nothing can be told
 _FOLDS = 5
+_SEED = 0  # of the folds, and of the trees
 # Folds learn from the same pictures, and their errors go together: the variance of what they find
 # is more than that of independent ones by (1 / k + 1 / (k - 1)) / (1 / k) (Nadeau and Bengio,
 # Machine Learning 2003).
@@ -121,7 +122,7 @@ class Facts:
     positive: Bools
 
 
-def check_shortcuts(facts: Facts, *, seed: int = 0) -> Shortcuts:
+def check_shortcuts(facts: Facts) -> Shortcuts:
     """Return how well size, format, file size and post id predict the label, alone and together.
 
     Each is given to small boosted trees, which also find what is not monotone, such as a stretch of
@@ -140,15 +141,13 @@ def check_shortcuts(facts: Facts, *, seed: int = 0) -> Shortcuts:
             f"has {groups}: scrape more images of the tag"
         )
         return Shortcuts(positives=positives, negatives=negatives, note=note)
-    folds = _folds(facts, seed)
+    folds = _folds(facts)
     families = _features(facts)
     families["all together"] = np.concatenate(list(families.values()), axis=1)
     # So many small fits only wait for each other's threads, most of all where a pod has a part of
     # the node's processors.
     with threadpool_limits(1):
-        checks = tuple(
-            _check(name, features, facts, folds, seed) for name, features in families.items()
-        )
+        checks = tuple(_check(name, features, facts, folds) for name, features in families.items())
     return Shortcuts(positives=positives, negatives=negatives, checks=checks)
 
 
@@ -207,23 +206,21 @@ def _features(facts: Facts) -> dict[Name, Floats]:
     }
 
 
-def _folds(facts: Facts, seed: int) -> list[NDArray[np.int64]]:
+def _folds(facts: Facts) -> list[NDArray[np.int64]]:
     """Return the indices of the pictures that each fold holds out; a group is in one of them."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    splitter = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=_SEED)
     nothing = np.zeros((len(facts.positive), 1))
     return [held for _, held in splitter.split(nothing, facts.positive, facts.group)]
 
 
-def _check(
-    name: Name, features: Floats, facts: Facts, folds: list[NDArray[np.int64]], seed: int
-) -> Check:
+def _check(name: Name, features: Floats, facts: Facts, folds: list[NDArray[np.int64]]) -> Check:
     scores = np.zeros(len(features))
     for held in folds:
         rest = np.ones(len(features), dtype=bool)
         rest[held] = False
-        scores[held] = _score(features[rest], facts.positive[rest], features[held], seed)
+        scores[held] = _score(features[rest], facts.positive[rest], features[held])
     auc, low, high = auc_interval(scores, facts.positive, facts.group)
     return Check(
         name=name,
@@ -236,7 +233,7 @@ def _check(
     )
 
 
-def _score(features: Floats, positive: Bools, held: Floats, seed: int) -> Floats:
+def _score(features: Floats, positive: Bools, held: Floats) -> Floats:
     """Return the log odds of held out pictures, above those of any picture."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -249,7 +246,7 @@ def _score(features: Floats, positive: Bools, held: Floats, seed: int) -> Floats
         # Of few pictures, leaves of the usual 20 could not be told apart.
         min_samples_leaf=int(np.clip(len(features) // 20, 5, 20)),
         early_stopping=False,
-        random_state=seed,
+        random_state=_SEED,
     )
     model.fit(features, positive)
     # Folds differ in their share of positives, which is nothing that was learned; and where nothing

@@ -107,7 +107,7 @@ class Frame:
         return left, top, left + shown_width, top + shown_height
 
 
-def inspect(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
+def inspect(data: bytes) -> ImageInfo:
     """Check that an image is whole, and say what it is.
 
     A JPEG or PNG whose structure is sound is not decoded for that, but for a PNG that may have to
@@ -119,7 +119,7 @@ def inspect(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
     """
     with _refusing("not_an_image"):
         integrity.check_bounds(data)
-    with _opened(data, max_pixels, FORMATS) as image:
+    with _opened(data, FORMATS) as image:
         kind = _kind(image)
         if kind != "JPEG" and _is_animated(image):
             raise BadImage("animated", "more than one frame")
@@ -168,9 +168,7 @@ def _check_decoded(kind: str, image: Image.Image, data: bytes) -> None:
         raise BadImage("truncated", f"the end of the {kind} file is missing")
 
 
-def load_rgb(
-    source: bytes | Path, at_least: Size | None = None, max_pixels: int = MAX_PIXELS
-) -> Image.Image:
+def load_rgb(source: bytes | Path, at_least: Size | None = None) -> Image.Image:
     """Return a picture's pixels as people see it: turned as EXIF says, in RGB, on white.
 
     Args:
@@ -178,7 +176,6 @@ def load_rgb(
         at_least: (height, width) in pixels of the turned picture. A JPEG larger than that is
             decoded at 1/2, 1/4 or 1/8 of its size, but never below it, which is several times
             faster.
-        max_pixels: refuse pictures of more than these.
 
     Returns:
         An image of mode RGB; the first frame of an animated one.
@@ -187,7 +184,7 @@ def load_rgb(
         BadImage: if it cannot be decoded.
 
     """
-    return _decoded(source, max_pixels, None if at_least is None else lambda _: at_least)[0]
+    return _decoded(source, None if at_least is None else lambda _: at_least)[0]
 
 
 def load_resized(source: bytes | Path, frame: Callable[[Size], Frame]) -> Image.Image:
@@ -205,7 +202,7 @@ def load_resized(source: bytes | Path, frame: Callable[[Size], Frame]) -> Image.
         BadImage: if it cannot be decoded.
 
     """
-    picture, shape = _decoded(source, MAX_PIXELS, lambda shape: frame(shape).at_least)
+    picture, shape = _decoded(source, lambda shape: frame(shape).at_least)
     # Of the full size, so that how it was decoded changes nothing of how it is framed.
     shown = frame(shape)
     height, width = shown.size
@@ -215,10 +212,10 @@ def load_resized(source: bytes | Path, frame: Callable[[Size], Frame]) -> Image.
 
 
 def _decoded(
-    source: bytes | Path, max_pixels: int, at_least: Callable[[Size], Size] | None
+    source: bytes | Path, at_least: Callable[[Size], Size] | None
 ) -> tuple[Image.Image, Size]:
     """Return a picture turned, in RGB and on white, and the (height, width) it has in full."""
-    with _opened(source, max_pixels) as image:
+    with _opened(source) as image:
         shape = image.height, image.width
         # A JPEG's EXIF is before its pixels, and must be known to shrink it; a PNG's may be behind.
         is_jpeg = _kind(image) == "JPEG"
@@ -294,7 +291,7 @@ def _alpha(
         bands = Image.frombytes("LA", image.size, image.tobytes()).split()
         values = [colour[0] & 255, colour[0] >> 8]
     elif layout == "RGB;16B":
-        with _opened(source, MAX_PIXELS) as low:
+        with _opened(source) as low:
             # Pillow takes the first byte of each sample; with the other order, the second.
             low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]
             bands = (*image.split(), *low.split())
@@ -310,9 +307,7 @@ def _alpha(
     return functools.reduce(ImageChops.lighter, others)
 
 
-def _opened(
-    source: bytes | Path, max_pixels: int, formats: Mapping[str, str] = READ
-) -> ImageFile.ImageFile:
+def _opened(source: bytes | Path, formats: Mapping[str, str] = READ) -> ImageFile.ImageFile:
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         image = Image.open(stream, formats=tuple(formats))
@@ -324,7 +319,7 @@ def _opened(
         raise
     except Exception as error:  # Pillow's parsers raise many kinds on hostile bytes
         raise BadImage("not_an_image", one_line(error, 200)) from error
-    if image.width * image.height > max_pixels:
+    if image.width * image.height > MAX_PIXELS:
         image.close()
         raise BadImage("too_many_pixels", f"{image.width} x {image.height} pixels")
     return image

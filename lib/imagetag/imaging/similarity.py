@@ -75,7 +75,7 @@ class Pair:
     score: float
 
 
-def alike(cells: bytes | bytearray, kinds: Sequence[int], threads: int | None = None) -> list[Pair]:
+def alike(cells: bytes | bytearray, kinds: Sequence[int]) -> list[Pair]:
     """Return the pairs of pictures that are worth a closer look.
 
     Every picture is compared with every other, in blocks: time grows with the square of their
@@ -84,8 +84,6 @@ def alike(cells: bytes | bytearray, kinds: Sequence[int], threads: int | None = 
     Args:
         cells: what `layout_cells` returned for each, one after the other.
         kinds: a number for each picture; those of one kind are not compared.
-        threads: how many blocks are compared at once; as many as processors by default, 8
-            at most.
 
     """
     if len(kinds) < 2:
@@ -93,7 +91,7 @@ def alike(cells: bytes | bytearray, kinds: Sequence[int], threads: int | None = 
     search = _Search(
         np.frombuffer(cells, np.uint8).reshape(-1, LAYOUT_BYTES), np.asarray(kinds, np.int64)
     )
-    with ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 8)) as pool:
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         found = [block for block in pool.map(search.block, search.starts) if len(block)]
     if not found:
         return []

@@ -416,14 +416,15 @@ def test_a_file_is_read_as_its_bytes_are(tmp_path: Path) -> None:
         load_rgb(tmp_path / "none")
 
 
-def test_no_file_stays_open(tmp_path: Path) -> None:
+def test_no_file_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "picture"
     with warnings.catch_warnings(record=True, action="always", category=ResourceWarning) as found:
         for data in (STILL["png"], STILL["jpg"], STILL["png"][:500], b"nonsense"):
             path.write_bytes(data)
             for limit in (10, 10_000):
+                monkeypatch.setattr(images, "MAX_PIXELS", limit)
                 with contextlib.suppress(BadImage):
-                    load_rgb(path, max_pixels=limit)
+                    load_rgb(path)
         gc.collect()
     assert not found
 
@@ -504,11 +505,13 @@ def test_a_small_file_that_claims_to_be_huge_is_refused_before_it_is_decoded(sid
             assert error.value.reason == "too_many_pixels"
 
 
-def test_the_limit_of_pixels_is_the_callers() -> None:
-    assert inspect(STILL["png"], max_pixels=2400).width == 60
+def test_a_picture_may_have_as_many_pixels_as_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 2400)
+    assert inspect(STILL["png"]).width == 60
+    monkeypatch.setattr(images, "MAX_PIXELS", 2399)
     for use in (inspect, load_rgb):
         with pytest.raises(BadImage, match="60 x 40") as error:
-            use(STILL["png"], max_pixels=2399)
+            use(STILL["png"])
         assert error.value.reason == "too_many_pixels"
 
 
@@ -560,7 +563,7 @@ def check_either_or(data: bytes) -> None:
             assert load_rgb(data).size == (info.width, info.height)
     for at_least in (None, (8, 8)):
         with contextlib.suppress(BadImage):
-            assert load_rgb(data, at_least, max_pixels=1_000_000).mode == "RGB"
+            assert load_rgb(data, at_least).mode == "RGB"
     with contextlib.suppress(BadImage):
         assert load_resized(data, lambda _: Frame((8, 9), (0.3, 1.0))).size == (9, 8)
 
