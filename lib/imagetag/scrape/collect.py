@@ -1,32 +1,30 @@
-"""Fetch posts in parallel, check each picture, store it, and record it in the manifest."""
+"""Fetch posts in parallel, check each picture, store it, and settle what is recorded of it."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from imagetag.boards import Board, BoardError, File, Post
-from imagetag.dataset import Failure, Lead, Repeat, Row, split_of, write_part
-from imagetag.errors import ImagetagError, Terminated, TransientError, UsageError, one_line
+from imagetag.dataset import Failure, Lead, Repeat, Row, split_of
+from imagetag.errors import Terminated, TransientError, UsageError
 from imagetag.imaging import BadImage, ImageInfo, inspect, perceptual_hashes
-from imagetag.layout import Label, Layout, PartKind
+from imagetag.layout import Label, Layout
 from imagetag.log import Progress, get_logger
 from imagetag.scrape import reuse
 from imagetag.scrape.inventory import Known, key_at, place
+from imagetag.scrape.part_writer import PartWriter
 from imagetag.scrape.reuse import SharedImage
 from imagetag.scrape.selection import TOO_OLD, Selection
 from imagetag.storage import ObjectNotFound, Storage
 from imagetag.web import HttpError
 
-_PART_ROWS = 200  # rows buffered before a part is written, and
-_PART_SECONDS = 15.0  # for how long at the most
 _ALIAS_POSTS = 200  # posts without the tag asked for, before it is taken for an alias
 _OUTAGE_POSTS = 25  # posts lost in a row, before the board is taken for down or for refusing us
 _UNSETTLED = 32  # posts that wait for one before them, for each download under way
@@ -72,10 +70,7 @@ class Collector:
         self._selection, self._how, self._known = selection, how, known
         self._request = selection.digest
         self._pool = ThreadPoolExecutor(how.concurrency, thread_name_prefix="fetch")
-        self._rows: list[Row] = []
-        self._repeats: list[Repeat] = []
-        self._failures: list[Failure] = []
-        self._flushed = time.monotonic()
+        self._parts = PartWriter(storage, layout)
         self._too_old_in_a_row = 0  # by what their own pages tell
         self._lost_in_a_row: set[str] = set()  # their ids, or of a list of links their hosts
         self._lock = threading.Lock()
@@ -85,7 +80,7 @@ class Collector:
         self.lost: Counter[Label] = Counter()  # failures that may pass
         self.tags_seen: Counter[str] = Counter()
         self.copied = 0  # images that another tag had
-        self.written: list[str] = []  # keys of the manifest's parts
+        self.written = self._parts.written  # keys of the manifest's parts
 
     def __enter__(self) -> Collector:
         return self
@@ -96,12 +91,9 @@ class Collector:
         # After an error nobody waits for downloads: they end when their process does.
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
         if kind is None or issubclass(kind, Exception):
-            self._flush()
+            self._parts.flush()
             return
-        # Whoever stopped this does not wait for a storage that is down.
-        last = threading.Thread(target=self._flush_if_it_can, daemon=True)
-        last.start()
-        last.join(_LAST_SECONDS)
+        self._parts.flush_within(_LAST_SECONDS)
         assert value is not None  # noqa: S101 - as there is a kind
         value.add_note(self._kept())
 
@@ -145,7 +137,7 @@ class Collector:
                     for fetch in _decided(waiting):
                         waiting.remove(fetch)
                         stored = self._settle(fetch, label)
-                        self._flush_if_due()
+                        self._parts.flush_if_due()
                         under_way.discard(fetch.post.id)
                         progress.advance(stored, failed=self.failed.total())
         except BaseException as error:
@@ -384,7 +376,7 @@ class Collector:
             else:
                 self._known.add(row)
                 self._known.places.add(where)
-                self._rows.append(row)
+                self._parts.add("part", row)
             self._unsettled.discard(key)
             for copy in copies:
                 of: Label = "positive" if self._layout.tag in copy.tags else "negative"
@@ -406,25 +398,24 @@ class Collector:
             root=self._selection.board,
         )
         self._known.repeat(record)
-        self._repeats.append(record)
+        self._parts.add("repeat", record)
 
     def _fail(self, post: Post, label: Label, reason: str, detail: str, *, permanent: bool) -> None:
         get_logger().debug("post failed", post=post.id, reason=reason, detail=detail)
         self.failed[reason] += 1
         self.lost[label] += not permanent
         self._known.posts.add(post.id)
-        self._failures.append(
-            Failure(
-                post_id=post.id,
-                board=post.board,
-                page_url=post.page_url,
-                label=label,
-                reason=reason,
-                detail=detail[:500],
-                permanent=permanent,
-                root=self._selection.board,
-            )
+        failure = Failure(
+            post_id=post.id,
+            board=post.board,
+            page_url=post.page_url,
+            label=label,
+            reason=reason,
+            detail=detail[:500],
+            permanent=permanent,
+            root=self._selection.board,
         )
+        self._parts.add("failed", failure)
         # That one host of many is gone is no outage, however many posts in a row are there.
         host = urlsplit(post.file_url or "").netloc
         self._lost_in_a_row.add(host if self._board.scattered else str(post.id))
@@ -440,33 +431,10 @@ class Collector:
 
     def _kept(self) -> str:
         """Say what the next run of the tag finds."""
-        unrecorded = len(self._rows)
+        unrecorded = self._parts.unrecorded
         recorded = sum(self._known.rows.values()) - unrecorded
         more = f", and {unrecorded} more are stored" if unrecorded else ""
         return f"{recorded} images are stored and recorded{more}; run it again to go on"
-
-    def _flush_if_due(self) -> None:
-        full = len(self._rows) + len(self._repeats) + len(self._failures) >= _PART_ROWS
-        if full or time.monotonic() - self._flushed > _PART_SECONDS:
-            self._flush()
-
-    def _flush_if_it_can(self) -> None:
-        try:
-            self._flush()
-        except ImagetagError as error:
-            get_logger().warning("rows are not saved", error=one_line(error))
-
-    def _flush(self) -> None:
-        kinds: tuple[tuple[PartKind, Sequence[Row | Repeat | Failure]], ...] = (
-            ("part", self._rows),
-            ("repeat", self._repeats),
-            ("failed", self._failures),
-        )
-        for kind, records in kinds:
-            if records:
-                self.written.append(write_part(self._storage, self._layout, kind, records))
-        self._rows, self._repeats, self._failures = [], [], []
-        self._flushed = time.monotonic()
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,7 +90,7 @@ ALL = [*JPEGS, *PNGS]
 def decoded(data: bytes) -> ImageInfo | str:
     """What a full decode says: the picture, or why there is none."""
     try:
-        with images._opened(data, images.MAX_PIXELS) as image:
+        with images._opened(data) as image:
             kind = images._kind(image)
             if kind != "JPEG" and images._is_animated(image):
                 return "animated"

@@ -18,7 +18,7 @@ from imagetag.boards.base import Board, File, Post, Query, Site
 from imagetag.dataset.manifest import Repeat, Row, part_keys, read_parts
 from imagetag.errors import Terminated, TransientError
 from imagetag.layout import Layout
-from imagetag.scrape import collect
+from imagetag.scrape import collect, part_writer
 from imagetag.scrape.collect import Collector, How
 from imagetag.scrape.inventory import Known
 from imagetag.scrape.selection import Selection
@@ -210,14 +210,15 @@ def test_posts_that_tell_their_sums_wait_for_none(storage: Storage) -> None:
         def fetch(self, post: Post, max_bytes: int) -> File:
             if post.id == 6:
                 for _ in range(200):
-                    if len(run._rows) == 5:
+                    if run._parts.unrecorded == 5:
                         break
                     time.sleep(0.05)
             return File(png(post.id))
 
     with collector(storage, Slow(told, "http://host.example")) as run:
         run.collect("positive", iter(told), 6)
-        assert [row.post_id for row in run._rows][-1] == 6
+    [part] = part_keys(storage, LAYOUT, "part")
+    assert [row.post_id for row in read_parts(storage, [part], Row)][-1] == 6
 
 
 @pytest.mark.parametrize("moved", [False, True])
@@ -283,7 +284,7 @@ def test_an_alias_is_noticed_soon_and_nothing_else_is_taken_for_one(storage: Sto
 
 
 def test_rows_are_written_as_it_goes(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect, "_PART_ROWS", 4)
+    monkeypatch.setattr(part_writer, "_PART_ROWS", 4)
     with pictures() as server:
         board = Shelf(posts(server.url, 10), server.url)
         with collector(storage, board) as run:
@@ -295,7 +296,7 @@ def test_rows_are_written_as_it_goes(storage: Storage, monkeypatch: pytest.Monke
 def test_rows_do_not_wait_for_more_than_some_seconds(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collect, "_PART_SECONDS", 0.0)
+    monkeypatch.setattr(part_writer, "_PART_SECONDS", 0.0)
     with pictures() as server:
         board = Shelf(posts(server.url, 3), server.url)
         with collector(storage, board) as run:
@@ -352,7 +353,7 @@ def test_whoever_stops_it_does_not_wait_for_a_storage_that_is_down(
         waited_for.set()
         return ""
 
-    monkeypatch.setattr(collect, "write_part", stalled)
+    monkeypatch.setattr(part_writer, "write_part", stalled)
     monkeypatch.setattr(collect, "_LAST_SECONDS", 0.1)
     with pytest.raises(Terminated) as stopped:
         collect_and_stop(storage)
@@ -368,7 +369,7 @@ def test_a_storage_that_is_down_does_not_hide_that_it_was_stopped(
     def down(*_: object) -> str:
         raise TransientError("down")
 
-    monkeypatch.setattr(collect, "write_part", down)
+    monkeypatch.setattr(part_writer, "write_part", down)
     with pytest.raises(Terminated) as stopped:
         collect_and_stop(storage)
     assert ", and 3 more are stored; " in stopped.value.__notes__[0]

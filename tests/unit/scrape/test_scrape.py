@@ -219,7 +219,7 @@ def test_a_part_that_is_lost_is_made_anew(
     narrow: bool,
     empty: bool,
 ) -> None:
-    monkeypatch.setattr("imagetag.scrape.collect._PART_ROWS", 5)
+    monkeypatch.setattr("imagetag.scrape.part_writer._PART_ROWS", 5)
     how: dict[str, Any] = {"ratings": ("general",)} if narrow else {}
     if narrow:
         scrape(inner, board)
