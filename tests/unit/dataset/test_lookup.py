@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from imagetag import log
-from imagetag.dataset.lookup import check_dataset, check_pack, check_run, tags_in
+from imagetag.dataset.lookup import check_dataset, check_pack, check_run, repair_latest, tags_in
 from imagetag.errors import InputError, UsageError
 from imagetag.job.job import for_each_tag, judge_tags
 from imagetag.job.settings import TagSettings
@@ -132,3 +132,27 @@ def test_tags_are_judged_at_once_and_told_in_their_order(storage: LocalStorage) 
     settings = TagSettings(storage=storage.url, tags=("foxx", "anmal"))
     with pytest.raises(InputError, match="2 of 2 tags failed: foxx, anmal"):
         judge_tags(settings, check)
+
+
+@pytest.mark.parametrize(
+    ("newest", "names"),
+    [
+        (None, "mine"),
+        ("2026-01-01T00:00:00+00:00", "mine"),
+        ("2026-01-03T00:00:00+00:00", "other"),
+        ("2026-01-02T00:00:00+00:00", "other"),
+    ],
+)
+def test_latest_is_mended_where_it_names_nothing_or_an_older_one(
+    newest: str | None, names: str, tmp_path: Path
+) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write("fox/models/LATEST", b"other\n")
+
+    def created() -> str:
+        if newest is None:
+            raise InputError("no complete run")
+        return newest
+
+    repair_latest(storage, "fox/models/LATEST", "mine", "2026-01-02T00:00:00+00:00", created)
+    assert storage.read("fox/models/LATEST").decode() == f"{names}\n"
