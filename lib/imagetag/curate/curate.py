@@ -215,7 +215,7 @@ def _clean(storage: Storage, layout: Layout, curation: Curation) -> tuple[set[st
         dropped images which this curation has not.
 
     """
-    changes = read_changes(storage, curation.parts)
+    changes = read_changes(storage, curation)
     deleted = set()
     if None in changes.values():
         for folder in (layout.images(split, label) for split in SPLITS for label in LABELS):

@@ -319,7 +319,7 @@ def read_rows(storage: Storage, dataset: Dataset) -> Iterator[Row]:
         InputError: if a part is missing or cannot be read.
 
     """
-    changes = read_changes(storage, dataset.curation.parts) if dataset.curation else {}
+    changes = read_changes(storage, dataset.curation)
     return curated(distinct(read_parts(storage, dataset.parts, Row)), changes)
 
 
@@ -336,14 +336,14 @@ def distinct(rows: Iterable[Row]) -> Iterator[Row]:
 Changes = dict[bytes, str | None]
 
 
-def read_changes(storage: Storage, keys: Iterable[str]) -> Changes:
-    """Return what curated parts change: by an image's digest its new group, None if dropped.
+def read_changes(storage: Storage, curation: Curation | None) -> Changes:
+    """Return what a curation changes: by an image's digest its new group, None if dropped.
 
     Raises:
         InputError: if a part is missing or cannot be read.
 
     """
-    return changes_of(read_parts(storage, keys, Verdict))
+    return changes_of(read_parts(storage, curation.parts, Verdict)) if curation else {}
 
 
 def changes_of(verdicts: Iterable[Verdict]) -> Changes:
@@ -396,7 +396,7 @@ def standing_curation(storage: Storage, layout: Layout) -> Curation | None:
         return None
     if previous is not None and set(previous.parts) == set(parts):
         return previous
-    changes = read_changes(storage, parts)
+    changes = changes_of(read_parts(storage, parts, Verdict))
     return Curation(parts=parts, dropped=sum(group is None for group in changes.values()))
 
 

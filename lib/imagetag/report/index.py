@@ -6,9 +6,10 @@ import csv
 import heapq
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -68,9 +69,7 @@ class TagEntry:
     @property
     def images(self) -> int | None:
         """How many images its dataset has."""
-        if self.dataset is None:
-            return None
-        return sum(sum(labels.values()) for labels in self.dataset.images.values())
+        return self.dataset.total if self.dataset else None
 
     @property
     def promise(self) -> str:
@@ -207,7 +206,7 @@ def make_index(
             entries=entries,
             layout=Layout,
             href=quote,
-            file_href=_file_link(storage),
+            file_href=partial(_file_link, storage),
             thumbnails=thumbnails,
             leaderboard=report("leaderboard.html")
             if storage.stat(report("leaderboard.html")) is not None
@@ -222,15 +221,11 @@ def make_index(
     return f"{storage.url}/{INDEX}"
 
 
-def _file_link(storage: Storage) -> Callable[[Path], str | None]:
-    """Return what makes a link from the page to a file of this machine, where that can work."""
-
-    def link(path: Path) -> str | None:
-        if not isinstance(storage, LocalStorage):
-            return None
-        return quote(os.path.relpath(os.path.realpath(path), os.path.realpath(storage.url)))
-
-    return link
+def _file_link(storage: Storage, path: Path) -> str | None:
+    """Return a link from the page to a file of this machine, None where that cannot work."""
+    if not isinstance(storage, LocalStorage):
+        return None
+    return quote(os.path.relpath(os.path.realpath(path), os.path.realpath(storage.url)))
 
 
 def _thumbnail(folder: Path, file: str) -> str:

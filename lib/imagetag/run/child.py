@@ -11,13 +11,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any, TextIO
+from typing import IO, TextIO
 
 from imagetag.errors import Terminated
 from imagetag.job import ENV_PREFIX, PARENT, ending_with_this
-
-Event = Mapping[str, Any]
-"""A line of a job's log: `event`, `level`, and what is bound to it, such as `tag`."""
+from imagetag.sentences import Event
 
 
 def command(job: str) -> list[str]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Protocol, TextIO
 
 from imagetag.errors import EXIT_DONE, EXIT_INPUT, EXIT_TRANSIENT, EXIT_USAGE
-from imagetag.run.child import Child, Event
+from imagetag.run.child import Child
+from imagetag.sentences import Event
 
 _OPTION = re.compile(r"(?<![\w.-])--[a-z][a-z-]*[a-z]\b")
 

@@ -17,9 +17,8 @@ from rich.text import Text
 
 from imagetag.console import clean, line, open_console
 from imagetag.log import LogFormat, get_logger
-from imagetag.run.child import Event
 from imagetag.run.pipeline import TAG_DONE, View
-from imagetag.sentences import counted, duration, sentence
+from imagetag.sentences import Event, counted, duration, sentence
 
 _JOB = 9  # columns, of a stage's name and a blank
 _NAME = 30  # columns at the most, of a tag

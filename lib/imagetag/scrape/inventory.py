@@ -140,8 +140,7 @@ class Known:
         known.parts += [key for key in named if key not in known.parts]
         stored = StoredImages(storage, layout)
         known.objects = dict(stored.listed)
-        curation = standing_curation(storage, layout)
-        changes = read_changes(storage, curation.parts) if curation else {}
+        changes = read_changes(storage, standing_curation(storage, layout))
         for row in read_parts(storage, known.parts, Row, strict=False):
             if row.split != split_of(row.group, selection.test_fraction):
                 raise UsageError(

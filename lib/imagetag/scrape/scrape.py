@@ -243,7 +243,7 @@ class Scraper:
         failures = read_parts(storage, failed_parts, Failure, strict=False)
         lost = {each.post_id: each.reason for each in failures if known.of_board(each)}
         curation = standing_curation(storage, layout)
-        changes = read_changes(storage, curation.parts) if curation else {}
+        changes = read_changes(storage, curation)
         stored = StoredImages(storage, layout)
         choice = _Choice(storage, layout, known, collector.written)
         gone = 0

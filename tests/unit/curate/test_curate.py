@@ -124,7 +124,7 @@ def mark(storage: Storage) -> Dataset:
     """Write the marker anew, as a scrape does at its end."""
     parts = tuple(part_keys(storage, LAYOUT, "part"))
     curation = standing_curation(storage, LAYOUT)
-    changes = read_changes(storage, curation.parts) if curation else {}
+    changes = read_changes(storage, curation)
     rows = list(curated(distinct(read_parts(storage, parts, Row)), changes))
     dataset = make_dataset(rows, tag="fox", board="board", parts=parts, curation=curation)
     write_dataset(storage, dataset)

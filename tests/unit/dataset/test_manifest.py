@@ -301,7 +301,7 @@ def test_what_one_part_drops_no_other_brings_back(said: list[tuple[int, str | No
             )
             for number, group in said
         ]
-        left = list(curated(rows, read_changes(storage, parts)))
+        left = list(curated(rows, read_changes(storage, Curation(parts=tuple(parts)))))
     dropped = {number for number, group in said if group is None}
     assert [row.md5 for row in left] == [
         row.md5 for number, row in enumerate(rows) if number not in dropped

@@ -18,9 +18,9 @@ from rich.console import Console
 
 from imagetag.job.stopping import PARENT
 from imagetag.run import child
-from imagetag.run.child import Event
 from imagetag.run.pipeline import Failed, Pipeline, Stage
 from imagetag.run.view import LiveView, PlainView
+from imagetag.sentences import Event
 from tests.ended import log_lines
 
 # A job that does to each tag what its name says, and logs as jobs do.
