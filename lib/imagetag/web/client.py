@@ -60,7 +60,6 @@ class Answer:
 
     url: str
     content: bytes
-    content_type: str
     redirected: bool = False
 
 
@@ -349,7 +348,7 @@ class Client:
                     raise wish.error("opted_out", detail, permanent=True)
             content = self._body(response, wish)
             visit.succeeded()
-            return Answer(url, content, response.headers.get("Content-Type", ""))
+            return Answer(url, content)
 
     def _settings(self, host: str, url: str) -> dict[str, Any]:
         """Return what the environment says of a host: its proxy, and the certificates to trust."""

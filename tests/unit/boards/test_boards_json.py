@@ -1182,7 +1182,7 @@ class Canned(Client):
         self.content = content
 
     def get(self, url: str, params: Any = None, *, max_bytes: int, opt_out: bool = False) -> Answer:
-        return Answer(url, self.content, "application/json")
+        return Answer(url, self.content)
 
 
 def says(api: Api, content: bytes) -> None:

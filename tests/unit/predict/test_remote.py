@@ -44,7 +44,7 @@ class Web(Client):
         found = self.pages.get(url) or HttpError("http_404", f"{url}: status 404", permanent=True)
         if isinstance(found, HttpError):
             raise found
-        return Answer(url, found, "image/png")
+        return Answer(url, found)
 
 
 def listed(path: Path, web: Web | None = None, keep: Path | None = None) -> ListedUrls:
