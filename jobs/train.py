@@ -405,7 +405,7 @@ def work(settings: TrainSettings) -> None:
 def _devices(
     settings: TrainSettings, addresses: Sequence[str], worker: int
 ) -> tf.distribute.Strategy:
-    from imagetag.train import choose_devices  # TensorFlow, which is loaded by now
+    from imagetag.models import choose_devices  # TensorFlow, which is loaded by now
 
     strategy = choose_devices(
         settings.strategy, cpu_devices=settings.cpu_devices, addresses=addresses, worker=worker

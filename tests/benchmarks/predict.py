@@ -17,6 +17,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from imagetag.dataset.local_copy import load_pixels
@@ -75,7 +76,7 @@ def _measure(paths: list[Path], name: str, size: int, batches: int, few: int) ->
     keras.utils.set_random_seed(0)
     model = with_resizing(build_model(name, _SIZE, weights=None), _SIZE, "letterbox")
     scorer = Scorer(model, _SIZE, "letterbox", size)
-    batch = scorer._batch([(path, load_pixels(path, _SIZE)) for path in paths[:size]])
+    batch = tf.convert_to_tensor(np.stack([load_pixels(path, _SIZE) for path in paths[:size]]))
     # Compiled outside the measurement.
     _bare(scorer, batch, size)
     _alone(model, paths[:2])

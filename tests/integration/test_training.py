@@ -42,6 +42,7 @@ from imagetag.inputs.feed import Arrays as Inputs
 from imagetag.inputs.partition import load_partition
 from imagetag.layout import Label, Layout, PartName
 from imagetag.models.architectures import build_model
+from imagetag.models.weights import find_weights, stored_weights
 from imagetag.runs.decision import load_decision
 from imagetag.runs.evaluation import Evaluation
 from imagetag.runs.runs import Run, load_model, load_run
@@ -845,11 +846,11 @@ def test_an_old_copy_of_stored_weights_is_not_trusted(tmp_path: Path) -> None:
     right = b"\x89HDF\r\n\x1a\n".ljust(100, b"\0")  # as much of it as is looked at
     (tmp_path / "my.weights.h5").write_bytes(right)
     url = (tmp_path / "my.weights.h5").as_uri()
-    path = training_run._weights(url, tmp_path / "cache")
+    path = find_weights(url, tmp_path / "cache")
     assert isinstance(path, Path)
     path.write_bytes(b"wrong")
-    training_run._stored_weights.cache_clear()  # as in another process
-    assert training_run._weights(url, tmp_path / "cache") == path
+    stored_weights.cache_clear()  # as in another process
+    assert find_weights(url, tmp_path / "cache") == path
     assert path.read_bytes() == right
 
 

@@ -43,6 +43,10 @@ _NOT_DECIDING = {"version", "created", "software"}
 _MAX_TITLE = 60  # characters of a model's name in an extractor's
 
 
+class Unusable(ValueError):
+    """A network is none that features can be had of; the text says why, without its name."""
+
+
 class ExtractorRecord(Record):
     """An extractor, stored as its `extractor.json`: the marker, written after its network.
 

@@ -8,5 +8,10 @@ from .architectures import logits_of as logits_of
 from .architectures import set_head as set_head
 from .architectures import set_trainable as set_trainable
 from .architectures import with_resizing as with_resizing
+from .batches import run_in_batches as run_in_batches
+from .distribute import StrategyName as StrategyName
+from .distribute import choose_devices as choose_devices
+from .distribute import device_names as device_names
 from .scoring import Score as Score
 from .scoring import Scorer as Scorer
+from .weights import find_weights as find_weights

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +16,9 @@ from imagetag.dataset import Resize, load_pixels
 from imagetag.errors import InputError
 from imagetag.imaging import BadImage, Size
 from imagetag.models.architectures import core_of
-from imagetag.parallel import map_ahead
+from imagetag.models.batches import run_in_batches
 
 Item = TypeVar("Item")
-_Decoded = tuple[Item, "NDArray[np.uint8] | BadImage"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ class Scorer:
         threads: int | None = None,
     ) -> None:
         self._size, self._resize, self._batch_size = size, resize, batch_size
-        self._threads = threads or min(32, 4 + len(os.sched_getaffinity(0)))
+        self._threads = threads
         # Pictures come at its size: what resizes them on the way is not needed.
         core = core_of(model)
         names = ("logit", "features") if features else ("logit",)
@@ -106,44 +102,23 @@ class Scorer:
 
         """
 
-        def decode(item: Item) -> NDArray[np.uint8] | BadImage:
-            try:
-                return load_pixels(read(item), self._size, self._resize)
-            except BadImage as error:
-                return error
-            except FileNotFoundError:
-                return BadImage("missing", "its file is gone")
+        def decode(item: Item) -> NDArray[np.uint8]:
+            return load_pixels(read(item), self._size, self._resize)
 
-        ahead = self._threads + 2 * self._batch_size
-        decoded = map_ahead(decode, items, threads=self._threads, ahead=ahead)
-        with contextlib.closing(decoded):
-            waiting: tuple[Sequence[_Decoded[Item]], Any] | None = None
-            while chunk := list(islice(decoded, self._batch_size)):
-                outputs = self._forward(self._batch(chunk))
-                # A GPU goes on with these while those before are handed out.
-                if waiting:
-                    yield from _scores(*waiting)
-                waiting = chunk, outputs
-            if waiting:
-                yield from _scores(*waiting)
+        return run_in_batches(
+            items, decode, self._run, batch_size=self._batch_size, threads=self._threads
+        )
 
-    def _batch(self, chunk: Sequence[_Decoded[Item]]) -> Any:
+    def _run(self, pixels: NDArray[np.uint8]) -> list[Score]:
         batch = np.zeros((self._batch_size, *self._size, 3), np.uint8)
-        for place, (_, pixels) in enumerate(chunk):
-            if not isinstance(pixels, BadImage):
-                batch[place] = pixels
-        return tf.convert_to_tensor(batch)
-
-
-def _scores(
-    chunk: Sequence[_Decoded[Item]], outputs: Mapping[str, Any]
-) -> Iterator[tuple[Item, Score | BadImage]]:
-    logits = np.asarray(outputs["logit"]).reshape(-1)
-    features = np.asarray(outputs["features"]) if "features" in outputs else None
-    for place, (item, pixels) in enumerate(chunk):
-        if isinstance(pixels, BadImage):
-            yield item, pixels
-        else:
-            # A copy of the row: a view would keep the whole batch's in memory.
-            row = None if features is None else features[place].astype(np.float32)
-            yield item, Score(float(logits[place]), row)
+        batch[: len(pixels)] = pixels
+        outputs = self._forward(tf.convert_to_tensor(batch))
+        logits = np.asarray(outputs["logit"]).reshape(-1)[: len(pixels)]
+        if "features" not in outputs:
+            return [Score(float(logit)) for logit in logits]
+        features = np.asarray(outputs["features"])
+        # Copies of the rows: a view would keep the whole batch's in memory.
+        return [
+            Score(float(logit), row.astype(np.float32))
+            for logit, row in zip(logits, features[: len(logits)], strict=True)
+        ]

@@ -17,13 +17,14 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import keras
 import requests
 
-from imagetag.checks import BACKBONES, FOLDER_VARIABLE, keras_cache
+from imagetag.checks import BACKBONES, FOLDER_VARIABLE, keras_cache, weights_problem
 from imagetag.errors import ImagetagError, TransientError, UsageError, one_line
+from imagetag.storage import ObjectNotFound, open_storage
 
 # The MD5 of what Keras takes without a checksum.
 _CHECKSUMS = {"mobilenet_1_0_224_tf_no_top.h5": "725ccbd03d61d7ced5b5c4cd17e7d527"}
@@ -139,6 +140,40 @@ def _download(url: str, target: Path, algorithm: str) -> str:
     except requests.RequestException as error:
         raise TransientError(f"{url} cannot be fetched: {one_line(error)}") from error
     return digest.hexdigest()
+
+
+def find_weights(text: str, folder: Path) -> Literal["imagenet"] | Path | None:
+    """Return the weights that `--weights` names, as `build_model` takes them.
+
+    Args:
+        text: imagenet, none, a file or a storage URL.
+        folder: gets what is fetched.
+
+    Raises:
+        UsageError: if a URL has none.
+
+    """
+    if text == "none":
+        return None
+    if text == "imagenet":
+        return "imagenet"
+    if "://" not in text:
+        return Path(text)  # which was looked at before
+    return stored_weights(text, folder)
+
+
+@functools.cache
+def stored_weights(url: str, folder: Path) -> Path:
+    """Fetch weights from storage: once a process, as nothing tells whether an old copy is right."""
+    parent, _, name = url.rpartition("/")
+    path = folder / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+    try:
+        open_storage(parent).download(name, path)
+    except (ObjectNotFound, UsageError) as error:
+        raise UsageError(f"--weights {url!r}: {error}") from error
+    if problem := weights_problem(path):
+        raise UsageError(f"--weights {url!r} {problem}")
+    return path
 
 
 def link_into_cache() -> None:

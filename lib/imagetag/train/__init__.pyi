@@ -1,5 +1,4 @@
 from .cluster import Cluster as Cluster
-from .distribute import choose_devices as choose_devices
 from .precision import choose_precision as choose_precision
 from .rendezvous import meet as meet
 from .settings import Means as Means

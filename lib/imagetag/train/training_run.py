@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import csv
-import functools
-import hashlib
 import io
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import keras
 
-from imagetag.checks import weights_problem
 from imagetag.errors import UsageError
 from imagetag.explore import HeldOut, read_cautions
 from imagetag.export import store_export
@@ -27,13 +23,12 @@ from imagetag.inputs import (
 from imagetag.job import measured
 from imagetag.layout import Label, Layout, PartName
 from imagetag.log import get_logger, working
-from imagetag.models import build_model, with_resizing
+from imagetag.models import build_model, device_names, find_weights, with_resizing
 from imagetag.runs import Run, load_model, model_card, versions
-from imagetag.storage import ObjectNotFound, Storage, open_storage
+from imagetag.storage import Storage
 from imagetag.train.checkpoint import Checkpoints, State
 from imagetag.train.cluster import Cluster
 from imagetag.train.data import FED, check_counts, fetched_parts, streamed_parts
-from imagetag.train.distribute import device_names
 from imagetag.train.fit import Fitting, Phase, Recipe, digest_of
 from imagetag.train.precision import precision
 from imagetag.train.settings import Means, Training, deciding
@@ -80,7 +75,7 @@ class _Making:
         partition = target.partition()
         check_counts(target.dataset.tag, partition.images)
         _tell_small(target.run, partition.images)
-        weights = _weights(training.weights, means.cache_folder / "weights")
+        weights = find_weights(training.weights, means.cache_folder / "weights")
         batch = self._global_batch()
         with (
             working("building the model"),
@@ -317,27 +312,3 @@ def _class_weights(counts: dict[Label, int]) -> tuple[float, float]:
     """Return weights of (negatives, positives) that make both count alike, 1 on average."""
     total = counts["positive"] + counts["negative"]
     return total / (2 * counts["negative"]), total / (2 * counts["positive"])
-
-
-def _weights(text: str, folder: Path) -> Literal["imagenet"] | Path | None:
-    if text == "none":
-        return None
-    if text == "imagenet":
-        return "imagenet"
-    if "://" not in text:
-        return Path(text)  # which was looked at before
-    return _stored_weights(text, folder)
-
-
-@functools.cache
-def _stored_weights(url: str, folder: Path) -> Path:
-    """Fetch weights from storage: once a process, as nothing tells whether an old copy is right."""
-    parent, _, name = url.rpartition("/")
-    path = folder / hashlib.sha256(url.encode()).hexdigest()[:16] / name
-    try:
-        open_storage(parent).download(name, path)
-    except (ObjectNotFound, UsageError) as error:
-        raise UsageError(f"--weights {url!r}: {error}") from error
-    if problem := weights_problem(path):
-        raise UsageError(f"--weights {url!r} {problem}")
-    return path

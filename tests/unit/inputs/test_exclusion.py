@@ -18,11 +18,11 @@ from imagetag.inputs.pack import Packing, pack_tag
 from imagetag.inputs.pack_index import load_packed
 from imagetag.inputs.partition import Use, find_partition, train_rows
 from imagetag.layout import LABELS, Label, Layout
+from imagetag.models.distribute import choose_devices
 from imagetag.runs.runs import Run
 from imagetag.runs.suspects import Part, Suspect, Suspects, store_suspects
 from imagetag.storage.local import LocalStorage
 from imagetag.train.cluster import Cluster
-from imagetag.train.distribute import choose_devices
 from imagetag.train.settings import Means, Training
 from imagetag.train.target import Target, find_target
 from imagetag.train.train import train_tag

@@ -1,4 +1,4 @@
-"""Which devices a training run uses, on this machine or on several."""
+"""Which devices a network runs on, on this machine or on several."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ StrategyName = Literal["auto", "none", "mirrored", "multi-worker"]
 def choose_devices(
     name: StrategyName, *, cpu_devices: int = 1, addresses: Sequence[str] = (), worker: int = 0
 ) -> tf.distribute.Strategy:
-    """Return what to train on: all GPUs of this machine, or as many logical CPU devices.
+    """Return what a network runs on: all GPUs of this machine, or as many logical CPU devices.
 
     Must be called before TensorFlow runs anything. `auto` takes several workers where addresses
     are given, mirrors over several devices, and does nothing special for one.
