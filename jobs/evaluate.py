@@ -88,9 +88,11 @@ def work(settings: EvaluateSettings) -> None:
     failures = judge_tags(settings, check)
     # NumPy: not for --help. TensorFlow comes with the first tag that needs it.
     from imagetag.evaluate import evaluate_tag
+    from imagetag.features import SharedFeatures
     from imagetag.runs import Request, load_run
     from imagetag.train import log_evaluation
 
+    shared = SharedFeatures(storage, failures.tags, settings.cache_folder)
     request = Request(**settings.model_dump(include=set(Request.model_fields)))
 
     def evaluate(tag: str) -> None:
@@ -102,6 +104,7 @@ def work(settings: EvaluateSettings) -> None:
             batch_size=settings.batch_size,
             cache_folder=settings.cache_folder,
             concurrency=settings.concurrency,
+            shared=shared,
         )
         if settings.mlflow:
             run = load_run(storage, tag, evaluation.run)

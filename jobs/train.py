@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from imagetag.checks import (
     LEAST_SIDES,
+    SETTINGS_OF_HEADS,
     checked_model,
     checked_size,
     checked_weights,
@@ -43,6 +44,7 @@ from imagetag.job import (
     judge_tags,
     leave,
     mlflow_field,
+    option_name,
     pod_index_field,
     run_job,
     tell_next,
@@ -52,7 +54,7 @@ from imagetag.job import (
 from imagetag.layout import checked_run
 from imagetag.log import get_logger
 from imagetag.quiet import quiet_imports
-from imagetag.storage import open_storage
+from imagetag.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -119,6 +121,11 @@ class TrainSettings(TagSettings):
         "none",
         description="other defaults: original-alexnet and original-vgg19 repeat the project that "
         "this one grew from; options that are given win",
+    )
+    features: str = Field(
+        "no",
+        description="train a head alone, in less than a second on a CPU, on features that imagetag "
+        "embed has stored: latest, or an extractor's name",
     )
     model: Annotated[str, AfterValidator(checked_model), Takes(words=tuple(LEAST_SIDES))] = Field(
         "vgg19",
@@ -269,6 +276,9 @@ class TrainSettings(TagSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainSettings:
+        if self.features != "no":
+            self._check_features()
+            return self
         settings = self.with_preset()
         model, weights, size = settings.model, settings.weights, parse_size(settings.image_size)
         least, micro = LEAST_SIDES[model], settings.micro_batch
@@ -294,6 +304,37 @@ class TrainSettings(TagSettings):
         if settings.run is not None:
             checked_run(settings.run)
         return self
+
+    def _check_features(self) -> None:
+        """See to it that nothing is asked for that a head has no use for."""
+        for_jobs = {*TagSettings.model_fields, "run", "mlflow", "cache_folder", "concurrency"}
+        # What embed takes too, as one file or one set of variables may be for both, must agree.
+        of_extractors = {"model", "weights", "image_size", "resize"}
+        other = self.model_fields_set - SETTINGS_OF_HEADS - for_jobs - of_extractors
+        if other:
+            raise UsageError(
+                f"{option_name(min(other))} does not go with --features: a head alone is trained, "
+                "and all else is the extractor's"
+            )
+        if self.features != "latest":
+            checked_run(self.features, option="--features")
+        if self.run is not None:
+            checked_run(self.run)
+
+    def check_extractor(self, storage: Storage) -> None:
+        """See to it that the extractor is what the settings say, where they say anything."""
+        from imagetag.features import find_extractor  # NumPy: not for --help
+
+        found = find_extractor(storage, self.features)
+        height, width = found.image_size
+        theirs = {"model": found.model, "image_size": f"{height}x{width}", "resize": found.resize}
+        for name, value in theirs.items():
+            given = getattr(self, name)
+            if name in self.model_fields_set and given not in (value, "auto"):
+                raise UsageError(
+                    f"{option_name(name)} {given}: the extractor {found.name!r} has {value}; leave "
+                    "the option out, or run imagetag embed with it"
+                )
 
     def with_preset(self) -> TrainSettings:
         """Return the settings with the preset's values where none is given."""
@@ -334,10 +375,14 @@ def work(settings: TrainSettings) -> None:
     tags = settings.my_tags()
     check_mlflow(settings.mlflow)
     storage = open_storage(settings.storage, settings.concurrency, existing=True)
+    if settings.features != "no":
+        settings.check_extractor(storage)
 
     def check(tag: str) -> None:
         check_dataset(storage, tag)
-        if settings.packed != "no":
+        if settings.features != "no":
+            pass  # they have the size
+        elif settings.packed != "no":
             check_pack(storage, tag, settings.packed)
         elif settings.image_size == "auto":
             from imagetag.explore import input_size  # NumPy: not for --help
@@ -349,6 +394,7 @@ def work(settings: TrainSettings) -> None:
     # Several workers must find the same of each tag, and so judge it when it is its turn.
     failures = None if several else judge_tags(settings, check)
     # NumPy: not for --help. TensorFlow comes with the first tag that needs it.
+    from imagetag.features import SharedFeatures
     from imagetag.train import (
         Cluster,
         Means,
@@ -361,7 +407,9 @@ def work(settings: TrainSettings) -> None:
     )
 
     values = settings.model_dump(include=set(Training.model_fields) - {"mixed_precision"})
-    training = Training(**values, mixed_precision=choose_precision(settings.mixed_precision))
+    on_features = settings.features != "no"
+    precision = "float32" if on_features else choose_precision(settings.mixed_precision)
+    training = Training(**values, mixed_precision=precision)
     if several:
         if all(is_trained(storage, tag, training, settings.run) for tag in tags):
             get_logger().info("already trained, all of them", tags=len(tags))
@@ -384,9 +432,11 @@ def work(settings: TrainSettings) -> None:
         **settings.model_dump(include=set(Means.__dataclass_fields__) - {"jit", "resume"}),
     )
 
+    shared = SharedFeatures(storage, tags, settings.cache_folder)
+
     def train(tag: str) -> None:
         try:
-            run = train_tag(storage, tag, training, cluster, means, run=settings.run)
+            run = train_tag(storage, tag, training, cluster, means, run=settings.run, shared=shared)
         except ImagetagError as error:
             if not several or (isinstance(error, InputError) and not error.alone):
                 raise  # on all workers alike: the next tag may fare better

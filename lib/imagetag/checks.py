@@ -30,6 +30,19 @@ BACKBONES: dict[str, int] = dict.fromkeys(
 ) | {"inceptionresnetv2": 75, "inceptionv3": 75, "xception": 71}
 LEAST_SIDES: dict[str, int] = _ALEXNETS | dict(sorted(BACKBONES.items()))
 
+SETTINGS_OF_HEADS = frozenset(
+    {
+        "features",
+        "resize",
+        "exclude_suspects",
+        "class_weights",
+        "validation_fraction",
+        "threshold_fraction",
+        "seed",
+    }
+)
+"""What decides the result of a training on features; all else is the extractor's."""
+
 
 class Wrong(ValueError):
     """A value is wrong; the text says how, with the value in it."""

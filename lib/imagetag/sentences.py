@@ -133,6 +133,12 @@ def _phase(fields: Event) -> str:
 
 
 def _trained(fields: Event) -> str:
+    if "epochs" not in fields:
+        return (
+            f"trained a head in {duration(fields['seconds'])}; on images that it had not seen, "
+            f"loss {fields['validation_loss']:.3f}, accuracy {fields['validation_accuracy']:.3f}; "
+            f"in {fields['storage']}"
+        )
     return (
         f"trained {counted(fields['epochs'], 'epoch')} in {duration(fields['seconds'])}; the best "
         f"is epoch {fields['best_epoch']}: validation loss {fields['validation_loss']:.3f}, "

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from imagetag.dataset import Dataset, load_dataset
 from imagetag.errors import InputError
 from imagetag.explore import HeldOut, read_cautions
+from imagetag.features import SharedFeatures
 from imagetag.layout import Layout
 from imagetag.log import get_logger
 from imagetag.pages import store_tag_pages
@@ -34,6 +35,7 @@ def evaluate_tag(
     batch_size: int = 32,
     cache_folder: Path = CACHE_FOLDER,
     concurrency: int = 16,
+    shared: SharedFeatures | None = None,
 ) -> Evaluation:
     """Return a run's evaluation: the one that is stored if nothing has changed since, or a new one.
 
@@ -47,6 +49,7 @@ def evaluate_tag(
         batch_size: pictures the model takes at once.
         cache_folder: local copies of images.
         concurrency: downloads under way at once.
+        shared: features, where several tags have runs on the same; None for the tag's own.
 
     Raises:
         ValueError: if the request is none.
@@ -76,6 +79,7 @@ def evaluate_tag(
         batch_size=batch_size,
         cache_folder=cache_folder,
         concurrency=concurrency,
+        shared=shared,
     )
 
 

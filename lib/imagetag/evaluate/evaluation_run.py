@@ -6,31 +6,29 @@ has looked at the test split, and it decides nothing here.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import get_args
 
-import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from imagetag.dataset import Dataset, Row, Sample, load_pixels, read_rows, sync
 from imagetag.errors import InputError
 from imagetag.evaluate.evaluate import held_out
-from imagetag.evaluate.gradcam import GradCam, on_picture, overlay
+from imagetag.evaluate.gradcam import on_picture, overlay
 from imagetag.evaluate.label_errors import Example, find_suspects
 from imagetag.evaluate.page import Pictures, evaluation_page
+from imagetag.evaluate.scores import Fetch, OfHead, OfModel, Scores
 from imagetag.evaluate.threshold import decide, share_of_positives
 from imagetag.explore import read_cautions
-from imagetag.imaging import BadImage, load_rgb
+from imagetag.features import SharedFeatures
+from imagetag.imaging import load_rgb
 from imagetag.inputs import load_partition
 from imagetag.job import measured
 from imagetag.layout import LABELS, PARTS, Label, Layout
-from imagetag.log import Progress, get_logger, working
-from imagetag.models import Score, Scorer
+from imagetag.log import get_logger, working
+from imagetag.models import Score
 from imagetag.pages import jpeg, shrunk, store_tag_pages
 from imagetag.runs import (
     Decision,
@@ -42,7 +40,6 @@ from imagetag.runs import (
     Since,
     Suspects,
     evaluated,
-    load_model,
     predictions_table,
     shown_row,
     store_card,
@@ -51,8 +48,7 @@ from imagetag.runs import (
 )
 from imagetag.storage import Storage
 
-_SEED = 0  # of folds and projections
-_WIDEST = 1024  # features a picture that are kept
+_SEED = 0  # of folds
 
 
 def evaluate_run(
@@ -64,6 +60,7 @@ def evaluate_run(
     batch_size: int,
     cache_folder: Path,
     concurrency: int,
+    shared: SharedFeatures | None = None,
 ) -> Evaluation:
     """Choose the threshold of a run's model, test it, and store the numbers and a page.
 
@@ -79,13 +76,13 @@ def evaluate_run(
         batch_size: pictures the model takes at once.
         cache_folder: local copies of images.
         concurrency: downloads under way at once.
+        shared: features, where several tags have runs on the same; None for the tag's own.
 
     Raises:
-        InputError: if there is no model, it is not known what the run was trained on, or a label
-            has no image to choose the threshold on or to test.
+        InputError: if there is no model, or pictures have no features, it is not known what the run
+            was trained on, or a label has no image to choose the threshold on or to test.
 
     """
-    resize = run.resize  # which may be none that this version knows
     parts, since = _parts(storage, run, dataset)
     share = share_of_positives(parts["train"])
     if not request.suspects:
@@ -98,13 +95,16 @@ def evaluate_run(
             **since.model_dump(),
         )
     rows = [row for part in parts.values() for row in part]
-    samples = sync(storage, run.tag, rows, cache_folder / "images", concurrency)
-    keras.utils.clear_session()  # of the tag before
-    with working("loading the model"):
-        with tempfile.TemporaryDirectory(prefix="imagetag-evaluate-") as scratch:
-            model = load_model(storage, run, Path(scratch))
-        scorer = Scorer(model, run.image_size, resize, batch_size, features=request.suspects)
-    scores = _scores(scorer, samples)
+
+    def fetch(some: Sequence[Row]) -> Sequence[Sample]:
+        return sync(storage, run.tag, some, cache_folder / "images", concurrency)
+
+    asked: Scores
+    if run.extractor:
+        asked = OfHead(storage, run, shared or SharedFeatures(storage, [run.tag], cache_folder))
+    else:
+        asked = OfModel(storage, run, fetch, batch_size, features=request.suspects)
+    scores = asked.of(rows)
     left_out = len(rows) - len(scores)
     scored = {
         part: [(row, scores[row.md5]) for row in found if row.md5 in scores]
@@ -116,7 +116,9 @@ def evaluate_run(
         suspects = _suspects(scored) if request.suspects else None
     measured(images=len(rows), model=run.model, pixels=run.image_size[0] * run.image_size[1])
     judged = {part: _decided(decision, scored[part]) for part in ("threshold", "test")}
-    results = _Results(storage, run, dataset, request, decision, since, suspects, samples, model)
+    results = _Results(
+        storage, run, dataset, request, decision, since, suspects, rows, fetch, asked
+    )
     with working("measuring and drawing the page"):
         return results.store(judged, left_out)
 
@@ -132,11 +134,12 @@ class _Results:
     decision: Decision
     since: Since
     suspects: Suspects | None
-    samples: Sequence[Sample]
-    model: keras.Model
+    rows: Sequence[Row]
+    fetch: Fetch
+    asked: Scores
 
     def store(self, scored: Mapping[str, Sequence[Scored]], left_out: int) -> Evaluation:
-        run, rows = self.run, {sample.row.md5: sample.row for sample in self.samples}
+        run, rows = self.run, {row.md5: row for row in self.rows}
         suspects = None
         if self.suspects is not None:
             found = self.suspects.of_label("negative")
@@ -164,13 +167,15 @@ class _Results:
 
     def _pictures(self, evaluation: Evaluation) -> Pictures:
         """Return thumbnails of what the page shows, and what the model looked at in them."""
-        paths = {sample.row.md5: sample.path for sample in self.samples}
         size, resize = self.run.image_size, self.run.resize
-        wanted = {item.md5 for items in evaluation.galleries.values() for item in items}
+        shown = {item.md5 for items in evaluation.galleries.values() for item in items}
+        samples = self.fetch([row for row in self.rows if row.md5 in shown])
+        paths = {sample.row.md5: sample.path for sample in samples}
+        wanted = shown & paths.keys()
         small = {md5: shrunk(load_rgb(paths[md5], at_least=(256, 256))) for md5 in sorted(wanted)}
         thumbnails = {md5: jpeg(picture) for md5, picture in small.items()}
         try:
-            camera = GradCam(self.model)
+            camera = self.asked.camera()
         except InputError as error:
             get_logger().warning("no heatmaps", reason=str(error))
             return Pictures(thumbnails, {})
@@ -259,36 +264,6 @@ def _parts(storage: Storage, run: Run, dataset: Dataset) -> tuple[dict[Part, lis
                     "by a higher --limit or of a fuller folder, and train again"
                 )
     return parts, since
-
-
-def _scores(scorer: Scorer, samples: Sequence[Sample]) -> dict[str, Score]:
-    """Return what the model says of each picture that can be decoded, by md5."""
-    scores: dict[str, Score] = {}
-    with Progress("score", total=len(samples)) as progress:
-        for sample, score in scorer.score(samples, lambda sample: sample.path):
-            progress.advance()
-            if isinstance(score, BadImage):
-                get_logger().warning("left out", file=str(sample.path), detail=str(score))
-            else:
-                scores[sample.row.md5] = Score(score.logit, _narrowed(score.features))
-    return scores
-
-
-def _narrowed(features: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-    """Return features as they are, or at random projected to 1,024 if they are many.
-
-    Distances stay about the same (Johnson and Lindenstrauss), and 100,000 pictures fit in memory.
-    """
-    if features is None or features.size <= _WIDEST:
-        return features
-    return (features @ _projection(features.size)).astype(np.float32)
-
-
-@cache
-def _projection(channels: int) -> NDArray[np.float32]:
-    random = np.random.default_rng(_SEED)
-    drawn = random.standard_normal((channels, _WIDEST), np.float32)
-    return drawn / np.float32(np.sqrt(_WIDEST))
 
 
 def _decided(decision: Decision, scored: Sequence[tuple[Row, Score]]) -> list[Scored]:

@@ -32,9 +32,9 @@ class Training(Protocol):
 class HeldOut:
     """How many pictures of each label a training keeps of the train split, and what for.
 
-    `validation` tells when to stop, and on `threshold` it is chosen; `run` is the training, empty
-    where these are the numbers of the default settings. `min_precision` is to be promised, with
-    `confidence`; None where no promise was asked for.
+    `validation` tells when to stop, empty where nothing has to, and on `threshold` it is chosen;
+    `run` is the training, empty where these are the numbers of the default settings.
+    `min_precision` is to be promised, with `confidence`; None where no promise was asked for.
     """
 
     validation: Mapping[Label, int]
@@ -54,9 +54,9 @@ class HeldOut:
     @classmethod
     def by(cls, run: Training) -> HeldOut | None:
         """Return what a run has kept, None if it is of a version that does not tell."""
-        if not {"validation", "threshold"} <= run.images.keys():
+        if "threshold" not in run.images:
             return None
-        return cls(run.images["validation"], run.images["threshold"], run.run)
+        return cls(run.images.get("validation", {}), run.images["threshold"], run.run)
 
     def for_promise(self, min_precision: float | None, confidence: float = 0.95) -> HeldOut:
         """Return the same for another promise, or for none."""
@@ -65,7 +65,7 @@ class HeldOut:
     @property
     def few_to_validate(self) -> str:
         """What it means that there are few to validate on, a sentence; empty if there are not."""
-        count = min(self.validation.values(), default=0)
+        count = min(self.validation.values(), default=_LEAST_TO_VALIDATE)
         if count >= _LEAST_TO_VALIDATE:
             return ""
         return (

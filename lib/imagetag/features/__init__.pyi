@@ -9,6 +9,7 @@ from .opening import load_extractor as load_extractor
 from .opening import load_network as load_network
 from .opening import open_extractor as open_extractor
 from .opening import prepare_extractor as prepare_extractor
+from .shared import SharedFeatures as SharedFeatures
 from .stored_extractors import find_extractor as find_extractor
 from .stored_extractors import mark_latest as mark_latest
 from .stored_extractors import store_extractor as store_extractor

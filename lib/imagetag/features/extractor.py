@@ -114,7 +114,12 @@ class ExtractorRecord(Record):
             BadImage: if it cannot be decoded.
 
         """
-        return load_pixels(source, self.image_size, self.resize, _PADDING[self.padding])
+        return load_pixels(source, self.image_size, self.resize, self.fill)
+
+    @property
+    def fill(self) -> int:
+        """The colour of the bars, in each channel, 0..255."""
+        return _PADDING[self.padding]
 
     def scale(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return what red, green and blue, in 0..255, are multiplied by, and what is added."""

@@ -101,7 +101,7 @@ def alexnet(
     for last in (False, True):
         x = layers.Dense(round(4096 * width), "relu", kernel_initializer="he_normal")(x)
         x = layers.Dropout(dropout, name="features" if last else None)(x)
-    return keras.Model(inputs, _probability(x), name="alexnet")
+    return keras.Model(inputs, probability_of(x), name="alexnet")
 
 
 ALEXNETS: dict[str, tuple[Callable[..., keras.Model], float]] = {
@@ -154,7 +154,7 @@ def build_model(
     x = backbone(x) if weights is None else _AtInference(backbone)(x)
     x = layers.GlobalAveragePooling2D(name="features", dtype="float32")(x)
     x = layers.Dropout(0.2 if dropout is None else dropout)(x)
-    return keras.Model(inputs, _probability(x), name=name)
+    return keras.Model(inputs, probability_of(x), name=name)
 
 
 def logits_of(model: keras.Model) -> keras.Model:
@@ -233,7 +233,7 @@ def _blocks(backbone: keras.Model) -> list[list[keras.layers.Layer]]:
     return [block for block in reversed(blocks) if block]
 
 
-def with_resizing(model: keras.Model, size: Size, resize: Resize) -> keras.Model:
+def with_resizing(model: keras.Model, size: Size, resize: Resize, fill: int = GREY) -> keras.Model:
     """Return the model as it is saved: it takes images of any size, `(batch, height, width, 3)`.
 
     Those of the model's own size pass unchanged; others are fitted into it as in training, but
@@ -245,7 +245,7 @@ def with_resizing(model: keras.Model, size: Size, resize: Resize) -> keras.Model
         crop_to_aspect_ratio=resize == "crop",
         pad_to_aspect_ratio=resize == "letterbox",
         fill_mode="constant",
-        fill_value=float(GREY),
+        fill_value=float(fill),
         antialias=True,
         dtype="float32",
     )(inputs)
@@ -275,7 +275,8 @@ class _AtInference(layers.Layer):
         return self.backbone(inputs, training=False)
 
 
-def _probability(x: Any) -> Any:
+def probability_of(x: Any) -> Any:
+    """Put a new head on features, `(batch, channels)`: the layers `logit` and `probability`."""
     logit = layers.Dense(1, dtype="float32", name="logit")(x)
     return layers.Activation("sigmoid", dtype="float32", name="probability")(logit)
 

@@ -217,6 +217,8 @@ def _dataset(event: Event) -> str:
 
 
 def _trained(event: Event) -> str:
+    if "epochs" not in event:
+        return f"accuracy {event['validation_accuracy']:.3f} on images that were not learned from"
     return (
         f"{counted(event['epochs'], 'epoch')}, the best is {event['best_epoch']}; "
         f"validation accuracy {event['validation_accuracy']:.3f}"

@@ -18,6 +18,8 @@ from .evaluation import one_of_each_group as one_of_each_group
 from .evaluation import predictions_table as predictions_table
 from .evaluation import shown_row as shown_row
 from .evaluation import train_command as train_command
+from .heads import load_head as load_head
+from .heads import store_head as store_head
 from .runs import EXPORT_FOLDER as EXPORT_FOLDER
 from .runs import EXPORT_MARKER as EXPORT_MARKER
 from .runs import Run as Run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -31,6 +32,9 @@ class Run(BaseModel):
     and kept for the threshold; `parts` is a digest of `parts.csv`, which says what each picture was
     used for, empty in older runs; `history` is a row an epoch; `validation` are the metrics of the
     best epoch, whose weights the model has.
+
+    A run on features has the name of their `extractor`, and a head in place of a model; no epochs;
+    and its `validation` is of pictures that the head had not seen (out of fold).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,6 +43,7 @@ class Run(BaseModel):
     tag: str
     run: str
     model: str
+    extractor: str = ""
     settings: dict[str, Any]
     image_size: tuple[int, int]
     images: dict[PartName, dict[Label, int]]
@@ -103,13 +108,20 @@ def is_exported(storage: Storage, tag: str, run: str) -> bool:
 def load_model(storage: Storage, run: Run, folder: Path) -> keras.Model:
     """Fetch a run's model into a folder, if it is not there yet, and load it.
 
+    That of a run on features is made of its extractor and its head.
+
     Raises:
-        InputError: if the file is missing or damaged.
+        InputError: if a file is missing or damaged.
 
     """
     import keras  # not to know a run: that takes no TensorFlow
 
     from imagetag.models import CUSTOM_LAYERS
+
+    if run.extractor:
+        from imagetag.runs.heads import load_composed
+
+        return load_composed(storage, run, folder)
 
     layout = Layout(run.tag)
     key, marker = (layout.run(run.run, name) for name in ("model.keras", "metrics.json"))
@@ -128,15 +140,11 @@ def load_model(storage: Storage, run: Run, folder: Path) -> keras.Model:
         ) from error
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what a result depends on."""
-    import keras
-    import tensorflow as tf
-
+def versions(*libraries: str) -> dict[str, str]:
+    """Return the versions of what a result depends on: ours, and some libraries'."""
     return {
         "imagetag": __version__,
         "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
+        **{name: importlib.import_module(name).__version__ for name in libraries},
         "numpy": np.__version__,
     }

@@ -28,6 +28,7 @@ from imagetag.layout import (
     parse_status,
 )
 from imagetag.record import Record
+from imagetag.sentences import counted
 from imagetag.storage import ObjectInfo, ObjectNotFound, Storage, load_record
 
 State = Literal[
@@ -306,7 +307,7 @@ class _Reading:
         marker = self._marker(self._layout.run(run, "metrics.json"), _Trained)
         if not isinstance(marker, _Trained):
             return None, self._told("train", damaged=marker or f"the run {run} is gone")
-        epochs = f" {len(marker.history)} epochs" if marker.history else ""
+        epochs = f" {counted(len(marker.history), 'epoch')}" if marker.history else ""
         old = dataset is not None and marker.fingerprint not in ("", dataset.fingerprint)
         reason = "the dataset has changed since" if old else ""
         result = f"{marker.model}{epochs}"

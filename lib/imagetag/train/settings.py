@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from imagetag.checks import checked_model, checked_size, is_alexnet
+from imagetag.checks import SETTINGS_OF_HEADS, checked_model, checked_size, is_alexnet
 from imagetag.dataset import (
     CACHE_BYTES,
     CACHE_MEMORY,
@@ -35,6 +35,7 @@ class Training(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    features: str = "no"
     model: Annotated[str, AfterValidator(checked_model)] = "vgg19"
     weights: str = "auto"
     freeze_backbone: Literal["auto", "yes", "no"] = "auto"
@@ -95,6 +96,8 @@ class Means:
 
 def settled(training: Training) -> Training:
     """Return the settings with every `auto` replaced by what it stands for."""
+    if training.features != "no":
+        return training
     weights, pretrained = training.weights, not is_alexnet(training.model)
     if weights == "auto":
         weights = "imagenet" if pretrained else "none"
@@ -118,10 +121,12 @@ def deciding(training: Training | Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings by which two trainings are told apart.
 
     `image_size` may be `auto` in one and the same in pixels in the other. Runs from before suspects
-    could be excluded do not say that they were not.
+    could be excluded, or features trained on, do not say that they were not.
     """
     found = training.model_dump() if isinstance(training, Training) else dict(training)
-    found.pop("image_size", None)
-    if found.get("exclude_suspects") == "no":
-        del found["exclude_suspects"]
+    if found.get("features", "no") != "no":
+        found = {name: value for name, value in found.items() if name in SETTINGS_OF_HEADS}
+    for name, value in list(found.items()):
+        if name == "image_size" or (name in ("exclude_suspects", "features") and value == "no"):
+            del found[name]
     return found

@@ -10,6 +10,7 @@ from imagetag.checks import LEAST_SIDES
 from imagetag.dataset import Dataset, load_dataset
 from imagetag.errors import InputError, UsageError
 from imagetag.explore import input_size
+from imagetag.features import ExtractorRecord, find_extractor
 from imagetag.imaging import Size
 from imagetag.inputs import Exclusion, Partition, find_exclusion, find_partition, load_packed
 from imagetag.layout import checked_run
@@ -23,7 +24,8 @@ from imagetag.train.settings import Training, deciding, settled
 class Target:
     """A run that is to be made: its name, settled settings, size in pixels, and data.
 
-    `excluded` are the pictures that it is not trained on.
+    `excluded` are the pictures that it is not trained on; `extractor` made the features that it is
+    trained on, None for a whole model.
     """
 
     storage: Storage
@@ -32,6 +34,7 @@ class Target:
     size: Size
     dataset: Dataset
     excluded: Exclusion = field(default_factory=Exclusion)
+    extractor: ExtractorRecord | None = None
 
     @property
     def digest(self) -> str:
@@ -77,14 +80,24 @@ def find_target(storage: Storage, tag: str, training: Training, run: str | None)
     """Settle what is to be trained, from what is in storage.
 
     Raises:
-        InputError: if there is no dataset, no recommended size, or no list of suspects.
+        InputError: if there is no dataset, no recommended size, no extractor, or no list of
+            suspects.
         UsageError: if a setting is wrong.
 
     """
     dataset = load_dataset(storage, tag)
     excluded = find_exclusion(storage, tag, training.exclude_suspects)
     training = settled(training).model_copy(update={"exclude_suspects": excluded.name})
-    if training.packed == "no":
+    extractor = None
+    if training.features != "no":
+        extractor = find_extractor(storage, training.features)
+        update = {
+            "features": extractor.name,
+            "model": extractor.model,
+            "resize": extractor.resize,
+        }
+        training, size = training.model_copy(update=update), extractor.image_size
+    elif training.packed == "no":
         size = input_size(storage, tag, training.image_size, LEAST_SIDES[training.model])
     else:
         packed = load_packed(storage, tag, training.packed)
@@ -100,7 +113,7 @@ def find_target(storage: Storage, tag: str, training: Training, run: str | None)
             excluded.name,
         )
     name = checked_run(run) if run else _run_name(training, size, dataset)
-    return Target(storage, name, training, size, dataset, excluded)
+    return Target(storage, name, training, size, dataset, excluded, extractor)
 
 
 def digest_of_values(values: object) -> str:
@@ -110,4 +123,5 @@ def digest_of_values(values: object) -> str:
 
 def _run_name(training: Training, size: Size, dataset: Dataset) -> str:
     identity = [deciding(training), size, dataset.fingerprint]
-    return f"{training.model}-{digest_of_values(identity)[:8]}"
+    made_of = training.model if training.features == "no" else training.features
+    return f"{made_of}-{digest_of_values(identity)[:8]}"

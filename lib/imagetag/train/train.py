@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from imagetag.dataset import repair_latest
 from imagetag.errors import InputError, TransientError
+from imagetag.features import SharedFeatures
 from imagetag.inputs import load_partition, store_partition
 from imagetag.layout import Layout
 from imagetag.log import get_logger
@@ -28,8 +29,12 @@ def train_tag(
     means: Means | None = None,
     *,
     run: str | None = None,
+    shared: SharedFeatures | None = None,
 ) -> Run:
     """Train on a tag's train split and store the model; the test split is not touched.
+
+    With `training.features` it is a head on features that `imagetag embed` has stored, which takes
+    no TensorFlow.
 
     Args:
         storage: has the dataset, and gets the model; open, or a folder or URL.
@@ -40,10 +45,11 @@ def train_tag(
         means: with what.
         run: the run's name; by default made from the settings and the data, so that the same
             training again finds itself done.
+        shared: features, where several tags are trained on the same; None for the tag's own.
 
     Raises:
         ValueError: if `training` is none.
-        InputError: if there is no dataset, no recommended size, or too few images.
+        InputError: if there is no dataset, no recommended size, no features, or too few images.
         UsageError: if the settings do not fit the model, or a checkpoint.
         TransientError: if storage or weights cannot be reached, or another worker is lost.
 
@@ -62,6 +68,10 @@ def train_tag(
         where = f"{storage.url}/{Layout(tag).run(target.run, '')}"
         get_logger().info("already trained", run=target.run, storage=where)
         return done
+    if target.extractor is not None:
+        from imagetag.train.head_run import make_head  # SciPy: not where there is nothing to do
+
+        return make_head(target, shared or SharedFeatures(storage, [tag], means.cache_folder))
     with quiet_imports():
         from imagetag.train.training_run import make_run
 
@@ -124,7 +134,7 @@ def _complete(target: Target, run: Run, cluster: Cluster, means: Means) -> None:
         except InputError as error:
             get_logger().warning("made anew", reason=str(error))
             store_partition(storage, run.tag, run.run, target.partition())
-    if means.export and not is_exported(storage, run.tag, run.run):
+    if means.export and not run.extractor and not is_exported(storage, run.tag, run.run):
         with quiet_imports():
             from imagetag.train.training_run import export_run
 

@@ -210,7 +210,7 @@ class _Making:
             workers=self.cluster.workers,
             replicas=int(self.cluster.strategy.num_replicas_in_sync),
             global_batch=batch,
-            versions=versions(),
+            versions=versions("tensorflow", "keras"),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 

@@ -1,0 +1,151 @@
+"""What a run says of pictures, and where they are: by its model, or by its head on features."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetag.dataset import Row, Sample
+from imagetag.evaluate.gradcam import GradCam
+from imagetag.features import SharedFeatures
+from imagetag.imaging import BadImage
+from imagetag.log import Progress, get_logger, working
+from imagetag.models import Score, Scorer
+from imagetag.runs import Run, load_head, load_model
+from imagetag.storage import Storage
+
+Fetch = Callable[[Sequence[Row]], Sequence[Sample]]
+"""Returns the files of those of some pictures that can be had."""
+
+_SEED = 0  # of projections
+_WIDEST = 1024  # features a picture that are kept
+
+
+class Scores(Protocol):
+    """What a run says of pictures."""
+
+    def of(self, rows: Sequence[Row]) -> dict[str, Score]:
+        """Return what is said of each picture that can be decoded, by md5."""
+
+    def camera(self) -> GradCam:
+        """Return what shows where the run looks.
+
+        Raises:
+            InputError: if nothing can.
+
+        """
+
+
+class OfModel:
+    """What a whole model says of pictures, each of which is read.
+
+    Args:
+        storage: has the model and the pictures.
+        run: whose model.
+        fetch: returns the files of pictures.
+        batch_size: pictures the model takes at once.
+        features: whether a score has them.
+
+    Raises:
+        InputError: if the model is missing or damaged.
+
+    """
+
+    def __init__(
+        self, storage: Storage, run: Run, fetch: Fetch, batch_size: int, *, features: bool
+    ) -> None:
+        resize = run.resize  # which may be none that this version knows
+        keras.utils.clear_session()  # of the tag before
+        with working("loading the model"):
+            with tempfile.TemporaryDirectory(prefix="imagetag-evaluate-") as scratch:
+                self._model = load_model(storage, run, Path(scratch))
+            self._scorer = Scorer(
+                self._model, run.image_size, resize, batch_size, features=features
+            )
+        self._fetch = fetch
+
+    def of(self, rows: Sequence[Row]) -> dict[str, Score]:
+        """Return what the model says of each picture that can be decoded, by md5."""
+        samples = self._fetch(rows)
+        scores: dict[str, Score] = {}
+        with Progress("score", total=len(samples)) as progress:
+            for sample, score in self._scorer.score(samples, lambda sample: sample.path):
+                progress.advance()
+                if isinstance(score, BadImage):
+                    get_logger().warning("left out", file=str(sample.path), detail=str(score))
+                else:
+                    scores[sample.row.md5] = Score(score.logit, _narrowed(score.features))
+        return scores
+
+    def camera(self) -> GradCam:
+        """Return what shows where the model looks."""
+        return GradCam(self._model)
+
+
+class OfHead:
+    """What a head says of pictures by their stored features: no picture is read.
+
+    Args:
+        storage: has the head.
+        run: whose head.
+        shared: has the features.
+
+    Raises:
+        InputError: if the head or its extractor is missing or damaged.
+
+    """
+
+    def __init__(self, storage: Storage, run: Run, shared: SharedFeatures) -> None:
+        self._storage, self._run, self._shared = storage, run, shared
+        self._head, self._record = load_head(storage, run)
+
+    def of(self, rows: Sequence[Row]) -> dict[str, Score]:
+        """Return what the head says of each picture that could be decoded, by md5.
+
+        Raises:
+            InputError: if some have no features.
+
+        """
+        stored = self._shared.of(self._record)
+        places = stored.find([row.md5 for row in rows], self._run.tag)
+        readable = places >= 0
+        if not readable.all():
+            get_logger().warning(
+                "left out", images=int((~readable).sum()), detail="they cannot be decoded"
+            )
+        features = stored.values[places[readable]].astype(np.float32)
+        logits = self._head.logits(features)
+        kept = (row for row, there in zip(rows, readable, strict=True) if there)
+        return {
+            row.md5: Score(float(logit), _narrowed(mean))
+            for row, logit, mean in zip(kept, logits, features.mean(axis=1), strict=True)
+        }
+
+    def camera(self) -> GradCam:
+        """Return what shows where the extractor and the head look."""
+        with tempfile.TemporaryDirectory(prefix="imagetag-evaluate-") as scratch:
+            return GradCam(load_model(self._storage, self._run, Path(scratch)))
+
+
+def _narrowed(features: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    """Return features as they are, or at random projected to 1,024 if they are many.
+
+    Distances stay about the same (Johnson and Lindenstrauss), and 100,000 pictures fit in memory.
+    """
+    if features is None or features.size <= _WIDEST:
+        return features
+    return (features @ _projection(features.size)).astype(np.float32)
+
+
+@cache
+def _projection(channels: int) -> NDArray[np.float32]:
+    random = np.random.default_rng(_SEED)
+    drawn = random.standard_normal((channels, _WIDEST), np.float32)
+    return drawn / np.float32(np.sqrt(_WIDEST))

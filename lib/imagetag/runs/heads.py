@@ -1,0 +1,84 @@
+"""The head of a run that was trained on features: some kilobytes, stored as its `head.npz`."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from imagetag.errors import InputError
+from imagetag.features import ExtractorRecord, find_extractor
+from imagetag.layout import Layout
+from imagetag.runs.runs import Run
+from imagetag.stats import LinearHead
+from imagetag.storage import ObjectNotFound, Storage
+
+if TYPE_CHECKING:
+    import keras
+
+_FILE = "head.npz"
+_MAX_BYTES = 1 << 24  # of a head, which has four a channel
+
+
+def store_head(storage: Storage, tag: str, run: str, head: LinearHead) -> None:
+    """Store a run's head, in 32 bits."""
+    file = io.BytesIO()
+    np.savez(
+        file,
+        weights=head.weights.astype(np.float32),
+        bias=np.float32(head.bias),
+        strength=np.float64(head.strength),
+    )
+    storage.write(Layout(tag).run(run, _FILE), file.getvalue())
+
+
+def load_head(storage: Storage, run: Run) -> tuple[LinearHead, ExtractorRecord]:
+    """Return a run's head, and the record of the extractor on whose features it was trained.
+
+    Raises:
+        InputError: if it is missing or damaged, or of another extractor than there is.
+
+    """
+    key = Layout(run.tag).run(run.run, _FILE)
+    advice = f"delete {storage.url}/{Layout(run.tag).run(run.run, 'metrics.json')} and train again"
+    record = find_extractor(storage, run.extractor)
+    try:
+        with storage.open(key) as stream:
+            data = stream.read(_MAX_BYTES)
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            weights = np.asarray(file["weights"], np.float64)
+            bias, strength = float(file["bias"]), float(file["strength"])
+    except ObjectNotFound as error:
+        raise InputError(f"{storage.url}/{key} is missing; {advice}") from error
+    except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{storage.url}/{key} cannot be read; {advice}") from error
+    if weights.shape != (record.channels,):
+        raise InputError(
+            f"{storage.url}/{key} is a head for features of the shape {weights.shape}, and those "
+            f"of the extractor {record.name!r} have {record.channels:,} channels; {advice}"
+        )
+    return LinearHead(weights, bias, strength, np.empty(0)), record
+
+
+def load_composed(storage: Storage, run: Run, folder: Path) -> keras.Model:
+    """Return a run's head on its extractor, as one model.
+
+    Args:
+        storage: has both.
+        run: on features.
+        folder: gets the extractor's network, if it is not there yet.
+
+    Raises:
+        InputError: if a file is missing or damaged, or the extractor is none that Keras runs.
+
+    """
+    from imagetag.features import load_network  # TensorFlow: not to know a head
+    from imagetag.models import classifier_on, with_resizing
+
+    head, record = load_head(storage, run)
+    network = load_network(storage, record, folder)
+    core = classifier_on(network, record.image_size, record.views, head.weights, head.bias)
+    return with_resizing(core, record.image_size, record.resize, record.fill)

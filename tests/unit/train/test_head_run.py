@@ -1,0 +1,183 @@
+"""Heads on stored features: what is fitted, what is stored, and what is asked of whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imagetag.dataset.manifest import load_dataset, read_rows
+from imagetag.errors import InputError, UsageError
+from imagetag.features.extractor import ExtractorRecord
+from imagetag.features.feature_store import FeatureStore
+from imagetag.features.shared import SharedFeatures
+from imagetag.features.stored_extractors import mark_latest, store_extractor
+from imagetag.layout import Layout
+from imagetag.runs.heads import load_head
+from imagetag.runs.runs import Run, load_run
+from imagetag.storage.base import Storage
+from imagetag.storage.opening import open_storage
+from imagetag.train.settings import Means, Training
+from imagetag.train.train import train_tag
+from jobs.train import TrainSettings
+from tests.builders.datasets import store_dataset
+from tests.builders.extractors import make_record
+from tests.builders.rows import make_row
+
+TAG = "rei"
+CHANNELS = 8
+GIVEN: dict[str, Any] = {"tags": (TAG,), "storage": "data", "features": "latest"}
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    """A dataset of 60 pictures a label, and an extractor; no features yet."""
+    storage = open_storage(str(tmp_path / "storage"))
+    rows = [
+        make_row(number, label="positive" if number % 2 else "negative", group=f"g{number}")
+        for number in range(120)
+    ]
+    store_dataset(storage, TAG, rows)
+    return storage
+
+
+def extract(storage: Storage, tmp_path: Path, **values: Any) -> ExtractorRecord:
+    network = tmp_path / "model.keras"
+    network.write_bytes(b"a network")
+    record = store_extractor(storage, make_record(channels=CHANNELS, **values), network)
+    mark_latest(storage, record)
+    return record
+
+
+def features_of(storage: Storage, record: ExtractorRecord, *, noise: float = 1.0) -> None:
+    """Store features that tell the label apart in the first channel."""
+    random = np.random.default_rng(0)
+    rows = list(read_rows(storage, load_dataset(storage, TAG)))
+    values = random.normal(0, noise, (len(rows), record.views, CHANNELS))
+    values[:, :, 0] += np.array([[3.0 if row.label == "positive" else -3.0] for row in rows])
+    FeatureStore(storage, record).add([row.md5 for row in rows], values.astype(np.float16))
+
+
+def train(storage: Storage, tmp_path: Path, **values: Any) -> Run:
+    training = Training(features="latest", **values)
+    return train_tag(storage, TAG, training, means=Means(cache_folder=tmp_path / "cache"))
+
+
+def test_a_run_is_a_head_and_the_name_of_the_extractor(storage: Storage, tmp_path: Path) -> None:
+    record = extract(storage, tmp_path)
+    features_of(storage, record)
+    run = train(storage, tmp_path)
+    assert run == load_run(storage, TAG, "latest")
+    assert (run.extractor, run.image_size, run.history) == (record.name, record.image_size, [])
+    assert run.validation["accuracy"] > 0.95
+    head, theirs = load_head(storage, run)
+    assert theirs == record
+    assert np.abs(head.weights).argmax() == 0
+    files = {entry.key: entry.size for entry in storage.list(Layout(TAG).run(run.run, ""))}
+    assert {key.rpartition("/")[2] for key in files} == {
+        "README.md",
+        "head.npz",
+        "metrics.json",
+        "parts.csv",
+    }
+    assert sum(files.values()) < 20_000
+    assert record.name in storage.read(Layout(TAG).run(run.run, "README.md")).decode()
+    again = train(storage, tmp_path)
+    assert again == run
+
+
+def test_it_is_fitted_to_train_and_validation_alone(storage: Storage, tmp_path: Path) -> None:
+    record = extract(storage, tmp_path)
+    features_of(storage, record)
+    run = train(storage, tmp_path)
+    fitted = sum(run.images["train"].values())
+    kept = sum(run.images["threshold"].values())
+    assert "validation" not in run.images
+    assert fitted + kept < 120  # the rest is the test split
+    assert kept > 0.15 * (fitted + kept)
+
+
+def test_a_picture_without_features_is_told_of_with_the_command(
+    storage: Storage, tmp_path: Path
+) -> None:
+    extract(storage, tmp_path)
+    with pytest.raises(InputError, match=r"no features of the extractor .*: run imagetag embed"):
+        train(storage, tmp_path)
+
+
+def test_what_cannot_be_decoded_is_left_out(storage: Storage, tmp_path: Path) -> None:
+    record = extract(storage, tmp_path)
+    rows = list(read_rows(storage, load_dataset(storage, TAG)))
+    broken = next(row for row in rows if row.split == "train").md5
+    nothing = np.full((1, record.views, CHANNELS), np.nan, np.float16)
+    FeatureStore(storage, record).add([broken], nothing)
+    first = FeatureStore(storage, record).missing(row.md5 for row in rows)
+    assert broken not in first
+    values = np.random.default_rng(0).normal(size=(len(first), record.views, CHANNELS))
+    FeatureStore(storage, record).add(first, values.astype(np.float16))
+    run = train(storage, tmp_path)
+    assert np.isfinite(load_head(storage, run)[0].weights).all()
+
+
+def test_without_an_extractor(storage: Storage, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="run imagetag embed first"):
+        train(storage, tmp_path)
+
+
+def test_a_head_of_another_extractor_is_refused(storage: Storage, tmp_path: Path) -> None:
+    record = extract(storage, tmp_path)
+    features_of(storage, record)
+    run = train(storage, tmp_path)
+    other = store_extractor(storage, make_record(channels=CHANNELS + 1), tmp_path / "model.keras")
+    with pytest.raises(InputError, match="9 channels"):
+        load_head(storage, run.model_copy(update={"extractor": other.name}))
+
+
+def test_a_damaged_head_says_what_to_do(storage: Storage, tmp_path: Path) -> None:
+    record = extract(storage, tmp_path)
+    features_of(storage, record)
+    run = train(storage, tmp_path)
+    storage.write(Layout(TAG).run(run.run, "head.npz"), b"PK nothing")
+    with pytest.raises(InputError, match=r"head\.npz cannot be read; delete .*metrics\.json"):
+        load_head(storage, run)
+
+
+def test_features_are_read_once_for_all_tags(storage: Storage, tmp_path: Path) -> None:
+    record = extract(storage, tmp_path)
+    features_of(storage, record)
+    shared = SharedFeatures(storage, [TAG, "no such tag"], tmp_path / "cache")
+    assert shared.of(record) is shared.of(record)
+    assert len(shared.of(record).rows) == 120
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"epochs": 3}, "--epochs does not go with --features"),
+        ({"packed": "latest"}, "--packed does not go with --features"),
+        ({"features": "a/b"}, "--features 'a/b'"),
+    ],
+)
+def test_what_does_not_go_with_features(values: dict[str, Any], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        TrainSettings(**{**GIVEN, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"model": "vgg19"}, "--model vgg19: the extractor .* has tiny"),
+        ({"image_size": "64x64"}, "--image-size 64x64: the extractor .* has 24x32"),
+        ({"resize": "crop"}, "--resize crop: the extractor .* has letterbox"),
+    ],
+)
+def test_settings_that_the_extractor_has_otherwise(
+    storage: Storage, tmp_path: Path, values: dict[str, Any], text: str
+) -> None:
+    extract(storage, tmp_path)
+    settings = TrainSettings(**{**GIVEN, **values})
+    with pytest.raises(UsageError, match=text):
+        settings.check_extractor(storage)
+    TrainSettings(**GIVEN, image_size="24x32").check_extractor(storage)
