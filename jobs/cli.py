@@ -25,6 +25,7 @@ JOBS = {
     "curate": "near-duplicates out of each tag's dataset, or into one group",
     "explore": "what is in a dataset, what may mislead a model, and the size to train at",
     "pack": "each tag's train split as shards of resized images, to stream in training",
+    "embed": "features of each distinct picture of the tags, once, from a frozen network",
     "train": "a classifier for each tag, from its dataset in storage",
     "evaluate": "how good a tag's trained classifier is, and from where on to believe it",
     "report": "a leaderboard of the evaluated runs of many tags",

@@ -49,7 +49,7 @@ PartKind = Literal["part", "repeat", "failed", "curated", "kept"]
 PartName = Literal["train", "validation", "threshold"]  # of the train split
 PARTS: tuple[PartName, ...] = get_args(PartName)
 Stage = Literal[  # the jobs on a tag
-    "scrape", "curate", "explore", "pack", "train", "evaluate", "predict"
+    "scrape", "curate", "explore", "pack", "embed", "train", "evaluate", "predict"
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 WorkState = Literal["running", "failed", "done"]

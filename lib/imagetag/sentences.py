@@ -250,6 +250,17 @@ def _read_list(fields: Event) -> str:
     return f"read {fields['board']}: {', '.join([counted(fields['posts'], 'picture'), *told])}"
 
 
+def _embedded(fields: Event) -> str:
+    more = {
+        "had features before": fields["already"],
+        "cannot be decoded": fields["unreadable"],
+        "are not in storage": fields["missing"],
+    }
+    told = [f"{count:,} {what}" for what, count in more.items() if count]
+    images = f"{counted(fields['images'], 'image')} of {counted(fields['tags'], 'tag')}"
+    return f"embedded {', '.join([images, *told])}; extractor {fields['extractor']}"
+
+
 def _left_out(fields: Event) -> str:
     what = fields.get("file") or fields.get("md5") or fields.get("run")
     why = fields.get("detail") or fields["reason"]
@@ -259,6 +270,7 @@ def _left_out(fields: Event) -> str:
 _WORK = {
     "compare": "comparing runs",
     "comparing": "comparing images",
+    "embed": "embedding",
     "drawing": "drawing pictures",
     "features": "what the backbone sees",
     "hashing": "hashing images",
@@ -300,6 +312,7 @@ _SENTENCES: dict[str, Callable[[Event], str]] = {
     ),
     "labels judged": _judged,
     "left out": _left_out,
+    "embedded": _embedded,
     "packed": _packed,
     "phase": _phase,
     "no label is judged": lambda fields: f"no label is judged: {fields['reason']}",

@@ -11,7 +11,7 @@ from PIL import Image
 from imagetag.dataset import Row
 from imagetag.layout import Layout
 
-_ENDINGS = {"JPEG": "jpg", "PNG": "png"}
+_ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
 def make_row(number: int, **changes: Any) -> Row:

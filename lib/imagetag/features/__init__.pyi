@@ -1,6 +1,7 @@
 from .extraction import extract as extract
 from .extractor import Extractor as Extractor
 from .extractor import ExtractorRecord as ExtractorRecord
+from .feature_store import PART as PART
 from .feature_store import FeatureStore as FeatureStore
 from .feature_store import StoredFeatures as StoredFeatures
 from .feature_store import rounded as rounded

@@ -137,7 +137,7 @@ def load_keras(path: Path, output: str = "") -> keras.Model:
     if len(model.inputs) != 1 or len(outputs) != 1:
         raise Unusable(
             f"it has {len(model.inputs)} inputs and {len(outputs)} outputs, not one of each: name "
-            f"the layer whose output has the features by --output; {there_are}"
+            f"the layer whose output has the features by --output-name; {there_are}"
         )
     return keras.Model(model.inputs[0], outputs[0])
 

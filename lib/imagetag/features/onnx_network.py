@@ -150,7 +150,7 @@ def describe(session: Any, output: str = "") -> tuple[OnnxInput, str]:
         wanted = f"the output {output!r}" if output else "one output"
         raise Unusable(
             f"it gives {gives[:300]}, and {wanted} of floating-point numbers with 2 or 4 axes is "
-            "wanted: name it by --output"
+            "wanted: name it by --output-name"
         )
     height, width = shape[2:4] if first else shape[1:3]
     found = OnnxInput(one.name, _NUMBERS[one.type], first, (height, width), shape[0])

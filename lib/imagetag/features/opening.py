@@ -49,7 +49,7 @@ class Asked:
     channel_order: ChannelOrder = "rgb"
     signature: str = ""
     output: str = ""
-    views: Literal[1, 2] = 2
+    views: int = 2
     weights: Literal["imagenet"] | Path = "imagenet"
 
 
@@ -156,7 +156,7 @@ def _prepare_application(name: str, asked: Asked, folder: Path) -> tuple[Extract
     if foreign or asked.signature or asked.output:
         raise UsageError(
             f"--extractor {name}: a backbone by name knows its pixels and its output; "
-            "--pixel-range, --channel-order, --signature and --output are of files"
+            "--pixel-range, --channel-order, --signature and --output-name are of files"
         )
     size = asked.image_size or _USUAL_SIZE
     path = folder / "model.keras"
@@ -206,7 +206,7 @@ def _record(
         padding=asked.padding,
         pixel_range=asked.pixel_range,
         channel_order=asked.channel_order,
-        views=asked.views,
+        views=1 if asked.views == 1 else 2,
         channels=channels,
     )
 

@@ -54,7 +54,7 @@ def find_signature(
         wanted = f"the output {output!r}" if output else "one output"
         raise Unusable(
             f"its signature {name!r} gives {gives}, and {wanted} of floating-point numbers (batch, "
-            "channels) or (batch, rows, columns, channels) is wanted: name it by --output"
+            "channels) or (batch, rows, columns, channels) is wanted: name it by --output-name"
         )
     height, width = inputs[0].shape[1:3]
     return name, output or usable[0], (height, width)

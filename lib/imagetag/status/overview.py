@@ -244,6 +244,7 @@ class _Reading:
                 "curate": self._curated(dataset),
                 "explore": explored,
                 "pack": self._packed(),
+                "embed": self._told("embed"),
                 "train": trained,
                 "evaluate": evaluated,
                 "predict": self._told("predict"),
@@ -410,6 +411,7 @@ def stages_shown(tags: Iterable[TagStatus]) -> list[Stage]:
     optional: dict[Stage, set[State]] = {
         "curate": {"none", "complete"},
         "pack": {"none"},
+        "embed": {"none"},
         "predict": {"none"},
     }
     return [

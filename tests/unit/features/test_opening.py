@@ -260,7 +260,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
         lambda path: _signature(
             path / "m", [None, 24, 32, 3], lambda x: {"a": _vector(x), "b": _vector(x)}
         ),
-        {}, "one output of floating-point numbers .* is wanted: name it by --output",
+        {}, "one output of floating-point numbers .* is wanted: name it by --output-name",
     ),
     "no such output": (
         lambda path: exported(path / "m", mix()), {"output": "x"}, "the output 'x' of floating",

@@ -1,0 +1,230 @@
+"""The embed job: features of each distinct picture of the tags, once, from a frozen network."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from imagetag import layout
+from imagetag.checks import LEAST_SIDES, checked_size, checked_weights, parse_size
+from imagetag.errors import InputError, UsageError
+from imagetag.job import (
+    FilePlace,
+    FolderPath,
+    Heartbeats,
+    StorageSettings,
+    TagsSettings,
+    Takes,
+    cache_folder_field,
+    check_share,
+    measured,
+    option_name,
+    pod_index_field,
+    run_job,
+    share_memory_among_threads,
+)
+from imagetag.log import get_logger, working
+from imagetag.quiet import quiet_imports
+from imagetag.storage import Storage, open_storage
+
+if TYPE_CHECKING:
+    from imagetag.features import ExtractorRecord
+
+# Options whose names, and values, are those of an extractor's record.
+_RECORDED = ("resize", "padding", "views", "pixel_range", "channel_order", "signature")
+
+
+class EmbedSettings(TagsSettings, StorageSettings):
+    """Options of `imagetag embed`."""
+
+    headings: ClassVar = {
+        "Images": ("resize", "padding", "views"),
+        "Networks of others": ("pixel_range", "channel_order", "signature", "output_name"),
+        "Devices": ("batch_size", "cpu_devices"),
+        "Caches and downloads": ("cache_folder", "concurrency"),
+        "Share of the images": ("shard_index", "shard_count"),
+    }
+
+    extractor: Annotated[FilePlace, Takes(words=("latest", *LEAST_SIDES))] = Field(
+        "vgg19",
+        description="the network: a backbone of keras.applications by its name; a .keras file, "
+        "such as a run's; the folder of a TensorFlow SavedModel; an ONNX file, which needs "
+        "image-tag-classification[onnx]; or one that is in storage, by its name or latest",
+    )
+    weights: Annotated[FilePlace, AfterValidator(checked_weights)] = Field(
+        "imagenet", description="of a backbone by its name: imagenet, a file or a storage URL"
+    )
+    image_size: Annotated[str, AfterValidator(checked_size)] = Field(
+        "auto",
+        description="input size, HEIGHTxWIDTH in pixels; auto is the file's own, and 224x224 of a "
+        "backbone by its name",
+    )
+    resize: Literal["letterbox", "crop", "stretch"] = Field(
+        "letterbox",
+        description="how images are fitted into it: with bars, cut on both sides, or without "
+        "keeping their aspect",
+    )
+    padding: Literal["grey", "white", "black"] = Field(
+        "grey", description="the colour of those bars"
+    )
+    views: int = Field(
+        2, ge=1, le=2, description="features of the image alone, or of its mirror image too"
+    )
+    pixel_range: Literal["byte", "unit", "signed", "imagenet"] = Field(
+        "byte",
+        description="which pixels a file's network takes: byte is 0 to 255, unit 0 to 1, signed -1 "
+        "to 1, imagenet 0 to 1 less ImageNet's mean, by its standard deviation",
+    )
+    channel_order: Literal["rgb", "bgr"] = Field(
+        "rgb", description="whether red or blue is first in them"
+    )
+    signature: str = Field("", description="which of a SavedModel's; by default its usual one")
+    output_name: str = Field(
+        "",
+        description="which output has the features, where there are several; of a .keras file a "
+        "layer, by default its layer features or its output",
+    )
+    batch_size: int = Field(32, ge=1, description="images at once on each device (each GPU)")
+    cpu_devices: int = Field(
+        1, ge=1, le=64, description="logical CPU devices where there is no GPU"
+    )
+    cache_folder: FolderPath = cache_folder_field()
+    concurrency: int = Field(
+        16, ge=1, le=256, description="images that are fetched and decoded at once"
+    )
+    shard_index: int = pod_index_field("which share of the images is this pod's")
+    shard_count: int = Field(1, ge=1, description="how many pods share the images")
+
+
+def work(settings: EmbedSettings) -> None:
+    """Embed this pod's share of the pictures."""
+    tags = settings.all_tags()
+    index, count = settings.shard_index, settings.shard_count
+    check_share(index, count)
+    share_memory_among_threads()
+    storage = open_storage(settings.storage, settings.concurrency, existing=True)
+    known = _in_storage(settings, storage)
+    # All pods work for all tags; each tells of its share of them, so that each tag is told of once.
+    heartbeats = Heartbeats(storage, "embed", worker=index)
+    failed: dict[str, InputError] = {}
+
+    def note(tag: str, error: InputError) -> None:
+        failed[tag] = error
+        if len(tags) > 1:
+            get_logger().error(str(error), tag=tag, exit_code=error.exit_code)
+
+    with heartbeats, heartbeats.of(*tags[index::count]):
+        from imagetag.embed import find_pictures
+
+        pictures = find_pictures(storage, tags, index=index, count=count, failed=note)
+        if len(failed) < len(tags):
+            _embed(settings, storage, known, pictures, len(tags) - len(failed))
+        if failed and len(tags) == 1:
+            raise failed[tags[0]]
+        if failed:
+            names = ", ".join(list(failed)[:10]) + (", ..." if len(failed) > 10 else "")
+            raise InputError(f"{len(failed)} of {len(tags)} tags have no dataset: {names}")
+
+
+def _in_storage(settings: EmbedSettings, storage: Storage) -> ExtractorRecord | None:
+    """Return the record of an extractor that is in storage, None if it is asked for otherwise."""
+    from imagetag.features import find_extractor
+
+    what = settings.extractor
+    if what in LEAST_SIDES:
+        if settings.weights == "none":
+            raise UsageError(
+                "--weights none: features of random weights tell nothing; take imagenet or a file"
+            )
+        return None
+    if what != "latest" and Path(what).exists():
+        return None
+    if what != "latest" and ("/" in what or storage.stat(_marker(what)) is None):
+        return None  # which is told when it is opened, with what there can be
+    record = find_extractor(storage, what, "--extractor")
+    asked = settings.model_dump(include=set(_RECORDED)) | {
+        "image_size": parse_size(settings.image_size) or record.image_size,
+        "output_name": settings.output_name,
+    }
+    stored = record.model_dump() | {"output_name": record.output}
+    for name, value in asked.items():
+        if name in settings.model_fields_set and value != stored[name]:
+            raise UsageError(
+                f"{option_name(name)} {getattr(settings, name)}: the extractor {record.name!r} "
+                f"has {stored[name]}; leave it out, or name the network itself"
+            )
+    return record
+
+
+def _marker(name: str) -> str:
+    return layout.features(layout.checked_run(name, "--extractor"), "extractor.json")
+
+
+def _embed(
+    settings: EmbedSettings,
+    storage: Storage,
+    known: ExtractorRecord | None,
+    pictures: dict[str, str],
+    tags: int,
+) -> None:
+    with quiet_imports():  # TensorFlow: not for --help
+        from imagetag.embed import embed_pictures
+        from imagetag.features import (
+            Asked,
+            load_extractor,
+            mark_latest,
+            prepare_extractor,
+            store_extractor,
+        )
+        from imagetag.models import choose_devices, find_weights
+
+    strategy = choose_devices("auto", cpu_devices=settings.cpu_devices)
+    with TemporaryDirectory(prefix="imagetag-embed-") as scratch, working("loading the network"):
+        folder = Path(scratch)
+        record = known
+        if record is None:
+            weights = "imagenet" if settings.weights == "auto" else settings.weights
+            asked = Asked(
+                image_size=parse_size(settings.image_size),
+                weights=find_weights(weights, settings.cache_folder / "weights") or "imagenet",
+                output=settings.output_name,
+                **settings.model_dump(include=set(_RECORDED)),
+            )
+            record, path = prepare_extractor(settings.extractor, asked, folder / "made")
+            record = store_extractor(storage, record, path)
+        extractor = load_extractor(
+            storage, record, folder, batch_size=settings.batch_size, strategy=strategy
+        )
+    found = embed_pictures(storage, extractor, pictures, concurrency=settings.concurrency)
+    if found.done:
+        measured(images=found.done, extractor=record.name)
+    get_logger().info(
+        "embedded",
+        extractor=record.name,
+        images=found.done,
+        already=found.already,
+        unreadable=found.unreadable,
+        missing=found.missing,
+        tags=tags,
+    )
+    if found.missing:
+        raise InputError(
+            f"{found.missing} pictures are in a manifest and not in {storage.url}: scrape their "
+            "tags again, then run imagetag embed again; features that are stored are kept"
+        )
+    mark_latest(storage, record)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    kept = "features that are stored are kept; run it again to go on"
+    return run_job("embed", str(__doc__), EmbedSettings, work, argv, kept=kept)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,2 @@
+from .embed import embed_pictures as embed_pictures
+from .pictures import find_pictures as find_pictures

@@ -1,0 +1,152 @@
+"""The embed job: its extractors, what it tells, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imagetag.features.feature_store import FeatureStore
+from imagetag.features.stored_extractors import find_extractor
+from imagetag.storage.local import LocalStorage
+from jobs import embed
+from tests.builders.datasets import store_dataset
+from tests.builders.rows import key_of, row_of
+from tests.ended import Ended, log_lines
+from tests.predicting import SIZE, make_model, noise
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    """With two tags that share half of their pictures."""
+    storage = LocalStorage(tmp_path / "storage")
+    for tag, numbers in (("fox", range(8)), ("cat", range(4, 12))):
+        files = [noise(number) for number in numbers]
+        rows = [row_of(number, data) for number, data in zip(numbers, files, strict=True)]
+        store_dataset(storage, tag, rows, files)
+    return storage
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("network") / "tiny.keras"
+    make_model().save(path)
+    return path
+
+
+@pytest.fixture
+def run(storage: LocalStorage, capfd: pytest.CaptureFixture[str]) -> Runner:
+    return Runner(storage, capfd)
+
+
+class Runner:
+    """Runs the job in this process."""
+
+    def __init__(self, storage: LocalStorage, capfd: pytest.CaptureFixture[str]) -> None:
+        self._storage, self._capfd = storage, capfd
+
+    def __call__(self, *arguments: object, tags: str = "fox,cat") -> Ended:
+        argv = ["--storage", self._storage.url, "--tags", tags, "--log-format", "json"]
+        self._capfd.readouterr()
+        code = embed.main([*argv, *map(str, arguments)])
+        return Ended(code, log_lines(self._capfd.readouterr().err, chatter=True))
+
+
+def test_pictures_are_embedded_and_the_extractor_stored_once(
+    run: Runner, storage: LocalStorage, network: Path, tmp_path: Path
+) -> None:
+    ended = run("--extractor", network)
+    assert ended.code == 0
+    last = ended.lines[-1]
+    assert (last["event"], last["images"], last["already"], last["tags"]) == ("embedded", 12, 0, 2)
+    record = find_extractor(storage)
+    assert record.name == last["extractor"]
+    assert record.image_size == SIZE
+    features = FeatureStore(storage, record)
+    found = features.read(features.ids(), tmp_path)
+    assert found.values.shape == (12, 2, 4)
+    assert np.isfinite(found.values).all()
+
+    for again in ("latest", record.name, network):
+        ended = run("--extractor", again)
+        assert (ended.code, ended.lines[-1]["images"], ended.lines[-1]["already"]) == (0, 0, 12)
+    beats = [entry.key for entry in storage.list(".status/")]
+    assert sorted(beats) == [f".status/{tag}/embed-0.done.json" for tag in ("cat", "fox")]
+
+
+def test_pods_share_the_pictures(run: Runner, storage: LocalStorage, network: Path) -> None:
+    counts = []
+    for pod in range(3):  # more than tags
+        ended = run("--extractor", network, "--shard-count", 3, "--shard-index", pod)
+        assert ended.code == 0
+        counts.append(ended.lines[-1]["images"])
+    assert sum(counts) == 12
+    assert len(FeatureStore(storage, find_extractor(storage)).ids()) == 12
+
+
+def test_a_tag_without_a_dataset_is_told_and_the_others_are_embedded(
+    run: Runner, storage: LocalStorage, network: Path
+) -> None:
+    ended = run("--extractor", network, tags="fox,dog")
+    assert ended.code == 3
+    assert "1 of 2 tags have no dataset: dog" in ended.errors[-1]
+    assert len(FeatureStore(storage, find_extractor(storage)).ids()) == 8
+    ended = run("--extractor", network, tags="dog")
+    assert ended.code == 3
+    assert "no complete dataset of the tag 'dog'" in ended.complaint
+
+
+def test_a_picture_that_is_not_in_storage_is_told(
+    run: Runner, storage: LocalStorage, network: Path
+) -> None:
+    storage.delete(key_of(row_of(2, noise(2)), "fox"))
+    ended = run("--extractor", network)
+    assert ended.code == 3
+    assert "1 pictures are in a manifest and not in" in ended.complaint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["--extractor", "mobilnet"], 2, "there is no backbone of that name"),
+        (["--extractor", "latest"], 3, "no features in "),
+        (["--extractor", "mobilenet", "--weights", "none"], 2, "random weights tell nothing"),
+        (["--extractor", "NETWORK", "--image-size", "32x32"], 2, "--image-size says 32x32"),
+        (["--extractor", "NETWORK", "--output-name", "no"], 2, "it has no layer 'no'"),
+        (["--extractor", "NETWORK", "--views", "3"], 2, "views"),
+        (["--shard-index", "2", "--shard-count", "2"], 2, "must be below"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    arguments: list[str], code: int, complaint: str, run: Runner, network: Path
+) -> None:
+    ended = run(*[str(network) if word == "NETWORK" else word for word in arguments])
+    assert ended.code == code
+    assert complaint in ended.complaint
+
+
+def test_one_in_storage_keeps_its_settings_and_must_be_what_it_was(
+    run: Runner, storage: LocalStorage, network: Path
+) -> None:
+    assert run("--extractor", network).code == 0
+    ended = run("--extractor", "latest", "--views", 1)
+    assert ended.code == 2
+    assert "--views 1: the extractor 'tiny-24x32-" in ended.complaint
+    assert "has 2; leave it out" in ended.complaint
+    ended = run("--extractor", "latest", "--image-size", "32x32")
+    assert (ended.code, "has (24, 32); leave" in ended.complaint) == (2, True)
+    assert run("--extractor", "latest", "--views", 2, "--image-size", "24x32").code == 0
+    name = find_extractor(storage).name
+    marker = f".features/{name}/extractor.json"
+    whole = json.loads(storage.read(marker))
+    storage.write(marker, json.dumps({**whole, "views": 1}).encode())
+    ended = run("--extractor", name)
+    assert ended.code == 3
+    assert "it changed under its name" in ended.complaint
+    storage.write(marker, json.dumps(whole).encode())
+    storage.write(f".features/{name}/model.keras", b"another")
+    ended = run("--extractor", name)
+    assert ended.code == 3
+    assert "changed under its name, or is damaged" in ended.complaint
