@@ -172,12 +172,17 @@ def _embed(
     pictures: dict[str, str],
     tags: int,
 ) -> None:
+    from imagetag.features import FeatureStore, mark_latest
+
+    if known is not None and not FeatureStore(storage, known).missing(pictures):
+        _tell(known, tags, already=len(pictures))  # which takes no TensorFlow
+        mark_latest(storage, known)
+        return
     with quiet_imports():  # TensorFlow: not for --help
         from imagetag.embed import embed_pictures
         from imagetag.features import (
             Asked,
             load_extractor,
-            mark_latest,
             prepare_extractor,
             store_extractor,
         )
@@ -203,21 +208,32 @@ def _embed(
     found = embed_pictures(storage, extractor, pictures, concurrency=settings.concurrency)
     if found.done:
         measured(images=found.done, extractor=record.name)
-    get_logger().info(
-        "embedded",
-        extractor=record.name,
-        images=found.done,
-        already=found.already,
-        unreadable=found.unreadable,
-        missing=found.missing,
-        tags=tags,
-    )
+    _tell(record, tags, found.done, found.already, found.unreadable, found.missing)
     if found.missing:
         raise InputError(
             f"{found.missing} pictures are in a manifest and not in {storage.url}: scrape their "
             "tags again, then run imagetag embed again; features that are stored are kept"
         )
     mark_latest(storage, record)
+
+
+def _tell(
+    record: ExtractorRecord,
+    tags: int,
+    done: int = 0,
+    already: int = 0,
+    unreadable: int = 0,
+    missing: int = 0,
+) -> None:
+    get_logger().info(
+        "embedded",
+        extractor=record.name,
+        images=done,
+        already=already,
+        unreadable=unreadable,
+        missing=missing,
+        tags=tags,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from imagetag.storage.local import LocalStorage
 from jobs import embed
 from tests.builders.datasets import store_dataset
 from tests.builders.rows import key_of, row_of
+from tests.docs import ROOT
 from tests.ended import Ended, log_lines
 from tests.predicting import SIZE, make_model, noise
 
@@ -76,6 +79,19 @@ def test_pictures_are_embedded_and_the_extractor_stored_once(
     assert sorted(beats) == [f".status/{tag}/embed-0.done.json" for tag in ("cat", "fox")]
 
 
+def test_where_nothing_is_new_no_network_is_loaded(
+    run: Runner, storage: LocalStorage, network: Path
+) -> None:
+    assert run("--extractor", network).code == 0
+    storage.delete(f".features/{find_extractor(storage).name}/model.keras")
+    ended = run("--extractor", "latest", tags="fox")
+    assert (ended.code, ended.lines[-1]["already"]) == (0, 8)
+    code = "import sys; from jobs.embed import main; code = main(sys.argv[1:]); "
+    code += "sys.exit(code or 'tensorflow' in sys.modules)"
+    given = ["--storage", storage.url, "--tags", "fox,cat", "--extractor", "latest"]
+    subprocess.run([sys.executable, "-c", code, *given], check=True, cwd=ROOT)
+
+
 def test_pods_share_the_pictures(run: Runner, storage: LocalStorage, network: Path) -> None:
     counts = []
     for pod in range(3):  # more than tags
@@ -130,14 +146,14 @@ def test_what_cannot_be_is_one_line(
 def test_one_in_storage_keeps_its_settings_and_must_be_what_it_was(
     run: Runner, storage: LocalStorage, network: Path
 ) -> None:
-    assert run("--extractor", network).code == 0
+    assert run("--extractor", network, tags="fox").code == 0
     ended = run("--extractor", "latest", "--views", 1)
     assert ended.code == 2
     assert "--views 1: the extractor 'tiny-24x32-" in ended.complaint
     assert "has 2; leave it out" in ended.complaint
     ended = run("--extractor", "latest", "--image-size", "32x32")
     assert (ended.code, "has (24, 32); leave" in ended.complaint) == (2, True)
-    assert run("--extractor", "latest", "--views", 2, "--image-size", "24x32").code == 0
+    assert run("--extractor", "latest", "--views", 2, "--image-size", "24x32", tags="fox").code == 0
     name = find_extractor(storage).name
     marker = f".features/{name}/extractor.json"
     whole = json.loads(storage.read(marker))
