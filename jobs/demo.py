@@ -78,9 +78,8 @@ def work(settings: DemoSettings) -> None:
     truth = _truth(fresh)
     say("")
     for tag in settings.tags:
-        path = run.predictions(tag)
-        if path.is_file():
-            say(_score(tag, path, truth))
+        if run.predictions.is_file():
+            say(_score(tag, run.predictions, truth))
     say(f"Links to posts in the pages work while this runs:  {serve}")
     say(f"All of it took {duration(time.monotonic() - started)}. Begin with {outcome.index}")
     if outcome.error is not None:
@@ -184,7 +183,11 @@ def _truth(folder: Path) -> dict[str, list[str]]:
 def _score(tag: str, predictions: Path, truth: Mapping[str, Sequence[str]]) -> str:
     """Return how many of the new pictures were called what they are."""
     with predictions.open(encoding="utf-8", newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["file"] in truth]
+        rows = [
+            row
+            for row in csv.DictReader(stream)
+            if (row["tag"], row["file"] in truth) == (tag, True)
+        ]
     called = {row["file"]: row["decision"] == "true" for row in rows}  # others' are not judged
     have = {file for file in called if tag in truth[file]}
     found = {file for file, positive in called.items() if positive}

@@ -40,6 +40,7 @@ from imagetag.predict import (
     Copies,
     FoundPosts,
     PredictionRun,
+    Shape,
     Sidecars,
     Source,
     find_runs,
@@ -101,6 +102,11 @@ class PredictSettings(TagsSettings, StorageSettings):
         description="FILE.csv, FILE.jsonl or FILE.parquet, local or a storage URL; - is CSV to "
         "the terminal",
     )
+    layout: Shape = Field(
+        "long",
+        description="long is a row an image and tag; wide a row an image, with two columns a tag, "
+        "probability:TAG and decision:TAG",
+    )
     copy_to: FolderPlace = Field(
         "", description="a folder or storage URL that gets a copy of each positive image"
     )
@@ -150,7 +156,7 @@ def work(settings: PredictSettings) -> None:
     storage = open_storage(settings.storage, existing=True)
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(TemporaryDirectory(prefix="imagetag-predict-")))
-        source = stack.enter_context(_source(settings, scratch, keep=len(tags) > 1))
+        source = stack.enter_context(_source(settings, scratch))
         copies = sidecars = None
         if settings.copy_to:
             target = open_storage(settings.copy_to, option="--copy-to")
@@ -167,6 +173,7 @@ def work(settings: PredictSettings) -> None:
             copies,
             sidecars,
             scratch,
+            shape=settings.layout,
             threshold=settings.threshold,
             batch_size=settings.batch_size,
             concurrency=settings.concurrency,
@@ -232,17 +239,16 @@ def _check_sidecars(settings: PredictSettings, tags: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _source(settings: PredictSettings, scratch: Path, *, keep: bool = False) -> Iterator[Source]:
+def _source(settings: PredictSettings, scratch: Path) -> Iterator[Source]:
     """Give the pictures, and leave nothing of what fetches them.
 
     Args:
         settings: which pictures.
         scratch: gets files that are fetched, where they are needed once more.
-        keep: whether several models need what is fetched, and not only `--copy-to`.
 
     """
     with contextlib.ExitStack() as stack:
-        where = scratch if settings.copy_to or keep else None
+        where = scratch if settings.copy_to else None
         client = None
         if settings.board or any(map(may_be_fetched, settings.input)):
             client = Client(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,11 +35,10 @@ from imagetag.job import (
     option_name,
     run_job,
 )
-from imagetag.layout import encode
 from imagetag.log import get_logger
 from imagetag.run import Pipeline, Stage, check_imagenet, is_json, open_view, read_file, renamed
 from imagetag.sentences import counted
-from imagetag.storage import LocalStorage, Storage, open_storage
+from imagetag.storage import LocalStorage, open_storage
 from jobs.evaluate import EvaluateSettings
 from jobs.explore import ExploreSettings
 from jobs.predict import PredictSettings
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
 
 _OURS = frozenset(TagSettings.model_fields)
 # What each process of a stage is given by itself.
-_OF_A_PROCESS = frozenset({"tag", "tags", "tags_file", "output"})
+_OF_A_PROCESS = frozenset({"tag", "tags", "tags_file"})
 _AT_ONCE = 16  # tags that are read for the index page
 NO_KEYS = frozenset({"file", *JobSettings.model_fields})  # what a file has no key for
 
@@ -94,7 +93,7 @@ class RunSettings(TagsSettings):
     )
     input: FilePlace = Field(
         "",
-        description="new images to predict with each classifier: a folder, a storage URL, or a "
+        description="new images to predict with the classifiers: a folder, a storage URL, or a "
         "list of URLs; none are predicted by default",
     )
     output: FolderPath = Field(
@@ -123,7 +122,7 @@ class RunSettings(TagsSettings):
     )
     predict: Annotated[
         dict[str, Any],
-        _options(PredictSettings, "tag", "input", "output", "board", "query", "limit"),
+        _options(PredictSettings, "tag", "input", "output", "layout", "board", "query", "limit"),
     ] = Field({}, description="of imagetag predict")
 
     @property
@@ -131,9 +130,10 @@ class RunSettings(TagsSettings):
         """The storage."""
         return self.storage or str(self.output / "storage")
 
-    def predictions(self, tag: str) -> Path:
-        """Return the file of a tag's predictions."""
-        return self.output / "predictions" / f"{encode(tag)}.csv"
+    @property
+    def predictions(self) -> Path:
+        """The file of predictions."""
+        return self.output / "predictions.csv"
 
 
 @dataclass(frozen=True)
@@ -191,16 +191,17 @@ def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
             pipeline = Pipeline(view, log)
             pipeline.run(planned, tags)
 
-    from imagetag.report import make_index, read_entry, tags_of_leaderboard  # NumPy
+    from imagetag.report import make_index, read_entry, read_predictions, tags_of_leaderboard
 
     storage = open_storage(settings.where)
     failed = {tag: f"{why.job} failed: {why.reason}" for tag, why in pipeline.failed.items()}
     ours = set(tags)
     others = [tag for tag in tags_of_leaderboard(storage) if tag not in ours]
 
+    predicted = read_predictions(settings.predictions)
+
     def read(tag: str) -> TagEntry:
-        predictions = settings.predictions(tag)
-        return read_entry(storage, tag, predictions=predictions, failed=failed.get(tag, ""))
+        return read_entry(storage, tag, predictions=predicted.get(tag), failed=failed.get(tag, ""))
 
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="index") as pool:
         entries = list(pool.map(read, (*tags, *others)))
@@ -212,7 +213,8 @@ def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
         pictures=pictures,
         serve=serve,
     )
-    _tidy(storage, settings)
+    if isinstance(storage, LocalStorage):
+        storage.tidy()
     return Outcome(entries[: len(tags)], index, _error(pipeline, tags, path))
 
 
@@ -330,9 +332,11 @@ def stages(settings: RunSettings, tags: Sequence[str], scratch: Path) -> list[St
         path.write_text("".join(f"{tag}\n" for tag in tags), encoding="utf-8")
         return [f"--tags-file={path}"]
 
-    def stage(job: str, settings_class: type[JobSettings], **ours: Any) -> Stage:
+    def stage(
+        job: str, settings_class: type[JobSettings], *, for_all: bool = False, **ours: Any
+    ) -> Stage:
         argv, secrets = made(job, settings_class, {**several, **ours})
-        return Stage(job, argv, listed, secrets, called=_called(job))
+        return Stage(job, argv, listed, secrets, for_all=for_all, called=_called(job))
 
     found = [
         stage("scrape", ScrapeSettings, board=settings.board),
@@ -341,15 +345,9 @@ def stages(settings: RunSettings, tags: Sequence[str], scratch: Path) -> list[St
         stage("evaluate", EvaluateSettings),
     ]
     if settings.input:
-        ours = {**common, "tag": tags[0], "input": settings.input, "board": "", "query": ""}
-        argv, secrets = made("predict", PredictSettings, {**ours, "limit": None, "output": "a.csv"})
-        each: Callable[[Sequence[str]], list[str]] = lambda tags: [  # noqa: E731
-            f"--tag={tags[0]}",
-            f"--output={settings.predictions(tags[0])}",
-        ]
-        found.append(
-            Stage("predict", argv, each, secrets, one_by_one=True, called=_called("predict"))
-        )
+        ours = {"tag": "", "input": settings.input, "board": "", "query": "", "limit": None}
+        ours |= {"output": str(settings.predictions), "layout": "long"}
+        found.append(stage("predict", PredictSettings, for_all=True, **ours))
     argv, secrets = made("report", ReportSettings, {**several, "output": None})
     # Of all tags in storage: what earlier runs have made there is compared too.
     found.append(Stage("report", argv, lambda _: [], secrets, for_all=True))
@@ -365,14 +363,6 @@ def _called(job: str) -> dict[str, str]:
         for name in of_jobs[owner].fields():
             found.setdefault(option_name(name), option_name(f"{owner}.{name}"))
     return {option: name for option, name in found.items() if option not in _COMMON}
-
-
-def _tidy(storage: Storage, settings: RunSettings) -> None:
-    """Leave no empty folder of ours."""
-    folder = settings.predictions("any").parent
-    for place in (storage, open_storage(str(folder)) if folder.is_dir() else None):
-        if isinstance(place, LocalStorage):
-            place.tidy()
 
 
 def _error(pipeline: Pipeline, tags: Sequence[str], log: Path) -> ImagetagError | None:

@@ -20,6 +20,7 @@ from imagetag.dataset.local_copy import Resize, load_pixels
 from imagetag.imaging.images import Size
 from imagetag.layout import Layout
 from imagetag.models.architectures import with_resizing
+from imagetag.models.scoring import Input, Scorer, network_of
 from imagetag.runs.decision import Decision, logit_of
 from imagetag.stats.calibration import Calibration
 from imagetag.stats.contract import Promise
@@ -57,6 +58,19 @@ def alone(
     """What the whole model says of one picture: a probability, not calibrated."""
     pixels = load_pixels(data, size, resize)[None].astype("float32")
     return float(model.predict_on_batch(pixels)[0, 0])
+
+
+def scorer_of(
+    model: keras.Model,
+    batch_size: int = 4,
+    *,
+    size: Size = SIZE,
+    resize: Resize = "letterbox",
+    features: bool = False,
+) -> Scorer:
+    """What asks one model."""
+    network = network_of(model, Input(size, resize), batch_size, features=features)
+    return Scorer([network], batch_size)
 
 
 def store_model(

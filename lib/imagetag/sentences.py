@@ -164,7 +164,7 @@ def _going_on(fields: Event) -> str:
         return f"going on: {_labels(fields['rows'])} images are stored already"
     if "missing" in fields:
         return f"going on: {fields['missing']:,} of {fields['shards']:,} shards are missing"
-    return f"going on: {counted(fields['rows'], 'row')} are there already"
+    return f"going on: {counted(fields['images'], 'image')} are there already"
 
 
 def _curated(fields: Event) -> str:
@@ -232,7 +232,7 @@ def _judged(fields: Event) -> str:
 
 def _found(fields: Event) -> str:
     text = f"predicted {counted(fields['images'], 'image')}: {fields['positives']:,} "
-    if fields.get("tags", 1) == 1 and fields.get("rows", fields["images"]) == fields["images"]:
+    if fields.get("tags", 1) == 1:
         return text + "have the tag"
     return text + "times an image has one of the tags"
 

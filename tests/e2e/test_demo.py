@@ -40,8 +40,8 @@ class Demo:
 
     def predictions(self, tag: str) -> dict[str, dict[str, str]]:
         """The rows of a tag's predictions by file."""
-        with (self.output / "predictions" / f"{tag}.csv").open(newline="") as stream:
-            return {row["file"]: row for row in csv.DictReader(stream)}
+        with (self.output / "predictions.csv").open(newline="") as stream:
+            return {row["file"]: row for row in csv.DictReader(stream) if row["tag"] == tag}
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,8 @@ def test_each_tag_has_its_pages_and_the_summary_says_where(demo: Demo, tag: str)
         page = index.parent / key
         assert tag in page.read_text()
         assert f'href="{key}"' in index.read_text()
-    assert f'href="../predictions/{tag}.csv"' in index.read_text()
-    assert str(demo.output / "predictions" / f"{tag}.csv") in demo.stdout
+    assert 'href="../predictions.csv"' in index.read_text()
+    assert str(demo.output / "predictions.csv") in demo.stdout
     chosen = demo.evaluation(tag).metrics.chosen
     numbers = f"{chosen.precision.value:.3f} +{chosen.recall.value:.3f}"
     row = rf"^{tag} .* {numbers}  .*{run}/report\.html$"

@@ -299,6 +299,13 @@ def test_several_tags_have_a_row_each_and_are_gone_on_with(
     output = tmp_path / "out.csv"
     assert run(fresh, *options, "--output", output).code == 0
     assert rows_of(output) == ended.rows
+    # The same, of which each image is a row.
+    wide = run(fresh, *options, "--layout", "wide").rows
+    assert [row["file"] for row in wide] == [name(number) for number in range(30)]
+    for place, row in enumerate(wide):
+        for tag, same in zip(("owl", TAG), ended.rows[2 * place : 2 * place + 2], strict=True):
+            told = (row[f"probability:{tag}"], row[f"decision:{tag}"])
+            assert told == (same["probability"], same["decision"])
     [line] = run(fresh, *options, "--output", output).lines
     assert (line["event"], line["rows"]) == ("already predicted", 60)
 
@@ -534,7 +541,7 @@ def test_a_model_that_is_not_there_or_not_right_is_one_line(
     assert "takes pictures of 24 x 32 pixels" in says()
     plain = keras.Sequential([keras.Input((*(24, 32), 3)), keras.layers.Flatten()])
     store_model(str(fresh), plain)
-    assert "has no part with the layers logit" in says()
+    assert "has no part with the layers features and logit" in says()
 
 
 @pytest.mark.parametrize(
@@ -880,11 +887,11 @@ p.StoredPictures.read = slow
     _, stderr = job.communicate(timeout=200)
     assert job.returncode == code
     last = json.loads(stderr.splitlines()[-1])
-    assert last["event"] == f"{how}; 8 rows are kept; run it again to go on"
+    assert last["event"] == f"{how}; 8 images are done; run it again to go on"
     assert not output.exists()
     told = predicting(stored)
     assert (told.state, told.exit_code) == ("stopped", code)
-    assert told.reason.endswith("8 rows are kept; run it again to go on")
+    assert told.reason.endswith("8 images are done; run it again to go on")
     ended = run(stored, *options, "--output", output)
     assert ended.lines[-1]["reused"] == 8
     assert predicting(stored).state == "none"
@@ -958,7 +965,7 @@ def test_no_row_is_kept_before_its_copy(
     stop_after(8, stored, *options)
     [part] = (tmp_path / "out.csv.parts").iterdir()
     rows = [json.loads(line) for line in part.read_text().splitlines()[1:]]
-    positives = {row["file"] for row in rows if row["decision"]}
+    positives = {row["file"] for row in rows if True in row["decisions"]}
     assert positives
     assert positives <= contents(LocalStorage(target)).keys()
 

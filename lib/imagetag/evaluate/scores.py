@@ -17,7 +17,7 @@ from imagetag.evaluate.gradcam import GradCam
 from imagetag.features import SharedFeatures
 from imagetag.imaging import BadImage
 from imagetag.log import Progress, get_logger, working
-from imagetag.models import Score, Scorer
+from imagetag.models import Input, Score, Scorer, network_of
 from imagetag.runs import Run, load_head, load_model
 from imagetag.storage import Storage
 
@@ -61,14 +61,13 @@ class OfModel:
     def __init__(
         self, storage: Storage, run: Run, fetch: Fetch, batch_size: int, *, features: bool
     ) -> None:
-        resize = run.resize  # which may be none that this version knows
+        wanted = Input(run.image_size, run.resize)  # which may be none that this version knows
         keras.utils.clear_session()  # of the tag before
         with working("loading the model"):
             with tempfile.TemporaryDirectory(prefix="imagetag-evaluate-") as scratch:
                 self._model = load_model(storage, run, Path(scratch))
-            self._scorer = Scorer(
-                self._model, run.image_size, resize, batch_size, features=features
-            )
+            network = network_of(self._model, wanted, batch_size, features=features)
+        self._scorer = Scorer([network], batch_size)
         self._fetch = fetch
 
     def of(self, rows: Sequence[Row]) -> dict[str, Score]:
@@ -81,7 +80,7 @@ class OfModel:
                 if isinstance(score, BadImage):
                     get_logger().warning("left out", file=str(sample.path), detail=str(score))
                 else:
-                    scores[sample.row.md5] = Score(score.logit, _narrowed(score.features))
+                    scores[sample.row.md5] = Score(score.logits, _narrowed(score.features))
         return scores
 
     def camera(self) -> GradCam:
@@ -121,10 +120,10 @@ class OfHead:
                 "left out", images=int((~readable).sum()), detail="they cannot be decoded"
             )
         features = stored.values[places[readable]].astype(np.float32)
-        logits = self._head.logits(features)
+        logits = self._head.logits(features).astype(np.float32)[:, None]
         kept = (row for row, there in zip(rows, readable, strict=True) if there)
         return {
-            row.md5: Score(float(logit), _narrowed(mean))
+            row.md5: Score(logit, _narrowed(mean))
             for row, logit, mean in zip(kept, logits, features.mean(axis=1), strict=True)
         }
 

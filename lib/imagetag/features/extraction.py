@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,7 +40,7 @@ def extract(
     def decode(item: Item) -> NDArray[np.uint8]:
         return extractor.record.pixels_of(read(item))
 
-    def run(pixels: NDArray[np.uint8]) -> list[NDArray[np.float16]]:
-        return list(rounded(extractor.features(pixels)))
+    def run(pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float16]]:
+        return list(rounded(extractor.features(np.stack(pictures))))
 
     return run_in_batches(items, decode, run, batch_size=extractor.batch_size, threads=threads)

@@ -13,6 +13,12 @@ from .composed import classifier_on as classifier_on
 from .distribute import StrategyName as StrategyName
 from .distribute import choose_devices as choose_devices
 from .distribute import device_names as device_names
+from .heads import Heads as Heads
+from .heads import join_heads as join_heads
+from .heads import split_model as split_model
+from .scoring import Input as Input
+from .scoring import Network as Network
 from .scoring import Score as Score
 from .scoring import Scorer as Scorer
+from .scoring import network_of as network_of
 from .weights import find_weights as find_weights

@@ -8,21 +8,18 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from imagetag.imaging import BadImage
 from imagetag.parallel import map_ahead
 
 Item = TypeVar("Item")
+Decoded = TypeVar("Decoded")
 Answer = TypeVar("Answer")
-Pixels = NDArray[np.uint8]
 
 
 def run_in_batches(
     items: Iterable[Item],
-    decode: Callable[[Item], Pixels],
-    run: Callable[[Pixels], Sequence[Answer]],
+    decode: Callable[[Item], Decoded],
+    run: Callable[[Sequence[Decoded]], Sequence[Answer]],
     *,
     batch_size: int,
     threads: int | None = None,
@@ -31,17 +28,16 @@ def run_in_batches(
 
     Args:
         items: in any number; they are taken as they are needed.
-        decode: returns an item's picture, `(height, width, 3)` uint8; may raise BadImage. It is
-            called in threads.
-        run: returns what the network says of `(n, height, width, 3)` pictures, n at most
-            `batch_size`. It is called in a thread of its own, while the next batch is made.
+        decode: returns an item's picture; may raise BadImage. It is called in threads.
+        run: returns what the network says of pictures, 1 to `batch_size` of them. It is called in
+            a thread of its own, while the next batch is made.
         batch_size: pictures at once.
         threads: pictures read and decoded at once; by default as the processors can.
 
     """
     threads = threads or min(32, 4 + len(os.sched_getaffinity(0)))
 
-    def decoded(item: Item) -> Pixels | BadImage:
+    def decoded(item: Item) -> Decoded | BadImage:
         try:
             return decode(item)
         except BadImage as error:
@@ -52,16 +48,15 @@ def run_in_batches(
     ahead = threads + 2 * batch_size
     pictures = map_ahead(decoded, items, threads=threads, ahead=ahead)
 
-    def batches() -> Iterator[tuple[list[tuple[Item, Pixels | BadImage]], Pixels | None]]:
+    def batches() -> Iterator[list[tuple[Item, Decoded | BadImage]]]:
         while chunk := list(islice(pictures, batch_size)):
-            good = [pixels for _, pixels in chunk if not isinstance(pixels, BadImage)]
-            yield chunk, np.stack(good) if good else None
+            yield chunk
 
     def answers(
-        batch: tuple[list[tuple[Item, Pixels | BadImage]], Pixels | None],
+        chunk: list[tuple[Item, Decoded | BadImage]],
     ) -> list[tuple[Item, Answer | BadImage]]:
-        chunk, pixels = batch
-        found = iter(run(pixels) if pixels is not None else ())
+        good = [one for _, one in chunk if not isinstance(one, BadImage)]
+        found = iter(run(good) if good else ())
         return [(item, one if isinstance(one, BadImage) else next(found)) for item, one in chunk]
 
     answered = map_ahead(answers, batches(), threads=1, ahead=2)

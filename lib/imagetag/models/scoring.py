@@ -1,9 +1,14 @@
-"""What a trained model says of pictures: a logit each, and if wanted its features."""
+"""What networks say of pictures: a logit of each head, and if wanted the features.
+
+Each picture is read once, decoded once for each kind of input that the networks take, and goes
+through each network once, however many heads that has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,108 +22,202 @@ from imagetag.errors import InputError
 from imagetag.imaging import BadImage, Size
 from imagetag.models.architectures import core_of
 from imagetag.models.batches import run_in_batches
+from imagetag.models.heads import Heads, split_model
 
 Item = TypeVar("Item")
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a network takes.
+
+    Attributes:
+        size: (height, width) in pixels.
+        resize: how pictures are fitted into it.
+
+    """
+
+    size: Size
+    resize: Resize
+
+    def load(self, source: bytes | Path) -> Pixels:
+        """Return a picture as the network takes it, `(height, width, 3)`, RGB.
+
+        Raises:
+            BadImage: if it cannot be decoded.
+
+        """
+        return load_pixels(source, self.size, self.resize)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network with heads on its features.
+
+    Attributes:
+        input: what it takes.
+        heads: how many.
+        forward: returns of pictures, `(batch, height, width, 3)`, their `logits`, `(batch, heads)`
+            float32, and if it is to their `features`, `(batch, channels)`.
+
+    """
+
+    input: Input
+    heads: int
+    forward: Callable[[Pixels], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Score:
-    """What the model says of a picture.
+    """What the networks say of a picture.
 
     Attributes:
-        logit: of the tag; the sigmoid of it is the model's probability.
-        features: what the head builds on, `(channels,)`; None if they are not asked for.
+        logits: of all heads, `(heads,)`; the sigmoid of one is the model's probability of its tag.
+        features: what the heads build on, `(channels,)`; None if they are not asked for.
 
     """
 
-    logit: float
+    logits: NDArray[np.float32]
     features: NDArray[np.float32] | None = None
 
+    @property
+    def logit(self) -> float:
+        """The logit of the first head, which may be the only one."""
+        return float(self.logits[0])
 
-class Scorer:
-    """Scores any number of pictures with one model, in batches of one shape.
+
+def network_of(
+    model: keras.Model,
+    wanted: Input,
+    batch_size: int,
+    *,
+    heads: Heads | None = None,
+    features: bool = False,
+) -> Network:
+    """Return a model, ready to take pictures in batches of one shape.
 
     Args:
         model: as `runs.load_model` returns it.
-        size: (height, width) in pixels of its input.
-        resize: how pictures are fitted into it.
+        wanted: what it takes.
         batch_size: pictures at once.
-        features: whether a score has them.
-        threads: pictures read and decoded at once; by default as the processors can.
+        heads: others that are on the model's features, instead of its own.
+        features: whether it gives them.
 
     Raises:
         InputError: if the model has no such layers as ours have, or another input.
 
     """
+    # Pictures come at its size: what resizes them on the way is not needed.
+    core = core_of(model)
+    body, own = split_model(core)
+    shape, size = core.inputs[0].shape[1:3], wanted.size
+    if shape not in (size, (None, None)):
+        raise InputError(
+            f"the model {model.name!r} takes pictures of {shape[0]} x {shape[1]} pixels "
+            f"(height x width), and its run says {size[0]} x {size[1]}: train it again"
+        )
+    heads = own if heads is None else heads
+    weights, bias = tf.constant(heads.weights), tf.constant(heads.bias)
+
+    def forward(pixels: Any) -> Any:
+        found = body(tf.cast(pixels, tf.float32), training=False)
+        logits = tf.cast(tf.cast(found, tf.float64) @ weights + bias, tf.float32)
+        return {"logits": logits} | ({"features": found} if features else {})
+
+    # Compiled here and for this shape alone.
+    pictures = tf.TensorSpec((batch_size, *size, 3), tf.uint8)
+    compiled = tf.function(forward, autograph=False).get_concrete_function(pictures)
+
+    def run(pixels: Pixels) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = compiled(tf.convert_to_tensor(pixels))
+        return found
+
+    return Network(wanted, len(heads.bias), run)
+
+
+_Decoded = Mapping[Input, Pixels]
+
+
+class Scorer:
+    """Scores any number of pictures with networks, in batches of one shape.
+
+    Args:
+        networks: one or more; features are those of the first.
+        batch_size: pictures at once.
+        threads: pictures read and decoded at once; by default as the processors can.
+        turn: pictures that a network takes before the next has its turn, a multiple of the batch
+            size; by default one batch.
+
+    """
 
     def __init__(
         self,
-        model: keras.Model,
-        size: Size,
-        resize: Resize,
+        networks: Sequence[Network],
         batch_size: int,
         *,
-        features: bool = False,
         threads: int | None = None,
+        turn: int | None = None,
     ) -> None:
-        self._size, self._resize, self._batch_size = size, resize, batch_size
-        self._threads = threads
-        # Pictures come at its size: what resizes them on the way is not needed.
-        core = core_of(model)
-        names = ("logit", "features") if features else ("logit",)
-        try:
-            part = keras.Model(core.input, {name: core.get_layer(name).output for name in names})
-        except (AttributeError, ValueError) as error:
-            raise InputError(
-                f"the model {model.name!r} has no part with the layers {', '.join(names)}: it is "
-                "none of this version's; train it again"
-            ) from error
-        shape = core.inputs[0].shape[1:3]
-        if shape not in (size, (None, None)):
-            raise InputError(
-                f"the model {model.name!r} takes pictures of {shape[0]} x {shape[1]} pixels "
-                f"(height x width), and its run says {size[0]} x {size[1]}: train it again"
-            )
-
-        def forward(pixels: Any) -> Any:
-            return part(tf.cast(pixels, tf.float32), training=False)
-
-        pictures = tf.TensorSpec((batch_size, *size, 3), tf.uint8)
-        # Compiled here and for this shape alone.
-        self._forward = tf.function(forward, autograph=False).get_concrete_function(pictures)
+        self._networks, self._batch_size = networks, batch_size
+        self._inputs = list(dict.fromkeys(network.input for network in networks))
+        self._threads, self._turn = threads, turn or batch_size
 
     def score(
         self, items: Iterable[Item], read: Callable[[Item], bytes | Path]
     ) -> Iterator[tuple[Item, Score | BadImage]]:
         """Yield each item with its score, or with why its picture cannot be decoded.
 
-        Pictures are read and decoded in parallel, a few batches ahead of the model. What a picture
-        gets does not depend on others, nor on how many there are.
+        Pictures are read and decoded in parallel, a few batches ahead of the networks. What a
+        picture gets does not depend on others, nor on how many there are.
 
         Args:
             items: in any number; they are taken as they are needed.
             read: returns an item's file, as bytes or as a path; may raise BadImage. It is called
-                in threads.
+                in threads, once an item.
 
         """
 
-        def decode(item: Item) -> NDArray[np.uint8]:
-            return load_pixels(read(item), self._size, self._resize)
+        def decode(item: Item) -> _Decoded:
+            source = read(item)
+            return {wanted: wanted.load(source) for wanted in self._inputs}
 
         return run_in_batches(
-            items, decode, self._run, batch_size=self._batch_size, threads=self._threads
+            items, decode, self._run, batch_size=self._turn, threads=self._threads
         )
 
-    def _run(self, pixels: NDArray[np.uint8]) -> list[Score]:
-        batch = np.zeros((self._batch_size, *self._size, 3), np.uint8)
-        batch[: len(pixels)] = pixels
-        outputs = self._forward(tf.convert_to_tensor(batch))
-        logits = np.asarray(outputs["logit"]).reshape(-1)[: len(pixels)]
-        if "features" not in outputs:
-            return [Score(float(logit)) for logit in logits]
-        features = np.asarray(outputs["features"])
+    def _run(self, pictures: Sequence[_Decoded]) -> list[Score]:
+        starts = range(0, len(pictures), self._batch_size)
+        shares = [pictures[start : start + self._batch_size] for start in starts]
+        batches: dict[Input, list[Pixels]] = {}
+        if len(shares) == 1:  # which all networks that take the same have in common
+            batches = {wanted: [self._batch(shares[0], wanted)] for wanted in self._inputs}
+        outputs = [
+            [
+                network.forward(batch)
+                for batch in batches.get(network.input)
+                or (self._batch(share, network.input) for share in shares)
+            ]
+            for network in self._networks
+        ]
+        logits = np.concatenate([_column(found, "logits") for found in outputs], axis=1)
+        features: Iterable[NDArray[np.float32] | None] = repeat(None)
+        if "features" in outputs[0][0]:
+            features = _column(outputs[0], "features")
         # Copies of the rows: a view would keep the whole batch's in memory.
         return [
-            Score(float(logit), row.astype(np.float32))
-            for logit, row in zip(logits, features[: len(logits)], strict=True)
+            Score(row.copy(), None if values is None else values.copy())
+            for _, row, values in zip(pictures, logits, features, strict=False)
         ]
+
+    def _batch(self, share: Sequence[_Decoded], wanted: Input) -> Pixels:
+        batch = np.zeros((self._batch_size, *wanted.size, 3), np.uint8)
+        for place, pixels in enumerate(share):
+            batch[place] = pixels[wanted]
+        return batch
+
+
+def _column(batches: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float32]:
+    """Return one of the outputs, of all batches."""
+    found = np.concatenate([np.asarray(batch[name]) for batch in batches])
+    return found.astype(np.float32, copy=False)

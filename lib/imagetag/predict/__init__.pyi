@@ -9,5 +9,6 @@ from .remote import FoundPosts as FoundPosts
 from .remote import read_query as read_query
 from .sidecars import Sidecars as Sidecars
 from .sources import Source as Source
+from .writers import Shape as Shape
 from .writers import kind_of as kind_of
 from .writers import shard_name as shard_name

@@ -1,41 +1,47 @@
-"""Score pictures in bulk with trained models: a row a picture and tag, in the input's order."""
+"""Score pictures in bulk with trained models: what each says of a picture, in the input's order."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+from numpy.typing import NDArray
+
 from imagetag.errors import one_line
 from imagetag.imaging import BadImage
-from imagetag.log import get_logger, working
-from imagetag.models import Scorer
+from imagetag.log import get_logger
+from imagetag.models import Score, Scorer
+from imagetag.predict.networks import Networks
 from imagetag.predict.sources import Picture, Source, StoredPictures
-from imagetag.predict.writers import Prediction
-from imagetag.runs import Decision, Run, load_decision, load_model, load_run, sigmoid
-from imagetag.storage import Place, Storage, opened
+from imagetag.predict.writers import Answers, Prediction
+from imagetag.runs import Decision, Run, load_decision, load_run
+from imagetag.stats import Calibration
+from imagetag.storage import Place, opened
 
 RAW_THRESHOLD = 0.5  # where nothing was decided
 _DIGITS = 6
 _MAX_ERROR = 500  # characters
-_NO_NUMBER = "no_number"
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Judge:
-    """From a logit to what is told of a picture.
+    """From logits to what is told of pictures.
 
     Attributes:
-        probability: returns the probability that the tag is in it.
-        positive: tells whether that is enough.
+        probability: returns the probabilities that the tag is in them, of the same shape.
+        positive: tells whether each is enough.
 
     """
 
-    probability: Callable[[float], float]
-    positive: Callable[[float], bool]
+    probability: Callable[[Floats], Floats]
+    positive: Callable[[Floats], Bools]
 
 
 def judge_of(decision: Decision | None, threshold: float | None = None) -> Judge:
@@ -46,27 +52,12 @@ def judge_of(decision: Decision | None, threshold: float | None = None) -> Judge
         threshold: the least probability of a positive; None for what was decided, or 0.5.
 
     """
-    probability = sigmoid if decision is None else decision.probability
+    calibration = Calibration() if decision is None else decision.calibration
+    probability = calibration.probabilities
     if decision is not None and threshold is None:
-        return Judge(probability, decision.positive)
+        return Judge(probability, lambda logits: logits >= decision.logit_threshold)
     least = RAW_THRESHOLD if threshold is None else threshold
-    return Judge(probability, lambda logit: probability(logit) >= least)
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """What answers for a tag.
-
-    Attributes:
-        tag: which.
-        scorer: has its model.
-        judge: goes by the model's logits.
-
-    """
-
-    tag: str
-    scorer: Scorer
-    judge: Judge
+    return Judge(probability, lambda logits: probability(logits) >= least)
 
 
 def predict_tag(
@@ -99,26 +90,25 @@ def predict_tag(
     storage = opened(storage)
     source = StoredPictures(opened(pictures, concurrency, option="pictures"))
     found = load_run(storage, tag, run)
-    judge = decided(storage, found, threshold)
+    decision = load_decision(storage, found.tag, found.run, found.created)
+    judge = decided(found, decision, threshold)
     threads = None if source.local else concurrency
     with TemporaryDirectory(prefix="imagetag-predict-") as scratch:
-        classifier = load_classifier(
-            storage, found, judge, Path(scratch), batch_size=batch_size, threads=threads
-        )
-    rows = predict([classifier], source, source.pictures(), batch_size)
-    return (row for _, [row] in rows)
+        networks = Networks(storage, [found], Path(scratch), batch_size, threads=threads)
+    asked = Classifiers([judge], networks.scorer, networks.places)
+    answers = predict(asked, source, source.pictures(), batch_size)
+    return (row for _, one in answers for row in one.predictions([tag]))
 
 
-def decided(storage: Storage, run: Run, threshold: float | None = None) -> Judge:
+def decided(run: Run, decision: Decision | None, threshold: float | None = None) -> Judge:
     """Return how to go by what evaluate has decided of a run; the log has what that is worth.
 
     Args:
-        storage: has the decision.
         run: which.
+        decision: of it; None if it was not evaluated.
         threshold: as `judge_of` takes it.
 
     """
-    decision = load_decision(storage, run.tag, run.run, run.created)
     promise = decision and decision.promise
     if decision is None:
         get_logger().warning(
@@ -138,89 +128,65 @@ def decided(storage: Storage, run: Run, threshold: float | None = None) -> Judge
     return judge_of(decision, threshold)
 
 
-def load_classifier(
-    storage: Storage,
-    run: Run,
-    judge: Judge,
-    folder: Path,
-    *,
-    batch_size: int,
-    threads: int | None = None,
-) -> Classifier:
-    """Load a run's model.
+@dataclass(frozen=True)
+class Classifiers:
+    """What answers for tags.
 
-    Args:
-        storage: has the model.
-        run: which.
-        judge: goes by what it says.
-        folder: gets the model's file, or has it already.
-        batch_size: pictures the model takes at once.
-        threads: pictures read and decoded at once; by default as the processors can.
-
-    Raises:
-        InputError: if the model cannot be loaded.
+    Attributes:
+        judges: one of each tag.
+        scorer: gives the logits.
+        places: of each tag, which of them is its.
 
     """
-    resize = run.resize  # which may be none that this version knows
-    with working("loading the model"):
-        model = load_model(storage, run, folder)
-    scorer = Scorer(model, run.image_size, resize, batch_size, threads=threads)
-    return Classifier(run.tag, scorer, judge)
+
+    judges: Sequence[Judge]
+    scorer: Scorer
+    places: Sequence[int] | NDArray[np.intp]
 
 
 def predict(
-    classifiers: Collection[Classifier], source: Source, pictures: Iterator[Picture], chunk: int
-) -> Iterator[tuple[Picture, list[Prediction]]]:
-    """Yield each picture with what each classifier says of it, in their orders.
+    classifiers: Classifiers, source: Source, pictures: Iterator[Picture], batch_size: int
+) -> Iterator[tuple[Picture, Answers]]:
+    """Yield each picture with what the classifiers say of it, in order.
 
     One that cannot be read is told of by its error.
 
     Args:
-        classifiers: one or more, which are gone through once a chunk. Of several each reads a
-            picture for itself.
-        source: has the pictures' files.
+        classifiers: what is asked.
+        source: has the pictures' files, each of which is read once.
         pictures: of the source; they are taken as they are needed.
-        chunk: pictures.
+        batch_size: pictures that are judged at once.
 
     """
-    if len(classifiers) == 1:
-        [classifier] = classifiers
-        for picture, row in _told(classifier, source, pictures):
-            yield picture, [row]
+    scored = classifiers.scorer.score(pictures, source.read)
+    while some := list(islice(scored, batch_size)):
+        found = [score.logits for _, score in some if isinstance(score, Score)]
+        judged = iter(_judged(classifiers, found))
+        for picture, score in some:
+            # Reading it may have told where it is.
+            file = picture.file.encode(errors="replace").decode()
+            if isinstance(score, BadImage):
+                error = one_line(f"{score.reason}: {score}", _MAX_ERROR)
+                yield picture, Answers(file, picture.page_url, error)
+            else:
+                yield picture, Answers(file, picture.page_url, None, *next(judged))
+
+
+def _judged(
+    classifiers: Classifiers, scores: Sequence[NDArray[np.float32]]
+) -> Iterator[tuple[list[float | None], list[bool | None]]]:
+    """Yield the probabilities and decisions of all tags, of each picture."""
+    if not scores:
         return
-    while some := list(islice(pictures, chunk)):
-        rows: list[list[Prediction]] = [[] for _ in some]
-        readable = list(range(len(some)))
-        unreadable: list[int] = []
-        for place, classifier in enumerate(classifiers):
-            answers = _told(classifier, source, [some[index] for index in readable])
-            for index, (_, row) in zip(readable, answers, strict=True):
-                rows[index].append(row)
-            for index in unreadable:
-                rows[index].append(replace(rows[index][0], tag=classifier.tag))
-            if place == 0:  # what is no picture to the first is none to the others
-                unreadable = [index for index in readable if _unreadable(rows[index][0])]
-                readable = [index for index in readable if not _unreadable(rows[index][0])]
-        yield from zip(some, rows, strict=True)
-
-
-def _unreadable(row: Prediction) -> bool:
-    return row.error is not None and not row.error.startswith(_NO_NUMBER)
-
-
-def _told(
-    classifier: Classifier, source: Source, pictures: Iterable[Picture]
-) -> Iterator[tuple[Picture, Prediction]]:
-    for picture, found in classifier.scorer.score(pictures, source.read):
-        probability = decision = error = None
-        if isinstance(found, BadImage):
-            error = one_line(f"{found.reason}: {found}", _MAX_ERROR)
-        elif math.isnan(found.logit):
-            error = f"{_NO_NUMBER}: the model gives none for this picture"
-        else:
-            probability = round(classifier.judge.probability(found.logit), _DIGITS)
-            decision = classifier.judge.positive(found.logit)
-        # Reading it may have told where it is.
-        file = picture.file.encode(errors="replace").decode()
-        row = Prediction(file, picture.page_url, probability, decision, error, classifier.tag)
-        yield picture, row
+    # In 64 bits, as thresholds are.
+    logits = np.stack(scores).astype(np.float64)[:, classifiers.places]
+    columns = list(zip(classifiers.judges, logits.T, strict=True))
+    probabilities = np.stack([judge.probability(column) for judge, column in columns], axis=1)
+    decisions = np.stack([judge.positive(column) for judge, column in columns], axis=1)
+    broken = np.isnan(logits)
+    for row, called, none in zip(
+        probabilities.round(_DIGITS).tolist(), decisions.tolist(), broken, strict=True
+    ):
+        for place in np.flatnonzero(none):
+            row[place] = called[place] = None
+        yield row, called

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -12,20 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from imagetag.dataset import check_run
 from imagetag.errors import InputError, one_line
-from imagetag.layout import Layout, encode
+from imagetag.layout import Layout
 from imagetag.log import Progress, get_logger
+from imagetag.parallel import map_ahead
 from imagetag.predict.copies import Copies
 from imagetag.predict.resumable import Parts, Tally
 from imagetag.predict.sidecars import Sidecars
 from imagetag.predict.sources import Picture, Source, place_of
-from imagetag.predict.turns import InTurn, in_groups, pictures_a_turn
-from imagetag.predict.writers import CsvWriter, Kind, Prediction
+from imagetag.predict.writers import Answers, CsvWriter, Kind, Shape, Table
 from imagetag.quiet import quiet_imports
-from imagetag.storage import LocalStorage, ObjectNotFound, Storage
+from imagetag.storage import ObjectNotFound, Storage
 
 if TYPE_CHECKING:
-    from imagetag.predict.classifiers import Classifier
-    from imagetag.runs import Run
+    from imagetag.predict.classifiers import Classifiers
+    from imagetag.runs import Decision, Run
+
+
+_AT_ONCE = {"threads": 16, "ahead": 32}  # runs that are read, of which there may be a thousand
 
 
 def find_runs(storage: Storage, tags: Sequence[str], name: str) -> tuple[list[Run], list[str]]:
@@ -37,17 +39,23 @@ def find_runs(storage: Storage, tags: Sequence[str], name: str) -> tuple[list[Ru
     """
     from imagetag.runs import load_run  # without TensorFlow, and not for --help
 
-    runs: list[Run] = []
-    failed: list[str] = []
-    for tag in tags:
+    def find(tag: str) -> Run | InputError:
         try:
             check_run(storage, tag, name)  # it names what there is
-            runs.append(load_run(storage, tag, name))
+            return load_run(storage, tag, name)
         except InputError as error:
-            if len(tags) == 1:
-                raise
-            get_logger().error(one_line(error, None), tag=tag, exit_code=error.exit_code)
-            failed.append(tag)
+            return error
+
+    runs: list[Run] = []
+    failed: list[str] = []
+    for tag, found in map_ahead(find, tags, **_AT_ONCE):
+        if not isinstance(found, InputError):
+            runs.append(found)
+            continue
+        if len(tags) == 1:
+            raise found
+        get_logger().error(one_line(found, None), tag=tag, exit_code=found.exit_code)
+        failed.append(tag)
     if not runs:
         raise InputError(f"none of the {len(tags)} tags has a trained model in {storage.url}")
     return runs, failed
@@ -63,6 +71,7 @@ class PredictionRun:
         copies: gets the positives, if anything does.
         sidecars: names their tags, if anything does.
         scratch: gets the files of models.
+        shape: of the rows: one a picture and tag, or one a picture.
         threshold: the least probability of a positive; None for what evaluate has decided, or 0.5.
         batch_size: pictures the model takes at once.
         concurrency: pictures that are fetched at once, where they are not on this machine.
@@ -79,6 +88,7 @@ class PredictionRun:
         sidecars: Sidecars | None,
         scratch: Path,
         *,
+        shape: Shape,
         threshold: float | None,
         batch_size: int,
         concurrency: int,
@@ -91,19 +101,18 @@ class PredictionRun:
         self._threads = None if source.local else concurrency
         self._shard = shard
         self._scratch = scratch
-        self._groups = in_groups(runs)
-        self._chunk = pictures_a_turn(self._groups, batch_size)
+        self._table = Table(shape, [run.tag for run in runs])
+        self._shape: Shape = shape
 
     def to_terminal(self) -> None:
         """Write rows as they come."""
         tally = Tally()
-        writer = CsvWriter(sys.stdout)
+        writer = CsvWriter(sys.stdout, self._table)
         pictures = filter(self._is_mine, self._source.pictures())
         try:
-            for _, rows in self._rows(pictures, bar=not sys.stdout.isatty()):
-                for row in rows:
-                    writer.write(row)
-                    tally.count(row)
+            for _, answers in self._answers(pictures, bar=not sys.stdout.isatty()):
+                writer.write(answers)
+                tally.count(answers)
         except BaseException as error:
             error.add_note("rows on the terminal are not kept; run it again to have all of them")
             raise
@@ -117,34 +126,34 @@ class PredictionRun:
             output,
             name,
             self._request(kind),
-            batch=self._chunk * len(self._runs),
-            each=len(self._runs),
+            self._table,
+            batch=self._batch_size,
             ready=lambda: self._copies.wait() if self._copies else None,
         )
         parts.check_place()
         if about := parts.done(self._source, self._is_mine):
             get_logger().info(
                 "already predicted",
+                tags=len(self._runs),
                 rows=about.rows,
-                images=about.rows // len(self._runs),
+                images=about.images,
                 positives=about.positives,
                 output=f"{output.url}/{name}",
             )
             return
         try:
-            for picture, rows in self._rows(parts.remaining(self._source, self._is_mine)):
-                for row in rows:
-                    parts.add(picture, row)
+            for picture, answers in self._answers(parts.remaining(self._source, self._is_mine)):
+                parts.add(picture, answers)
         except BaseException as error:
             kept = parts.save_at_last()
-            error.add_note(f"{kept} rows are kept; run it again to go on")
+            error.add_note(f"{kept} images are done; run it again to go on")
             raise
         parts.finish(kind)
         self._tell(parts.tally, f"{output.url}/{name}", reused=parts.reused)
 
-    def _rows(
+    def _answers(
         self, pictures: Iterator[Picture], *, bar: bool = True
-    ) -> Iterator[tuple[Picture, list[Prediction]]]:
+    ) -> Iterator[tuple[Picture, Answers]]:
         first = next(pictures, None)  # where there is none, it may say so
         if first is None:
             return
@@ -152,42 +161,36 @@ class PredictionRun:
         with quiet_imports():  # TensorFlow: not where there is nothing to do
             from imagetag.predict.classifiers import predict
 
-        classifiers = self._classifiers()
+        asked, size = self._classifiers(), self._batch_size
         with Progress("predict", bar=bar) as progress:
-            for picture, rows in predict(classifiers, self._source, pictures, self._chunk):
-                tags = [row.tag for row in rows if row.decision]
+            for picture, answers in predict(asked, self._source, pictures, size):
+                decisions = zip(self._table.tags, answers.decisions, strict=False)
+                tags = [tag for tag, decision in decisions if decision]
                 if tags and self._sidecars is not None:
                     self._sidecars.add(picture, tags)
                 if tags and self._copies is not None:
                     self._copies.add(picture)
                 else:
                     self._source.forget(picture)
-                yield picture, rows
+                yield picture, answers
                 progress.advance()
 
-    def _classifiers(self) -> InTurn[Classifier]:
-        from imagetag.predict.classifiers import decided, load_classifier
+    def _classifiers(self) -> Classifiers:
+        from imagetag.predict.classifiers import Classifiers, decided
+        from imagetag.predict.networks import Networks
+        from imagetag.runs import load_decision
 
-        storage = self._storage
-        judges = {run.tag: decided(storage, run, self._threshold) for run in self._runs}
-        # What is loaded again and again is fetched once.
-        keep = len(self._groups) > 1 and not isinstance(storage, LocalStorage)
+        def load(run: Run) -> Decision | None:
+            return load_decision(self._storage, run.tag, run.run, run.created)
 
-        def load(run: Run) -> Classifier:
-            folder = self._scratch / "models" / encode(run.tag)
-            found = load_classifier(
-                storage,
-                run,
-                judges[run.tag],
-                folder,
-                batch_size=self._batch_size,
-                threads=self._threads,
-            )
-            if not keep:
-                shutil.rmtree(folder)
-            return found
-
-        return InTurn(self._groups, load)
+        judges = [
+            decided(run, decision, self._threshold)
+            for run, decision in map_ahead(load, self._runs, **_AT_ONCE)
+        ]
+        networks = Networks(
+            self._storage, self._runs, self._scratch, self._batch_size, threads=self._threads
+        )
+        return Classifiers(judges, networks.scorer, networks.places)
 
     def _is_mine(self, picture: Picture) -> bool:
         """Tell whether a picture is this shard's: by its name, whatever else is there."""
@@ -199,10 +202,14 @@ class PredictionRun:
 
     def _request(self, kind: Kind) -> dict[str, Any]:
         """Return what decides the rows, and where they and their pictures go."""
+
+        def digest(run: Run) -> str | None:
+            return _digest_of_decision(self._storage, run)
+
         request: dict[str, Any] = {
             "models": [
-                [run.tag, run.run, run.created, _digest_of_decision(self._storage, run)]
-                for run in self._runs
+                [run.tag, run.run, run.created, decision]
+                for run, decision in map_ahead(digest, self._runs, **_AT_ONCE)
             ],
             "threshold": self._threshold,
             "input": dict(self._source.identity),
@@ -212,6 +219,8 @@ class PredictionRun:
         }
         if self._sidecars is not None:
             request["sidecars"] = self._sidecars.identity
+        if self._shape != "long":
+            request["shape"] = self._shape
         return request
 
     def _tell(self, tally: Tally, output: str, **more: int) -> None:
@@ -222,7 +231,7 @@ class PredictionRun:
         get_logger().info(
             "predicted",
             **told,
-            images=tally.rows // len(self._runs),
+            images=tally.images,
             positives=tally.positives,
             errors=tally.errors.total(),
             output=output,

@@ -1,8 +1,8 @@
-"""An output that can be gone on with: rows are stored in parts while they are made.
+"""An output that can be gone on with: answers are stored in parts while they are made.
 
-A part is an object beside the output, `OUTPUT.parts/<first row>.jsonl`: a line that tells what it
-is of, and a line a row. At the end the parts are joined, and `OUTPUT.about.json` tells what the
-output is of; the same request for the same input has then nothing to do.
+A part is an object beside the output, `OUTPUT.parts/<first picture>.jsonl`: a line that tells what
+it is of, and a line a picture. At the end the rows of all parts become the output, and
+`OUTPUT.about.json` tells what it is of; the same request for the same input has then nothing to do.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import chain, islice, repeat
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,15 +27,17 @@ from imagetag import __version__
 from imagetag.errors import TransientError, UsageError, one_line
 from imagetag.log import get_logger
 from imagetag.predict.sources import Picture, Source
-from imagetag.predict.writers import Kind, Prediction, write_file
+from imagetag.predict.writers import Answers, Kind, Table, write_file
 from imagetag.storage import LocalStorage, ObjectNotFound, Storage, is_key
 
-# Rows are stored after so many seconds, or so many rows. The longer a run has taken, the longer it
-# may be, so that it has some thousands of parts at the most, and a kill costs 1 % of its work.
+# Answers are stored after so many seconds, or so many pictures, or answers. The longer a run has
+# taken, the longer it may be, so that it has some thousands of parts at the most, and a kill costs
+# 1 % of its work.
 _LEAST_SECONDS, _MOST_SECONDS, _SHARE = 10.0, 300.0, 0.01
-_MOST_ROWS = 5000
-_MAX_BYTES = 256 << 20  # of a part: each row has some kilobytes at the most
-_LAST_SECONDS = 4.0  # for the rows that are made when a run is stopped
+_MOST_PICTURES = 5000
+_MOST_ANSWERS = 500_000  # all of a part's are in memory
+_MAX_BYTES = 256 << 20  # of a part: a picture has some kilobytes at the most beside its answers
+_LAST_SECONDS = 4.0  # for what is there when a run is stopped
 _START = "0" * 64  # of the chain of the pictures
 
 Shard = Callable[[Picture], bool]
@@ -45,22 +47,22 @@ class _Head(BaseModel):
     """A part's first line.
 
     Attributes:
-        request: stands for the model, the decision, the input and the shard.
-        first: its first row's number, from 0.
-        rows: how many it has.
-        before: stands for all pictures of the rows before it, in their order, and
+        request: stands for the models, the decisions, the input and the shard.
+        first: its first picture's number, from 0.
+        pictures: how many it has.
+        before: stands for all pictures before it, in their order, and
         after: for those and its own; `newest` for the very first.
         cursor: where the input goes on.
-        sha256: of its rows.
+        sha256: of its lines.
 
     """
 
     model_config = ConfigDict(frozen=True)
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     request: str
     first: int = Field(ge=0)
-    rows: int = Field(ge=1)
+    pictures: int = Field(ge=1)
     before: str
     after: str
     newest: str
@@ -75,6 +77,9 @@ class About(BaseModel):
         request: which model, decision, input and shard.
         pictures: stands for all pictures, in their order, and
         newest: for the first of them.
+        images: how many there are.
+        positives: of how many tags and pictures together the decision is true.
+        errors: how many pictures have one, by its reason.
         bytes: of the output.
 
     """
@@ -85,6 +90,7 @@ class About(BaseModel):
     request: dict[str, Any]
     pictures: str
     newest: str
+    images: int
     rows: int
     positives: int
     errors: dict[str, int]
@@ -95,22 +101,22 @@ class About(BaseModel):
 
 @dataclass
 class Tally:
-    """How many rows there are, and of which kinds; errors by their reason."""
+    """How many pictures there are, how many positives, and how many errors by their reason."""
 
-    rows: int = 0
+    images: int = 0
     positives: int = 0
     errors: Counter[str] = field(default_factory=Counter)
 
-    def count(self, row: Prediction) -> None:
-        """Count a row."""
-        self.rows += 1
-        self.positives += bool(row.decision)
-        if row.error is not None:
-            self.errors[row.error.partition(":")[0]] += 1
+    def count(self, answers: Answers) -> None:
+        """Count a picture."""
+        self.images += 1
+        self.positives += sum(decision is True for decision in answers.decisions)
+        if reason := answers.reason:
+            self.errors[reason] += 1
 
     def add(self, other: Tally) -> None:
         """Count what another has counted."""
-        self.rows += other.rows
+        self.images += other.images
         self.positives += other.positives
         self.errors += other.errors
 
@@ -122,15 +128,14 @@ class Parts:
         target: the storage that the output is in.
         name: the output's key.
         request: what decides the rows, as JSON can hold it.
-        batch: only parts of whole batches of so many rows are gone on from: so a picture is in
+        table: what rows there are of a picture.
+        batch: only parts of whole batches of so many pictures are gone on from: so a picture is in
             the same place of a batch as in an undisturbed run, which decides the last digit.
-        each: rows a picture, which are added one after the other and never parted; `batch` is a
-            multiple of it.
-        ready: is called before rows are stored.
+        ready: is called before answers are stored.
 
     Attributes:
-        tally: of all rows so far.
-        reused: rows of an earlier run.
+        tally: of all pictures so far.
+        reused: pictures of an earlier run.
 
     """
 
@@ -139,21 +144,22 @@ class Parts:
         target: Storage,
         name: str,
         request: Mapping[str, Any],
+        table: Table,
         *,
         batch: int,
-        each: int = 1,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._target, self._name, self._batch, self._ready = target, name, batch, ready
-        self._each = each
+        self._table = table
+        self._most = min(_MOST_PICTURES, max(1, _MOST_ANSWERS // len(table.tags)))
         self._request = dict(request)
         self._digest = _sha256(json.dumps(self._request, sort_keys=True).encode())
         self.tally = Tally()
         self.reused = 0
         self._keys: list[str] = []
-        self._rows: list[tuple[Prediction, str, Mapping[str, int] | None]] = []
+        self._waiting: list[tuple[Answers, str, Mapping[str, int] | None]] = []
         self._chain, self._newest = _START, ""
-        self._saved, self._saved_chain = 0, _START  # of the rows that are stored
+        self._saved, self._saved_chain = 0, _START  # of what is stored
         self._started = self._flushed = time.monotonic()
 
     # --- What an earlier run has left
@@ -188,7 +194,7 @@ class Parts:
         if stored is None or stored.size != about.bytes:
             return None
         behind = newest = ""
-        for picture in self._of_rows(filter(mine, source.pictures())):
+        for picture in filter(mine, source.pictures()):
             behind = _next(behind or _START, picture)
             newest = newest or behind
             if newest != about.newest:
@@ -207,29 +213,21 @@ class Parts:
 
         A source whose pictures have cursors is asked only for those behind the last part.
         """
-        yield from islice(self._remaining(source, mine), 0, None, self._each)
-
-    def _of_rows(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
-        """Yield the picture of each row."""
-        return chain.from_iterable(repeat(picture, self._each) for picture in pictures)
-
-    def _remaining(self, source: Source, mine: Shard) -> Iterator[Picture]:
-        """Yield the picture of each row that no stored part has."""
         parts = self._usable()
         if parts and parts[-1][0].cursor is not None:
             for head, tally in parts:
                 self._take(head, tally)
             self._tell()
-            yield from self._of_rows(filter(mine, source.pictures(parts[-1][0].cursor)))
+            yield from filter(mine, source.pictures(parts[-1][0].cursor))
             return
-        pictures = self._of_rows(filter(mine, source.pictures()))
+        pictures = filter(mine, source.pictures())
         for head, tally in parts:
-            share = list(islice(pictures, head.rows))
+            share = list(islice(pictures, head.pictures))
             behind = head.before
             for picture in share:
                 behind = _next(behind, picture)
-            if len(share) < head.rows or behind != head.after:
-                get_logger().warning("the input has changed since", rows=self.tally.rows)
+            if len(share) < head.pictures or behind != head.after:
+                get_logger().warning("the input has changed since", images=self.tally.images)
                 self._tell()
                 yield from share
                 break
@@ -243,59 +241,62 @@ class Parts:
         found: list[tuple[_Head, Tally]] = []
         first, behind = 0, _START
         while part := self._read(first):
-            head, rows = part
-            if head.before != behind or head.rows % self._batch:
+            head, lines = part
+            if head.before != behind or head.pictures % self._batch:
                 break
             tally = Tally()
-            for row in rows:
-                tally.count(row)
+            try:
+                for line in lines:
+                    tally.count(Answers.from_json(line))
+            except ValueError:
+                break
             found.append((head, tally))
-            first, behind = first + head.rows, head.after
+            first, behind = first + head.pictures, head.after
         return found
 
-    def _read(self, first: int) -> tuple[_Head, list[Prediction]] | None:
-        """Return a part by its first row's number, None if there is none that can be used."""
+    def _read(self, first: int) -> tuple[_Head, list[bytes]] | None:
+        """Return a part by its first picture's number, None if there is none that can be used."""
         try:
             with self._target.open(self._key(first)) as stream:
                 line, _, body = stream.read(_MAX_BYTES).partition(b"\n")
             head = _Head.model_validate_json(line)
-            rows = [Prediction.from_json(row) for row in body.splitlines()]
-        except (ObjectNotFound, ValueError):  # pydantic's among them
+        except (ObjectNotFound, ValidationError):
             return None
-        mine = (head.request, head.first, head.rows) == (self._digest, first, len(rows))
-        return (head, rows) if mine and head.sha256 == _sha256(body) else None
+        lines = body.splitlines()
+        mine = (head.request, head.first, head.pictures) == (self._digest, first, len(lines))
+        return (head, lines) if mine and head.sha256 == _sha256(body) else None
 
     def _take(self, head: _Head, tally: Tally) -> None:
         self.tally.add(tally)
-        self.reused += head.rows
+        self.reused += head.pictures
         self._keys.append(self._key(head.first))
         self._chain, self._newest = head.after, head.newest
-        self._saved, self._saved_chain = self._saved + head.rows, head.after
+        self._saved, self._saved_chain = self._saved + head.pictures, head.after
 
     def _tell(self) -> None:
         if self.reused:
-            get_logger().info("going on", rows=self.reused)
+            get_logger().info("going on", images=self.reused)
 
     # --- What this run adds
 
-    def add(self, picture: Picture, row: Prediction) -> None:
-        """Add the next row; every now and then those that were added are stored."""
+    def add(self, picture: Picture, answers: Answers) -> None:
+        """Add the next picture; every now and then those that were added are stored."""
         self._chain = _next(self._chain, picture)
         self._newest = self._newest or self._chain
-        self._rows.append((row, self._chain, picture.cursor))
-        self.tally.count(row)
+        self._waiting.append((answers, self._chain, picture.cursor))
+        self.tally.count(answers)
         now = time.monotonic()
         due = min(max(_LEAST_SECONDS, _SHARE * (now - self._started)), _MOST_SECONDS)
-        if len(self._rows) % self._batch == 0 and (
-            len(self._rows) >= _MOST_ROWS or now - self._flushed >= due
+        if len(self._waiting) % self._batch == 0 and (
+            len(self._waiting) >= self._most or now - self._flushed >= due
         ):
-            self._store(len(self._rows))
+            self._store(len(self._waiting))
 
     def save_at_last(self) -> int:
         """Store the whole batches there are, if that can be done soon: the run is being stopped.
 
         Returns:
-            How many rows are stored.
+            How many pictures are stored.
 
         """
         last = threading.Thread(target=self._store_if_it_can, daemon=True)
@@ -305,22 +306,22 @@ class Parts:
 
     def _store_if_it_can(self) -> None:
         try:
-            self._store(len(self._rows) // self._batch * self._batch)
+            self._store(len(self._waiting) // self._batch * self._batch)
         except Exception as error:
-            get_logger().warning("rows are not saved", error=one_line(error))
+            get_logger().warning("answers are not saved", error=one_line(error))
 
     def _store(self, count: int) -> None:
-        """Store the first `count` of the rows that are not stored yet."""
+        """Store the first `count` of the pictures that are not stored yet."""
         if count == 0:
             return
         self._ready()
-        share = self._rows[:count]
-        body = "".join(row.as_json() + "\n" for row, _, _ in share).encode(errors="replace")
+        share = self._waiting[:count]
+        body = "".join(answers.as_json() + "\n" for answers, _, _ in share).encode(errors="replace")
         _, after, cursor = share[-1]
         head = _Head(
             request=self._digest,
             first=self._saved,
-            rows=count,
+            pictures=count,
             before=self._saved_chain,
             after=after,
             newest=self._newest,
@@ -330,16 +331,16 @@ class Parts:
         key = self._key(head.first)
         self._target.write(key, head.model_dump_json().encode() + b"\n" + body)
         self._keys.append(key)
-        self._rows = self._rows[count:]
+        self._waiting = self._waiting[count:]
         self._saved, self._saved_chain = self._saved + count, after
         self._flushed = time.monotonic()
 
     def finish(self, kind: Kind) -> About:
         """Join all parts to the output, and remove them."""
-        self._store(len(self._rows))
+        self._store(len(self._waiting))
         with tempfile.TemporaryDirectory(prefix="imagetag-predict-") as scratch:
             path = Path(scratch) / "output"
-            write_file(path, kind, self._all())
+            write_file(path, kind, self._table, self._all())
             about = self._tell_about(path.stat().st_size)
             # While the output is another already, it must not pass for this one's, nor for
             # somebody's file.
@@ -355,21 +356,22 @@ class Parts:
             self._target.tidy()
         return about
 
-    def _all(self) -> Iterator[Prediction]:
+    def _all(self) -> Iterator[Answers]:
         for key in self._keys:
             part = self._read(int(key[len(self._folder) :].removesuffix(".jsonl")))
             if part is None:
                 raise TransientError(
                     f"{self._target.url}/{key} is gone or damaged; run this again to make it anew"
                 )
-            yield from part[1]
+            yield from map(Answers.from_json, part[1])
 
     def _tell_about(self, size: int) -> About:
         return About(
             request=self._request,
             pictures=self._chain,
             newest=self._newest,
-            rows=self.tally.rows,
+            images=self.tally.images,
+            rows=self.tally.images * self._table.rows_a_picture,
             positives=self.tally.positives,
             errors=dict(self.tally.errors),
             bytes=size,

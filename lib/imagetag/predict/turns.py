@@ -1,79 +1,79 @@
-"""Many models in turn: no more of them are loaded at once than memory has room for."""
+"""Many networks in turn: no more of them are loaded at once than memory has room for."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:  # NumPy: not for --help
-    from imagetag.runs import Run
-
-_ROOM = 2 << 30  # bytes of the models that are loaded at once
-_PARAMETER = 4  # bytes
-_BESIDE = 32 << 20  # bytes of a model beside its parameters: measured were 5 to 50 million
-_BATCHES = 8  # that each of several models takes in turn
-_MOST_ROWS = 50_000  # that wait while one group of models follows the other
+ROOM = 2 << 30  # bytes of the networks that are loaded at once
+_BATCHES = 8  # that each of several groups of networks takes in turn, at the least
+_MOST_ANSWERS = 50_000  # that wait while one group follows the other
+_MOST_BYTES = 128 << 20  # of the pixels of a turn, of which a few are under way
 
 Loaded = TypeVar("Loaded")
 
 
-def in_groups(runs: Sequence[Run]) -> list[list[Run]]:
-    """Return the runs in their order, in groups whose models memory has room for at once."""
-    groups: list[list[Run]] = []
-    taken = _ROOM
-    for run in runs:
-        size = _PARAMETER * run.parameters + _BESIDE
-        if taken + size > _ROOM:
+def in_groups(sizes: Sequence[int]) -> list[list[int]]:
+    """Return networks by their numbers, in groups that memory has room for at once.
+
+    Args:
+        sizes: of each network, in bytes.
+
+    """
+    groups: list[list[int]] = []
+    taken = ROOM
+    for number, size in enumerate(sizes):
+        if taken + size > ROOM:
             groups.append([])
             taken = 0
-        groups[-1].append(run)
+        groups[-1].append(number)
         taken += size
     return groups
 
 
-def pictures_a_turn(groups: Sequence[Sequence[Run]], batch_size: int) -> int:
-    """Return how many pictures each model takes before the next has its turn: whole batches.
+def pictures_a_turn(groups: int, answers: int, pixels: int, batch_size: int) -> int:
+    """Return how many pictures each network takes before the next has its turn: whole batches.
 
     Loading a group takes seconds, so that there are the more of them the more groups there are.
+
+    Args:
+        groups: of networks.
+        answers: a picture.
+        pixels: bytes of all inputs that a picture is made into.
+        batch_size: pictures of a batch.
+
     """
-    models = sum(map(len, groups))
-    if models == 1:
+    if groups == 1:
         return batch_size
-    rows = _MOST_ROWS if len(groups) > 1 else 0
-    return batch_size * max(_BATCHES, rows // (models * batch_size))
+    least = _BATCHES * batch_size
+    most = min(_MOST_ANSWERS // answers, _MOST_BYTES // pixels)
+    return max(batch_size, min(max(least, most), _MOST_BYTES // pixels)) // batch_size * batch_size
 
 
-class InTurn(Collection[Loaded], Generic[Loaded]):
-    """What is loaded of each run, in their order, every time that it is iterated over.
+class InTurn(Generic[Loaded]):
+    """What is loaded of networks, by their numbers, each when it is asked for.
 
-    It stays loaded where there is one group; else a group is let go before the next is loaded.
+    What is of another group is let go first; it stays loaded where there is one group.
 
     Args:
         groups: as `in_groups` returns them.
-        load: loads what there is of a run.
+        load: loads what there is of a network.
 
     """
 
-    def __init__(self, groups: Sequence[Sequence[Run]], load: Callable[[Run], Loaded]) -> None:
-        self._groups, self._load = groups, load
-        self._now: list[Loaded] = []
-        self._number = -1  # of the group that is loaded
+    def __init__(self, groups: Sequence[Sequence[int]], load: Callable[[int], Loaded]) -> None:
+        self._group: Mapping[int, int] = {
+            number: place for place, group in enumerate(groups) for number in group
+        }
+        self._load = load
+        self._now: dict[int, Loaded] = {}
 
-    def __len__(self) -> int:
-        """Return how many runs there are."""
-        return sum(map(len, self._groups))
-
-    def __iter__(self) -> Iterator[Loaded]:
-        """Load what is not loaded, group by group."""
-        for number, group in enumerate(self._groups):
-            if number != self._number:
+    def __getitem__(self, number: int) -> Loaded:
+        """Return what is loaded, or load it."""
+        if number not in self._now:
+            if any(self._group[other] != self._group[number] for other in self._now):
                 self._now.clear()
                 gc.collect()  # models refer to themselves
-                self._now.extend(map(self._load, group))
-                self._number = number
-            yield from self._now
-
-    def __contains__(self, item: object) -> bool:
-        """Tell whether something is loaded now."""
-        return item in self._now
+            self._now[number] = self._load(number)
+        return self._now[number]

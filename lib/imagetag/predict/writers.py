@@ -1,4 +1,4 @@
-"""Predictions as rows of a file: CSV, JSON Lines or Parquet."""
+"""Predictions as rows of a CSV, JSON Lines or Parquet: one a picture and tag, or a picture."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import csv
 import importlib.util
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, TextIO, get_args
 
@@ -16,13 +16,18 @@ from imagetag.csv_cells import quoted
 from imagetag.errors import UsageError
 
 Kind = Literal["csv", "jsonl", "parquet"]
+Shape = Literal["long", "wide"]
+Cell = str | float | bool | None
 
-_ROW_GROUP = 10_000  # rows, of Parquet
+NO_NUMBER = "no_number"
+_NO_NUMBER = f"{NO_NUMBER}: the model gives none for this picture"
+_ROW_GROUP = 10_000  # rows, of Parquet, at the most
+_CELLS = 2_000_000  # of a row group: they are in memory at once
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model says of a picture: a probability and a decision, or an error.
+    """What the model of a tag says of a picture: a probability and a decision, or an error.
 
     Attributes:
         file: the picture's key or URL.
@@ -41,12 +46,51 @@ class Prediction:
     error: str | None
     tag: str = ""
 
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the models of some tags say of a picture.
+
+    Attributes:
+        file: the picture's key or URL.
+        page_url: of the page that shows it, empty where there is none.
+        error: why it cannot be read.
+        probabilities: of each tag, of 6 digits; None where its model gives no number. Empty where
+            the picture cannot be read.
+        decisions: whether each is enough.
+
+    """
+
+    file: str
+    page_url: str
+    error: str | None
+    probabilities: Sequence[float | None] = ()
+    decisions: Sequence[bool | None] = ()
+
+    @property
+    def reason(self) -> str | None:
+        """What went wrong, in a word; None if nothing did."""
+        if self.error is not None:
+            return self.error.partition(":")[0]
+        return NO_NUMBER if None in self.probabilities else None
+
+    def predictions(self, tags: Sequence[str]) -> Iterator[Prediction]:
+        """Yield what is said of each tag."""
+        if self.error is not None:
+            for tag in tags:
+                yield Prediction(self.file, self.page_url, None, None, self.error, tag)
+            return
+        for tag, found, decision in zip(tags, self.probabilities, self.decisions, strict=True):
+            error = _NO_NUMBER if found is None else None
+            yield Prediction(self.file, self.page_url, found, decision, error, tag)
+
     def as_json(self) -> str:
         """Return it as a line."""
-        return json.dumps(dict(zip(COLUMNS, astuple(self), strict=True)), ensure_ascii=False)
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps(fields, ensure_ascii=False)
 
     @staticmethod
-    def from_json(line: str | bytes) -> Prediction:
+    def from_json(line: str | bytes) -> Answers:
         """Return what `as_json` made a line of.
 
         Raises:
@@ -54,12 +98,61 @@ class Prediction:
 
         """
         try:
-            return Prediction(**json.loads(line))
+            return Answers(**json.loads(line))
         except TypeError as error:
             raise ValueError(str(error)) from error
 
 
-COLUMNS = tuple(field.name for field in fields(Prediction))
+_LONG: dict[str, type] = {
+    "file": str,
+    "page_url": str,
+    "probability": float,
+    "decision": bool,
+    "error": str,
+    "tag": str,
+}
+_WIDE: dict[str, type] = {"file": str, "page_url": str, "error": str}
+
+
+class Table:
+    """What rows there are of pictures, and what columns they have.
+
+    Args:
+        shape: `long` is a row a picture and tag; `wide` is a row a picture, which has two columns
+            a tag, `probability:TAG` and `decision:TAG`.
+        tags: in their order.
+
+    Attributes:
+        tags: the same.
+        columns: by name what is in them.
+
+    """
+
+    def __init__(self, shape: Shape, tags: Sequence[str]) -> None:
+        self._shape, self.tags = shape, tuple(tags)
+        self.columns = dict(_LONG)
+        if shape == "wide":
+            self.columns = dict(_WIDE)
+            for tag in tags:
+                self.columns |= {f"probability:{tag}": float, f"decision:{tag}": bool}
+
+    @property
+    def rows_a_picture(self) -> int:
+        """How many there are."""
+        return len(self.tags) if self._shape == "long" else 1
+
+    def rows(self, answers: Answers) -> Iterator[Sequence[Cell]]:
+        """Yield a picture's rows."""
+        if self._shape == "long":
+            for row in answers.predictions(self.tags):
+                yield row.file, row.page_url, row.probability, row.decision, row.error, row.tag
+            return
+        said: Iterable[Cell] = [None] * (2 * len(self.tags))
+        if answers.error is None:
+            pairs = zip(answers.probabilities, answers.decisions, strict=True)
+            said = chain.from_iterable(pairs)
+        error = _NO_NUMBER if answers.reason == NO_NUMBER else answers.error
+        yield answers.file, answers.page_url, error, *said
 
 
 def kind_of(output: str) -> Kind:
@@ -93,46 +186,52 @@ def shard_name(output: str, index: int, count: int) -> str:
     return f"{stem}-{index:05}-of-{count:05}{dot}{ending}"
 
 
-def write_file(path: Path, kind: Kind, rows: Iterable[Prediction]) -> None:
-    """Write rows to a local file; the same rows are always the same bytes."""
+def write_file(path: Path, kind: Kind, table: Table, pictures: Iterable[Answers]) -> None:
+    """Write the rows of pictures to a local file; the same rows are always the same bytes."""
     if kind == "parquet":
-        _write_parquet(path, rows)
+        _write_parquet(path, table, chain.from_iterable(map(table.rows, pictures)))
         return
     with path.open("w", encoding="utf-8", newline="") as stream:
         if kind == "csv":
-            writer = CsvWriter(stream)
-            for row in rows:
-                writer.write(row)
+            writer = CsvWriter(stream, table)
+            for answers in pictures:
+                writer.write(answers)
         else:
-            stream.writelines(row.as_json() + "\n" for row in rows)
+            for row in chain.from_iterable(map(table.rows, pictures)):
+                line = dict(zip(table.columns, row, strict=True))
+                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 class CsvWriter:
-    """Writes a header, and then rows."""
+    """Writes a header, and then the rows of pictures."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._writer = csv.writer(stream)
-        self._writer.writerow(COLUMNS)
+    def __init__(self, stream: TextIO, table: Table) -> None:
+        self._writer, self._table = csv.writer(stream), table
+        self._writer.writerow(map(quoted, table.columns))
 
-    def write(self, row: Prediction) -> None:
-        """Write one row."""
-        probability = "" if row.probability is None else f"{row.probability:.6f}"
-        decision = "" if row.decision is None else str(row.decision).lower()
-        texts = (row.file, row.page_url, row.error, row.tag)
-        file, page_url, error, tag = (quoted(text or "") for text in texts)
-        self._writer.writerow([file, page_url, probability, decision, error, tag])
+    def write(self, answers: Answers) -> None:
+        """Write a picture's rows."""
+        for row in self._table.rows(answers):
+            self._writer.writerow(map(_cell, row))
 
 
-def _write_parquet(path: Path, rows: Iterable[Prediction]) -> None:
+def _cell(value: Cell) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return quoted(value)
+    return str(value).lower() if isinstance(value, bool) else f"{value:.6f}"
+
+
+def _write_parquet(path: Path, table: Table, rows: Iterator[Sequence[Cell]]) -> None:
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    text = pa.string()
-    kinds: dict[str, Any] = {"probability": pa.float64(), "decision": pa.bool_()}
-    schema = pa.schema([(name, kinds.get(name, text)) for name in COLUMNS])
+    kinds: dict[type, Any] = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in table.columns.items()])
+    at_once = max(1, min(_ROW_GROUP, _CELLS // len(table.columns)))
     with ParquetWriter(path, schema) as writer:
-        waiting = iter(rows)
-        while group := list(islice(waiting, _ROW_GROUP)):
-            columns = zip(*map(astuple, group), strict=True)
+        while group := list(islice(rows, at_once)):
+            columns = zip(*group, strict=True)
             arrays = [pa.array(column, schema.field(i).type) for i, column in enumerate(columns)]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))

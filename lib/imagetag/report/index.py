@@ -7,7 +7,7 @@ import heapq
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -100,14 +100,14 @@ class TagEntry:
 
 
 def read_entry(
-    storage: Storage, tag: str, *, predictions: Path | None = None, failed: str = ""
+    storage: Storage, tag: str, *, predictions: Predictions | None = None, failed: str = ""
 ) -> TagEntry:
     """Return what there is of a tag in storage, from its markers and summaries.
 
     Args:
         storage: has it.
         tag: which.
-        predictions: a CSV file of predictions, if any was made.
+        predictions: what was predicted with its classifier, if anything was.
         failed: why it has not come further, where it has failed.
 
     """
@@ -134,36 +134,57 @@ def read_entry(
         evaluation,
         note,
         read_cautions(storage, dataset, held_out),
-        read_predictions(predictions) if predictions and predictions.is_file() else None,
+        predictions,
         failed,
     )
 
 
-def read_predictions(path: Path) -> Predictions | None:
-    """Return what the rows of a CSV file of predictions say; None if it is no such file."""
+def read_predictions(path: Path) -> dict[str, Predictions]:
+    """Return what the rows of a CSV file of predictions say of each tag.
+
+    Of no file, or somebody's of that name, it is nothing.
+    """
     try:
         return _read_predictions(path)
-    except (OSError, LookupError, TypeError, ValueError, csv.Error):  # somebody's file of that name
-        return None
+    except (OSError, LookupError, TypeError, ValueError, csv.Error):
+        return {}
 
 
-def _read_predictions(path: Path) -> Predictions:
-    rows = positives = errors = 0
-    best: list[tuple[float, int, Scored]] = []
+@dataclass
+class _Counts:
+    """The rows of one tag so far; `best` is a heap."""
+
+    rows: int = 0
+    positives: int = 0
+    errors: int = 0
+    best: list[tuple[float, int, Scored]] = field(default_factory=list)
+
+
+def _read_predictions(path: Path) -> dict[str, Predictions]:
+    found: dict[str, _Counts] = {}
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
-            rows += 1
+            counts = found.setdefault(unquoted(row["tag"]), _Counts())
+            counts.rows += 1
             if not row["probability"]:
-                errors += 1
+                counts.errors += 1
                 continue
             positive = row["decision"] == "true"
-            positives += positive
+            counts.positives += positive
             scored = Scored(unquoted(row["file"]), float(row["probability"]), positive)
-            heapq.heappush(best, (scored.probability, -rows, scored))
-            if len(best) > _SHOWN:
-                heapq.heappop(best)
-    shown = tuple(scored for _, _, scored in sorted(best, reverse=True))
-    return Predictions(path, rows, positives, errors, shown)
+            heapq.heappush(counts.best, (scored.probability, -counts.rows, scored))
+            if len(counts.best) > _SHOWN:
+                heapq.heappop(counts.best)
+    return {
+        tag: Predictions(
+            path,
+            counts.rows,
+            counts.positives,
+            counts.errors,
+            tuple(scored for _, _, scored in sorted(counts.best, reverse=True)),
+        )
+        for tag, counts in found.items()
+    }
 
 
 def tags_of_leaderboard(storage: Storage) -> list[str]:

@@ -27,7 +27,6 @@ class Stage:
         argv: the options that do not depend on the tags.
         tags: makes the options of tags.
         secrets: variables for what must not be seen in the list of processes.
-        one_by_one: each tag needs a process of its own.
         for_all: it is about all tags at once; that it fails stops none of them.
         called: what options are called in the command that runs the pipeline, where the job's
             advice names them.
@@ -38,7 +37,6 @@ class Stage:
     argv: Sequence[str]
     tags: Callable[[Sequence[str]], Sequence[str]] = lambda tags: ("--tags", ",".join(tags))
     secrets: Mapping[str, str] = field(default_factory=dict)
-    one_by_one: bool = False
     for_all: bool = False
     called: Mapping[str, str] = field(default_factory=dict)
 
@@ -117,8 +115,7 @@ class Pipeline:
             self._view.begin(stage.job, left)
             waiting = left
             while waiting:
-                batch = waiting[:1] if stage.one_by_one else waiting
-                settled = self._process(stage, batch)
+                settled = self._process(stage, waiting)
                 waiting = [tag for tag in waiting if tag not in settled]
             left = [tag for tag in left if tag not in self.failed]
         return left

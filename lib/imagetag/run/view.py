@@ -232,6 +232,12 @@ def _evaluated(event: Event) -> str:
     return f"test precision {share('precision')}, recall {share('recall')}"
 
 
+def _predicted(event: Event) -> str:
+    if event.get("tags", 1) == 1:
+        return f"{event['positives']:,} of {event['images']:,} called the tag"
+    return f"{event['images']:,} images, and {event['positives']:,} times one has a tag"
+
+
 _RESULTS: dict[str, Callable[[Event], str]] = {
     "already complete": _dataset,
     "dataset complete": _dataset,
@@ -246,8 +252,6 @@ _RESULTS: dict[str, Callable[[Event], str]] = {
     "reported": lambda event: (
         f"{event['evaluated']:,} of {event['runs']:,} runs evaluated, of {event['tags']:,} tags"
     ),
-    "predicted": lambda event: f"{event['positives']:,} of {event['images']:,} called the tag",
-    "already predicted": lambda event: (
-        f"{event['positives']:,} of {event['images']:,} called the tag, already predicted"
-    ),
+    "predicted": _predicted,
+    "already predicted": lambda event: f"{_predicted(event)}, already predicted",
 }

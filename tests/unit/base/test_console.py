@@ -244,7 +244,7 @@ def test_what_was_predicted_of_one_tag_and_of_several() -> None:
     assert sentence({"event": "predicted", "tag": "fox", **one}) == (
         "predicted 40 images: 12 have the tag; 2 could not be read (truncated 2)"
     )
-    two = {"images": 40, "rows": 80, "positives": 12, "output": "out.csv"}
+    two = {"tags": 2, "images": 40, "rows": 80, "positives": 12, "output": "out.csv"}
     assert sentence({"event": "already predicted", **two}) == (
         "already predicted 40 images: 12 times an image has one of the tags; out.csv"
     )

@@ -21,13 +21,14 @@ from imagetag.export import decoding, saved_model
 from imagetag.imaging.images import Size
 from imagetag.layout import Layout
 from imagetag.models.architectures import build_model, logits_of, with_resizing
-from imagetag.models.scoring import Score, Scorer
+from imagetag.models.scoring import Score
 from imagetag.runs.decision import Decision, between_logits
 from imagetag.runs.runs import is_exported
 from imagetag.stats.calibration import Calibration
 from imagetag.storage.local import LocalStorage
 from imagetag.train.precision import Precision, precision
 from tests.builders.pictures import encoded
+from tests.predicting import scorer_of
 
 _RANDOM = np.random.default_rng(7)
 _SIZES = [(96, 80), (67, 130)]  # (height, width) of a model's input
@@ -305,7 +306,7 @@ def test_who_asks_tf_serving_decides_as_predict_does(level: int, tmp_path: Path)
     logits = np.float32(level) + np.arange(3, dtype=np.float32) * np.float32(step)
     decision = decision_at(float(logits[1]))
 
-    scored = Scorer(model, (8, 8), "stretch", 4).score(pictures, bytes)
+    scored = scorer_of(model, size=(8, 8), resize="stretch").score(pictures, bytes)
     predicted = [score.logit for _, score in scored if isinstance(score, Score)]
     assert predicted == logits.tolist()
     assert [decision.positive(logit) for logit in predicted] == [False, True, True]

@@ -12,8 +12,11 @@ from jobs.demo import _port, _score, main
 
 
 def test_pictures_that_an_earlier_demo_drew_are_not_judged(tmp_path: Path) -> None:
-    path = tmp_path / "fox.csv"
-    path.write_text("file,decision\na.png,true\nb.png,true\nearlier.png,true\nc.png,false\n")
+    path = tmp_path / "predictions.csv"
+    path.write_text(
+        "file,decision,tag\na.png,true,fox\na.png,false,owl\nb.png,true,fox\n"
+        "earlier.png,true,fox\nc.png,false,fox\n"
+    )
     told = _score("fox", path, {"a.png": ["fox"], "b.png": ["owl"], "c.png": []})
     assert told == (
         "fox: right about 2 of 3 new pictures: found in 1 of the 1 that have it, and in 1 of the "

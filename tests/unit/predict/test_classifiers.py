@@ -6,11 +6,12 @@ import io
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
@@ -19,15 +20,15 @@ from imagetag.imaging.images import BadImage
 from imagetag.job.command_line import parse_settings
 from imagetag.models.scoring import Score, Scorer
 from imagetag.predict import sources
-from imagetag.predict.classifiers import Classifier, Judge, judge_of, predict, predict_tag
+from imagetag.predict.classifiers import Classifiers, Judge, judge_of, predict, predict_tag
 from imagetag.predict.sources import Cursor, Picture, Source, StoredPictures
-from imagetag.predict.writers import Prediction
+from imagetag.predict.writers import Answers, Prediction
 from imagetag.runs.decision import sigmoid
 from imagetag.storage.base import ObjectInfo
 from imagetag.storage.local import LocalStorage
 from imagetag.storage.opening import open_storage
 from jobs.predict import PredictSettings, _check, _source
-from tests.predicting import SIZE, TAG, alone, decide, make_model, noise, write
+from tests.predicting import TAG, alone, decide, make_model, noise, scorer_of, write
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def model() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def scorer(model: keras.Model) -> Scorer:
-    return Scorer(model, SIZE, "letterbox", 4)
+    return scorer_of(model)
 
 
 RAW = judge_of(None)
@@ -46,8 +47,8 @@ RAW = judge_of(None)
 def rows(scorer: Scorer, folder: Path | LocalStorage, judge: Judge = RAW) -> list[Prediction]:
     storage = LocalStorage(folder) if isinstance(folder, Path) else folder
     source = StoredPictures(storage)
-    classifiers = [Classifier(TAG, scorer, judge)]
-    return [row for _, [row] in predict(classifiers, source, source.pictures(), 8)]
+    found = predict(Classifiers([judge], scorer, [0]), source, source.pictures(), 4)
+    return [row for _, answers in found for row in answers.predictions([TAG])]
 
 
 def test_a_tag_without_a_model_is_told_before_the_first_row(tmp_path: Path) -> None:
@@ -235,14 +236,18 @@ def test_a_folder_without_pictures_is_an_input_error(
 
 
 class Fixed(Scorer):
-    """Says what it is told to."""
+    """Reads what it is given, and says what it is told to: some logits of each picture."""
 
-    def __init__(self, *logits: float) -> None:
+    def __init__(self, *logits: Sequence[float]) -> None:
         self.logits = logits
 
     def score(self, items: Any, read: Any) -> Iterator[Any]:
-        for item, logit in zip(items, self.logits, strict=False):
-            yield item, Score(logit)
+        for item, logits in zip(items, self.logits, strict=False):
+            try:
+                read(item)
+                yield item, Score(np.array(logits, np.float32))
+            except BadImage as error:
+                yield item, error
 
 
 class Any_(Source):  # noqa: N801 - it stands for any
@@ -253,7 +258,7 @@ class Any_(Source):  # noqa: N801 - it stands for any
             yield Picture("a \ud800", "a", "", page_url="https://board.example/1")
 
     def read(self, picture: Picture) -> bytes:
-        raise NotImplementedError
+        return b""
 
     def save(self, picture: Picture, path: Path) -> None:
         raise NotImplementedError
@@ -264,14 +269,15 @@ class Any_(Source):  # noqa: N801 - it stands for any
 
 def judged(judge: Judge, *logits: float) -> list[Prediction]:
     source = Any_()
-    classifiers = [Classifier(TAG, Fixed(*logits), judge)]
-    return [row for _, [row] in predict(classifiers, source, source.pictures(), 8)]
+    asked = Classifiers([judge], Fixed(*([logit] for logit in logits)), [0])
+    found = predict(asked, source, source.pictures(), 8)
+    return [row for _, answers in found for row in answers.predictions([TAG])]
 
 
 def test_what_evaluate_decided_is_gone_by(tmp_path: Path) -> None:
     decision = decide(str(tmp_path), temperature=2.0, threshold=0.7)
     least = decision.logit_threshold
-    below, at, above = judged(judge_of(decision), least - 1e-6, least, 3.0)
+    below, at, above = judged(judge_of(decision), least - 1e-6, least + 1e-6, 3.0)
     assert (below.decision, at.decision, above.decision) == (False, True, True)
     assert above.probability == round(sigmoid(3.0 / 2.0), 6)
     assert at.probability == 0.7
@@ -307,49 +313,30 @@ def test_numbers_that_are_none_are_errors_and_huge_ones_are_sure() -> None:
 # ---- several tags
 
 
-class Counting(Fixed):
-    """Reads what it is given, and says one thing of all of it."""
-
-    def __init__(self, logit: float) -> None:
-        super().__init__()
-        self.logit = logit
-
-    def score(self, items: Any, read: Any) -> Iterator[Any]:
-        for item in items:
-            try:
-                read(item)
-                yield item, Score(self.logit)
-            except BadImage as error:
-                yield item, error
-
-
-def test_each_picture_has_a_row_a_tag_and_what_is_none_is_read_once() -> None:
-    reads: list[str] = []
-
+def test_each_tag_is_told_of_each_picture_by_its_own_judge() -> None:
     class Some(Any_):
         def pictures(self, after: Cursor | None = None) -> Iterator[Picture]:
             yield from (Picture(name, name, "") for name in "abcde")
 
         def read(self, picture: Picture) -> bytes:
-            reads.append(picture.name)
             if picture.name == "c":
                 raise BadImage("missing", "gone")
             return b""
 
     source = Some()
-    logits = {"fox": 2.0, "owl": -2.0, "bat": math.nan}
-    classifiers = [Classifier(tag, Counting(logit), RAW) for tag, logit in logits.items()]
-    found = list(predict(classifiers, source, source.pictures(), 2))
+    scorer = Fixed(*[[math.nan, 2.0, -2.0]] * 4, [0.0, 0.0, 0.0])
+    judges = [RAW, judge_of(None, 0.1), RAW]
+    found = list(predict(Classifiers(judges, scorer, [1, 2, 0]), source, source.pictures(), 2))
     assert [picture.name for picture, _ in found] == [*"abcde"]
-    for picture, rows in found:
-        assert [row.tag for row in rows] == ["fox", "owl", "bat"]
-        assert {row.file for row in rows} == {picture.name}
+    for picture, answers in found:
+        assert answers.file == picture.name
         if picture.name == "c":
-            assert {row.error for row in rows} == {"missing: gone"}
+            assert answers == Answers("c", "", "missing: gone")
+        elif picture.name == "e":
+            assert answers == Answers("e", "", None, [0.5, 0.5, 0.5], [True, True, True])
         else:
-            assert [row.decision for row in rows] == [True, False, None]
-    assert reads.count("c") == 1
-    assert reads.count("a") == 3
+            assert answers.probabilities == [0.880797, 0.119203, None]
+            assert answers.decisions == [True, True, None]
 
 
 # ---- settings

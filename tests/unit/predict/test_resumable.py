@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,7 +16,7 @@ from imagetag.errors import InputError, TransientError, UsageError
 from imagetag.predict import resumable as parts_module
 from imagetag.predict.resumable import About, Parts
 from imagetag.predict.sources import Cursor, Picture, Source
-from imagetag.predict.writers import Kind, Prediction
+from imagetag.predict.writers import Answers, Kind, Shape, Table
 from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
 from imagetag.storage.opening import open_storage
@@ -24,6 +24,7 @@ from tests.storages import Late
 
 BATCH = 4
 REQUEST = {"model": "tiny"}
+TABLE = Table("long", ["fox"])
 
 
 class Numbers(Source):
@@ -62,11 +63,11 @@ def names(count: int) -> list[str]:
     return [f"{number:03}.png" for number in range(count)]
 
 
-def row_of(picture: Picture) -> Prediction:
+def answers_of(picture: Picture) -> Answers:
     number = int(picture.name[:3])
     if number % 7 == 3:
-        return Prediction(picture.file, "", None, None, "missing: gone")
-    return Prediction(picture.file, "", number / 1000, number % 2 == 0, None)
+        return Answers(picture.file, "", "missing: gone")
+    return Answers(picture.file, "", None, [number / 1000], [number % 2 == 0])
 
 
 def everybody(_: Picture) -> bool:
@@ -100,13 +101,13 @@ def predict(
     batch: int = BATCH,
 ) -> tuple[list[str], Parts]:
     """Make all rows that are missing; returns the pictures that it took, and what made them."""
-    parts = Parts(target, f"out.{kind}", request, batch=batch)
+    parts = Parts(target, f"out.{kind}", request, TABLE, batch=batch)
     done: list[str] = []
     try:
         for picture in parts.remaining(source, mine):
             if len(done) == stop_after:
                 raise Killed
-            parts.add(picture, row_of(picture))
+            parts.add(picture, answers_of(picture))
             done.append(picture.name)
     except Killed:
         if save:
@@ -199,9 +200,9 @@ def test_what_is_not_a_whole_batch_is_made_again(target: LocalStorage) -> None:
     source = Numbers(names(10))
     stopped(target, source, 6, save=True)
     assert keys(target) == ["out.csv.parts/0000000000.jsonl"]
-    parts = Parts(target, "out.csv", REQUEST, batch=BATCH)
+    parts = Parts(target, "out.csv", REQUEST, TABLE, batch=BATCH)
     for picture in parts.remaining(source, everybody):
-        parts.add(picture, row_of(picture))
+        parts.add(picture, answers_of(picture))
     parts._store(2)  # the last, which has not the length of a batch
     assert keys(target)[-1] == "out.csv.parts/0000000008.jsonl"
     done, _ = predict(target, source)
@@ -248,11 +249,11 @@ def test_parts_are_written_now_and_then(
     monkeypatch.setattr(parts_module, "_LEAST_SECONDS", 10.0)
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    parts = Parts(target, "out.csv", REQUEST, batch=BATCH)
+    parts = Parts(target, "out.csv", REQUEST, TABLE, batch=BATCH)
     for number, picture in enumerate(Numbers(names(rows)).pictures()):
         if number == rows - 1:
             now[0] += seconds
-        parts.add(replace(picture), Prediction(picture.file, "", 0.5, True, None))
+        parts.add(replace(picture), Answers(picture.file, "", None, [0.5], [True]))
     assert len(keys(target)) == writes
 
 
@@ -294,7 +295,7 @@ def test_where_the_input_has_changed_rows_are_made_again(
     predict(whole, changed)
     assert target.read("out.csv") == whole.read("out.csv")
     told = [line for line in logs if line["event"] == "the input has changed since"]
-    assert [line["rows"] for line in told] == [kept] * (kept < 16)
+    assert [line["images"] for line in told] == [kept] * (kept < 16)
 
 
 def test_leftovers_of_another_input_are_not_taken_up_behind_new_rows(target: LocalStorage) -> None:
@@ -315,7 +316,7 @@ def test_what_is_listed_behind_a_cursor_is_not_asked_for_again(target: LocalStor
     assert source.listed == done == names(20)[8:]
     assert parts.reused == 8
     assert len(target.read("out.csv").splitlines()) == 21
-    assert Parts(target, "out.csv", REQUEST, batch=BATCH).done(later, everybody) is None
+    assert Parts(target, "out.csv", REQUEST, TABLE, batch=BATCH).done(later, everybody) is None
 
 
 @pytest.mark.parametrize(
@@ -327,8 +328,8 @@ def test_what_is_listed_behind_a_cursor_is_not_asked_for_again(target: LocalStor
         lambda data: b"",
         lambda data: b"{}\n",
         lambda data: b"\xff\xfe\x00" * 50,
-        lambda data: data.replace(b'"version":1', b'"version":2'),
-        lambda data: data.replace(b'"rows":4', b'"rows":1'),
+        lambda data: data.replace(b'"version":2', b'"version":3'),
+        lambda data: data.replace(b'"pictures":4', b'"pictures":1'),
     ],
 )
 def test_a_damaged_part_is_made_again(
@@ -349,9 +350,9 @@ def test_a_damaged_part_is_made_again(
 
 def test_a_part_that_is_lost_meanwhile_is_a_passing_failure(target: LocalStorage) -> None:
     source = Numbers(names(20))
-    parts = Parts(target, "out.csv", REQUEST, batch=BATCH)
+    parts = Parts(target, "out.csv", REQUEST, TABLE, batch=BATCH)
     for picture in parts.remaining(source, everybody):
-        parts.add(picture, row_of(picture))
+        parts.add(picture, answers_of(picture))
     target.delete("out.csv.parts/0000000004.jsonl")
     with pytest.raises(TransientError, match=r"out\.csv\.parts/0000000004\.jsonl is gone"):
         parts.finish("csv")
@@ -367,7 +368,7 @@ def test_a_complete_output_is_known_again(target: LocalStorage) -> None:
     predict(target, source)
 
     def done(other: Source = source, request: Mapping[str, Any] = REQUEST) -> About | None:
-        return Parts(target, "out.csv", request, batch=BATCH).done(other, everybody)
+        return Parts(target, "out.csv", request, TABLE, batch=BATCH).done(other, everybody)
 
     about = done()
     assert about is not None
@@ -402,7 +403,7 @@ def test_an_output_that_was_touched_is_not_taken_for_complete(
         target.delete(key)
     else:
         target.write(key, data)
-    parts = Parts(target, "out.csv", REQUEST, batch=BATCH)
+    parts = Parts(target, "out.csv", REQUEST, TABLE, batch=BATCH)
     assert parts.done(source, everybody) is None
     predict(target, source)
     assert parts.done(source, everybody) is not None
@@ -424,13 +425,13 @@ def test_while_an_output_is_replaced_none_passes_for_complete(
         patch.setattr(LocalStorage, "write", cut_off)
         with pytest.raises(Killed):
             predict(target, source, request={"model": "new"})
-    parts = Parts(target, "out.csv", REQUEST, batch=BATCH)
+    parts = Parts(target, "out.csv", REQUEST, TABLE, batch=BATCH)
     parts.check_place()
     assert parts.done(source, everybody) is None
 
 
 def test_somebodys_file_is_no_output_to_be_replaced(target: LocalStorage) -> None:
-    parts = Parts(target, "out.csv", REQUEST, batch=BATCH)
+    parts = Parts(target, "out.csv", REQUEST, TABLE, batch=BATCH)
     target.write("out.csv", b"url\na.png\n")
     with pytest.raises(UsageError, match=r"out\.csv is there already"):
         parts.check_place()
@@ -444,9 +445,9 @@ def test_somebodys_file_is_no_output_to_be_replaced(target: LocalStorage) -> Non
     parts.check_place()
     target.write("folder.csv/a", b"")
     with pytest.raises(UsageError, match="is a folder"):
-        Parts(target, "folder.csv", REQUEST, batch=BATCH).check_place()
+        Parts(target, "folder.csv", REQUEST, TABLE, batch=BATCH).check_place()
     with pytest.raises(UsageError, match="no file can have that name"):
-        Parts(target, f"{'x' * 250}.csv", REQUEST, batch=BATCH).check_place()
+        Parts(target, f"{'x' * 250}.csv", REQUEST, TABLE, batch=BATCH).check_place()
 
 
 def test_shards_have_each_picture_once(target: LocalStorage) -> None:
@@ -468,7 +469,7 @@ def test_a_shard_without_pictures_is_an_empty_output(target: LocalStorage) -> No
     done, _ = predict(target, source, mine=lambda _: False)
     assert done == []
     assert target.read("out.csv") == b"file,page_url,probability,decision,error,tag\r\n"
-    parts = Parts(target, "out.csv", REQUEST, batch=BATCH)
+    parts = Parts(target, "out.csv", REQUEST, TABLE, batch=BATCH)
     assert parts.done(source, lambda _: False) is not None
     assert parts.done(source, everybody) is None
 
@@ -476,41 +477,54 @@ def test_a_shard_without_pictures_is_an_empty_output(target: LocalStorage) -> No
 def test_rows_wait_for_what_must_come_first(target: LocalStorage) -> None:
     seen: list[int] = []
     parts = Parts(
-        target, "out.csv", REQUEST, batch=BATCH, ready=lambda: seen.append(len(keys(target)))
+        target, "out.csv", REQUEST, TABLE, batch=BATCH, ready=lambda: seen.append(len(keys(target)))
     )
     for picture in Numbers(names(10)).pictures():
-        parts.add(picture, row_of(picture))
+        parts.add(picture, answers_of(picture))
     parts.finish("csv")
     assert seen == [0, 1, 2]
 
 
-@pytest.mark.parametrize("stop_after", [0, 3, 4, 9, 22])
-@pytest.mark.parametrize("cursors", [False, True])
-def test_several_rows_a_picture_are_never_parted(
-    stop_after: int, cursors: bool, target: LocalStorage, tmp_path: Path
-) -> None:
-    def made(storage: LocalStorage, source: Source, stop_after: int | None = None) -> list[str]:
-        parts = Parts(storage, "out.csv", REQUEST, batch=2 * BATCH, each=2)
-        done: list[str] = []
-        for picture in parts.remaining(source, everybody):
-            if len(done) == stop_after:
-                raise Killed
-            for tag in ("fox", "owl"):
-                parts.add(picture, replace(row_of(picture), tag=tag))
-            done.append(picture.name)
-        about = parts.finish("csv")
-        assert about.rows == 46
-        assert parts.done(source, everybody) is not None
-        return done
+@pytest.mark.parametrize("shape", get_args(Shape))
+def test_several_tags_are_gone_on_with(shape: Shape, target: LocalStorage, tmp_path: Path) -> None:
+    table = Table(shape, ["fox", "owl"])
 
-    source = Numbers(names(23), cursors=cursors)
+    def made(storage: LocalStorage, stop_after: int | None = None) -> About:
+        parts = Parts(storage, "out.csv", REQUEST, table, batch=BATCH)
+        for done, picture in enumerate(parts.remaining(source, everybody)):
+            if done == stop_after:
+                raise Killed
+            one = answers_of(picture)
+            parts.add(
+                picture,
+                replace(
+                    one, probabilities=[*one.probabilities] * 2, decisions=[*one.decisions] * 2
+                ),
+            )
+        return parts.finish("csv")
+
+    source = Numbers(names(23))
     whole = LocalStorage(tmp_path / "whole")
-    assert made(whole, source) == names(23)
+    about = made(whole)
+    assert (about.images, about.rows) == (23, 46 if shape == "long" else 23)
+    assert (about.positives, about.errors) == (22, {"missing": 3})
     with pytest.raises(Killed):
-        made(target, source, stop_after)
-    assert made(target, source) == names(23)[stop_after // BATCH * BATCH :]
+        made(target, 9)
+    assert len(keys(target)) == 2
+    made(target)
     assert target.read("out.csv") == whole.read("out.csv")
-    assert target.read("out.csv").count(b",owl") == 23
+
+
+def test_parts_have_the_fewer_pictures_the_more_tags_there_are(
+    target: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts_module, "_LEAST_SECONDS", 1e9)
+    monkeypatch.setattr(parts_module, "_MOST_SECONDS", 1e9)
+    monkeypatch.setattr(parts_module, "_MOST_ANSWERS", 24)
+    parts = Parts(target, "out.csv", REQUEST, Table("wide", ["fox", "owl", "bat"]), batch=BATCH)
+    for picture in Numbers(names(23)).pictures():
+        parts.add(picture, Answers(picture.file, "", None, [0.5] * 3, [True] * 3))
+    assert keys(target) == ["out.csv.parts/0000000000.jsonl", "out.csv.parts/0000000008.jsonl"]
 
 
 def test_no_picture_at_all_is_told(target: LocalStorage) -> None:
@@ -526,10 +540,10 @@ def test_no_picture_at_all_is_told(target: LocalStorage) -> None:
 
 def test_parts_hold_any_text(target: LocalStorage) -> None:
     picture = Picture("x", "x", "")
-    parts = Parts(target, "out.jsonl", REQUEST, batch=1)
+    parts = Parts(target, "out.jsonl", REQUEST, TABLE, batch=1)
     texts = ["初音ミク\u2028\r\n.png", '"quoted"', "half \ud800"]
     for text in texts:
-        parts.add(picture, Prediction(text, "", None, None, f"bad: {text}"))
+        parts.add(picture, Answers(text, "", f"bad: {text}"))
     parts.finish("jsonl")
     rows = [json.loads(line) for line in target.read("out.jsonl").decode().split("\n")[:-1]]
     assert [row["file"] for row in rows] == [*texts[:2], "half ?"]

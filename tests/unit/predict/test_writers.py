@@ -14,7 +14,14 @@ import pytest
 
 from imagetag.errors import UsageError
 from imagetag.predict import writers
-from imagetag.predict.writers import COLUMNS, CsvWriter, Prediction, kind_of, shard_name, write_file
+from imagetag.predict.writers import (
+    Answers,
+    CsvWriter,
+    Table,
+    kind_of,
+    shard_name,
+    write_file,
+)
 
 NAMES = [
     "plain.png",
@@ -26,76 +33,118 @@ NAMES = [
     "semi;tab\t'.png",
 ]
 GOOD = [
-    Prediction(name, f"https://board.example/{i}", round(i / 7, 6), i / 7 >= 0.5, None, "fox")
+    Answers(name, f"https://board.example/{i}", None, [round(i / 7, 6), 1e-6], [i > 3, False])
     for i, name in enumerate(NAMES)
 ]
-BAD = Prediction("bad.png", "", None, None, 'truncated: 3 bytes, "at" least', "fox")
-ROWS = [*GOOD, BAD, Prediction("sure.png", "", 1e-6, False, None, "=owl")]
+BAD = Answers("bad.png", "", 'truncated: 3 bytes, "at" least')
+ODD = Answers("odd.png", "", None, [None, 1.0], [None, True])
+ROWS = [*GOOD, BAD, ODD]
+TAGS = ["fox", "=owl"]
+LONG, WIDE = Table("long", TAGS), Table("wide", TAGS)
+COLUMNS = ["file", "page_url", "probability", "decision", "error", "tag"]
+WIDE_COLUMNS = [
+    *("file", "page_url", "error"),
+    *("probability:fox", "decision:fox", "probability:=owl", "decision:=owl"),
+]
+NONE = "no_number: the model gives none for this picture"
+
+
+def cells(table: Table) -> list[tuple[Any, ...]]:
+    return [tuple(row) for answers in ROWS for row in table.rows(answers)]
+
+
+def test_a_picture_has_a_row_a_tag_or_one_with_two_columns_a_tag() -> None:
+    assert list(LONG.columns) == COLUMNS
+    assert list(WIDE.columns) == WIDE_COLUMNS
+    assert (LONG.rows_a_picture, WIDE.rows_a_picture) == (2, 1)
+    long, wide = cells(LONG), cells(WIDE)
+    assert (len(long), len(wide)) == (18, 9)
+    page = "https://board.example/1"
+    assert long[2:4] == [
+        ("a, b.png", page, 0.142857, False, None, "fox"),
+        ("a, b.png", page, 1e-6, False, None, "=owl"),
+    ]
+    assert wide[1] == ("a, b.png", page, None, 0.142857, False, 1e-6, False)
+    assert long[14:16] == [("bad.png", "", None, None, BAD.error, tag) for tag in TAGS]
+    assert wide[7] == ("bad.png", "", BAD.error, None, None, None, None)
+    assert long[16:] == [
+        ("odd.png", "", None, None, NONE, "fox"),
+        ("odd.png", "", 1.0, True, None, "=owl"),
+    ]
+    assert wide[8] == ("odd.png", "", NONE, None, None, 1.0, True)
+    assert [BAD.reason, ODD.reason, GOOD[0].reason] == ["truncated", "no_number", None]
 
 
 def test_csv_reads_back_as_it_was(tmp_path: Path) -> None:
-    write_file(tmp_path / "out", "csv", ROWS)
+    write_file(tmp_path / "out", "csv", LONG, ROWS)
     with (tmp_path / "out").open(encoding="utf-8", newline="") as stream:
         header, *rows = csv.reader(stream)
-    assert header == ["file", "page_url", "probability", "decision", "error", "tag"]
-    assert [row[0] for row in rows] == [row.file for row in ROWS]
-    assert [row[1] for row in rows] == [row.page_url for row in ROWS]
-    assert [row[2] for row in rows[:3]] == ["0.000000", "0.142857", "0.285714"]
-    assert [row[3] for row in rows[:-2]] == ["false"] * 4 + ["true"] * 3
-    assert {row[4] for row in rows[:-2]} == {""}
-    assert rows[-2] == ["bad.png", "", "", "", 'truncated: 3 bytes, "at" least', "fox"]
-    assert rows[-1] == ["sure.png", "", "0.000001", "false", "", "'=owl"]
+    assert header == COLUMNS
+    assert [row[0] for row in rows[::2]] == [answers.file for answers in ROWS]
+    assert [row[1] for row in rows[::2]] == [answers.page_url for answers in ROWS]
+    assert [row[2] for row in rows[:6:2]] == ["0.000000", "0.142857", "0.285714"]
+    assert [row[3] for row in rows[:14:2]] == ["false"] * 4 + ["true"] * 3
+    assert {row[4] for row in rows[:14]} == {""}
+    assert rows[14] == ["bad.png", "", "", "", 'truncated: 3 bytes, "at" least', "fox"]
+    assert rows[1] == ["plain.png", "https://board.example/0", "0.000001", "false", "", "'=owl"]
+    write_file(tmp_path / "out", "csv", WIDE, ROWS)
+    with (tmp_path / "out").open(encoding="utf-8", newline="") as stream:
+        header, *rows = csv.reader(stream)
+    assert header == WIDE_COLUMNS
+    assert rows[1][2:] == ["", "0.142857", "false", "0.000001", "false"]
+    assert rows[7] == ["bad.png", "", 'truncated: 3 bytes, "at" least', "", "", "", ""]
 
 
 def test_a_text_of_csv_is_no_formula_and_a_number_stays_one(tmp_path: Path) -> None:
     live = "=HYPERLINK(1).png"
-    rows = [Prediction(live, "@x", 0.25, False, None), Prediction(" +1", "", None, None, "-a: b")]
-    write_file(tmp_path / "out", "csv", rows)
+    rows = [Answers(live, "@x", None, [0.25], [False]), Answers(" +1", "", "-a: b")]
+    table = Table("long", [""])
+    write_file(tmp_path / "out", "csv", table, rows)
     assert (tmp_path / "out").read_text(encoding="utf-8").splitlines()[1:] == [
         "'=HYPERLINK(1).png,'@x,0.250000,false,,",
         "' +1,,,,'-a: b,",
     ]
-    write_file(tmp_path / "out", "jsonl", rows)
+    write_file(tmp_path / "out", "jsonl", table, rows)
     assert json.loads((tmp_path / "out").read_text().splitlines()[0])["file"] == live
 
 
-def test_json_lines_read_back_as_they_were(tmp_path: Path) -> None:
-    write_file(tmp_path / "out", "jsonl", ROWS)
+@pytest.mark.parametrize("table", [LONG, WIDE])
+def test_json_lines_read_back_as_they_were(table: Table, tmp_path: Path) -> None:
+    write_file(tmp_path / "out", "jsonl", table, ROWS)
     lines = (tmp_path / "out").read_text(encoding="utf-8").split("\n")
     assert lines.pop() == ""
     found = [json.loads(line) for line in lines]
-    assert found == [dict(zip(COLUMNS, row, strict=True)) for row in map(tuples, ROWS)]
-    assert [*found[0]] == list(COLUMNS)
-    assert found[-2]["decision"] is None
+    assert [tuple(row.values()) for row in found] == cells(table)
+    assert {tuple(row) for row in found} == {tuple(table.columns)}
 
 
-def tuples(row: Prediction) -> tuple[Any, ...]:
-    return row.file, row.page_url, row.probability, row.decision, row.error, row.tag
-
-
-def test_parquet_reads_back_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("table", "groups"), [(LONG, [4, 4, 4, 4, 2]), (WIDE, [2, 2, 2, 2, 1])])
+def test_parquet_reads_back_as_it_was(
+    table: Table, groups: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(writers, "_ROW_GROUP", 4)
-    write_file(tmp_path / "out", "parquet", iter(ROWS))
-    table = pyarrow.parquet.read_table(tmp_path / "out")
-    assert [str(kind) for kind in table.schema.types] == [
-        *("string", "string", "double", "bool", "string", "string")
-    ]
-    assert [tuple(row.values()) for row in table.to_pylist()] == [*map(tuples, ROWS)]
-    assert table.column_names == list(COLUMNS)
-    groups = pyarrow.parquet.ParquetFile(tmp_path / "out").metadata
-    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [4, 4, 1]
+    monkeypatch.setattr(writers, "_CELLS", 4 * 6 if table is LONG else 2 * 7)
+    write_file(tmp_path / "out", "parquet", table, iter(ROWS))
+    found = pyarrow.parquet.read_table(tmp_path / "out")
+    kinds = {str: "string", float: "double", bool: "bool"}
+    assert {field.name: str(field.type) for field in found.schema} == {
+        name: kinds[kind] for name, kind in table.columns.items()
+    }
+    assert [tuple(row.values()) for row in found.to_pylist()] == cells(table)
+    meta = pyarrow.parquet.ParquetFile(tmp_path / "out").metadata
+    assert [meta.row_group(i).num_rows for i in range(meta.num_row_groups)] == groups
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_the_same_rows_are_the_same_bytes(kind: Any, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        write_file(tmp_path / name, kind, ROWS)
+        write_file(tmp_path / name, kind, LONG, ROWS)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_no_rows_are_a_file_all_the_same(kind: Any, tmp_path: Path) -> None:
-    write_file(tmp_path / "out", kind, [])
+    write_file(tmp_path / "out", kind, LONG, [])
     data = (tmp_path / "out").read_bytes()
     if kind == "parquet":
         table = pyarrow.parquet.read_table(tmp_path / "out")
@@ -106,21 +155,23 @@ def test_no_rows_are_a_file_all_the_same(kind: Any, tmp_path: Path) -> None:
         )
 
 
-def test_a_row_comes_back_from_its_line() -> None:
-    for row in ROWS:
-        assert "\n" not in row.as_json()
-        assert Prediction.from_json(row.as_json()) == row
+def test_answers_come_back_from_their_line() -> None:
+    for answers in ROWS:
+        assert "\n" not in answers.as_json()
+        again = Answers.from_json(answers.as_json())
+        for table in (LONG, WIDE):
+            assert [*table.rows(again)] == [*table.rows(answers)]
     for line in ("", "[]", "{}", '{"file": "a"}', "null", '{"file":"a","else":1}'):
         with pytest.raises(ValueError, match=r"\w"):
-            Prediction.from_json(line)
+            Answers.from_json(line)
 
 
 def test_csv_is_written_as_it_comes() -> None:
     stream = io.StringIO(newline="")
-    writer = CsvWriter(stream)
+    writer = CsvWriter(stream, Table("long", ["fox"]))
     assert stream.getvalue() == "file,page_url,probability,decision,error,tag\r\n"
-    writer.write(Prediction("a.png", "", 0.5, True, None))
-    assert stream.getvalue().splitlines()[1] == "a.png,,0.500000,true,,"
+    writer.write(Answers("a.png", "", None, [0.5], [True]))
+    assert stream.getvalue().splitlines()[1] == "a.png,,0.500000,true,,fox"
 
 
 def test_the_name_of_the_output_is_its_format() -> None:

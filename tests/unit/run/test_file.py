@@ -233,11 +233,16 @@ def test_a_job_gets_its_settings_as_options_and_its_secrets_as_variables() -> No
     assert again.model_dump(exclude={"board_key"}) == settings.model_dump(exclude={"board_key"})
 
 
-def test_predictions_are_made_where_there_is_something_to_predict(file: Path) -> None:
+def test_predictions_are_made_where_there_is_something_to_predict(
+    file: Path, tmp_path: Path
+) -> None:
     file.write_text("input = 'new'\n[predict]\nthreshold = 0.3\n")
-    found = [stage for stage in stages(read(file), ["fox"], Path()) if stage.job == "predict"]
-    assert {"--input=new", "--threshold=0.3"} <= set(found[0].argv)
-    assert found[0].tags(["fox"]) == ["--tag=fox", "--output=imagetag-output/predictions/fox.csv"]
+    found = [stage for stage in stages(read(file), ["fox"], tmp_path) if stage.job == "predict"]
+    output = "--output=imagetag-output/predictions.csv"
+    assert {"--input=new", "--threshold=0.3", output} <= set(found[0].argv)
+    assert found[0].for_all
+    assert found[0].tags(["fox", "a,b"]) == [f"--tags-file={tmp_path / 'tags.txt'}"]
+    assert (tmp_path / "tags.txt").read_text() == "fox\na,b\n"
     file.write_text("")
     assert "predict" not in [stage.job for stage in stages(read(file), ["fox"], Path())]
 
