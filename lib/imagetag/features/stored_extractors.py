@@ -6,13 +6,11 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from imagetag import __version__, layout
 from imagetag.dataset import latest_name
-from imagetag.errors import InputError, complaint
+from imagetag.errors import InputError
 from imagetag.features.extractor import ExtractorRecord
-from imagetag.storage import ObjectNotFound, Storage
+from imagetag.storage import ObjectNotFound, Storage, load_record
 from imagetag.suggest import nearest_first
 
 _MARKER = "extractor.json"
@@ -35,13 +33,9 @@ def find_extractor(
         else:
             found = layout.checked_run(name, option=option)
         key = layout.features(found, _MARKER)
-        record = ExtractorRecord.model_validate_json(storage.read(key))
+        record = load_record(storage, key, ExtractorRecord, "run imagetag embed again")
     except ObjectNotFound as error:
         raise _no_extractor(storage, name, option) from error
-    except ValidationError as error:
-        raise InputError(
-            f"{storage.url}/{key} cannot be read ({complaint(error)}): run imagetag embed again"
-        ) from error
     if record.name != found:
         raise InputError(
             f"{storage.url}/{key} is of the extractor {record.name!r}: it changed under its name; "

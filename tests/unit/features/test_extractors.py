@@ -135,7 +135,7 @@ def test_one_that_changed_under_its_name_is_not_used(storage: LocalStorage, netw
 def test_a_record_that_cannot_be_read_is_stored_again(storage: LocalStorage, network: Path) -> None:
     record = store_extractor(storage, make_record(), network)
     storage.write(f".features/{record.name}/extractor.json", b"{")
-    with pytest.raises(InputError, match=r"extractor\.json cannot be read .* embed again"):
+    with pytest.raises(InputError, match=r"extractor\.json cannot be read: .* embed again"):
         find_extractor(storage, record.name)
     assert store_extractor(storage, make_record(), network).digest == record.digest
     assert find_extractor(storage, record.name).digest == record.digest
