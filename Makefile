@@ -56,6 +56,8 @@ SINCE ?= main
 TESTS_OF = s,^lib/imagetag/([^/]+)/.*,tests/unit/\1,p; s,^lib/imagetag/[^/]+$$,tests/unit/base,p; \
   s,^(jobs|k8s)/.*,tests/unit/\1,p; s,^tests/([^/]+|builders/.*)$$,tests/unit,p; s,^tests/.*/test_[^/]+$$,&,p
 touched: $(READY)
+	@git rev-parse --quiet --verify "$(SINCE)^{commit}" >/dev/null || \
+	  { echo "git knows no commit $(SINCE) here to compare with: say which, as in make check SINCE=origin/main" >&2; exit 2; }
 	@changed=$$(git diff --name-only --diff-filter=d --merge-base $(SINCE) && git ls-files --others --exclude-standard) && \
 	  $(BIN)/pytest tests/unit/project $$(echo "$$changed" | sed -nE '$(TESTS_OF)' | sort -u) $(BY_FILE) auto --maxprocesses 4
 

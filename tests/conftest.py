@@ -10,6 +10,8 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from tests.pages import undrawn
+
 pytest.register_assert_rewrite("tests.storage_contract")
 
 # A busy machine is no defect: nothing that hypothesis runs is judged by the clock.
@@ -81,16 +83,10 @@ def _same_environment_after() -> Iterator[None]:
 
 
 @pytest.fixture
-def quick_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages without drawing: a plot is one pixel."""
-    from imagetag.evaluate import page as of_evaluate  # Matplotlib and more, for those who use it
-    from imagetag.explore import page as of_explore
-    from imagetag.pages.drawing import Chart
-    from tests.builders.pictures import plain
-
-    chart = Chart(*[plain(1, 1)] * 4)
-    for page in (of_explore, of_evaluate):  # each has its own name for it
-        monkeypatch.setattr(page, "for_all_screens", lambda draw: chart)
+def quick_plots() -> Iterator[None]:
+    """Pages without drawing."""
+    with undrawn():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from html.parser import HTMLParser
+
+import pytest
+
+from tests.builders.pictures import plain
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -17,6 +22,20 @@ HOSTILE = [
 ]
 VOID = {"meta", "link", "img", "source", "input", "br"}
 NO_TEXT = ("style", "title", "script", "option")
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Let pages be made without drawing: a plot is one pixel."""
+    from imagetag.evaluate import page as of_evaluate  # Matplotlib and more, for those who use it
+    from imagetag.explore import page as of_explore
+    from imagetag.pages.drawing import Chart
+
+    chart = Chart(*[plain(1, 1)] * 4)
+    with pytest.MonkeyPatch.context() as patch:
+        for page in (of_explore, of_evaluate):  # each has its own name for it
+            patch.setattr(page, "for_all_screens", lambda draw: chart)
+        yield
 
 
 class Page(HTMLParser):

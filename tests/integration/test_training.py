@@ -61,6 +61,7 @@ from tests.builders.drawn import LAYOUT, PICTURES, ROWS, TAG, Picture, draw, md5
 from tests.builders.rows import key_of
 from tests.ended import Ended, log_lines
 from tests.forked import Forked, run_forked
+from tests.pages import undrawn
 
 QUICK = ("--model", "alexnet-small", "--epochs", "1")
 Lines = list[dict[str, Any]]
@@ -72,7 +73,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     store(folder, PICTURES)
     shutil.rmtree(folder / LAYOUT.root / "test")
-    assert jobs.explore.main(["--storage", str(folder), "--tags", TAG, "--max-pixels", "9216"]) == 0
+    with undrawn():
+        given = ["--storage", str(folder), "--tags", TAG, "--max-pixels", "9216"]
+        assert jobs.explore.main(given) == 0
     return folder
 
 
@@ -123,7 +126,7 @@ Runner = Callable[..., Ended]
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Runner:
+def run(capfd: pytest.CaptureFixture[str], quick_plots: None) -> Runner:
     """Run a job in this process, which saves the seconds that TensorFlow takes to start."""
 
     def run(job: str, *options: Any) -> Ended:

@@ -80,19 +80,20 @@ def canvas(theme: Theme, height: float = 3.6) -> Iterator[Figure]:
     """Give a figure to draw on, in the colours and the width of a theme; `height` is in inches."""
     size = (_NARROW, min(height, 1.1 * _NARROW)) if theme.narrow else (_WIDTH, height)
     with _DRAWING, mpl.rc_context(_settings(theme)):
-        figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
-        FigureCanvasAgg(figure)  # not pyplot: nothing is left to close
-        yield figure
+        # Not of pyplot: nothing is left to close.
+        yield Figure(figsize=size, dpi=_DPI, layout="constrained")
 
 
 def png(figure: Figure) -> bytes:
     """Return a figure of `canvas` as the bytes of a PNG."""
-    drawn, buffer = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="rgba")
-    size = (round(figure.bbox.width), round(figure.bbox.height))
+    agg = FigureCanvasAgg(figure)  # not `savefig`, which draws twice
+    agg.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(agg.buffer_rgba())  # type: ignore[no-untyped-call]
+    picture = Image.fromarray(pixels).convert("RGB")
     # A palette takes a third of the bytes, and nothing in a plot needs more colours.
-    picture = Image.frombuffer("RGBA", size, drawn.getvalue()).convert("RGB")
-    picture.quantize(_COLORS, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
+    few = picture.quantize(_COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    few.save(buffer, format="PNG", compress_level=8)  # 1 % larger than by 9, in half the time
     return buffer.getvalue()
 
 
