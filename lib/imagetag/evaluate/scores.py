@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from imagetag.dataset import Row, Sample
 from imagetag.evaluate.gradcam import GradCam
-from imagetag.features import SharedFeatures
+from imagetag.features import ExtractorRecord, SharedFeatures, load_network
 from imagetag.imaging import BadImage
 from imagetag.log import Progress, get_logger, working
-from imagetag.models import Input, Score, Scorer, network_of
+from imagetag.models import Input, Score, Scorer, classifier_on, network_of, put_head
 from imagetag.runs import Run, load_head, load_model
 from imagetag.storage import Storage
 
@@ -128,9 +128,20 @@ class OfHead:
         }
 
     def camera(self) -> GradCam:
-        """Return what shows where the extractor and the head look."""
-        with tempfile.TemporaryDirectory(prefix="imagetag-evaluate-") as scratch:
-            return GradCam(load_model(self._storage, self._run, Path(scratch)))
+        """Return what shows where the extractor and the head look, in the picture as it is."""
+        model, camera = _camera_on(self._storage, self._record)
+        put_head(model, self._head.weights, self._head.bias)
+        return camera
+
+
+@lru_cache(maxsize=1)  # to load and to trace it takes longer than all that follows
+def _camera_on(storage: Storage, record: ExtractorRecord) -> tuple[keras.Model, GradCam]:
+    """Return a model on one view of an extractor, for any head, and its camera."""
+    with tempfile.TemporaryDirectory(prefix="imagetag-evaluate-") as scratch:
+        network = load_network(storage, record, Path(scratch))
+    no_weights = np.zeros(record.channels)
+    model = classifier_on(network, record.image_size, 1, no_weights, 0.0)
+    return model, GradCam(model)
 
 
 def _narrowed(features: NDArray[np.float32] | None) -> NDArray[np.float32] | None:

@@ -1,0 +1,170 @@
+"""Two tags on one extractor: embed, train, evaluate and predict, as they are run."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import jobs.embed
+import jobs.evaluate
+import jobs.predict
+import jobs.train
+from imagetag.dataset import local_copy
+from imagetag.dataset.local_copy import load_pixels
+from imagetag.evaluate import evaluation_run
+from imagetag.evaluate.scores import OfHead
+from imagetag.features.shared import SharedFeatures
+from imagetag.layout import Layout
+from imagetag.runs.evaluation import Evaluation
+from imagetag.runs.heads import load_head
+from imagetag.runs.runs import load_model, load_run
+from imagetag.storage.base import Storage
+from imagetag.storage.opening import open_storage
+from tests.builders.datasets import store_dataset
+from tests.builders.drawn import PICTURES, TAG
+from tests.ended import log_lines
+
+OTHER = "blue_square"
+TAGS = (TAG, OTHER)
+SIZE = (32, 32)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with a feature map, whose features tell colours and edges apart."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((*SIZE, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(24, 3, 2, activation="relu", name="map")(x)
+    path = tmp_path_factory.mktemp("network") / "colours.keras"
+    keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory, network: Path) -> Storage:
+    """Both tags, with heads that are evaluated; every picture is of both."""
+    folder = tmp_path_factory.mktemp("features")
+    storage = open_storage(str(folder / "storage"))
+    for tag in TAGS:
+        rows = [
+            picture.row.model_copy(
+                update={"label": picture.row.label if tag == TAG else _other(picture.row.label)}
+            )
+            for picture in PICTURES
+        ]
+        store_dataset(storage, tag, rows, [picture.data for picture in PICTURES])
+    shared = ["--storage", storage.url, "--tags", ",".join(TAGS)]
+    cache = ["--cache-folder", str(folder / "cache")]
+    assert jobs.embed.main([*shared, *cache, "--extractor", str(network)]) == 0
+    assert jobs.train.main([*shared, *cache, "--features", "latest"]) == 0
+    assert jobs.evaluate.main([*shared, *cache]) == 0
+    return storage
+
+
+def _other(label: str) -> str:
+    return "negative" if label == "positive" else "positive"
+
+
+def test_each_tag_has_a_head_of_its_own_that_works(storage: Storage) -> None:
+    for tag in TAGS:
+        run = load_run(storage, tag, "latest")
+        key = Layout(tag).run(run.run, "evaluation.json")
+        evaluation = Evaluation.model_validate_json(storage.read(key))
+        assert (evaluation.metrics.average_precision.value or 0) > 0.95
+    one, other = (load_head(storage, load_run(storage, tag, "latest"))[0] for tag in TAGS)
+    assert np.corrcoef(one.weights, other.weights)[0, 1] < -0.9  # what is one is not the other
+
+
+def test_predict_says_what_evaluate_did_of_the_same_pictures(
+    storage: Storage, tmp_path: Path
+) -> None:
+    rows = [picture for picture in PICTURES if picture.row.split == "test"]
+    for picture in rows:
+        (tmp_path / f"{picture.row.md5}.{picture.row.ext}").write_bytes(picture.data)
+    output = tmp_path / "rows.csv"
+    arguments = ["--storage", storage.url, "--tags", ",".join(TAGS), "--input", str(tmp_path)]
+    assert jobs.predict.main([*arguments, "--output", str(output)]) == 0
+    said = {
+        (Path(row["file"]).stem, row["tag"]): float(row["probability"])
+        for row in csv.DictReader(io.StringIO(output.read_text()))
+    }
+    assert len(said) == 2 * len(rows)
+    for tag in TAGS:
+        run = load_run(storage, tag, "latest")
+        table = storage.read(Layout(tag).run(run.run, "test_predictions.csv")).decode()
+        for row in csv.DictReader(io.StringIO(table)):
+            assert said[row["md5"], tag] == pytest.approx(float(row["probability"]), abs=2e-3)
+
+
+def test_the_composed_model_gives_the_logits_of_the_head(storage: Storage, tmp_path: Path) -> None:
+    run = load_run(storage, TAG, "latest")
+    head, record = load_head(storage, run)
+    some = PICTURES[:6]
+    shared = SharedFeatures(storage, [TAG], tmp_path)
+    stored = shared.of(record)
+    features = stored.values[stored.find([picture.row.md5 for picture in some], TAG)]
+    pixels = np.stack([load_pixels(picture.data, SIZE, "letterbox") for picture in some])
+    said = load_model(storage, run, tmp_path).predict(pixels.astype(np.float32), verbose=0)
+    logits = np.log(said / (1 - said))[:, 0]
+    assert logits == pytest.approx(head.logits(features.astype(np.float32)), abs=0.02)
+
+
+def test_heatmaps_are_of_each_tags_own_head(storage: Storage, tmp_path: Path) -> None:
+    positive = next(picture for picture in PICTURES if picture.row.label == "positive")
+    pixels = load_pixels(positive.data, SIZE, "letterbox")[np.newaxis]
+    shared = SharedFeatures(storage, TAGS, tmp_path)
+    heat = [
+        OfHead(storage, load_run(storage, tag, "latest"), shared).camera().heatmaps(pixels)
+        for tag in TAGS
+    ]
+    assert heat[0].max() == 1
+    assert not np.allclose(heat[0], heat[1])
+
+
+def test_evaluate_reads_no_picture_but_those_of_the_page(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(storage: Storage, tag: str, rows: Any, *more: Any) -> Any:
+        read.extend(row.md5 for row in rows)
+        return local_copy.sync(storage, tag, rows, *more)
+
+    monkeypatch.setattr(evaluation_run, "sync", counted)
+    arguments = ["--storage", storage.url, "--tags", TAG, "--cache-folder", str(tmp_path)]
+    assert jobs.evaluate.main([*arguments, "--min-precision", "0.9"]) == 0
+    run = load_run(storage, TAG, "latest")
+    key = Layout(TAG).run(run.run, "evaluation.json")
+    evaluation = Evaluation.model_validate_json(storage.read(key))
+    shown = {item.md5 for items in evaluation.galleries.values() for item in items}
+    assert set(read) == shown
+    assert len(read) == len(shown)
+
+
+def test_a_scrape_after_embed_is_told_of_and_loses_nothing(
+    storage: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tag = "new_pictures"
+    store_dataset(storage, tag, [picture.row for picture in PICTURES[:40]])
+    run = load_run(storage, TAG, "latest")
+    key = f".features/{run.extractor}/"
+    lists = [entry.key for entry in storage.list(key) if entry.key.endswith(".ids")]
+    kept = {name: storage.read(name) for name in lists}
+    for name in lists:
+        storage.delete(name)
+    arguments = ["--storage", storage.url, "--tags", tag, "--cache-folder", str(tmp_path)]
+    capsys.readouterr()
+    assert jobs.train.main([*arguments, "--features", "latest"]) == 3
+    [line] = [line for line in log_lines(capsys.readouterr().err) if line["level"] == "error"]
+    assert "have no features of the extractor" in line["event"]
+    assert "imagetag embed --tags new_pictures" in line["event"]
+    for name, data in kept.items():
+        storage.write(name, data)
+    assert jobs.train.main([*arguments, "--features", "latest"]) == 0
