@@ -66,6 +66,8 @@ _ORIGINAL: dict[str, Any] = {
     "batch_size": 16,
     "class_weights": "none",
     "freeze_backbone": "auto",
+    "head": "trained",
+    "mirror": "no",
     "fine_tune_blocks": 0,
     "image_size": "1500x1000",
     "micro_batch": 4,
@@ -88,6 +90,7 @@ class TrainSettings(TagSettings):
             "resize",
             "augment",
             "shear",
+            "mirror",
             "validation_fraction",
             "threshold_fraction",
             "exclude_suspects",
@@ -95,6 +98,7 @@ class TrainSettings(TagSettings):
         ),
         "Fine-tuning": (
             "freeze_backbone",
+            "head",
             "fine_tune_blocks",
             "fine_tune_epochs",
             "fine_tune_rate",
@@ -141,6 +145,11 @@ class TrainSettings(TagSettings):
         "auto",
         description="train the head alone, before --fine-tune-blocks; auto does where weights are "
         "given",
+    )
+    head: Literal["auto", "fitted", "trained"] = Field(
+        "auto",
+        description="of a frozen backbone: fitted to features that are computed once, by logistic "
+        "regression, or trained step by step; auto is fitted, and with --packed trained",
     )
     fine_tune_blocks: int = Field(
         1,
@@ -216,6 +225,11 @@ class TrainSettings(TagSettings):
     shear: float = Field(
         5.73, ge=0, lt=90, description="degrees of shear at the most; 5.73 is a tenth of a radian"
     )
+    mirror: Literal["auto", "yes", "no"] = Field(
+        "auto",
+        description="let the model see each picture's mirror image too, and go by the mean; auto "
+        "does where the head is fitted",
+    )
     validation_fraction: float = validation_fraction_field()
     threshold_fraction: float = threshold_fraction_field()
     seed: int = Field(1, ge=0, lt=2**31, description="of everything random")
@@ -290,6 +304,12 @@ class TrainSettings(TagSettings):
             raise UsageError(f"--model {model}: there are no ImageNet weights of it to build on")
         if is_alexnet(model) and settings.freeze_backbone == "yes":
             raise UsageError(f"--freeze-backbone yes: {model} has no backbone to freeze")
+        if is_alexnet(model) and settings.head == "fitted":
+            raise UsageError(f"--head fitted: {model} has no backbone to freeze")
+        if is_alexnet(model) and settings.mirror == "yes":
+            raise UsageError(f"--mirror yes: {model} has no backbone that could see both")
+        if settings.packed != "no" and settings.head == "fitted":
+            raise UsageError("--head fitted: not with --packed, as shards do not tell the groups")
         if micro is not None and settings.batch_size % micro:
             raise UsageError(
                 f"--micro-batch {micro} must divide --batch-size {settings.batch_size}"

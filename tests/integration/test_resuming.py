@@ -157,7 +157,7 @@ def test_in_the_second_phase_too(storage: Path, start: Start, tmp_path: Path) ->
     )
     finish(start("phases-calm", *phases))
     assert len(run_of(storage, "phases-calm").history) == 4
-    [worker] = start("phases-torn", *phases, before=held(3))
+    [worker] = start("phases-torn", *phases, before=held(2))
     worker.wait_for("held")
     worker.process.send_signal(signal.SIGTERM)
     assert worker.wait() == 143

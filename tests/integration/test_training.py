@@ -35,6 +35,7 @@ import jobs.predict
 import jobs.train
 from imagetag.dataset.local_copy import load_pixels
 from imagetag.dataset.manifest import Dataset, Mark, Row, load_dataset, summarize, write_dataset
+from imagetag.errors import UsageError
 from imagetag.evaluate.threshold import share_of_positives
 from imagetag.explore.exploration import load_exploration
 from imagetag.inputs.batch_plan import Plan
@@ -54,7 +55,7 @@ from imagetag.train.checkpoint import Checkpoints
 from imagetag.train.cluster import Cluster
 from imagetag.train.data import Images
 from imagetag.train.fit import Fitting, Phase, Recipe
-from imagetag.train.settings import Means, Training, settled
+from imagetag.train.settings import Means, Training, deciding, settled
 from imagetag.train.step import Objective
 from imagetag.train.target import Target
 from tests.builders.drawn import LAYOUT, PICTURES, ROWS, TAG, Picture, draw, md5s, store
@@ -183,6 +184,8 @@ def test_a_run_says_all_that_led_to_it(trained: tuple[Path, Ended]) -> None:
             model="alexnet-small",
             weights="none",  # what auto stood for
             freeze_backbone="no",
+            head="trained",
+            mirror="no",
             fine_tune_blocks=1,
             epochs=3,
             learning_rate=1e-3,
@@ -770,7 +773,8 @@ def fit(
         column = np.array(targets)
         there = np.ones(len(targets), np.bool_)
         source = Inputs(np.zeros((len(targets), 1, 1, 3), np.float32), there)
-        return Images(source, column, Plan(column, 8, 1, shuffle=shuffle))
+        groups = [str(number) for number in range(len(targets))]
+        return Images(source, column, groups, Plan(column, 8, 1, shuffle=shuffle))
 
     storage = LocalStorage(folder)
     recipe = Recipe(**{"objective": Objective(), "patience": 20, **changes})
@@ -843,6 +847,46 @@ def test_what_auto_stands_for(
     found = settled(asked)
     assert (found.weights, found.freeze_backbone, found.learning_rate) == expected
     assert settled(asked.model_copy(update={"learning_rate": 0.5})).learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("fitted", "yes")),
+        ({"mirror": "no"}, ("fitted", "no")),
+        ({"head": "trained"}, ("trained", "no")),
+        ({"head": "trained", "mirror": "yes"}, ("trained", "yes")),
+        ({"freeze_backbone": "no"}, ("trained", "no")),
+        ({"packed": "latest"}, ("trained", "no")),
+        ({"model": "alexnet"}, ("trained", "no")),
+    ],
+)
+def test_a_frozen_backbones_head_is_fitted_and_sees_the_mirror_image(
+    changes: dict[str, str], expected: tuple[str, str]
+) -> None:
+    found = settled(Training(**changes))  # type: ignore[arg-type]
+    assert (found.head, found.mirror) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"head": "fitted", "freeze_backbone": "no"}, "--head fitted: vgg19 is not frozen"),
+        ({"head": "fitted", "packed": "latest"}, "--head fitted: not with --packed"),
+        ({"head": "fitted", "model": "alexnet"}, "--head fitted: alexnet is not frozen"),
+        ({"mirror": "yes", "model": "alexnet"}, "--mirror yes: alexnet has no backbone"),
+    ],
+)
+def test_heads_that_cannot_be_are_one_line(changes: dict[str, str], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        settled(Training(**changes))  # type: ignore[arg-type]
+
+
+def test_a_run_from_before_heads_were_fitted_is_one_without() -> None:
+    found = settled(Training(head="trained")).model_dump()
+    old = {name: value for name, value in found.items() if name not in ("head", "mirror")}
+    assert deciding(old) == deciding(found)
+    assert deciding(old) != deciding(settled(Training()))
 
 
 def test_an_old_copy_of_stored_weights_is_not_trusted(tmp_path: Path) -> None:

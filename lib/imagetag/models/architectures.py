@@ -124,11 +124,15 @@ def build_model(
     weights: Literal["imagenet"] | Path | None,
     dropout: float | None = None,
     synchronized: bool = False,
+    mirror: bool = False,
 ) -> keras.Model:
     """Build a classifier of one tag.
 
     A backbone with weights runs as at inference, also in training: it normalizes by what it has
     learned, not by the batch, and drops nothing.
+
+    With `mirror` the features are the mean of the picture's and of its mirror image's. As the head
+    is linear, so is the logit. The weights are the same, in the same order.
 
     Args:
         name: one of `model_names()`.
@@ -137,6 +141,7 @@ def build_model(
             AlexNet), or None for random ones.
         dropout: share of the head's units that is dropped in training; None is the model's own.
         synchronized: let AlexNet's batch normalization count over all replicas' batches together.
+        mirror: see the mirror image too, which AlexNet does not.
 
     Raises:
         UsageError: if there is no such model, or the size or the weights do not fit it.
@@ -151,7 +156,10 @@ def build_model(
     backbone = _pretrained(builder, name, size, weights)
     inputs = keras.Input((*size, 3))
     x = _preprocess(builder, inputs)
-    x = backbone(x) if weights is None else _AtInference(backbone)(x)
+    see = backbone if weights is None else _AtInference(backbone)
+    # The mirror image's map is turned back before the mean, so that there is still one map, which
+    # tells where the model looks; pooled over all of its places, it does not matter.
+    x = see(x) if not mirror else layers.Average()([see(x), _mirrored(see(_mirrored(x)))])
     x = layers.GlobalAveragePooling2D(name="features", dtype="float32")(x)
     x = layers.Dropout(0.2 if dropout is None else dropout)(x)
     return keras.Model(inputs, probability_of(x), name=name)
@@ -273,6 +281,10 @@ class _AtInference(layers.Layer):
     def call(self, inputs: Any) -> Any:
         """Return what the backbone does."""
         return self.backbone(inputs, training=False)
+
+
+def _mirrored(maps: Any) -> Any:
+    return ops.flip(maps, axis=2)
 
 
 def probability_of(x: Any) -> Any:

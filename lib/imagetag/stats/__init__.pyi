@@ -2,6 +2,7 @@ from .calibration import Bin as Bin
 from .calibration import Calibration as Calibration
 from .calibration import Reliability as Reliability
 from .calibration import calibrate as calibrate
+from .calibration import calibrated_gain as calibrated_gain
 from .calibration import reliability as reliability
 from .comparison import RESAMPLED as RESAMPLED
 from .comparison import RESAMPLES as RESAMPLES

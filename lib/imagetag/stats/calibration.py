@@ -129,6 +129,39 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, groups: Sequence[st
     return Reliability(bins=tuple(bins), error=error)
 
 
+def calibrated_gain(
+    labels: ArrayLike,
+    before: ArrayLike,
+    after: ArrayLike,
+    groups: Sequence[str],
+    class_weights: tuple[float, float] = (1.0, 1.0),
+) -> tuple[float, float]:
+    """Return by how much other logits lower the log loss, and the standard error of that, in nats.
+
+    Both have the temperature that is best for them: what is wrong with their scale alone is set
+    right afterwards. The unit of the error are groups.
+
+    Args:
+        labels: `(pictures,)`, 1 or True where the tag is in the picture.
+        before: logits, `(pictures,)`.
+        after: the others, `(pictures,)`.
+        groups: what belongs together, `(pictures,)`.
+        class_weights: what (negatives, positives) count.
+
+    """
+    truth, members = np.asarray(labels).astype(bool), numbered(groups)
+    counts = np.array(class_weights)[truth.astype(int)]
+    losses = []
+    for logits in (np.asarray(before, np.float64), np.asarray(after, np.float64)):
+        signed = np.where(truth, -logits, logits) / _temperature(truth, logits, counts)
+        losses.append(counts * np.logaddexp(0, signed))
+    gains, total = losses[0] - losses[1], counts.sum()
+    gain = float(gains.sum() / total)
+    by_group = np.bincount(members, weights=gains - gain * counts)
+    spread = float(by_group @ by_group) * len(by_group) / max(len(by_group) - 1, 1)
+    return gain, float(np.sqrt(spread) / total)
+
+
 def _losses(truth: Bools, logits: Floats, groups: NDArray[np.str_]) -> dict[Method, float]:
     least = min(len(np.unique(groups[truth])), len(np.unique(groups[~truth])))
     if least < 2 * _FOLDS:
@@ -155,13 +188,13 @@ def _fit(truth: Bools, logits: Floats, method: Method) -> Calibration:
     return Calibration()
 
 
-def _temperature(truth: Bools, logits: Floats) -> float:
+def _temperature(truth: Bools, logits: Floats, counts: Floats | None = None) -> float:
     from scipy import optimize
 
     signed = np.where(truth, -logits, logits)
 
     def loss(power: float) -> float:
-        return float(np.logaddexp(0, signed * np.exp(-power)).mean())
+        return float(np.average(np.logaddexp(0, signed * np.exp(-power)), weights=counts))
 
     # From 1/50 to 50: labels that the logits part entirely would want it to be zero.
     found = optimize.minimize_scalar(loss, bounds=(-np.log(50), np.log(50)), method="bounded")

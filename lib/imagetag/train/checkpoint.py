@@ -15,7 +15,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,13 +72,15 @@ class Checkpoint:
     """Where a training stands, and its numbers.
 
     `variables` are the model's that any phase may change, `optimizer` those of the optimizer,
-    `best` the model's of the best epoch (empty before there is one), in the order of the model.
+    `best` the model's of the best epoch (empty before there is one), in the order of the model;
+    `head` what is known of the head that was fitted to features, if one was.
     """
 
     state: State
     variables: Arrays
     optimizer: Arrays
     best: Arrays
+    head: Arrays = field(default_factory=list)
 
     def digest(self) -> str:
         """Return a hash of all of it: workers compare theirs before the first step."""
@@ -101,7 +103,7 @@ class Checkpoint:
             partial.unlink(missing_ok=True)
 
     def _named(self) -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
-        for kind in ("variables", "optimizer", "best"):
+        for kind in ("variables", "optimizer", "best", "head"):
             for number, values in enumerate(getattr(self, kind)):
                 yield f"{kind}-{number:05}", values
 
@@ -116,7 +118,7 @@ def read_checkpoint(data: bytes) -> Checkpoint:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             state = State.model_validate_json(file["state"].tobytes())
-            arrays: dict[str, Arrays] = {"variables": [], "optimizer": [], "best": []}
+            arrays: dict[str, Arrays] = {"variables": [], "optimizer": [], "best": [], "head": []}
             for name in sorted(set(file.files) - {"state"}):
                 values = file[name]
                 if not isinstance(values, np.ndarray):  # a member of another kind, as bytes

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imagetag.errors import TransientError, one_line
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _GATHERED = 8
+_PIECE = 1 << 20  # numbers that are summed at once
 
 
 @dataclass(frozen=True)
@@ -59,20 +61,39 @@ class Cluster:
         """
         if self.workers == 1:
             return [list(values)]
-        import tensorflow as tf  # one worker alone has nothing to compute here
-
         table = np.zeros((self.workers, _GATHERED), np.int32)  # of one shape, to be compiled once
         table[self.worker, : len(values)] = values
-
-        def sums(context: Any) -> Any:
-            # One replica of each worker brings its values, the others nothing.
-            mine = context.replica_id_in_sync_group % self.replicas == 0
-            return tf.constant(table if mine else np.zeros_like(table))
-
         with self.lost_workers():
-            parts = self.strategy.experimental_distribute_values_from_function(sums)
-            whole = self.strategy.experimental_local_results(self._sum(parts))[0].numpy()
+            whole = self._summed(table)
         return [[int(value) for value in row[: len(values)]] for row in whole]
+
+    def sum(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the sum over all workers of arrays of the same shape; waits until all have come.
+
+        Raises:
+            TransientError: if a worker is lost.
+
+        """
+        if self.workers == 1:
+            return values
+        pieces = np.zeros((-(-values.size // _PIECE), _PIECE), np.float32)
+        pieces.reshape(-1)[: values.size] = values.reshape(-1)
+        with self.lost_workers():
+            for piece in pieces:  # of one shape, to be compiled once
+                piece[:] = self._summed(piece)
+        return pieces.reshape(-1)[: values.size].reshape(values.shape)
+
+    def _summed(self, values: NDArray[Any]) -> NDArray[Any]:
+        import tensorflow as tf  # one worker alone has nothing to compute here
+
+        def mine(context: Any) -> Any:
+            # One replica of each worker brings its values, the others nothing.
+            first = context.replica_id_in_sync_group % self.replicas == 0
+            return tf.constant(values if first else np.zeros_like(values))
+
+        parts = self.strategy.experimental_distribute_values_from_function(mine)
+        found: NDArray[Any] = self.strategy.experimental_local_results(self._sum(parts))[0].numpy()
+        return found
 
     @functools.cached_property
     def _sum(self) -> Any:

@@ -69,10 +69,11 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Images:
-    """A part of which any input can be had by its index."""
+    """A part of which any input can be had by its index; `groups` are what belongs together."""
 
     source: Source
     targets: npt.NDArray[np.int64]
+    groups: Sequence[str]
     plan: Plan
 
     @property
@@ -85,10 +86,10 @@ class Images:
         """Images in all."""
         return len(self.targets)
 
-    def feed(self, cluster: Cluster, source: Source | None = None) -> Batches:
-        """Return this worker's batches, of other inputs if they are given."""
+    def feed(self, cluster: Cluster) -> Batches:
+        """Return this worker's batches."""
         return Batches.of(
-            source or self.source,
+            self.source,
             self.targets,
             self.plan,
             worker=(cluster.worker, cluster.workers),
@@ -189,7 +190,8 @@ def fetched_parts(
             disk=int(means.cache_bytes * share),
             folder=means.cache_folder,
         )
-        parts[part] = Images(source, targets[part], plan)
+        groups = [row.group for row in rows[part]]
+        parts[part] = Images(source, targets[part], groups, plan)
     return parts, counts
 
 

@@ -1,5 +1,8 @@
 """Train a model in phases until its validation loss stops falling, and go on where it stopped.
 
+A head that was fitted to features is the best there is until validation says otherwise: what is
+trained after it is kept only if it is better there by more than chance has it.
+
 A phase lets some of the model train: the head, then the top blocks of its backbone, or all at
 once. What an epoch saw and decided is in a `State`; with the numbers of the variables it is a
 checkpoint, and from one any machine goes on as if nothing had happened.
@@ -8,6 +11,7 @@ checkpoint, and from one any machine goes on as if nothing had happened.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,14 +23,15 @@ import numpy as np
 import tensorflow as tf
 
 from imagetag.errors import InputError, UsageError
-from imagetag.inputs import Arrays as Inputs
-from imagetag.inputs import Batches, Plan, RandomAffine
+from imagetag.inputs import RandomAffine
 from imagetag.job import stop
 from imagetag.log import Progress, get_logger
-from imagetag.models import backbone_of, features_of, head_of, logits_of, set_trainable
+from imagetag.models import backbone_of, logits_of, set_head, set_trainable
+from imagetag.stats import calibrated_gain
 from imagetag.train.checkpoint import Arrays, Checkpoint, Checkpoints, Place, State
 from imagetag.train.cluster import Cluster
 from imagetag.train.data import Images, Part
+from imagetag.train.head import Features, Featurizer, fitted, metrics_by_logits
 from imagetag.train.losses import STATS, metrics_of
 from imagetag.train.schedule import OptimizerName, Schedule, ScheduleName
 from imagetag.train.step import Objective, Stepper, Sums
@@ -38,15 +43,15 @@ _RECENT = 3  # epochs, by which the time that is left is told
 class Phase:
     """What trains, and for how long.
 
-    `blocks` of the backbone train beside the head. With `on_features` the backbone does not move,
-    nor do the images: its features are computed once.
+    `blocks` of the backbone train beside the head. With `fitted` nothing is trained in steps: the
+    head is fitted to the backbone's features.
     """
 
     name: str
     blocks: int | Literal["all"]
     epochs: int
     rate: float
-    on_features: bool = False
+    fitted: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class Fitting:
         cluster: on which devices.
         checkpoints: where it stands is kept there.
         identity: of all settings and data that a checkpoint must have in common.
+        mirror: the model's features are to be averaged over each picture and its mirror image.
 
     """
 
@@ -94,7 +100,10 @@ class Fitting:
     cluster: Cluster
     checkpoints: Checkpoints
     identity: str
+    mirror: bool = False
     state: State = field(init=False)
+    _first: Arrays = field(init=False, default_factory=list)
+    _head: Arrays = field(init=False, default_factory=list)
     _best: Arrays = field(init=False, default_factory=list)
     _optimizer: keras.optimizers.Optimizer = field(init=False, default=None)
     _sums: Sums = field(init=False, default_factory=Sums)
@@ -115,6 +124,8 @@ class Fitting:
         """
         self._begun = self._saved = time.monotonic()
         self._variables = _that_may_change(self.model, self.phases)
+        if self.phases[0].fitted:
+            self._first = _values(self._variables)
         checkpoint = self._restored() if resume else None
         if checkpoint is None:
             self.state = State(identity=self.identity)
@@ -124,6 +135,8 @@ class Fitting:
                 self._begin_phase(self.state.phase + 1)
                 checkpoint = None
             self._leave_if_asked()
+            if self._head:
+                self._choose()
         self.state.seconds += time.monotonic() - self._begun
         return self.state
 
@@ -137,8 +150,11 @@ class Fitting:
     def _run_phase(self, checkpoint: Checkpoint | None) -> None:
         phase, state, strategy = self.phases[self.state.phase], self.state, self.cluster.strategy
         set_trainable(self.model, phase.blocks)
+        if phase.fitted:
+            self._fit_head()
+            return
         with strategy.scope():
-            model = head_of(self.model) if phase.on_features else logits_of(self.model)
+            model = logits_of(self.model)
             self._optimizer = _optimizer(self.recipe, phase.rate)
             self._optimizer.build(model.trainable_variables)
         self._rate = None
@@ -149,14 +165,11 @@ class Fitting:
             self._optimizer,
             strategy,
             self.recipe.objective,
-            augment=None if phase.on_features else self.recipe.augment,
+            augment=self.recipe.augment,
             micro_batch=self.recipe.micro_batch,
             jit=self.recipe.jit,
         )
-        train, validation = (
-            self._on_features(part) if phase.on_features else part.feed(self.cluster)
-            for part in (self.train, self.validation)
-        )
+        train, validation = (part.feed(self.cluster) for part in (self.train, self.validation))
         schedule = Schedule(
             self.recipe.schedule,
             phase.rate,
@@ -222,12 +235,24 @@ class Fitting:
         state = self.state
         trained = metrics_of(dict(zip(STATS, self._sums.values(), strict=True)))
         unseen = metrics_of(dict(zip(STATS, sums.values(), strict=True)))
+        rate = schedule.at(state.epoch * steps + steps - 1, state.halvings)
+        self._note_epoch(phase, trained, unseen, rate, seconds)
+
+    def _note_epoch(
+        self,
+        phase: Phase,
+        trained: dict[str, float],
+        unseen: dict[str, float],
+        rate: float,
+        seconds: float,
+    ) -> None:
+        state = self.state
         self._check_finite(trained["loss"], unseen["loss"])
         row = {
             "epoch": float(len(state.history) + 1),
             **trained,
             **{f"val_{name}": value for name, value in unseen.items()},
-            "learning_rate": schedule.at(state.epoch * steps + steps - 1, state.halvings),
+            "learning_rate": rate,
         }
         state.history.append(row)
         state.durations.append(round(seconds, 3))
@@ -271,39 +296,66 @@ class Fitting:
             getattr(self._optimizer, "inner_optimizer", self._optimizer).learning_rate = rate
             self._rate = rate
 
-    def _on_features(self, part: Part) -> Batches:
-        """Return batches of the features of this worker's images, from the frozen backbone."""
-        assert isinstance(part, Images)  # noqa: S101 - a phase on streamed images is not on features
-        model, strategy = features_of(self.model), self.cluster.strategy
-        # The same images at the same places as in training, once each.
-        plan = Plan(part.targets, part.plan.batch, part.plan.seed, shuffle=False)
-        feed = Images(part.source, part.targets, plan).feed(self.cluster)
-        epoch = plan.epoch(0)
-        images, counted = (
-            array[:, feed.places].reshape(-1, feed.each) for array in (epoch.images, epoch.counted)
-        )
-        values = np.zeros((len(part.targets), model.output.shape[-1]), np.float32)
-        readable = np.zeros(len(part.targets), np.bool_)
+    def _fit_head(self) -> None:
+        """Fit the head to the features of train, for what is trained next; and to all there are.
 
-        def compute(inputs: Any, weights: Any) -> tuple[Any, Any]:
-            return model(inputs, training=False), weights
-
-        run = tf.function(
-            lambda batch: strategy.run(compute, (batch[0], batch[2])), autograph=False
+        The latter is what is kept if nothing better comes: validation is then not needed any more.
+        """
+        begun, phase = time.monotonic(), self.phases[self.state.phase]
+        objective = self.recipe.objective
+        balanced = objective.class_weights != (1.0, 1.0)
+        get_logger().info("phase", phase=phase.name, epoch=1, step=0)
+        train, validation = self._features(self.train), self._features(self.validation)
+        kernel, bias, strength = fitted(train, self.cluster, balanced=balanced)
+        last_kernel, last_bias, _ = fitted(train + validation, self.cluster, balanced=balanced)
+        unseen = validation.logits(kernel, bias)
+        set_head(self.model, kernel, float(bias[0]))
+        self._head = [last_kernel, last_bias, unseen]
+        get_logger().info("fitted", strength=strength, images=len(train.labels))
+        trained, known = (
+            metrics_by_logits(part.labels, logits, objective.class_weights)
+            for part, logits in ((train, train.logits(kernel, bias)), (validation, unseen))
         )
-        number = 0
-        with feed.explained(), Progress("features", total=int(counted.sum())) as progress:
-            for batch in self._distributed(feed.one_pass):
-                for features, weights in zip(
-                    *map(strategy.experimental_local_results, run(batch)), strict=True
-                ):
-                    values[images[number]] = features.numpy()
-                    # An image that fills up a batch has no weight there, but it has one elsewhere,
-                    # in the same batch maybe.
-                    np.logical_or.at(readable, images[number], weights.numpy() > 0)
-                    progress.advance(int(counted[number].sum()))
-                    number += 1
-        return part.feed(self.cluster, Inputs(values, readable))
+        self._note_epoch(phase, trained, known, 0.0, time.monotonic() - begun)
+        # The losses of the next phase are those of the pictures without their mirror images.
+        self.state.best_loss = None
+
+    def _choose(self) -> None:
+        """Keep what was trained after the head if validation says that it is better, or the head.
+
+        It has to be better by more than one standard error, both at their best temperature.
+        """
+        state, (kernel, bias, unseen) = self.state, self._head
+        if len(state.history) > 1:
+            validation = self._features(self.validation)
+            weights = self.model.get_layer("logit").get_weights()
+            gain, error = calibrated_gain(
+                validation.labels,
+                unseen,
+                validation.logits(*weights),
+                validation.groups.tolist(),
+                self.recipe.objective.class_weights,
+            )
+            better = self.cluster.gather([int(gain > error)])[0][0] > 0  # as the chief sees it
+            get_logger().info(
+                "fine-tuning is kept" if better else "fine-tuning is no better: the head is kept",
+                gain=round(gain, 4),
+                standard_error=round(error, 4),
+            )
+            if better:
+                return
+        _assign(self._variables, self._first)
+        set_head(self.model, kernel, float(bias[0]))
+        state.best_epoch = 1
+
+    def _features(self, part: Part) -> Features:
+        assert isinstance(part, Images)  # noqa: S101 - of streamed images no head is fitted
+        return self._featurizer.features(part, self._leave_if_asked)
+
+    @functools.cached_property
+    def _featurizer(self) -> Featurizer:
+        """What computes features; compiled once."""
+        return Featurizer(self.model, self.cluster, mirror=self.mirror)
 
     def _distributed(self, make: Any) -> Any:
         return self.cluster.strategy.distribute_datasets_from_function(lambda _context: make())
@@ -349,8 +401,9 @@ class Fitting:
             Checkpoint(
                 state.model_copy(deep=True, update={"seconds": seconds}),
                 _values(self._variables),
-                _values(self._optimizer.variables),
+                [] if self._optimizer is None else _values(self._optimizer.variables),
                 self._best,
+                self._head,
             )
         )
         self._saved = time.monotonic()
@@ -368,11 +421,11 @@ class Fitting:
                 "batch (replicas x --batch-size): train as it was begun, choose another --run, or "
                 "begin anew with --resume never"
             )
-        self.state, self._best = checkpoint.state, checkpoint.best
+        self.state, self._best, self._head = checkpoint.state, checkpoint.best, checkpoint.head
         _assign(self._variables, checkpoint.variables)
         get_logger().info(
             "resumed",
-            phase=self.phases[self.state.phase].name,
+            phase=self.phases[min(self.state.phase, len(self.phases) - 1)].name,
             epoch=len(self.state.history) + 1,
             step=self.state.step,
             digest=digest[:12],
@@ -381,7 +434,7 @@ class Fitting:
 
     def _check_finite(self, *values: float) -> None:
         if not np.isfinite(values).all():
-            rate = self.phases[self.state.phase].rate
+            rate = self.phases[min(self.state.phase, len(self.phases) - 1)].rate
             raise InputError(
                 "the training diverged (the loss is not a number) at --learning-rate "
                 f"{rate}: try a tenth of it"

@@ -39,6 +39,8 @@ class Training(BaseModel):
     model: Annotated[str, AfterValidator(checked_model)] = "vgg19"
     weights: str = "auto"
     freeze_backbone: Literal["auto", "yes", "no"] = "auto"
+    head: Literal["auto", "fitted", "trained"] = "auto"
+    mirror: Literal["auto", "yes", "no"] = "auto"
     fine_tune_blocks: int = Field(1, ge=0)
     fine_tune_epochs: int = Field(20, ge=1)
     fine_tune_rate: float | None = Field(None, gt=0)
@@ -106,6 +108,18 @@ def settled(training: Training) -> Training:
         freeze = "yes" if pretrained and weights != "none" else "no"
     if freeze == "yes" and not pretrained:
         raise UsageError(f"--freeze-backbone yes: {training.model} has no backbone to freeze")
+    head, mirror = training.head, training.mirror
+    if head == "auto":
+        # Shards do not tell which pictures belong together.
+        head = "fitted" if freeze == "yes" and training.packed == "no" else "trained"
+    if head == "fitted" and freeze == "no":
+        raise UsageError(f"--head fitted: {training.model} is not frozen; --freeze-backbone yes")
+    if head == "fitted" and training.packed != "no":
+        raise UsageError("--head fitted: not with --packed, as shards do not tell the groups")
+    if mirror == "auto":
+        mirror = "yes" if head == "fitted" else "no"
+    if mirror == "yes" and not pretrained:
+        raise UsageError(f"--mirror yes: {training.model} has no backbone that could see both")
     rate = training.learning_rate
     if rate is None:
         # A new head alone bears a high rate; a pretrained backbone is spoilt by one, and the
@@ -113,20 +127,28 @@ def settled(training: Training) -> Training:
         fine = weights != "none" or training.model == "alexnet"
         rate = 1e-3 if freeze == "yes" or not fine else 1e-4
     return training.model_copy(
-        update={"weights": weights, "freeze_backbone": freeze, "learning_rate": rate}
+        update={
+            "weights": weights,
+            "freeze_backbone": freeze,
+            "head": head,
+            "mirror": mirror,
+            "learning_rate": rate,
+        }
     )
 
 
 def deciding(training: Training | Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings by which two trainings are told apart.
 
-    `image_size` may be `auto` in one and the same in pixels in the other. Runs from before suspects
-    could be excluded, or features trained on, do not say that they were not.
+    `image_size` may be `auto` in one and the same in pixels in the other. Older runs do not say
+    that they did without what they did not know of.
     """
     found = training.model_dump() if isinstance(training, Training) else dict(training)
     if found.get("features", "no") != "no":
         found = {name: value for name, value in found.items() if name in SETTINGS_OF_HEADS}
-    for name, value in list(found.items()):
-        if name == "image_size" or (name in ("exclude_suspects", "features") and value == "no"):
+    found.pop("image_size", None)
+    unused = {"exclude_suspects": "no", "features": "no", "head": "trained", "mirror": "no"}
+    for name, without in unused.items():
+        if found.get(name) == without:
             del found[name]
     return found

@@ -115,6 +115,7 @@ class _Making:
                 self.cluster,
                 checkpoints,
                 digest_of_values([*self._identity(batch), digest_of(model) if weights else ""]),
+                mirror=training.mirror == "yes",
             )
             if not means.resume and self.cluster.is_chief:
                 checkpoints.clear()
@@ -125,7 +126,9 @@ class _Making:
             self.cluster.agree("weights", digest_of(model))
             result = self._result(state, counts, model, batch)
             if self.cluster.is_chief:
-                saved = build_model(training.model, target.size, weights=None)
+                saved = build_model(
+                    training.model, target.size, weights=None, mirror=training.mirror == "yes"
+                )
                 saved.set_weights([keras.ops.convert_to_numpy(w) for w in model.weights])
                 digest = store_partition(
                     self.target.storage, target.dataset.tag, target.run, partition
@@ -266,8 +269,7 @@ def _phases(training: Training) -> list[Phase]:
     rate = training.learning_rate or 0.0
     if training.freeze_backbone == "no":
         return [Phase("all", "all", training.epochs, rate)]
-    still = not training.augment and training.packed == "no"
-    phases = [Phase("head", 0, training.epochs, rate, on_features=still)]
+    phases = [Phase("head", 0, training.epochs, rate, fitted=training.head == "fitted")]
     if training.fine_tune_blocks:
         phases.append(
             Phase(

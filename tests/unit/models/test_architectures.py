@@ -438,3 +438,18 @@ def test_a_head_that_was_fitted_to_features_is_the_models() -> None:
     set_head(model, head.weights, head.bias)
     logits = head_of(model).predict_on_batch(features)[:, 0]
     np.testing.assert_allclose(logits, head.logits(features[:, None]), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "vgg19"])
+def test_a_mirrored_model_is_the_mean_over_the_picture_and_its_mirror_image(name: str) -> None:
+    plain, mirrored = (
+        build_model(name, (64, 96), weights=None, mirror=mirror) for mirror in (False, True)
+    )
+    mirrored.set_weights(plain.get_weights())
+    pixels = np.random.default_rng(6).uniform(0, 255, (3, 64, 96, 3)).astype("float32")
+    features, both = features_of(plain), features_of(mirrored)
+    here, there = (features.predict_on_batch(x) for x in (pixels, pixels[:, :, ::-1]))
+    scale = np.abs(here).max()
+    assert np.abs(here - there).max() > 1e-4 * scale, "both are the same"
+    found = both.predict_on_batch(pixels)
+    np.testing.assert_allclose(found / scale, (here + there) / 2 / scale, atol=1e-5)

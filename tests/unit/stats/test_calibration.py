@@ -14,7 +14,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 from imagetag.runs.decision import Decision, logit_of
 from imagetag.stats import calibration
-from imagetag.stats.calibration import Calibration, calibrate, reliability
+from imagetag.stats.calibration import Calibration, calibrate, calibrated_gain, reliability
 
 Drawn = tuple[NDArray[np.bool_], NDArray[np.float64], list[str]]
 
@@ -218,3 +218,40 @@ def test_a_decision_of_an_older_version_is_read() -> None:
     )
     old = decision.model_dump() | {"raw_threshold": 0.999999999342}
     assert Decision.model_validate_json(json.dumps(old)) == decision
+
+
+def test_what_is_wrong_with_the_scale_alone_is_no_loss() -> None:
+    labels, logits, groups = draw(500, expit)
+    gain, error = calibrated_gain(labels, logits, 3 * logits, groups)
+    assert gain == pytest.approx(0, abs=1e-6)
+    assert error == pytest.approx(0, abs=1e-6)
+
+
+def test_better_logits_are_told_from_chance() -> None:
+    labels, logits, groups = draw(400, expit)
+    noise = np.random.default_rng(1).normal(size=(2, 400))
+    gain, error = calibrated_gain(labels, logits + 4 * noise[0], logits, groups)
+    assert gain > 3 * error > 0
+    gain, error = calibrated_gain(labels, logits + noise[0], logits + noise[1], groups)
+    assert abs(gain) < 3 * error
+    worse, _ = calibrated_gain(labels, logits, logits + 4 * noise[0], groups)
+    assert worse < 0
+
+
+def test_groups_are_the_unit_of_the_error_of_a_gain() -> None:
+    labels, logits, groups = draw(100, expit)
+    other = logits + np.random.default_rng(1).normal(size=100)
+    _, alone = calibrated_gain(labels, logits, other, groups)
+    four = [np.tile(values, 4) for values in (labels, logits, other)]
+    _, copies = calibrated_gain(*four, groups * 4)
+    assert copies == pytest.approx(alone, rel=0.01)
+    _, apart = calibrated_gain(*four, [str(number) for number in range(400)])
+    assert apart == pytest.approx(alone / 2, rel=0.02)
+
+
+def test_labels_count_in_a_gain_as_in_the_loss() -> None:
+    labels, logits, groups = draw(300, expit)
+    other = logits - 2 * ~labels  # better on negatives alone
+    on_negatives, _ = calibrated_gain(labels, logits, other, groups, (1.0, 1e-6))
+    on_positives, _ = calibrated_gain(labels, logits, other, groups, (1e-6, 1.0))
+    assert on_negatives > on_positives
