@@ -864,7 +864,7 @@ def test_what_auto_stands_for(
 def test_a_frozen_backbones_head_is_fitted_and_sees_the_mirror_image(
     changes: dict[str, str], expected: tuple[str, str]
 ) -> None:
-    found = settled(Training(**changes))  # type: ignore[arg-type]
+    found = settled(Training(**changes))
     assert (found.head, found.mirror) == expected
 
 
@@ -879,7 +879,7 @@ def test_a_frozen_backbones_head_is_fitted_and_sees_the_mirror_image(
 )
 def test_heads_that_cannot_be_are_one_line(changes: dict[str, str], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
-        settled(Training(**changes))  # type: ignore[arg-type]
+        settled(Training(**changes))
 
 
 def test_a_run_from_before_heads_were_fitted_is_one_without() -> None:

@@ -242,7 +242,7 @@ def test_groups_are_the_unit_of_the_error_of_a_gain() -> None:
     labels, logits, groups = draw(100, expit)
     other = logits + np.random.default_rng(1).normal(size=100)
     _, alone = calibrated_gain(labels, logits, other, groups)
-    four = [np.tile(values, 4) for values in (labels, logits, other)]
+    four = np.tile(labels, 4), np.tile(logits, 4), np.tile(other, 4)
     _, copies = calibrated_gain(*four, groups * 4)
     assert copies == pytest.approx(alone, rel=0.01)
     _, apart = calibrated_gain(*four, [str(number) for number in range(400)])
