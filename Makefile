@@ -154,8 +154,8 @@ lock:  ## resolve requirements/*.txt anew (needs uv); UPGRADE=--upgrade takes ne
 	$(UV_COMPILE) $(UPGRADE) pyproject.toml --extra train --extra dev -o requirements/dev.txt
 	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml -o requirements/scrape.txt
 	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra browser -o requirements/scrape-browser.txt
-	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra train --extra parquet -o requirements/train-cpu.txt
-	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra train --extra parquet --extra cuda -o requirements/train.txt
+	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra train --extra onnx --extra parquet -o requirements/train-cpu.txt
+	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra train --extra onnx --extra parquet --extra cuda -o requirements/train.txt
 	$(UV_COMPILE) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
 
 clean:  ## remove .venv, caches and the demo's output

@@ -43,7 +43,6 @@ from imagetag.predict import (
     Shape,
     Sidecars,
     Source,
-    find_runs,
     is_fetched,
     kind_of,
     may_be_fetched,
@@ -150,6 +149,8 @@ class PredictSettings(TagsSettings, StorageSettings):
 
 def work(settings: PredictSettings) -> None:
     """Predict this shard's images."""
+    from imagetag.runs import find_runs  # numpy: not for --help
+
     tags = settings.all_tags()
     _check(settings, tags)
     kind = kind_of(settings.output)

@@ -288,6 +288,7 @@ _SENTENCES: dict[str, Callable[[Event], str]] = {
     "already curated": lambda fields: f"already {_curated(fields)}",
     "already evaluated": lambda fields: f"already evaluated; page {fields['report']}",
     "already explored": _explored,
+    "already exported": lambda fields: f"already exported: {fields['output']}",
     "already packed": lambda fields: f"already packed: {fields['name']}",
     "already predicted": lambda fields: f"already {_found(fields)}; {fields['output']}",
     "already trained": lambda fields: f"already trained; model in {fields['storage']}",
@@ -301,6 +302,7 @@ _SENTENCES: dict[str, Callable[[Event], str]] = {
         f"evaluate could not promise a precision of {fields['min_precision']:g}: it is at least "
         f"{fields['bound']:.3f}"
     ),
+    "exported": lambda fields: f"exported {counted(fields['tags'], 'tag')}: {fields['output']}",
     "fewer than asked for": lambda fields: (
         f"{fields['images']:,} of {fields['wanted']:,} {fields['label']} images: "
         f"{fields.get('source', 'the board')} has no more that fit"

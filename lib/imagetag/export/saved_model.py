@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
+from keras import ops
+from numpy.typing import ArrayLike
 
 from imagetag.dataset import Resize
 from imagetag.export.decoding import load_pixels
 from imagetag.imaging import Size
 from imagetag.layout import Layout
-from imagetag.models import core_of
+from imagetag.models import core_of, parts_of
 from imagetag.runs import EXPORT_FOLDER, EXPORT_MARKER
 from imagetag.storage import Storage
 
@@ -37,13 +40,35 @@ def export_model(model: keras.Model, folder: Path, size: Size, resize: Resize) -
         resize: how pictures are fitted into it, as `dataset.load_pixels` does.
 
     """
-    core = core_of(model)  # pixels come at its size
-    outputs = {"logit": core.get_layer("logit").output, "probability": core.output}
-    served = keras.Model(core.input, outputs)
+    parts = parts_of(model, ("logit",), size)
+    values = {"logit": parts.output["logit"], "probability": core_of(model).output}
+    outputs = {name: ops.squeeze(value, axis=-1) for name, value in values.items()}
+    write_saved_model(keras.Model(parts.input, outputs), folder, size, resize)
+
+
+def write_saved_model(
+    model: keras.Model,
+    folder: Path,
+    size: Size,
+    resize: Resize,
+    told: Mapping[str, ArrayLike] | None = None,
+) -> None:
+    """Write a model as a SavedModel of two signatures, of files and of pixels.
+
+    Args:
+        model: takes `(batch, height, width, 3)` in 0..255; its outputs have names.
+        folder: is created.
+        size: (height, width) in pixels of the input.
+        resize: how pictures are fitted into it, as `dataset.load_pixels` does.
+        told: further outputs by name, which are the same for every picture.
+
+    """
+    constants = {name: tf.constant(values)[tf.newaxis] for name, values in (told or {}).items()}
 
     def from_pixels(pixels: Any) -> dict[str, Any]:
-        found = served(pixels, training=False)
-        return {name: tf.reshape(values, [-1]) for name, values in found.items()}
+        count = tf.shape(pixels)[0]
+        same = {name: tf.repeat(values, count, axis=0) for name, values in constants.items()}
+        return {**model(pixels, training=False), **same}
 
     def from_bytes(image_bytes: Any) -> dict[str, Any]:
         pixels = tf.map_fn(
@@ -55,7 +80,7 @@ def export_model(model: keras.Model, folder: Path, size: Size, resize: Resize) -
 
     # What Keras exports by itself has every weight in it twice.
     module = tf.Module()
-    module.weights = [weight.value for weight in served.weights]
+    module.weights = [weight.value for weight in model.weights]
     pictures = tf.TensorSpec([None, *size, 3], tf.float32, name="pixels")
     files = tf.TensorSpec([None], tf.string, name="image_bytes")
     signatures = {

@@ -4,7 +4,6 @@ from .input_sources import is_fetched as is_fetched
 from .input_sources import may_be_fetched as may_be_fetched
 from .input_sources import open_inputs as open_inputs
 from .prediction_run import PredictionRun as PredictionRun
-from .prediction_run import find_runs as find_runs
 from .remote import FoundPosts as FoundPosts
 from .remote import read_query as read_query
 from .sidecars import Sidecars as Sidecars

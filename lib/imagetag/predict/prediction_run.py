@@ -9,8 +9,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagetag.dataset import check_run
-from imagetag.errors import InputError, one_line
 from imagetag.layout import Layout
 from imagetag.log import Progress, get_logger
 from imagetag.parallel import map_ahead
@@ -28,37 +26,6 @@ if TYPE_CHECKING:
 
 
 _AT_ONCE = {"threads": 16, "ahead": 32}  # runs that are read, of which there may be a thousand
-
-
-def find_runs(storage: Storage, tags: Sequence[str], name: str) -> tuple[list[Run], list[str]]:
-    """Return a run of each tag, and the tags that have none: they do not stop the others.
-
-    Raises:
-        InputError: if none has one.
-
-    """
-    from imagetag.runs import load_run  # without TensorFlow, and not for --help
-
-    def find(tag: str) -> Run | InputError:
-        try:
-            check_run(storage, tag, name)  # it names what there is
-            return load_run(storage, tag, name)
-        except InputError as error:
-            return error
-
-    runs: list[Run] = []
-    failed: list[str] = []
-    for tag, found in map_ahead(find, tags, **_AT_ONCE):
-        if not isinstance(found, InputError):
-            runs.append(found)
-            continue
-        if len(tags) == 1:
-            raise found
-        get_logger().error(one_line(found, None), tag=tag, exit_code=found.exit_code)
-        failed.append(tag)
-    if not runs:
-        raise InputError(f"none of the {len(tags)} tags has a trained model in {storage.url}")
-    return runs, failed
 
 
 class PredictionRun:

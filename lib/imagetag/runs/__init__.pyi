@@ -4,6 +4,7 @@ from .card import model_card as model_card
 from .card import store_card as store_card
 from .decision import Decision as Decision
 from .decision import between_logits as between_logits
+from .decision import least_logit as least_logit
 from .decision import load_decision as load_decision
 from .decision import logit_of as logit_of
 from .decision import sigmoid as sigmoid
@@ -23,6 +24,7 @@ from .heads import store_head as store_head
 from .runs import EXPORT_FOLDER as EXPORT_FOLDER
 from .runs import EXPORT_MARKER as EXPORT_MARKER
 from .runs import Run as Run
+from .runs import find_runs as find_runs
 from .runs import is_exported as is_exported
 from .runs import load_model as load_model
 from .runs import load_run as load_run

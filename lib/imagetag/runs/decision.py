@@ -53,15 +53,19 @@ class Decision(Record):
         return logit >= self.logit_threshold
 
 
+def least_logit(threshold: float) -> np.float32:
+    """Return the least logit of 32 bits that reaches a threshold."""
+    least = np.float32(threshold)
+    return np.nextafter(least, np.float32(np.inf)) if float(least) < threshold else least
+
+
 def between_logits(threshold: float) -> float:
     """Return a threshold that the same logits of 32 bits reach, halfway between two of them.
 
     Neither rounding to 64 bits nor the decimals that TF Serving writes of a logit, which are of as
     many digits as tell it from its neighbours, then puts it on the other side.
     """
-    least = np.float32(threshold)
-    if float(least) < threshold:
-        least = np.nextafter(least, np.float32(np.inf))
+    least = least_logit(threshold)
     below = np.nextafter(least, np.float32(-np.inf))
     return (float(least) + float(below)) / 2
 

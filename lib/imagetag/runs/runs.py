@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -11,9 +12,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from imagetag import __version__
-from imagetag.dataset import Resize, latest_name, no_run
+from imagetag.dataset import Resize, check_run, latest_name, no_run
 from imagetag.errors import InputError, one_line
 from imagetag.layout import Label, Layout, PartName, checked_run
+from imagetag.log import get_logger
+from imagetag.parallel import map_ahead
 from imagetag.storage import ObjectNotFound, Storage, load_record
 
 if TYPE_CHECKING:
@@ -98,6 +101,36 @@ def load_run(storage: Storage, tag: str, run: str) -> Run:
         return load_record(storage, key, Run, "train the run again", run=name, tag=tag)
     except ObjectNotFound as error:
         raise no_run(storage, tag, run) from error
+
+
+def find_runs(storage: Storage, tags: Sequence[str], name: str) -> tuple[list[Run], list[str]]:
+    """Return a run of each tag, and the tags that have none: they do not stop the others.
+
+    Raises:
+        InputError: if none has one.
+
+    """
+
+    def find(tag: str) -> Run | InputError:
+        try:
+            check_run(storage, tag, name)  # it names what there is
+            return load_run(storage, tag, name)
+        except InputError as error:
+            return error
+
+    runs: list[Run] = []
+    failed: list[str] = []
+    for tag, found in map_ahead(find, tags, threads=16, ahead=32):
+        if not isinstance(found, InputError):
+            runs.append(found)
+            continue
+        if len(tags) == 1:
+            raise found
+        get_logger().error(one_line(found, None), tag=tag, exit_code=found.exit_code)
+        failed.append(tag)
+    if not runs:
+        raise InputError(f"none of the {len(tags)} tags has a trained model in {storage.url}")
+    return runs, failed
 
 
 def is_exported(storage: Storage, tag: str, run: str) -> bool:
