@@ -17,13 +17,18 @@ import numpy as np
 from PIL import Image
 
 from imagetag.dataset.local_copy import Resize, load_pixels
+from imagetag.features.extractor import ExtractorRecord
+from imagetag.features.opening import Asked, prepare_extractor
+from imagetag.features.stored_extractors import store_extractor
 from imagetag.imaging.images import Size
 from imagetag.layout import Layout
 from imagetag.models.architectures import with_resizing
 from imagetag.models.scoring import Input, Scorer, network_of
 from imagetag.runs.decision import Decision, logit_of
+from imagetag.runs.heads import store_head
 from imagetag.stats.calibration import Calibration
 from imagetag.stats.contract import Promise
+from imagetag.stats.logistic import LinearHead
 from imagetag.storage.opening import open_storage
 from jobs import predict as predict_job
 from tests.builders.pictures import encoded
@@ -93,6 +98,29 @@ def store_model(
     )
     store_run(target, marker)
     target.write(layout.latest, run.encode() + b"\n")
+
+
+def store_heads(
+    storage: str,
+    extractor: keras.Model,
+    tags: Sequence[str],
+    scratch: Path,
+    asked: Asked | None = None,
+) -> ExtractorRecord:
+    """Store runs on features of one extractor, whose heads are of another mind each."""
+    target = open_storage(storage)
+    path = scratch / "tiny.keras"
+    extractor.save(path)
+    record, _ = prepare_extractor(str(path), asked or Asked(), scratch)
+    record = store_extractor(target, record, path)
+    for number, tag in enumerate(tags):
+        random = np.random.default_rng(number)
+        marker = make_run(tag=tag, run="tiny", extractor=record.name, image_size=record.image_size)
+        head = LinearHead(random.standard_normal(record.channels), 0.25, 1.0, np.empty(0))
+        store_head(target, tag, "tiny", head)
+        store_run(target, marker)
+        target.write(Layout(tag).latest, b"tiny\n")
+    return record
 
 
 def decide(

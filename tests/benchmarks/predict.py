@@ -11,6 +11,8 @@ from __future__ import annotations
 import io
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,10 +23,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imagetag.dataset.local_copy import load_pixels
-from imagetag.models.architectures import build_model, with_resizing
+from imagetag.models.architectures import build_model, features_of, with_resizing
 from imagetag.models.scoring import Input, Network, Score, Scorer, network_of
+from tests.predicting import store_heads
 
 _SIZE, _FILES, _RUNS = (224, 224), 64, 7
+_SIZE_OF_HEADS, _PICTURES, _TAGS, _TAG_RUNS = (160, 160), 300, (1, 100, 1000), 3
 # A model, how many pictures it takes at once, how many batches, and how many pictures alone.
 _MODELS = (("mobilenet", 32, 16, 32), ("vgg16", 8, 4, 8))
 
@@ -102,10 +106,46 @@ def _measure(paths: list[Path], name: str, size: int, batches: int, few: int) ->
     )
 
 
+def _measure_tags(folder: Path, paths: list[Path]) -> None:
+    """Print how long the job takes with more and more tags on one extractor, in turn."""
+    keras.utils.set_random_seed(0)
+    body = features_of(build_model("mobilenet", _SIZE_OF_HEADS, weights=None))
+    storage, pictures = folder / "storage", folder / "many"
+    tags = [f"tag_{number}" for number in range(max(_TAGS))]
+    store_heads(str(storage), body, tags, folder)
+    pictures.mkdir()
+    for number in range(_PICTURES):
+        (pictures / f"{number}.jpg").symlink_to(paths[number % _FILES])
+    seconds: dict[int, list[float]] = {count: [] for count in _TAGS}
+    for _ in range(_TAG_RUNS):
+        for count in _TAGS:
+            (folder / "tags.txt").write_text("".join(f"{tag}\n" for tag in tags[:count]))
+            options = [
+                "--storage",
+                storage,
+                "--tags-file",
+                folder / "tags.txt",
+                "--input",
+                pictures,
+            ]
+            options += ["--output", folder / "out.csv", "--layout", "wide", "--log-level", "error"]
+            (folder / "out.csv").unlink(missing_ok=True)
+            started = time.perf_counter()
+            command = [sys.executable, "-m", "jobs.predict", *map(str, options)]
+            subprocess.run(command, check=True)
+            seconds[count].append(time.perf_counter() - started)
+    one = seconds[_TAGS[0]]
+    print(f"imagetag predict of {_PICTURES} pictures by heads on MobileNet, 160 x 160, 2 views")
+    for count, took in seconds.items():
+        times = statistics.median(now / first for now, first in zip(took, one, strict=True))
+        print(f"  {count:5,} tags {statistics.median(took):7.1f} s; {times:.2f} x one tag's")
+
+
 def main() -> None:
-    """Print the figures of each model."""
+    """Print the figures of each model, and of many tags."""
     with tempfile.TemporaryDirectory(prefix="imagetag-bench-") as scratch:
         paths = _draw(Path(scratch))
+        _measure_tags(Path(scratch), paths)
         for model in _MODELS:
             _measure(paths, *model)
 

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from imagetag.dataset import Resize, load_pixels
+from imagetag.dataset import GREY, Resize, load_pixels
 from imagetag.errors import InputError
 from imagetag.imaging import BadImage, Size
 from imagetag.models.architectures import core_of
@@ -35,11 +35,13 @@ class Input:
     Attributes:
         size: (height, width) in pixels.
         resize: how pictures are fitted into it.
+        fill: the colour of the bars beside a picture of another aspect, in each channel, 0..255.
 
     """
 
     size: Size
     resize: Resize
+    fill: int = GREY
 
     def load(self, source: bytes | Path) -> Pixels:
         """Return a picture as the network takes it, `(height, width, 3)`, RGB.
@@ -48,7 +50,7 @@ class Input:
             BadImage: if it cannot be decoded.
 
         """
-        return load_pixels(source, self.size, self.resize)
+        return load_pixels(source, self.size, self.resize, self.fill)
 
 
 @dataclass(frozen=True)

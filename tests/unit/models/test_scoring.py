@@ -210,7 +210,7 @@ def test_a_picture_is_read_once_and_decoded_once_for_each_input_however_many_hea
     reads: Counter[int] = Counter()
     passes: Counter[str] = Counter()
 
-    def load(source: bytes, size: Size, resize: Resize) -> NDArray[np.uint8]:
+    def load(source: bytes, size: Size, resize: Resize, _: int) -> NDArray[np.uint8]:
         decoded[source, size, resize] += 1
         return load_pixels(source, size, resize)
 

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from imagetag.models.architectures import core_of
+from imagetag.features.feature_store import rounded
+from imagetag.features.opening import Asked, load_extractor
+from imagetag.models.architectures import core_of, features_of
 from imagetag.models.scoring import Score, network_of
 from imagetag.predict.networks import Networks
+from imagetag.runs.heads import load_head
 from imagetag.runs.runs import load_model, load_run
 from imagetag.storage.opening import open_storage
-from tests.predicting import SIZE, make_model, noise, scorer_of, store_model
+from tests.predicting import SIZE, make_model, noise, scorer_of, store_heads, store_model
 
 TAGS = ["fox", "owl", "bat", "cat"]
 
@@ -116,3 +119,28 @@ def test_models_of_other_inputs_are_not_taken_for_one(
         alone = [score for _, score in scorer_of(model, size=size).score(range(6), noise)]
         expected = [score.logit for score in alone if isinstance(score, Score)]
         assert found[:, place] == pytest.approx(expected, abs=1e-5)
+
+
+def test_runs_on_features_go_once_through_their_extractor_whose_bars_may_be_white(
+    models: dict[str, keras.Model], loads: Counter[str], tmp_path: Path
+) -> None:
+    folder = str(tmp_path / "storage")
+    tags = [f"tag {number}" for number in range(40)]
+    body = features_of(core_of(models["bat"]))
+    record = store_heads(folder, body, tags, tmp_path, Asked(padding="white"))
+    store_model(folder, models["fox"], tag="fox")
+    networks = opened(folder, tmp_path, [*tags[:20], "fox", *tags[20:]])
+    found = logits(networks)
+    assert loads == {"fox": 1, "compiled": 1}
+    storage = open_storage(folder)
+    pixels = np.stack([record.pixels_of(noise(number)) for number in range(6)])
+    extractor = load_extractor(storage, record, tmp_path / "again", batch_size=4)
+    features = rounded(extractor.features(pixels))
+    assert features.shape == (6, 2, 4)
+    for tag, column in zip(tags, np.delete(found, 20, axis=1).T, strict=True):
+        head, _ = load_head(storage, load_run(storage, tag, "tiny"))
+        assert column.tolist() == head.logits(features).astype(np.float32).tolist()
+    alone = [score for _, score in scorer_of(models["fox"]).score(range(6), noise)]
+    assert found[:, 20] == pytest.approx(
+        [score.logit for score in alone if isinstance(score, Score)], abs=1e-5
+    )
