@@ -124,12 +124,23 @@ def _devices(fields: Event) -> str:
 
 
 def _phase(fields: Event) -> str:
+    if "steps" not in fields:
+        return "the head, fitted to features"
     what = {
         "head": "the head alone",
         "fine-tune": "the top of the backbone too",
         "all": "the whole model",
     }.get(fields["phase"], fields["phase"])
     return f"{what}: {fields['trainable']:,} weights, {counted(fields['steps'], 'step')} an epoch"
+
+
+def _gain(fields: Event) -> str:
+    gain = fields["gain"]
+    which = "lower" if gain > 0 else "higher"
+    error = fields["standard_error"]
+    return (
+        f"the validation loss is {which} by {abs(gain):.4f}, with a standard error of {error:.4f}"
+    )
 
 
 def _trained(fields: Event) -> str:
@@ -306,6 +317,13 @@ _SENTENCES: dict[str, Callable[[Event], str]] = {
     "fewer than asked for": lambda fields: (
         f"{fields['images']:,} of {fields['wanted']:,} {fields['label']} images: "
         f"{fields.get('source', 'the board')} has no more that fit"
+    ),
+    "fine-tuning is kept": lambda fields: f"fine-tuning is kept: {_gain(fields)}",
+    "fine-tuning is no better: the head is kept": lambda fields: (
+        f"fine-tuning is no better, and the head is kept: {_gain(fields)}"
+    ),
+    "fitted": lambda fields: (
+        f"head fitted to {counted(fields['images'], 'image')}, with a C of {fields['strength']:g}"
     ),
     "going on": _going_on,
     "host answers again": lambda fields: f"{fields['host']} answers again",

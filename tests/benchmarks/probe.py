@@ -4,9 +4,10 @@
 
 The folder has a sub-folder a tag; pictures of the other folders are the negatives. Without one,
 drawn pictures and random weights show that it works. The probe: average-pooled features of each
-picture and its mirror image, standardized, a logistic regression with C = 0.01 on a random four
-fifths of the train split, the mean over both at test; the mean of ten draws. Ours: `imagetag train`
-and `imagetag evaluate`. Each seed has another split.
+picture and its mirror image, standardized, a logistic regression with C = 0.01, the mean over both
+at test. It learns from what `imagetag train` trains and validates on, four fifths of the train
+split: which those are moves an average precision by more than all else. Each seed has another
+split.
 """
 
 from __future__ import annotations
@@ -30,16 +31,17 @@ from sklearn.preprocessing import StandardScaler
 import jobs.evaluate
 import jobs.train
 from imagetag.dataset import Row, load_pixels
+from imagetag.inputs import load_partition
 from imagetag.layout import Label, Layout
 from imagetag.models import build_model, features_of
-from imagetag.runs import load_run
+from imagetag.runs import Run, load_run
 from imagetag.storage import open_storage
 from tests.builders.datasets import store_dataset
 from tests.builders.drawn import PICTURES
 from tests.builders.rows import key_of, row_of
 
 _SIZE = (160, 160)
-_DRAWS = 10  # of four fifths, whose mean the probe is
+_LEARNED = ("train", "validation")
 Floats = NDArray[np.float64]
 Pictures = dict[Label, list[Path]]
 
@@ -101,7 +103,7 @@ def _compare(
     labels = np.array([row["label"] == "positive" for row in table])
     logits = np.array([float(row["logit"]) for row in table])
     begun = time.perf_counter()
-    precision, accuracy = _probe(storage, tag, rows, options.weights, seed)
+    precision, accuracy = _probe(storage, run, rows, options.weights)
     found = {
         "probe ap": precision,
         "probe accuracy": accuracy,
@@ -131,26 +133,22 @@ def _dataset(place: Path, pictures: Pictures, tag: str, limit: int, seed: int) -
     return rows
 
 
-def _probe(storage: Any, tag: str, rows: list[Row], weights: str, seed: int) -> tuple[float, float]:
-    features = _features(storage, tag, rows, weights)
+def _probe(storage: Any, run: Run, rows: list[Row], weights: str) -> tuple[float, float]:
+    features = _features(storage, run.tag, rows, weights)
     labels = np.array([row.target for row in rows])
     tested = np.array([row.split == "test" for row in rows])
-    known, random = np.flatnonzero(~tested), np.random.default_rng(seed)
-    scores = []
-    for _ in range(_DRAWS):
-        some = random.permutation(known)[: len(known) * 4 // 5]
-        scaler = StandardScaler().fit(features[some].reshape(-1, features.shape[-1]))
+    parts = load_partition(storage, run)
+    known = np.array([row.md5 in parts and parts[row.md5].use in _LEARNED for row in rows])
+    scaler = StandardScaler().fit(features[known].reshape(-1, features.shape[-1]))
 
-        def scaled(of: Any, scaler: StandardScaler = scaler) -> Floats:
-            return np.asarray(scaler.transform(features[of].reshape(-1, features.shape[-1])))
+    def scaled(of: Any) -> Floats:
+        return np.asarray(scaler.transform(features[of].reshape(-1, features.shape[-1])))
 
-        head = LogisticRegression(C=0.01, max_iter=10_000)
-        head.fit(scaled(some), np.repeat(labels[some], 2))
-        logits = head.decision_function(scaled(tested)).reshape(-1, 2).mean(axis=1)
-        right = (logits > 0) == labels[tested]
-        scores.append((average_precision_score(labels[tested], logits), right.mean()))
-    mean = np.mean(scores, axis=0)
-    return float(mean[0]), float(mean[1])
+    head = LogisticRegression(C=0.01, max_iter=10_000)
+    head.fit(scaled(known), np.repeat(labels[known], 2))
+    logits = head.decision_function(scaled(tested)).reshape(-1, 2).mean(axis=1)
+    precision = average_precision_score(labels[tested], logits)
+    return float(precision), float(((logits > 0) == labels[tested]).mean())
 
 
 def _features(storage: Any, tag: str, rows: list[Row], weights: str) -> NDArray[np.float32]:

@@ -311,7 +311,7 @@ class Fitting:
         unseen = validation.logits(kernel, bias)
         set_head(self.model, kernel, float(bias[0]))
         self._head = [last_kernel, last_bias, unseen]
-        get_logger().info("fitted", strength=strength, images=len(train.labels))
+        get_logger().info("fitted", strength=float(f"{strength:.3g}"), images=len(train.labels))
         trained, known = (
             metrics_by_logits(part.labels, logits, objective.class_weights)
             for part, logits in ((train, train.logits(kernel, bias)), (validation, unseen))

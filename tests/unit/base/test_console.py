@@ -76,6 +76,32 @@ def test_what_others_wrote_commands_no_terminal() -> None:
 
 
 @pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (
+            {"event": "phase", "phase": "head", "epoch": 1, "step": 0},
+            "the head, fitted to features",
+        ),
+        (
+            {"event": "fitted", "images": 384, "strength": 0.01},
+            "head fitted to 384 images, with a C of 0.01",
+        ),
+        (
+            {
+                "event": "fine-tuning is no better: the head is kept",
+                "gain": -0.02,
+                "standard_error": 0.013,
+            },
+            "fine-tuning is no better, and the head is kept: the validation loss is higher by "
+            "0.0200, with a standard error of 0.0130",
+        ),
+    ],
+)
+def test_what_becomes_of_a_fitted_head_is_told(event: dict[str, Any], text: str) -> None:
+    assert line(event | {"level": "info"}, width=300).plain.strip() == text
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [
         (0, "0 s"),
