@@ -297,7 +297,8 @@ def test_what_is_left_out_is_a_part_of_what_the_run_is(storage: LocalStorage) ->
 def test_runs_from_before_there_was_a_choice_are_still_complete(storage: LocalStorage) -> None:
     target = find_target(storage, TAG, TRAINING, None)
     settings = target.training.model_dump()
-    assert [settings.pop(name) for name in ("exclude_suspects", "features")] == ["no", "no"]
+    unknown = {"exclude_suspects": "no", "features": "no", "head": "trained", "mirror": "no"}
+    assert {name: settings.pop(name) for name in unknown} == unknown
     complete(storage, target.run, "2026-05-01T00:00:00+00:00", **settings)
     assert target.completed() is not None
     # And the same command gives the name that it gave then.
