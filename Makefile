@@ -132,7 +132,7 @@ status:  ## its Jobs and pods, and what the chain waits for
 	kubectl -n $(NAMESPACE) get jobs,pods -o wide
 	@kubectl -n $(NAMESPACE) logs job/chain --tail 1 2>/dev/null || true
 
-logs:  ## the log of its JOB=scrape|explore|train|evaluate|predict|chain: TAIL=20 lines a pod, FOLLOW=--follow for more
+logs:  ## the log of its JOB=scrape|explore|embed|train|evaluate|predict|chain: TAIL=20 lines a pod, FOLLOW=--follow for more
 	kubectl -n $(NAMESPACE) logs -l app.kubernetes.io/component=$(JOB) --prefix --tail $(TAIL) --max-log-requests 100 $(FOLLOW)
 
 undeploy:  ## delete its namespace, and all that is in it, in mid-work too; what is in an outside bucket stays

@@ -11,7 +11,8 @@
 #   PODS       how many pods share the tags, in each job
 #   WORKERS    how many train pods train each tag together
 #   SET        other settings, JOB.VARIABLE=VALUE: "scrape.IMAGETAG_LIMIT=200 common.AWS_DEFAULT_REGION=eu-west-1";
-#              with those of predict, new images are predicted when the classifiers are evaluated
+#              with those of predict, new images are predicted when the classifiers are evaluated; with those of
+#              embed, features are computed once on GPU nodes, and train fits heads to them on CPUs
 #   REQUESTS   what a job's pod asks for and, after a colon, may take at most: "train.cpu=500m predict.memory=8Gi:16Gi"
 #   ROLE       on EKS, the ARN of the IAM role that may read and write the bucket
 #   REGISTRY   where the two images are: REGISTRY/imagetag-scrape, REGISTRY/imagetag-train
@@ -105,6 +106,12 @@ prepare() {
   $KUBECTL kustomize "$here/overlays/$OVERLAY" >"$work/overlay.yaml"
   namespace=$(sed -n '/^kind: Namespace$/,/^---/s/^  name: //p' "$work/overlay.yaml")
   [ -n "$namespace" ] || die "the overlay $OVERLAY has no Namespace"
+  features=
+  ! grep -q '^  name: embed-settings-' "$work/overlay.yaml" || features=already
+  case "$features ${SET:-}" in
+    ' embed.'* | ' '*' embed.'*) features=new ;;
+  esac
+  [ -z "$features" ] || stages="scrape explore embed train evaluate"
   together=
   ! grep -q '^  IMAGETAG_WORKER_ADDRESSES: ' "$work/overlay.yaml" || together=already
 
@@ -123,9 +130,12 @@ prepare() {
     echo "IMAGETAG_WORKERS=$WORKERS" >>"$work/settings/train.env"
     [ -n "$together" ] || together=new
   fi
+  [ -z "$features" ] || [ -z "$together" ] ||
+    die "one pod alone fits a head to features: neither WORKERS nor an overlay such as many-nodes goes with embed"
   case " ${SET:-}" in
     *' predict.'*)
       stages="$stages predict"
+      echo "CHAIN_STAGES=$stages" >>"$work/settings/chain.env"
       case " $SET" in
         *' predict.IMAGETAG_OUTPUT='*) ;;
         *) die "SET has settings of predict, and no predict.IMAGETAG_OUTPUT" ;;
@@ -141,12 +151,12 @@ prepare() {
   fi
   for setting in ${SET:-}; do
     case $setting in
-      chain.*=* | predict.*=*)
-        grep -q '^  name: chain-settings-' "$work/overlay.yaml" ||
+      chain.*=* | predict.*=* | embed.*=*)
+        [ "$features ${setting%%.*}" = "already embed" ] || grep -q '^  name: chain-settings-' "$work/overlay.yaml" ||
           die "SET=$setting: the overlay $OVERLAY has no chain"
         ;;
       common.*=* | scrape.*=* | explore.*=* | train.*=* | evaluate.*=*) ;;
-      *) die "SET=$setting: take JOB.VARIABLE=VALUE, where JOB is common, scrape, explore, train, evaluate, predict or chain" ;;
+      *) die "SET=$setting: take JOB.VARIABLE=VALUE, where JOB is common, scrape, explore, embed, train, evaluate, predict or chain" ;;
     esac
     echo "${setting#*.}" >>"$work/settings/${setting%%.*}.env"
   done
@@ -181,6 +191,7 @@ prepare() {
     echo "namespace: $namespace"
     echo "resources: [../overlays/$OVERLAY]"
     echo "components:"
+    [ "$features" != new ] || echo "  - ../components/features"
     case $stages in
       *predict)
         predict=../overlays/$OVERLAY/predict # the overlay's own, where it has one
@@ -190,6 +201,7 @@ prepare() {
     esac
     echo "  - settings"
     echo "  - ../components/pods"
+    [ -z "$features" ] || echo "  - ../components/features-count"
     case $stages in *predict) echo "  - ../components/predict-count" ;; esac
     case $together in
       already) echo "  - ../components/workers-count" ;;

@@ -16,6 +16,14 @@ import yaml
 K8S = Path(__file__).parents[1] / "k8s"
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir() if path.is_dir())
 STAGES = ("scrape", "explore", "train", "evaluate")
+WITH_FEATURES = ("jobset", "kueue", "many-tags")  # those that many-tags is, or is the base of
+
+
+def stages_of(overlay: str) -> tuple[str, ...]:
+    """The stages of an overlay, in their order."""
+    features = overlay in WITH_FEATURES
+    return ("scrape", "explore", "embed", "train", "evaluate") if features else STAGES
+
 
 Manifest = dict[str, Any]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

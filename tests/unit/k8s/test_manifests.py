@@ -18,7 +18,7 @@ from imagetag.job.command_line import parse_settings
 from imagetag.job.settings import TagSettings
 from tests import manifests
 from tests.docs import pages
-from tests.manifests import OVERLAYS, STAGES, Manifest, built, deploy
+from tests.manifests import OVERLAYS, STAGES, WITH_FEATURES, Manifest, built, deploy, stages_of
 
 _COMPONENT = {"app.kubernetes.io/component": "predict"}
 _STAGE = {"imagetag/stage": "predict"}
@@ -128,14 +128,15 @@ def test_every_pod_is_restricted_and_may_write_in_its_volumes_alone(overlay: str
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_resources_are_asked_for_and_limited_and_gpus_are_for_training_alone(overlay: str) -> None:
+def test_resources_are_asked_for_and_limited_and_one_job_has_gpus(overlay: str) -> None:
+    on_gpus = "embed/embed" if overlay in WITH_FEATURES else "train/train"
     for name, container in manifests.containers(built(overlay)):
         requests, limits = container["resources"]["requests"], container["resources"]["limits"]
         for resource in ("cpu", "memory", "ephemeral-storage"):
             assert 0 < amount(requests[resource]) <= amount(limits[resource]), (name, resource)
         gpus = limits.get("nvidia.com/gpu", 0)
         assert gpus == requests.get("nvidia.com/gpu", 0), name
-        assert gpus == (1 if name == "train/train" and overlay != "local" else 0), name
+        assert gpus == (1 if name == on_gpus and overlay != "local" else 0), name
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -183,7 +184,7 @@ def stages(overlay: str) -> dict[str, tuple[Manifest, Manifest]]:
     found = manifests.jobs(built(overlay))
     return {
         name: (found[name], found[name]["spec"]["template"]["spec"]["containers"][0])
-        for name in STAGES
+        for name in stages_of(overlay)
     }
 
 
@@ -226,6 +227,10 @@ def test_the_settings_are_valid_and_the_pods_share_all_tags(
             assert (len(pods), pods[0].shard_count) == (pods[0].workers, 1)  # type: ignore[attr-defined]
             assert [pod.worker_index for pod in pods] == list(range(len(pods)))  # type: ignore[attr-defined]
             assert spec["maxFailedIndexes"] == 0  # the others could not go on
+        elif job == "embed":  # which shares the pictures
+            assert [pod.shard_index for pod in pods] == list(range(len(pods)))
+            assert all(pod.shard_count == len(pods) for pod in pods)
+            assert spec["maxFailedIndexes"] == spec["completions"]
         else:
             shares = [tag for pod in pods for tag in pod.my_tags()]
             assert sorted(shares) == sorted(pods[0].all_tags())
@@ -234,7 +239,7 @@ def test_the_settings_are_valid_and_the_pods_share_all_tags(
 
 def test_the_kinds_of_training_are_those_that_the_overlays_are_named_for() -> None:
     many_tags, many_nodes = stages("many-tags")["train"], stages("many-nodes")["train"]
-    assert many_tags[0]["spec"]["completions"] == 2
+    assert many_tags[0]["spec"]["completions"] == 1
     assert manifests.environment(built("many-tags"), many_tags[1]).get("IMAGETAG_WORKERS") is None
     assert many_nodes[0]["spec"]["completions"] == 4
     workers = manifests.environment(built("many-nodes"), many_nodes[1])["IMAGETAG_WORKERS"]
@@ -258,7 +263,7 @@ def test_workers_have_the_names_they_look_for() -> None:
     assert patience > 600  # the longest pause of a Job before it starts a pod again
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", [name for name in OVERLAYS if name not in WITH_FEATURES])
 def test_what_is_kept_on_disk_and_in_memory_fits(overlay: str) -> None:
     found = built(overlay)
     job, container = stages(overlay)["train"]
@@ -345,14 +350,10 @@ def test_no_job_is_gone_before_the_chain_has_ended(overlay: str) -> None:
 @pytest.mark.parametrize("overlay", [name for name in OVERLAYS if name != "jobset"])
 def test_the_first_stage_starts_and_the_others_wait_for_the_chain(overlay: str) -> None:
     found = manifests.of_kind(built(overlay), "Job")
-    assert set(found) == {*STAGES, "chain"}
-    assert [bool(found[name]["spec"].get("suspend")) for name in (*STAGES, "chain")] == [
-        False,
-        True,
-        True,
-        True,
-        False,
-    ]
+    names = stages_of(overlay)
+    assert set(found) == {*names, "chain"}
+    waiting = {name for name, job in found.items() if job["spec"].get("suspend")}
+    assert waiting == set(names[1:])
     for name, job in found.items():
         assert job["metadata"]["labels"]["imagetag/stage"] == name
     (role,) = manifests.of_kind(built(overlay), "Role").values()
@@ -360,7 +361,7 @@ def test_the_first_stage_starts_and_the_others_wait_for_the_chain(overlay: str) 
     assert rule == {
         "apiGroups": ["batch"],
         "resources": ["jobs"],
-        "resourceNames": list(STAGES),
+        "resourceNames": list(names),
         "verbs": ["get", "list", "watch", "patch"],
     }
     storage = {"apiGroups": [""], "resources": ["pods"], "resourceNames": ["s3-0"]}
@@ -368,7 +369,7 @@ def test_the_first_stage_starts_and_the_others_wait_for_the_chain(overlay: str) 
     assert not manifests.of_kind(built(overlay), "ClusterRole")
     (container,) = found["chain"]["spec"]["template"]["spec"]["containers"]
     values = manifests.environment(built(overlay), container)
-    assert values["CHAIN_STAGES"].split() == list(STAGES)
+    assert values["CHAIN_STAGES"].split() == list(names)
 
 
 def test_kueue_gets_a_job_when_its_data_is_there() -> None:
@@ -386,7 +387,7 @@ def test_the_jobset_is_the_chain() -> None:
     assert not manifests.of_kind(found, "Role")
     (jobset,) = manifests.of_kind(found, "JobSet").values()
     parts = jobset["spec"]["replicatedJobs"]
-    assert [part["name"] for part in parts] == list(STAGES)
+    assert [part["name"] for part in parts] == list(stages_of("jobset"))
     for before, part in pairwise(parts):
         assert part["dependsOn"] == [{"name": before["name"], "status": "Complete"}]
     plain = manifests.of_kind(built("many-tags"), "Job")
@@ -397,6 +398,51 @@ def test_the_jobset_is_the_chain() -> None:
         expected.pop("suspend", None)
         expected.pop("ttlSecondsAfterFinished")
         assert part["template"]["spec"] == expected
+
+
+# Features once, and a head for each tag.
+
+
+def test_many_tags_embed_on_gpus_and_train_heads_on_cpus() -> None:
+    found = stages("many-tags")
+    embed, train = (found[name][0]["spec"] for name in ("embed", "train"))
+    whole = stages("many-nodes")["train"][0]["spec"]["template"]["spec"]
+    pod = embed["template"]["spec"]
+    for name in ("affinity", "tolerations"):
+        assert pod[name] == whole[name], name
+        assert name not in train["template"]["spec"], name
+    gpus = [job[1]["resources"]["limits"].get("nvidia.com/gpu", 0) for job in found.values()]
+    assert dict(zip(found, gpus, strict=True)) == {**dict.fromkeys(found, 0), "embed": 1}
+    (container,) = train["template"]["spec"]["containers"]
+    values = manifests.environment(built("many-tags"), container)
+    assert values["IMAGETAG_FEATURES"] == "latest"
+    assert embed["completions"] == embed["parallelism"] == 2
+
+
+@pytest.mark.parametrize("overlay", ["eks", "gke"])
+def test_deploy_takes_in_features_on_the_gpu_nodes_of_a_cloud(
+    overlay: str, tmp_path: Path, schemas: None
+) -> None:
+    found = rendered(
+        tmp_path, OVERLAY=overlay, PODS="3", SET=f"embed.IMAGETAG_EXTRACTOR=mobilenet {PREDICT}"
+    )
+    before = manifests.jobs(built(overlay))["train"]["spec"]["template"]["spec"]
+    jobs = manifests.jobs(found)
+    for name in ("embed", "train"):
+        kubernetes.validate(jobs[name], "1.36", strict=True)
+        assert_decides_by_the_exit_codes_of_the_code(name, jobs[name])
+        assert jobs[name]["spec"]["completions"] == 3
+    embed, train = (jobs[name]["spec"]["template"]["spec"] for name in ("embed", "train"))
+    for name in {"affinity", "nodeSelector", "tolerations"} & set(before):
+        assert embed[name] == before[name]
+        assert name not in train
+    values = manifests.environment(found, embed["containers"][0])
+    assert (values["IMAGETAG_EXTRACTOR"], values["IMAGETAG_SHARD_COUNT"]) == ("mobilenet", "3")
+    order = manifests.configmap(found, "chain-settings")["CHAIN_STAGES"].split()
+    assert order == ["scrape", "explore", "embed", "train", "evaluate", "predict"]
+    assert_no_job_is_gone_before_the_chain_has_ended(found)
+    (role,) = manifests.of_kind(found, "Role").values()
+    assert role["rules"][0]["resourceNames"] == order
 
 
 # Who may talk to whom.
@@ -666,7 +712,7 @@ def test_deploy_keeps_the_counts_of_pods_and_settings_together(
         (job["spec"]["completions"], job["spec"]["parallelism"])
         for name, job in manifests.jobs(found).items()
         if name != "chain"
-    ].count((7, 7)) == (3 if train == 4 else 4)
+    ].count((7, 7)) == (3 if train == 4 else 5)
     job = manifests.jobs(found)["train"]
     assert job["spec"]["completions"] == train
 
@@ -691,6 +737,8 @@ def test_deploy_keeps_the_counts_of_pods_and_settings_together(
         ({"OVERLAY": "jobset", "SET": "chain.CHAIN_FAILED_TAGS=continue"}, "has no chain"),
         ({"OVERLAY": "local", "IMAGES": "imagetag-train=host:5000/a"}, "take NAME=REPOSITORY:TAG"),
         ({"OVERLAY": "local", "IMAGES": "moon=a/b:1"}, "the overlay has no image moon"),
+        ({"OVERLAY": "many-tags", "WORKERS": "2"}, "one pod alone fits a head"),
+        ({"OVERLAY": "many-nodes", "SET": "embed.IMAGETAG_VIEWS=1"}, "one pod alone fits a head"),
         ({"OVERLAY": "jobset", "WORKERS": "2"}, "not in a JobSet, whose pods have other names"),
         ({"OVERLAY": "local", "REQUESTS": "train.gpu=2"}, "take JOB.cpu=, JOB.memory="),
         ({"OVERLAY": "local", "REQUESTS": "cpu=2"}, "take JOB.cpu=, JOB.memory="),

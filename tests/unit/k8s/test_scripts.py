@@ -15,7 +15,7 @@ import pytest
 
 from tests import manifests
 from tests.ended import log_lines
-from tests.manifests import K8S, STAGES, Manifest, built, deploy
+from tests.manifests import K8S, STAGES, Manifest, built, deploy, stages_of
 
 # Answers as kubectl does, from jobs/NAME.json, which may be a pod too. What a Job becomes once it
 # is started is in next/NAME.json. The command that is named in the file hangs never ends.
@@ -377,7 +377,7 @@ def empty(tmp_path: Path) -> Cluster:
 
 def test_deploy_makes_everything(empty: Cluster, tmp_path: Path) -> None:
     bring(empty, tmp_path)
-    assert applied(empty) == [REST, *STAGES, "chain"]
+    assert applied(empty) == [REST, *stages_of("many-tags"), "chain"]
     for call in empty.calls("apply"):
         assert "--server-side" in call  # 10,000 tags would not fit into kubectl's annotation
 
@@ -437,6 +437,7 @@ def test_a_plan_without_imagetag_says_how_to_get_it(empty: Cluster, tmp_path: Pa
 def test_deploy_leaves_alone_what_is_done_or_under_way(empty: Cluster, tmp_path: Path) -> None:
     empty.put("scrape", conditions=COMPLETE)
     empty.put("explore", conditions=COMPLETE)
+    empty.put("embed", conditions=COMPLETE)
     empty.put("train", suspend=False, active=2)
     empty.put("evaluate", suspend=True, conditions=[condition("Suspended")])
     bring(empty, tmp_path)
@@ -448,15 +449,16 @@ def test_deploy_leaves_alone_what_is_done_or_under_way(empty: Cluster, tmp_path:
 def test_deploy_makes_anew_what_failed_and_what_comes_after(empty: Cluster, tmp_path: Path) -> None:
     empty.put("scrape", conditions=COMPLETE)
     empty.put("explore", conditions=FAILED_INDEXES, failedIndexes="1")
+    empty.put("embed", conditions=COMPLETE)
     empty.put("train", conditions=COMPLETE)
     empty.put("evaluate", suspend=True)
     bring(empty, tmp_path)
-    assert deleted(empty) == ["chain", "explore", "train", "evaluate"]
-    assert applied(empty) == [REST, "explore", "train", "evaluate", "chain"]
+    assert deleted(empty) == ["chain", "explore", "embed", "train", "evaluate"]
+    assert applied(empty) == [REST, "explore", "embed", "train", "evaluate", "chain"]
 
 
 def test_deploy_makes_anew_what_has_other_settings(empty: Cluster, tmp_path: Path) -> None:
-    for name in STAGES:
+    for name in stages_of("many-tags"):
         empty.put(name, conditions=COMPLETE)
     (empty.folder / "changed").write_text("train")
     bring(empty, tmp_path)
