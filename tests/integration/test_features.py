@@ -13,6 +13,7 @@ import pytest
 
 import jobs.embed
 import jobs.evaluate
+import jobs.export
 import jobs.predict
 import jobs.train
 from imagetag.dataset import local_copy
@@ -168,3 +169,18 @@ def test_a_scrape_after_embed_is_told_of_and_loses_nothing(
     for name, data in kept.items():
         storage.write(name, data)
     assert jobs.train.main([*arguments, "--features", "latest"]) == 0
+
+
+def test_both_heads_are_exported_on_one_extractor(storage: Storage, tmp_path: Path) -> None:
+    output = tmp_path / "both.keras"
+    arguments = ["--storage", storage.url, "--tags", ",".join(TAGS), "--output", str(output)]
+    assert jobs.export.main(arguments) == 0
+    some = PICTURES[:6]
+    pixels = np.stack([load_pixels(picture.data, SIZE, "letterbox") for picture in some])
+    said = keras.models.load_model(output).predict(pixels.astype(np.float32), verbose=0)
+    for place, tag in enumerate(TAGS):
+        head, record = load_head(storage, load_run(storage, tag, "latest"))
+        stored = SharedFeatures(storage, [tag], tmp_path).of(record)
+        features = stored.values[stored.find([picture.row.md5 for picture in some], tag)]
+        logits = head.logits(features.astype(np.float32))
+        assert said["logit"][:, place] == pytest.approx(logits, abs=0.02)

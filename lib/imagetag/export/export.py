@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import keras
+import numpy as np
 
 from imagetag.errors import InputError
 from imagetag.export.contents import Contents, Format, Input, exported_tag
@@ -17,7 +18,8 @@ from imagetag.export.joined import joined, with_decisions
 from imagetag.export.target import Target, format_of
 from imagetag.layout import encode
 from imagetag.log import Progress, get_logger
-from imagetag.runs import Run, find_runs, load_decision, load_model, versions
+from imagetag.models import Heads, core_of, split_model
+from imagetag.runs import Run, find_runs, load_decision, load_head, load_model, versions
 from imagetag.storage import Place, Storage, opened
 
 _SHOWN = 10  # tags by name
@@ -80,7 +82,7 @@ def export_tags(
             get_logger().info("already exported", tags=len(runs), output=target.url)
             return before
         _tell_doubts(contents)
-        model, extractors = joined(_models(storage, runs, scratch), contents.input.image_size)
+        model, extractors = joined(_parts(storage, runs, scratch), contents.input.image_size)
         path = scratch / "written" / Path(output).name
         path.parent.mkdir()
         write(with_decisions(model, contents.tags), path, contents)
@@ -91,12 +93,24 @@ def export_tags(
     return contents
 
 
-def _models(storage: Storage, runs: Sequence[Run], scratch: Path) -> Iterator[keras.Model]:
+def _parts(
+    storage: Storage, runs: Sequence[Run], scratch: Path
+) -> Iterator[tuple[keras.Model, Heads]]:
+    """Yield each run's model up to its features, and its head; an extractor is loaded once."""
+    extractors: dict[str, keras.Model] = {}
     with Progress("export") as progress:
         for run in runs:
-            with TemporaryDirectory(prefix="model-", dir=scratch) as folder:
-                model = load_model(storage, run, Path(folder) / encode(run.tag))
-            yield model
+            if run.extractor in extractors:
+                head, _ = load_head(storage, run)
+                heads = Heads(head.weights[:, np.newaxis], np.array([head.bias]))
+                yield extractors[run.extractor], heads
+            else:
+                with TemporaryDirectory(prefix="model-", dir=scratch) as folder:
+                    model = load_model(storage, run, Path(folder) / encode(run.tag))
+                body, heads = split_model(core_of(model), run.image_size)
+                if run.extractor:
+                    extractors[run.extractor] = body
+                yield body, heads
             progress.advance()
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from imagetag.export.contents import ExportedTag
 from imagetag.imaging import Size
-from imagetag.models import parts_of
+from imagetag.models import Heads, join_heads
 from imagetag.runs import least_logit
 from imagetag.stats import Calibration
 
@@ -25,48 +25,46 @@ _NARROW = 1e-30  # of a step: what is between its ends in 64 bits may be nothing
 
 
 @dataclass
-class _Heads:
-    """The tags that build on one extractor."""
+class _Shared:
+    """An extractor, the heads on it, and the places of their tags among all."""
 
     extractor: keras.Model
+    heads: list[Heads] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
-    kernels: list[Floats] = field(default_factory=list)
-    biases: list[Floats] = field(default_factory=list)
 
 
-def joined(models: Iterable[keras.Model], size: Size) -> tuple[keras.Model, int]:
+def joined(parts: Iterable[tuple[keras.Model, Heads]], size: Size) -> tuple[keras.Model, int]:
     """Return one model of the logits of several, `(batch, tags)`, and how many extractors it has.
 
     What comes before the features is there once where it is the same, and the heads on it are one
-    matrix. Models are taken one by one, and of those whose extractor is known only the head is
+    matrix. They are taken one by one, and of those whose extractor is known only the head is
     kept.
 
     Args:
-        models: as `runs.load_model` returns them, in the order of the outputs.
+        parts: of each model, as `models.split_model` returns them, in the order of the outputs.
         size: (height, width) in pixels of their input.
 
-    Raises:
-        InputError: if one has no such layers as ours have, or another input.
-
     """
-    found: dict[str, _Heads] = {}
-    for place, model in enumerate(models):
-        parts = parts_of(model, ("features", "logit"), size)
-        name = f"extractor_{len(found)}"
-        extractor = keras.Model(parts.input, parts.output["features"], name=name)
-        heads = found.setdefault(_digest(extractor), _Heads(extractor))
-        kernel, bias = parts.get_layer("logit").get_weights()
-        heads.places.append(place)
-        heads.kernels.append(kernel)
-        heads.biases.append(bias)
+    found: dict[str, _Shared] = {}
+    before: keras.Model | None = None
+    digest = ""
+    for place, (body, heads) in enumerate(parts):
+        if body is not before:
+            before, digest = body, _digest(body)
+        if digest not in found:
+            name = f"extractor_{len(found)}"
+            found[digest] = _Shared(keras.Model(body.input, body.output, name=name))
+        found[digest].heads.append(heads)
+        found[digest].places.append(place)
     pixels = keras.Input((*size, 3), dtype="float32", name="pixels")
     logits = []
-    for number, heads in enumerate(found.values()):
-        dense = layers.Dense(len(heads.places), dtype="float32", name=f"heads_{number}")
-        logits.append(dense(heads.extractor(pixels, training=False)))
-        dense.set_weights([np.hstack(heads.kernels), np.hstack(heads.biases)])
+    for number, shared in enumerate(found.values()):
+        heads = join_heads(shared.heads)
+        dense = layers.Dense(len(heads.bias), dtype="float32", name=f"heads_{number}")
+        logits.append(dense(shared.extractor(pixels, training=False)))
+        dense.set_weights([heads.weights, heads.bias])
     logit = layers.Concatenate()(logits) if len(logits) > 1 else logits[0]
-    order = [place for heads in found.values() for place in heads.places]
+    order = [place for shared in found.values() for place in shared.places]
     if order != sorted(order):
         logit = ops.take(logit, np.argsort(order), axis=-1)
     return keras.Model(pixels, layers.Identity(name="logit")(logit)), len(found)

@@ -15,7 +15,7 @@ from imagetag.dataset import Resize
 from imagetag.export.decoding import load_pixels
 from imagetag.imaging import Size
 from imagetag.layout import Layout
-from imagetag.models import core_of, parts_of
+from imagetag.models import core_of, split_model
 from imagetag.runs import EXPORT_FOLDER, EXPORT_MARKER
 from imagetag.storage import Storage
 
@@ -40,10 +40,11 @@ def export_model(model: keras.Model, folder: Path, size: Size, resize: Resize) -
         resize: how pictures are fitted into it, as `dataset.load_pixels` does.
 
     """
-    parts = parts_of(model, ("logit",), size)
-    values = {"logit": parts.output["logit"], "probability": core_of(model).output}
+    core = core_of(model)
+    split_model(core, size)  # it is one of ours
+    values = {"logit": core.get_layer("logit").output, "probability": core.output}
     outputs = {name: ops.squeeze(value, axis=-1) for name, value in values.items()}
-    write_saved_model(keras.Model(parts.input, outputs), folder, size, resize)
+    write_saved_model(keras.Model(core.input, outputs), folder, size, resize)
 
 
 def write_saved_model(

@@ -12,7 +12,7 @@ import functools
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 
 from imagetag.checks import no_imagenet
 from imagetag.dataset import GREY, Resize
-from imagetag.errors import InputError, TransientError, UsageError, one_line
+from imagetag.errors import TransientError, UsageError, one_line
 from imagetag.imaging import Size
 from imagetag.models.weights import backbones, link_into_cache
 
@@ -265,37 +265,6 @@ def core_of(model: keras.Model) -> keras.Model:
     """Return the model without what `with_resizing` has put before it."""
     last = model.layers[-1]
     return last if isinstance(last, keras.Model) else model
-
-
-def parts_of(model: keras.Model, names: Sequence[str], size: Size) -> keras.Model:
-    """Return the model with the outputs of some of its layers, by their names.
-
-    It takes pictures of its own size: what resizes others on the way is left out.
-
-    Args:
-        model: as `runs.load_model` returns it.
-        names: of layers, such as `features` and `logit`.
-        size: (height, width) in pixels that its input should have.
-
-    Raises:
-        InputError: if it has no such layers, or another input.
-
-    """
-    core = core_of(model)
-    try:
-        part = keras.Model(core.input, {name: core.get_layer(name).output for name in names})
-    except (AttributeError, ValueError) as error:
-        raise InputError(
-            f"the model {model.name!r} has no part with the layers {', '.join(names)}: it is "
-            "none of this version's; train it again"
-        ) from error
-    shape = core.inputs[0].shape[1:3]
-    if shape not in (size, (None, None)):
-        raise InputError(
-            f"the model {model.name!r} takes pictures of {shape[0]} x {shape[1]} pixels "
-            f"(height x width), and its run says {size[0]} x {size[1]}: train it again"
-        )
-    return part
 
 
 class _AtInference(layers.Layer):

@@ -12,6 +12,7 @@ from keras import layers
 from numpy.typing import ArrayLike, NDArray
 
 from imagetag.errors import InputError
+from imagetag.imaging import Size
 
 Floats = NDArray[np.float64]
 
@@ -51,14 +52,15 @@ def join_heads(several: Iterable[Heads]) -> Heads:
     )
 
 
-def split_model(core: keras.Model) -> tuple[keras.Model, Heads]:
+def split_model(core: keras.Model, size: Size) -> tuple[keras.Model, Heads]:
     """Return a model up to its features, `(batch, channels)`, and its head.
 
     Args:
         core: as `core_of` returns it.
+        size: (height, width) in pixels that its input should have.
 
     Raises:
-        InputError: if it has no such layers as ours have.
+        InputError: if it has no such layers as ours have, or another input.
 
     """
     names = [layer.name for layer in getattr(core, "layers", ())]
@@ -74,6 +76,12 @@ def split_model(core: keras.Model) -> tuple[keras.Model, Heads]:
             f"the model {core.name!r} has no part with the layers features and logit: it is none "
             "of this version's; train it again"
         ) from error
+    shape = core.inputs[0].shape[1:3]
+    if shape not in (size, (None, None)):
+        raise InputError(
+            f"the model {core.name!r} takes pictures of {shape[0]} x {shape[1]} pixels "
+            f"(height x width), and its run says {size[0]} x {size[1]}: train it again"
+        )
     return body, Heads(kernel.astype(np.float64), bias.astype(np.float64))
 
 

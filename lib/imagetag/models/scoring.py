@@ -18,7 +18,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from imagetag.dataset import GREY, Resize, load_pixels
-from imagetag.errors import InputError
 from imagetag.imaging import BadImage, Size
 from imagetag.models.architectures import core_of
 from imagetag.models.batches import run_in_batches
@@ -111,14 +110,7 @@ def network_of(
 
     """
     # Pictures come at its size: what resizes them on the way is not needed.
-    core = core_of(model)
-    body, own = split_model(core)
-    shape, size = core.inputs[0].shape[1:3], wanted.size
-    if shape not in (size, (None, None)):
-        raise InputError(
-            f"the model {model.name!r} takes pictures of {shape[0]} x {shape[1]} pixels "
-            f"(height x width), and its run says {size[0]} x {size[1]}: train it again"
-        )
+    body, own = split_model(core_of(model), wanted.size)
     heads = own if heads is None else heads
     weights, bias = tf.constant(heads.weights), tf.constant(heads.bias)
 
@@ -128,7 +120,7 @@ def network_of(
         return {"logits": logits} | ({"features": found} if features else {})
 
     # Compiled here and for this shape alone.
-    pictures = tf.TensorSpec((batch_size, *size, 3), tf.uint8)
+    pictures = tf.TensorSpec((batch_size, *wanted.size, 3), tf.uint8)
     compiled = tf.function(forward, autograph=False).get_concrete_function(pictures)
 
     def run(pixels: Pixels) -> Mapping[str, Any]:

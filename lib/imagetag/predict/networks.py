@@ -149,7 +149,7 @@ class Networks:
         taken = sum(shared.bytes for shared in found.values())
         for place, run in runs:
             model = self._fetch(run)
-            body, head = split_model(core_of(model))
+            body, head = split_model(core_of(model), run.image_size)
             making = _making(run)
             # What nobody else can share needs no digest.
             key = making, _digest(body) if makings[making] > 1 else ""

@@ -26,7 +26,8 @@ from imagetag.export.contents import ExportedTag, Format, read_contents
 from imagetag.export.export import export_tags
 from imagetag.export.joined import joined, with_decisions
 from imagetag.layout import Layout
-from imagetag.models.architectures import build_model, core_of, parts_of, with_resizing
+from imagetag.models.architectures import build_model, core_of, logits_of, with_resizing
+from imagetag.models.heads import Heads, split_model
 from imagetag.runs.decision import Decision, logit_of
 from imagetag.runs.runs import EXPORT_MARKER, load_model, load_run
 from imagetag.stats.calibration import Calibration
@@ -87,7 +88,7 @@ def of_two_minds(model: keras.Model, pixels: NDArray[np.float32], *, turned: boo
     if turned:
         kernel = kernel[::-1]
         head.set_weights([kernel, bias])
-    logits = parts_of(model, ("logit",), SIZE).predict_on_batch(pixels)["logit"]
+    logits = logits_of(core_of(model)).predict_on_batch(pixels)
     scale = 3 / logits.std()
     head.set_weights([kernel * scale, (bias - np.median(logits)) * scale])
     return model
@@ -207,7 +208,7 @@ def logits(
     for tag in TAGS:
         run = load_run(LocalStorage(storage), tag, "latest")
         model = load_model(LocalStorage(storage), run, tmp_path_factory.mktemp("model"))
-        found.append(parts_of(model, ("logit",), SIZE).predict_on_batch(pixels)["logit"][:, 0])
+        found.append(logits_of(core_of(model)).predict_on_batch(pixels)[:, 0])
     return np.stack(found, axis=1)
 
 
@@ -302,14 +303,17 @@ def test_a_saved_model_takes_files_and_names_its_tags(
 
 
 def test_heads_of_one_extractor_are_one_matrix() -> None:
+    def parts(model: keras.Model) -> tuple[keras.Model, Heads]:
+        return split_model(core_of(model), SIZE)
+
     model, other = alexnet(), alexnet()
     weights = model.get_weights()
     other.set_weights([*weights[:-2], weights[-2] + 1, weights[-1]])
-    shared, extractors = joined([model, other], SIZE)
+    shared, extractors = joined(map(parts, (model, other)), SIZE)
     head = core_of(model).get_layer("logit").count_params()
     assert (extractors, shared.count_params()) == (1, model.count_params() + head)
     other.set_weights([weights[0] + 1, *weights[1:]])
-    assert joined([model, other], SIZE)[1] == 2
+    assert joined(map(parts, (model, other)), SIZE)[1] == 2
 
 
 def test_a_keras_file_takes_pictures_of_any_size(

@@ -359,7 +359,8 @@ def test_a_model_for_any_size_is_exported_for_one(
     # Of the means of red, green and blue.
     sums = layers.Dense(1, kernel_initializer="ones", name="logit")
     inputs = keras.Input((None, None, 3))
-    model = keras.Model(inputs, sums(layers.GlobalAveragePooling2D()(inputs)))
+    means = layers.GlobalAveragePooling2D(name="features")(inputs)
+    model = keras.Model(inputs, sums(means))
     saved_model.export_model(model, tmp_path / "1", (72, 72), resize)
     signatures = tf.saved_model.load(tmp_path / "1").signatures
     (spec,) = signatures["pixels"].structured_input_signature[1].values()
@@ -369,8 +370,8 @@ def test_a_model_for_any_size_is_exported_for_one(
     picture.paste((255, 255, 255), (100, 0, 200, 100))
     data = tf.constant([encoded(picture, "PNG")])
     found = signatures["serving_default"](image_bytes=data)["logit"].numpy()
-    means = {"crop": 255, "stretch": 255 / 3, "letterbox": 255 / 9 + local_copy.GREY * 2 / 3}
-    assert found / 3 == pytest.approx([means[resize]], abs=3)
+    expected = {"crop": 255, "stretch": 255 / 3, "letterbox": 255 / 9 + local_copy.GREY * 2 / 3}
+    assert found / 3 == pytest.approx([expected[resize]], abs=3)
 
 
 def test_no_weight_is_stored_twice(tmp_path: Path) -> None:

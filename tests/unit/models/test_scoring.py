@@ -270,7 +270,7 @@ def test_what_a_head_says_does_not_depend_on_those_beside_it(model: keras.Model)
 
 
 def test_heads_are_one_matrix_and_a_models_own_is_taken_from_it(model: keras.Model) -> None:
-    body, own = split_model(core_of(model))
+    body, own = split_model(core_of(model), SIZE)
     joined = join_heads([own, Heads(np.ones((4, 2)), np.array([1.0, 2.0]))])
     assert joined.weights.shape == (4, 3)
     features = np.asarray(body(load_pixels(noise(3), SIZE)[None].astype("float32")))
