@@ -30,6 +30,7 @@ from imagetag.storage.opening import open_storage
 from tests.builders.datasets import store_dataset
 from tests.builders.drawn import PICTURES, TAG
 from tests.ended import log_lines
+from tests.pages import undrawn
 
 OTHER = "blue_square"
 TAGS = (TAG, OTHER)
@@ -65,7 +66,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory, network: Path) -> Storage:
     cache = ["--cache-folder", str(folder / "cache")]
     assert jobs.embed.main([*shared, *cache, "--extractor", str(network)]) == 0
     assert jobs.train.main([*shared, *cache, "--features", "latest"]) == 0
-    assert jobs.evaluate.main([*shared, *cache]) == 0
+    with undrawn():
+        assert jobs.evaluate.main([*shared, *cache]) == 0
     return storage
 
 
@@ -140,7 +142,8 @@ def test_evaluate_reads_no_picture_but_those_of_the_page(
 
     monkeypatch.setattr(evaluation_run, "sync", counted)
     arguments = ["--storage", storage.url, "--tags", TAG, "--cache-folder", str(tmp_path)]
-    assert jobs.evaluate.main([*arguments, "--min-precision", "0.9"]) == 0
+    with undrawn():
+        assert jobs.evaluate.main([*arguments, "--min-precision", "0.9"]) == 0
     run = load_run(storage, TAG, "latest")
     key = Layout(TAG).run(run.run, "evaluation.json")
     evaluation = Evaluation.model_validate_json(storage.read(key))

@@ -27,6 +27,7 @@ from imagetag.record import Record
 
 _RATIO = 1.02  # between two looks: finer would gain little recall, and each costs certainty
 _MANY = 1000  # times as many pictures are as good as any number
+_LONG = 200  # terms from which on a Fourier transform is faster
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -235,7 +236,7 @@ def promise_precision(
 
 def _passes(numbers: Ints, precision: float, alpha: float) -> float:
     """Return how probable it is that any look passes a test of level `alpha`."""
-    from scipy import signal, stats
+    from scipy import stats
 
     # How many must be right at each look: the least with P(X >= that) <= alpha. What is next to it
     # passes: a bound is computed otherwise, and may round a tie to the other side.
@@ -247,10 +248,20 @@ def _passes(numbers: Ints, precision: float, alpha: float) -> float:
     for number, limit in zip(numbers.tolist(), least.tolist(), strict=True):
         step = number - before
         added = stats.binom.pmf(np.arange(step + 1), step, precision)
-        alive = signal.convolve(alive, added).clip(0)
+        alive = _convolve(alive, added)
         passed += float(alive[limit:].sum())
         alive, before = alive[:limit], number
     return passed
+
+
+def _convolve(alive: Floats, added: Floats) -> Floats:
+    """Return the probabilities of a sum, whose terms have those given."""
+    if min(alive.size, added.size) < _LONG:
+        return np.convolve(alive, added)
+    from scipy import signal  # slow to import
+
+    found: Floats = signal.convolve(alive, added).clip(0)  # rounding may go below
+    return found
 
 
 def _whole_ties(numbers: Ints, values: Floats) -> Ints:
