@@ -68,7 +68,7 @@ class PredictSettings(TagsSettings, StorageSettings):
             "allow_private_hosts",
         ),
         "Copies and sidecars of positives": ("copy_to", "sidecars", "sidecars_folder"),
-        "Share of the images": ("shard_index", "shard_count"),
+        "Speed and shares": ("batch_size", "shard_index", "shard_count"),
     }
 
     tag: str = Field(
