@@ -26,8 +26,8 @@ from imagetag.proof import least_right
 from imagetag.record import Record
 
 _RATIO = 1.02  # between two looks: finer would gain little recall, and each costs certainty
+_NOTHING = 1e-20  # as a probability, beside those that are looked for
 _MANY = 1000  # times as many pictures are as good as any number
-_LONG = 200  # terms from which on a Fourier transform is faster
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -244,24 +244,35 @@ def _passes(numbers: Ints, precision: float, alpha: float) -> float:
     least = stats.binom.isf(alpha, numbers, precision).astype(np.int64) + 1
     least += stats.binom.sf(least - 1, numbers, precision) > alpha
     passed = 0.0
-    alive, before = np.ones(1), 0  # probability of each number of right ones, none passed so far
+    # Probabilities of `fewest`, `fewest` + 1, ... right ones, none of which has passed so far.
+    fewest, alive, before = 0, np.ones(1), 0
     for number, limit in zip(numbers.tolist(), least.tolist(), strict=True):
-        step = number - before
-        added = stats.binom.pmf(np.arange(step + 1), step, precision)
-        alive = _convolve(alive, added)
-        passed += float(alive[limit:].sum())
-        alive, before = alive[:limit], number
+        first, added = _right_ones(number - before, precision)
+        fewest, alive, before = fewest + first, np.convolve(alive, added), number
+        end = max(0, limit - fewest)
+        passed += float(alive[end:].sum())
+        first, alive = _without_rare(alive[:end])
+        if not alive.size:
+            break
+        fewest += first
     return passed
 
 
-def _convolve(alive: Floats, added: Floats) -> Floats:
-    """Return the probabilities of a sum, whose terms have those given."""
-    if min(alive.size, added.size) < _LONG:
-        return np.convolve(alive, added)
-    from scipy import signal  # slow to import
+@functools.lru_cache(maxsize=1024)  # the same steps at each of the levels that are tried
+def _right_ones(pictures: int, precision: float) -> tuple[int, Floats]:
+    """Return how probable each number of right ones is, from a first number on."""
+    from scipy import stats
 
-    found: Floats = signal.convolve(alive, added).clip(0)  # rounding may go below
-    return found
+    return _without_rare(stats.binom.pmf(np.arange(pictures + 1), pictures, precision))
+
+
+def _without_rare(probabilities: Floats) -> tuple[int, Floats]:
+    """Leave out the first ones that are nothing even in sum; return how many, and the rest.
+
+    Of 100,000 pictures some hundred numbers of right ones are left.
+    """
+    first = int(np.searchsorted(probabilities.cumsum(), _NOTHING))
+    return first, probabilities[first:]
 
 
 def _whole_ties(numbers: Ints, values: Floats) -> Ints:
