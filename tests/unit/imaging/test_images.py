@@ -615,7 +615,7 @@ def test_a_damaged_picture_is_a_picture_or_a_bad_one(
 def test_every_single_damaged_byte_of_a_header_is_a_picture_or_a_bad_one() -> None:
     for data in SMALL:
         for place in range(min(len(data), 120)):
-            for value in (0, 0x7F, 0xFF, data[place] ^ 1):
+            for value in {0, 0x7F, 0xFF, data[place] ^ 1} - {data[place]}:
                 check_either_or(data[:place] + bytes([value]) + data[place + 1 :])
 
 

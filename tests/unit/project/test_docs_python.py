@@ -12,6 +12,7 @@ from tests.builders.drawn import PICTURES
 from tests.docs import code, pages
 
 
+@pytest.mark.usefixtures("quick_plots")
 def test_the_blocks_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
