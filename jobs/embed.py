@@ -33,6 +33,7 @@ from imagetag.quiet import quiet_imports
 from imagetag.storage import Storage, open_storage
 
 if TYPE_CHECKING:
+    from imagetag.embed import Pictures
     from imagetag.features import ExtractorRecord
 
 # Options whose names, and values, are those of an extractor's record.
@@ -169,12 +170,13 @@ def _embed(
     settings: EmbedSettings,
     storage: Storage,
     known: ExtractorRecord | None,
-    pictures: dict[str, str],
+    pictures: Pictures,
     tags: int,
 ) -> None:
     from imagetag.features import FeatureStore, mark_latest
 
     if known is not None and not FeatureStore(storage, known).missing(pictures):
+        measured(extractor=known.name)
         _tell(known, tags, already=len(pictures))  # which takes no TensorFlow
         mark_latest(storage, known)
         return
@@ -186,7 +188,7 @@ def _embed(
             prepare_extractor,
             store_extractor,
         )
-        from imagetag.models import choose_devices, find_weights
+        from imagetag.models import choose_devices, device_names, find_weights
 
     strategy = choose_devices("auto", cpu_devices=settings.cpu_devices)
     with TemporaryDirectory(prefix="imagetag-embed-") as scratch, working("loading the network"):
@@ -206,8 +208,14 @@ def _embed(
             storage, record, folder, batch_size=settings.batch_size, strategy=strategy
         )
     found = embed_pictures(storage, extractor, pictures, concurrency=settings.concurrency)
-    if found.done:
-        measured(images=found.done, extractor=record.name)
+    measured(
+        extractor=record.name,
+        images=found.done,
+        pictures=len(pictures),
+        places=pictures.places,
+        devices=strategy.num_replicas_in_sync,
+        gpus=sum("GPU" in device for device in device_names()),
+    )
     _tell(record, tags, found.done, found.already, found.unreadable, found.missing)
     if found.missing:
         raise InputError(

@@ -43,7 +43,13 @@ class PlanSettings(ScrapeSettings):
 
     headings: ClassVar = {
         "The promise": ("min_precision", "confidence", "threshold_fraction"),
-        "Training, and how fast work is": ("model", "train_pods", "rates"),
+        "Training, and how fast work is": (
+            "model",
+            "features",
+            "embed_pods",
+            "train_pods",
+            "rates",
+        ),
         "Prices": (
             *("price_gpu_hour", "price_cpu_hour", "price_gb_month", "price_gb_out"),
             *("price_1000_put", "price_1000_get"),
@@ -60,6 +66,14 @@ class PlanSettings(ScrapeSettings):
     )
     train_pods: int = Field(
         1, ge=1, description="how many pods share the tags of train and of evaluate, a GPU each"
+    )
+    features: str = Field(
+        "no",
+        description="heads on features of --model, as train --features takes them, latest or an "
+        "extractor's name: embed on GPUs before train, and train on CPUs",
+    )
+    embed_pods: int = Field(
+        1, ge=1, description="how many pods share the pictures of embed, a GPU each"
     )
     threshold_fraction: float = threshold_fraction_field()
     min_precision: float = Field(0.95, gt=0, lt=1, description="the precision to promise")
@@ -93,7 +107,8 @@ def work(settings: PlanSettings) -> None:
         asked = complete | {found.tag: found for found in ask_board(board, selection, wanted)}
     promise = settings.min_precision, settings.confidence
     done = find_done(storage, complete, settings.model, *promise) if storage else {}
-    rates = find_rates(storage, settings.model, given)
+    features = settings.features != "no"
+    rates = find_rates(storage, settings.model, given, features=features)
     of = Settings(
         limit=settings.limit,
         negative_ratio=settings.negative_ratio,
@@ -102,6 +117,8 @@ def work(settings: PlanSettings) -> None:
         max_rate=settings.max_rate,
         scrape_pods=settings.shard_count,
         train_pods=settings.train_pods,
+        embed_pods=settings.embed_pods,
+        features=features,
         min_precision=settings.min_precision,
         confidence=settings.confidence,
         interval=board.site.interval,

@@ -292,11 +292,13 @@ plan() {
   {
     settings_of common
     settings_of scrape
-    settings_of train | grep -E '^IMAGETAG_(MODEL|THRESHOLD_FRACTION)=' || true
+    settings_of embed | sed -n '/=latest$/d; s/^IMAGETAG_EXTRACTOR=\([a-z0-9_]*\)$/IMAGETAG_MODEL=\1/p'
+    settings_of train | grep -E '^IMAGETAG_(FEATURES|MODEL|THRESHOLD_FRACTION)=' || true
     settings_of evaluate | grep -E '^IMAGETAG_(MIN_PRECISION|CONFIDENCE)=' || true
   } | grep -Ev '^IMAGETAG_(TAGS|TAGS_FILE|LOG_FORMAT|SHARD_INDEX)=' >"$work/plan.env"
   pods=$(setting train IMAGETAG_SHARD_COUNT)
-  set -- --tags-file "$work/tags.txt" --train-pods "${pods:-1}"
+  embed_pods=$(setting embed IMAGETAG_SHARD_COUNT)
+  set -- --tags-file "$work/tags.txt" --train-pods "${pods:-1}" --embed-pods "${embed_pods:-1}"
   while IFS= read -r line; do
     export "${line?}"
   done <"$work/plan.env"

@@ -1,2 +1,3 @@
 from .embed import embed_pictures as embed_pictures
+from .pictures import Pictures as Pictures
 from .pictures import find_pictures as find_pictures

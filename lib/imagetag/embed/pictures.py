@@ -13,6 +13,12 @@ from imagetag.storage import Storage
 _SHARING = 8  # digits of an md5 that say whose a picture is
 
 
+class Pictures(dict[str, str]):
+    """Keys of pictures by their md5; `places` counts each of them once for each tag that has it."""
+
+    places = 0
+
+
 def find_pictures(
     storage: Storage,
     tags: Iterable[str],
@@ -20,7 +26,7 @@ def find_pictures(
     index: int = 0,
     count: int = 1,
     failed: Callable[[str, InputError], None] | None = None,
-) -> dict[str, str]:
+) -> Pictures:
     """Return the key of each distinct picture of some tags by its md5, of a pod's share.
 
     A picture is of the same pod whatever tags there are, and one of several tags is there once.
@@ -37,14 +43,17 @@ def find_pictures(
         InputError: see `failed`.
 
     """
-    found: dict[str, str] = {}
+    found = Pictures()
     names = list(tags)
     with Progress("manifests", total=len(names), unit="tags") as progress:
         for tag in names:
             layout = Layout(tag)
             try:
                 for row in read_rows(storage, load_dataset(storage, tag)):
-                    if int(row.md5[:_SHARING], 16) % count == index and row.md5 not in found:
+                    if int(row.md5[:_SHARING], 16) % count != index:
+                        continue
+                    found.places += 1
+                    if row.md5 not in found:
                         found[row.md5] = layout.image(row.split, row.label, row.md5, row.ext)
             except InputError as error:
                 if failed is None:

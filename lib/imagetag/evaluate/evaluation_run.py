@@ -114,7 +114,8 @@ def evaluate_run(
         decision = decide(run, dataset, request, scored["threshold"], share)
     with working("looking for wrong labels"):
         suspects = _suspects(scored) if request.suspects else None
-    measured(images=len(rows), model=run.model, pixels=run.image_size[0] * run.image_size[1])
+    pixels = run.image_size[0] * run.image_size[1]
+    measured(images=len(rows), model=run.model, extractor=run.extractor, pixels=pixels)
     judged = {part: _decided(decision, scored[part]) for part in ("threshold", "test")}
     results = _Results(
         storage, run, dataset, request, decision, since, suspects, rows, fetch, asked

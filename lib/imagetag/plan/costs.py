@@ -22,6 +22,9 @@ _TRAIN_OVERHEAD = 60.0
 _PUTS_AN_IMAGE, _GETS_AN_IMAGE = 2, 1
 _PART_ROWS = 200
 _THUMBNAILS = 4 * 24  # that explore shows of a tag
+_SHOWN = 100  # pictures on the page of an evaluation, about
+_FEATURES = 4096  # pictures in a part of them, and bytes that a picture's take
+_EMBED_OVERHEAD = 60.0  # seconds of each pod: to read manifests, load the network and compile
 _OF_A_TAG = {"scrape": (6, 12), "explore": (12, 8), "train": (25, 8), "evaluate": (6, 8)}
 
 
@@ -37,6 +40,8 @@ class Settings:
         max_rate: requests a second of the whole job.
         scrape_pods: that share the tags, and
         train_pods: that train, each its own tags, on one device each.
+        embed_pods: that share the pictures, on one device each, where
+        features: are embedded, and heads trained on them, on CPUs.
         min_precision: that is to be promised,
         confidence: how surely.
         interval: seconds between two requests for lists that the board's rules ask for.
@@ -55,6 +60,8 @@ class Settings:
     train_pods: int
     min_precision: float
     confidence: float
+    embed_pods: int = 1
+    features: bool = False
     interval: float = 0.0
     asks_nobody: bool = False
     source: str = "the board"
@@ -173,10 +180,11 @@ def estimate(
     stages = (
         _scrape(left["scrape"], settings, rates),
         _explore(left["explore"], settings, rates),
+        *([_embed(left["embed"], settings, rates)] if settings.features else []),
         _train(left["train"], settings, rates),
         _evaluate(left["evaluate"], settings, rates),
     )
-    stored = round(sum(tag.images for tag in left["scrape"]) * rates["bytes_per_image"])
+    stored = sum(stage.stored for stage in stages)
     return Estimate(
         tags=tags,
         stages=tuple(_priced(stage, prices) for stage in stages),
@@ -266,7 +274,27 @@ def _explore(tags: Sequence[TagEstimate], settings: Settings, rates: Rates) -> S
     )
 
 
+def _embed(tags: Sequence[TagEstimate], settings: Settings, rates: Rates) -> StageEstimate:
+    """Every pod has all tags, and its share of their distinct pictures."""
+    images = round(sum(tag.images for tag in tags) * rates["distinct_share"])
+    pods = settings.embed_pods if images else 0
+    seconds = images / rates["embed_images_per_second"] + pods * _EMBED_OVERHEAD
+    return StageEstimate(
+        stage="embed",
+        images=images,
+        seconds=seconds / settings.embed_pods,
+        read=round(images * rates["bytes_per_image"]),
+        stored=images * _FEATURES,
+        puts=2 * math.ceil(images / _FEATURES) + 3 * pods + len(tags),
+        gets=images + pods * (_parts(tags) + 2 * len(tags)),
+        processor_hours=0.0 if rates.gpu else seconds / 3600,
+        gpu_hours=seconds / 3600 if rates.gpu else 0.0,
+    )
+
+
 def _train(tags: Sequence[TagEstimate], settings: Settings, rates: Rates) -> StageEstimate:
+    if settings.features:
+        return _heads(tags, settings, rates)
     share = (1 - settings.test_fraction) * (1 - settings.threshold_fraction)
     images = round(sum(tag.images for tag in tags) * share)
     seconds = images * rates["train_epochs"] / rates["train_images_per_second"]
@@ -284,17 +312,35 @@ def _train(tags: Sequence[TagEstimate], settings: Settings, rates: Rates) -> Sta
     )
 
 
+def _heads(tags: Sequence[TagEstimate], settings: Settings, rates: Rates) -> StageEstimate:
+    images = sum(tag.images for tag in tags)
+    seconds = len(tags) * rates["head_seconds_per_tag"]
+    puts, gets = _OF_A_TAG["train"]
+    pods = min(settings.train_pods, max(1, len(tags)))
+    read = round(images * rates["distinct_share"])
+    return StageEstimate(
+        stage="train",
+        images=images,
+        seconds=seconds / pods,
+        read=read * _FEATURES,
+        puts=len(tags) * puts,
+        gets=2 * pods * math.ceil(read / _FEATURES) + 2 * _parts(tags) + len(tags) * gets,
+        processor_hours=seconds / 3600,
+    )
+
+
 def _evaluate(tags: Sequence[TagEstimate], settings: Settings, rates: Rates) -> StageEstimate:
     images = sum(tag.images for tag in tags)
+    fetched = sum(min(tag.images, _SHOWN) for tag in tags) if settings.features else images
     seconds = images / rates["evaluate_images_per_second"]
     puts, gets = _OF_A_TAG["evaluate"]
     return StageEstimate(
         stage="evaluate",
         images=images,
         seconds=seconds / min(settings.train_pods, max(1, len(tags))),
-        read=round(images * rates["bytes_per_image"]),
+        read=round(fetched * rates["bytes_per_image"]),
         puts=len(tags) * puts,
-        gets=images + _parts(tags) + len(tags) * gets,
+        gets=fetched + _parts(tags) + len(tags) * gets,
         processor_hours=seconds / 3600,
     )
 

@@ -25,7 +25,7 @@ from imagetag.storage import Storage
 from imagetag.suggest import nearest
 from imagetag.web import HttpError
 
-EstimatedStage = Literal["scrape", "explore", "train", "evaluate"]
+EstimatedStage = Literal["scrape", "explore", "embed", "train", "evaluate"]
 
 _SAMPLE = 100  # posts of a tag that are looked at
 _IN_VAIN = 2  # tags in a row that a board does not answer to, before it is asked no more
@@ -127,11 +127,13 @@ def find_done(
     for status in Overview(storage, tags).read() if tags else ():
         promise = status.promise
         promised = promise and (promise.min_precision, promise.confidence)
+        embed = status.stages["embed"]
         trained = status.stages["train"].state == "complete" and status.model == model
         evaluated = trained and status.stages["evaluate"].state == "complete"
         is_done: dict[EstimatedStage, bool] = {
             "scrape": True,
             "explore": status.stages["explore"].state == "complete",
+            "embed": embed.state == "complete" and embed.result.startswith(f"{model}-"),
             "train": trained,
             "evaluate": evaluated and promised == (min_precision, confidence),
         }

@@ -23,6 +23,9 @@ RateName = Literal[
     "train_epochs",
     "train_images_per_second",
     "evaluate_images_per_second",
+    "distinct_share",
+    "embed_images_per_second",
+    "head_seconds_per_tag",
 ]
 RATES: tuple[RateName, ...] = get_args(RateName)
 Origin = Literal["measured", "assumed", "given"]
@@ -36,7 +39,16 @@ _ASSUMED: dict[RateName, tuple[float, str]] = {
     "train_epochs": (25, "early stopping ends most trainings long before --epochs"),
     "train_images_per_second": (200, "through VGG19 on one GPU: none was seen"),
     "evaluate_images_per_second": (10, "through VGG19 on two processors"),
+    "distinct_share": (1, "of the pictures of all tags, as if tags shared none"),
+    "embed_images_per_second": (200, "and their mirror images, through VGG19 on one GPU"),
+    "head_seconds_per_tag": (3, "to read features, fit a head and store it"),
 }
+_SCORES = (100.0, "from features: what takes time is the page")
+# What only whole models take, and what only features do.
+_OF_MODELS: frozenset[RateName] = frozenset({"train_epochs", "train_images_per_second"})
+_OF_FEATURES: frozenset[RateName] = frozenset(
+    {"distinct_share", "embed_images_per_second", "head_seconds_per_tag"}
+)
 _RECORDS = 40  # of each job that are read, evenly over the tags
 _LEAST_IMAGES = 20  # of a record: what few images took says little
 
@@ -52,7 +64,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Rates:
-    """What work takes; `gpu` says whether training is on GPUs."""
+    """What work takes; `gpu` says whether networks are on GPUs, in training or embedding."""
 
     of: Mapping[RateName, Rate]
     gpu: bool = True
@@ -84,27 +96,52 @@ def read_given(texts: Sequence[str]) -> dict[RateName, float]:
     return given
 
 
-def find_rates(storage: Storage | None, model: str, given: Mapping[RateName, float]) -> Rates:
+def find_rates(
+    storage: Storage | None,
+    model: str,
+    given: Mapping[RateName, float],
+    *,
+    features: bool = False,
+) -> Rates:
     """Return what work takes: as given, else as it did in a storage, else as assumed.
 
     Args:
         storage: has the records of earlier work; None for none.
-        model: how training goes with another says nothing.
+        model: how training, or embedding, goes with another says nothing.
         given: values that win.
+        features: whether features are embedded and heads trained on them, no whole models.
 
     """
     beats = _beats(storage) if storage is not None else []
     found: dict[RateName, Rate] = {
-        name: Rate(value, "assumed", why) for name, (value, why) in _ASSUMED.items()
+        name: Rate(value, "assumed", why)
+        for name, (value, why) in _ASSUMED.items()
+        if name not in (_OF_MODELS if features else _OF_FEATURES)
+    }
+    if features:
+        value, why = _SCORES
+        found["evaluate_images_per_second"] = Rate(value, "assumed", why)
+    of = {
+        stage: [beat for beat in beats if beat.stage == stage]
+        for stage in ("scrape", "explore", "embed", "train", "evaluate")
     }
     trained = [
-        beat for beat in beats if beat.stage == "train" and beat.measured.get("model") == model
+        beat
+        for beat in of["train"]
+        if beat.measured.get("model") == model and _on_features(beat) == features
     ]
-    on_gpus = [beat for beat in trained if _number(beat, "gpus")]
-    trained = on_gpus or trained
-    of = {stage: [b for b in beats if b.stage == stage] for stage in ("scrape", "explore")}
+    embedded = [
+        beat
+        for beat in of["embed"]
+        if str(beat.measured.get("extractor", "")).startswith(f"{model}-")
+    ]
+    through = embedded if features else trained  # the network
+    on_gpus = [beat for beat in through if _number(beat, "gpus")]
+    through = on_gpus or through
     evaluated = [
-        b for b in beats if b.stage == "evaluate" and b.measured.get("model") in (model, None)
+        beat
+        for beat in of["evaluate"]
+        if beat.measured.get("model") in (model, None) and _on_features(beat) == features
     ]
     fetched = [beat for beat in of["scrape"] if not _number(beat, "copied")] or of["scrape"]
     sums: dict[RateName, tuple[list[Beat], Callable[[Beat], float], Callable[[Beat], float]]] = {
@@ -112,18 +149,21 @@ def find_rates(storage: Storage | None, model: str, given: Mapping[RateName, flo
         "bytes_per_image": (of["scrape"], _bytes, _of("images")),
         "scrape_processor_seconds_per_image": (of["scrape"], _processor, _of("images")),
         "explore_processor_seconds_per_image": (of["explore"], _processor, _of("images")),
-        "train_epochs": (trained, _of("epochs"), lambda _: 1.0),
-        "train_images_per_second": (trained, _passed, _device_seconds),
+        "train_epochs": (through, _of("epochs"), lambda _: 1.0),
+        "train_images_per_second": (through, _passed, _device_seconds),
         "evaluate_images_per_second": (evaluated, _of("images"), lambda beat: beat.seconds),
+        "distinct_share": (of["embed"], _of("pictures"), _of("places")),
+        "embed_images_per_second": (through, _of("images"), _embed_seconds),
+        "head_seconds_per_tag": (trained, lambda beat: beat.seconds, lambda _: 1.0),
     }
     for name, (records, above, below) in sums.items():
         total, divisor = sum(map(above, records)), sum(map(below, records))
-        if total > 0 and divisor > 0:
+        if name in found and total > 0 and divisor > 0:
             tags = len({beat.tag for beat in records})
             found[name] = Rate(total / divisor, "measured", f"here, over {counted(tags, 'tag')}")
     for name, value in given.items():
         found[name] = Rate(value, "given", "by --rates")
-    return Rates(found, gpu=bool(on_gpus) or not trained)
+    return Rates(found, gpu=bool(on_gpus) or not through)
 
 
 def _beats(storage: Storage) -> list[Beat]:
@@ -134,7 +174,8 @@ def _beats(storage: Storage) -> list[Beat]:
             key = parse_status(entry.key)
         except ValueError:
             continue
-        if key.state == "done" and key.worker == 0:
+        # Pods that embed have no tag in common.
+        if key.state == "done" and (key.worker == 0 or key.stage == "embed"):
             keys.setdefault(key.stage, []).append(key)
     chosen = itertools.chain.from_iterable(
         some[:: -(-len(some) // _RECORDS)] for some in keys.values()
@@ -175,6 +216,14 @@ def _processor(beat: Beat) -> float:
 def _passed(beat: Beat) -> float:
     """Return how many images went through a training, an epoch after the other."""
     return _number(beat, "images") * _number(beat, "epochs")
+
+
+def _embed_seconds(beat: Beat) -> float:
+    return beat.seconds * max(1.0, _number(beat, "devices"))
+
+
+def _on_features(beat: Beat) -> bool:
+    return bool(beat.measured.get("extractor"))
 
 
 def _device_seconds(beat: Beat) -> float:

@@ -19,6 +19,7 @@ from imagetag.sentences import duration, size
 _PAST: dict[EstimatedStage, str] = {
     "scrape": "scraped",
     "explore": "explored",
+    "embed": "embedded",
     "train": "trained",
     "evaluate": "evaluated",
 }

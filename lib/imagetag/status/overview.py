@@ -26,6 +26,7 @@ from imagetag.layout import (
     Stage,
     StatusKey,
     parse_status,
+    status,
 )
 from imagetag.record import Record
 from imagetag.sentences import counted
@@ -37,6 +38,7 @@ State = Literal[
 
 LOST = 180.0  # seconds without a word, after which a work is no longer taken to be under way
 _OURS = {"train", "test", "manifest"}
+_EMBEDDED = ("embed", "done")
 
 
 class StageStatus(Record):
@@ -95,7 +97,7 @@ class TagStatus(Record):
             for stage, found in self.stages.items():
                 if found.state == state:
                     return f"{stage} {state}"
-        for stage in ("evaluate", "train", "explore", "scrape"):
+        for stage in ("evaluate", "train", "embed", "explore", "scrape"):
             if self.stages[stage].state == "complete":
                 return _PAST[stage]
         return "not complete"
@@ -111,7 +113,13 @@ class TagStatus(Record):
         return self.model_copy(update={"stages": stages})
 
 
-_PAST = {"evaluate": "evaluated", "train": "trained", "explore": "explored", "scrape": "scraped"}
+_PAST: dict[Stage, str] = {
+    "evaluate": "evaluated",
+    "train": "trained",
+    "embed": "embedded",
+    "explore": "explored",
+    "scrape": "scraped",
+}
 
 
 class _Explored(Record):
@@ -244,7 +252,7 @@ class _Reading:
                 "curate": self._curated(dataset),
                 "explore": explored,
                 "pack": self._packed(),
-                "embed": self._told("embed"),
+                "embed": self._embedded(dataset),
                 "train": trained,
                 "evaluate": evaluated,
                 "predict": self._told("predict"),
@@ -286,6 +294,29 @@ class _Reading:
         done = any((key.stage, key.state) == ("pack", "done") for key in self._records)
         found = self._told("pack")
         return StageStatus(state="complete") if done and found.state == "none" else found
+
+    def _embedded(self, dataset: Dataset | None) -> StageStatus:
+        """Return what the pod says that tells of this tag: none has all of its pictures."""
+        found = self._told("embed")
+        done = [self._beat(key) for key in self._records if (key.stage, key.state) == _EMBEDDED]
+        told = [beat for beat in done if beat is not None]
+        if found.state != "none" or not told:
+            return found
+        beat = max(told, key=lambda beat: beat.updated)
+        made = _moment(dataset.created) if dataset else None
+        old = made is not None and made > beat.updated
+        return StageStatus(
+            state="outdated" if old else "complete",
+            result=str(beat.measured.get("extractor", "")),
+            reason="the dataset has changed since" if old else "",
+            seconds=self._since(beat.updated),
+        )
+
+    def _beat(self, key: StatusKey) -> Beat | None:
+        try:
+            return load_record(self._storage, status(key), Beat)
+        except InputError:  # gone, or damaged
+            return None
 
     def _explored(self, dataset: Dataset | None) -> tuple[StageStatus, _Explored | None]:
         key = self._layout.explore("explore.json")

@@ -135,7 +135,12 @@ def _store(target: Target, partition: Partition, head: LinearHead, run: Run) -> 
     marker = run.model_dump_json(indent=2).encode() + b"\n"
     storage.write(layout.run(run.run, "metrics.json"), marker)
     storage.write(layout.latest, run.run.encode() + b"\n")
-    measured(model=run.model, images=len(head.out_of_fold), training_seconds=run.seconds)
+    measured(
+        model=run.model,
+        extractor=run.extractor,
+        images=len(head.out_of_fold),
+        training_seconds=run.seconds,
+    )
     get_logger().info(
         "trained",
         run=run.run,

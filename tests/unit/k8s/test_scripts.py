@@ -404,12 +404,12 @@ print(json.dumps([sys.argv[1:], told]))
         TAGS="re:zero it's 100%",
         PODS="3",
         SET=f"{BUCKET} scrape.IMAGETAG_SINCE=2024-01-31 scrape.IMAGETAG_BLOCKED_TAGS=a:b,c "
-        "train.IMAGETAG_MODEL=mobilenet evaluate.IMAGETAG_MIN_PRECISION=0.9",
+        "embed.IMAGETAG_EXTRACTOR=mobilenet evaluate.IMAGETAG_MIN_PRECISION=0.9",
     )
     assert done.returncode == 0, done.stderr
     arguments, told = json.loads(done.stdout)
     assert arguments[0] == "plan"
-    assert arguments[3:] == ["--train-pods", "3"]
+    assert arguments[3:] == ["--train-pods", "3", "--embed-pods", "3"]
     assert told["tags"].splitlines() == ["re:zero", "it's", "100%"]
     expected = {
         "IMAGETAG_STORAGE": "s3://pictures/tags",
@@ -417,6 +417,7 @@ print(json.dumps([sys.argv[1:], told]))
         "IMAGETAG_SHARD_COUNT": "3",
         "IMAGETAG_SINCE": "2024-01-31",
         "IMAGETAG_BLOCKED_TAGS": "a:b,c",
+        "IMAGETAG_FEATURES": "latest",
         "IMAGETAG_MODEL": "mobilenet",
         "IMAGETAG_MIN_PRECISION": "0.9",
     }

@@ -124,6 +124,32 @@ def test_training_goes_through_its_part_of_the_images_on_each_device() -> None:
     assert on_cpus.processor_hours > 0
 
 
+def test_features_are_embedded_once_by_pods_that_share_the_pictures() -> None:
+    settings = replace(SETTINGS, features=True, embed_pods=4)
+    given: dict[Any, float] = {
+        "distinct_share": 0.25,
+        "embed_images_per_second": 50.0,
+        "head_seconds_per_tag": 2.0,
+    }
+    fast = find_rates(None, "vgg19", given, features=True)
+    tags = [MANY, replace(MANY, tag="owl"), replace(MANY, tag="elk")]
+    found = estimate(tags, settings, fast, Prices(gpu_hour=2.0))
+    assert [stage.stage for stage in found.stages] == [
+        *("scrape", "explore", "embed", "train", "evaluate")
+    ]
+    embed, train, evaluate = found.stages[2:]
+    assert embed.images == 750
+    assert embed.seconds == pytest.approx(750 / 50 / 4 + 60)
+    assert embed.gpu_hours == pytest.approx((750 / 50 + 4 * 60) / 3600)
+    assert embed.money == pytest.approx(embed.gpu_hours * 2)
+    assert train.gpu_hours == 0
+    assert train.processor_hours == pytest.approx(6 / 3600)
+    assert evaluate.gets < 3 * 1000, "pictures are read for pages alone"
+    done: dict[str, tuple[EstimatedStage, ...]] = {tag.tag: ("scrape", "embed") for tag in tags}
+    rest = estimate(tags, settings, fast, Prices(), done)
+    assert (rest.stages[2].images, rest.stages[2].seconds, rest.stored) == (0, 0, 0)
+
+
 def test_tags_that_are_scraped_or_have_nothing_are_not_scraped() -> None:
     done: dict[str, tuple[EstimatedStage, ...]] = {"fox": ("scrape",)}
     found = estimate([MANY, Asked("owl", 0)], SETTINGS, rates(), Prices(), done)
@@ -187,9 +213,42 @@ def test_a_scrape_takes_as_many_operations_on_storage_as_is_told(
 
 def test_without_earlier_work_all_rates_are_assumed() -> None:
     found = find_rates(None, "vgg19", {})
-    assert set(found.of) == set(RATES)
-    assert {rate.origin for rate in found.of.values()} == {"assumed"}
-    assert found.gpu
+    on_features = find_rates(None, "vgg19", {}, features=True)
+    assert set(found.of) | set(on_features.of) == set(RATES)
+    assert "train_epochs" not in on_features.of
+    assert "head_seconds_per_tag" not in found.of
+    for each in (found, on_features):
+        assert {rate.origin for rate in each.of.values()} == {"assumed"}
+        assert each.gpu
+
+
+def test_rates_of_features_are_those_of_earlier_embeds_and_heads(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    name = "mobilenet-160x160-0a1b2c3d"
+    for worker, tag in enumerate(["fox", "owl"]):
+        numbers: dict[str, Any] = {"images": 600, "pictures": 900, "places": 3600, "gpus": 2}
+        write_beat(
+            *(storage, tag, "embed", "done"),
+            worker=worker,
+            updated=ago(60),
+            seconds=3.0,
+            measured={**numbers, "devices": 2, "extractor": name},
+        )
+        head = {"images": 400, "model": "mobilenet", "extractor": name, "training_seconds": 0.5}
+        write_beat(storage, tag, "train", "done", updated=ago(50), seconds=2.0, measured=head)
+        scored = {"images": 500, "model": "mobilenet", "extractor": name}
+        write_beat(storage, tag, "evaluate", "done", updated=ago(40), seconds=5.0, measured=scored)
+    found = find_rates(storage, "mobilenet", {}, features=True)
+    assert found["embed_images_per_second"] == pytest.approx(600 / (3 * 2))
+    assert found["distinct_share"] == pytest.approx(0.25)
+    assert found["head_seconds_per_tag"] == pytest.approx(2.0)
+    assert found["evaluate_images_per_second"] == pytest.approx(100)
+    assert found.of["embed_images_per_second"].origin == "measured"
+    whole = find_rates(storage, "mobilenet", {})
+    origins = {name: rate.origin for name, rate in whole.of.items()}
+    assert set(origins.values()) == {"assumed"}, "of a head, which is no whole model"
+    other = find_rates(storage, "vgg19", {}, features=True)
+    assert other.of["embed_images_per_second"].origin == "assumed"
 
 
 def test_rates_are_those_of_earlier_work_in_this_storage(tmp_path: Path) -> None:

@@ -213,6 +213,21 @@ def test_a_record_that_is_damaged_or_gone_leaves_the_markers(storage: LocalStora
     assert stage(storage, "scrape").state == "complete"
 
 
+def test_embedding_is_told_by_the_pod_that_tells_of_the_tag(storage: LocalStorage) -> None:
+    write_scraped(storage, "fox", made=ago(600))
+    name = "mobilenet-160x160-0a1b2c3d"
+    told = {"images": 900, "extractor": name}
+    write_beat(storage, "fox", "embed", "done", updated=ago(60), worker=2, measured=told)
+    found = look(storage)
+    assert found.stages["embed"] == StageStatus(state="complete", result=name, seconds=60)
+    assert found.furthest == "embedded"
+    assert "embed" in stages_shown([found])
+    write_scraped(storage, "fox", made=ago(30), fingerprint="cd")
+    assert stage(storage, "embed").state == "outdated"
+    write_beat(storage, "fox", "embed", "running", updated=ago(9), worker=2, done=70, total=90)
+    assert stage(storage, "embed").state == "running"
+
+
 def test_other_jobs_are_shown_where_they_have_something_to_say(storage: LocalStorage) -> None:
     write_beat(storage, "fox", "pack", "done", updated=ago(60), measured={"images": 1})
     assert states(look(storage)) == {"pack": "complete"}
