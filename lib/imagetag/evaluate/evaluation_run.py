@@ -303,7 +303,7 @@ def _settings(run: Run) -> dict[str, object]:
         "image_size": size,
         **counts,
         "parameters": run.parameters,
-        "best_epoch": run.best_epoch,
+        **({"best_epoch": run.best_epoch} if run.history else {}),
         "seconds": run.seconds,
         "devices": ", ".join(run.devices),
         "trained": run.created,

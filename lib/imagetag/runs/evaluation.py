@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from imagetag import __version__
+from imagetag.checks import SETTINGS_OF_HEADS
 from imagetag.csv_cells import quoted
 from imagetag.dataset import Captioned, Dataset, Rating, Row, caption
 from imagetag.job import option_name
@@ -322,6 +323,8 @@ def train_command(tag: str, settings: Mapping[str, Any], image_size: tuple[int, 
 
     """
     values = dict(settings) | {"image_size": f"{image_size[0]}x{image_size[1]}"}
+    if settings.get("features", "no") != "no":  # what else there is was found, or the extractor's
+        values = {name: value for name, value in settings.items() if name in SETTINGS_OF_HEADS}
     if "mixed_precision" in values:  # which of them, the machine decides
         values["mixed_precision"] = "no" if values["mixed_precision"] == "float32" else "yes"
     lines = [f"imagetag train --tags {shlex.quote(tag)}"]

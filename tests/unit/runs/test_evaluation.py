@@ -155,6 +155,12 @@ def test_the_command_repeats_the_training(tmp_path: Path) -> None:
     assert "--dropout" not in train_command("fox", settings, (224, 192))
 
 
+def test_the_command_of_a_head_repeats_it() -> None:
+    settings = {"features": "mobilenet-160x160-0a1b2c3d", "resize": "letterbox", "seed": 3}
+    found = settings_of(train_command("fox", {**settings, "strength": 0.3}, (160, 160)))
+    assert {name: getattr(found, name) for name in settings} == settings
+
+
 # ---- the decision
 
 
