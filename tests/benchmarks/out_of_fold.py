@@ -1,0 +1,168 @@
+"""How often a promise holds whose threshold is chosen on out-of-fold scores of a head.
+
+    python -m tests.benchmarks.out_of_fold
+
+Features are drawn, so that the true precision of any head at any threshold is known. Beside
+pictures that are kept for the threshold: out-of-fold scores of all pictures, for the head that is
+fitted to all of them. Each threshold is chosen as in use: the strength by cross-validation over
+groups, labels balanced, one picture a group, the share of positives as it is among the pictures.
+"""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from imagetag.stats import fit_head
+from imagetag.stats.contract import promise_precision
+
+_DRAWS = 300
+_CONFIDENCE = 0.95
+_KEPT = 0.2  # of the groups, for the threshold
+_ALIKE = 0.8  # of what the pictures of a group have in common, beside the label
+WAYS = ("held out", "out of fold")
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class World:
+    """Features of both labels are spread alike around two centers.
+
+    Args:
+        groups: of one label each.
+        size: pictures of each group.
+        share: of positives.
+        distance: between the centers, in standard deviations.
+        channels: of the features.
+        precision: to be promised.
+        wrong: share of the negatives that are spread like positives.
+
+    """
+
+    groups: int
+    size: int
+    share: float
+    distance: float
+    channels: int
+    precision: float
+    wrong: float = 0.0
+
+    def draw(self, random: np.random.Generator) -> tuple[Floats, NDArray[np.bool_], list[str]]:
+        """Return features, (pictures, 1, channels), labels, and groups."""
+        labels = random.random(self.groups) < self.share
+        like = labels | (random.random(self.groups) < self.wrong)
+        common = random.normal(size=(self.groups, 1, self.channels))
+        own = random.normal(size=(self.groups, self.size, self.channels))
+        features = np.sqrt(_ALIKE) * common + np.sqrt(1 - _ALIKE) * own
+        features[:, :, 0] += self.distance * like[:, None]
+        names = [str(group) for group in range(self.groups) for _ in range(self.size)]
+        return features.reshape(-1, 1, self.channels), np.repeat(labels, self.size), names
+
+    def truth(self, weights: Floats, bias: float, threshold: float) -> float:
+        """Return the precision of a head at a threshold."""
+        spread = float(np.linalg.norm(weights)) or 1e-12
+        away = (threshold - bias) / spread
+        like = stats.norm.sf(away - self.distance * weights[0] / spread)
+        unlike = stats.norm.sf(away)
+        right = self.share * like
+        wrong = (1 - self.share) * (self.wrong * like + (1 - self.wrong) * unlike)
+        return float(right / (right + wrong))
+
+    def recall(self, weights: Floats, bias: float, threshold: float) -> float:
+        """Return the recall of a head at a threshold."""
+        spread = float(np.linalg.norm(weights)) or 1e-12
+        away = (threshold - bias - self.distance * weights[0]) / spread
+        return float(stats.norm.sf(away))
+
+
+def capped(share: float, level: float) -> float:
+    """Return the share of wrong negatives with which no precision is above a level."""
+    return share / (1 - share) * (1 - level) / level
+
+
+def judged(world: World, seed: int) -> list[tuple[bool, bool, float]]:
+    """Return of each way whether it promised, whether that does not hold, and the recall."""
+    random = np.random.default_rng(seed)
+    features, labels, groups = world.draw(random)
+    members = np.array(groups)
+    kept = np.isin(members, np.unique(members)[random.random(world.groups) < _KEPT])
+    found = []
+    some = fit_head(features[~kept], labels[~kept], list(members[~kept]))
+    threshold = _chosen(world, labels[kept], some.logits(features[kept]), members[kept])
+    found.append(_outcome(world, some.weights, some.bias, threshold))
+    head = fit_head(features, labels, groups)
+    threshold = _chosen(world, labels, head.out_of_fold, members)
+    found.append(_outcome(world, head.weights, head.bias, threshold))
+    return found
+
+
+def _chosen(
+    world: World, labels: NDArray[np.bool_], logits: Floats, members: NDArray[np.str_]
+) -> float | None:
+    _, first = np.unique(members, return_index=True)  # one of each group
+    if not labels[first].any() or labels[first].all():
+        return None
+    promise = promise_precision(
+        labels[first],
+        logits[first],
+        min_precision=world.precision,
+        confidence=_CONFIDENCE,
+        share=float(labels[first].mean()),
+    )
+    return promise.threshold if promise.met else None
+
+
+def _outcome(
+    world: World, weights: Floats, bias: float, threshold: float | None
+) -> tuple[bool, bool, float]:
+    if threshold is None:
+        return False, False, 0.0
+    broken = world.truth(weights, bias, threshold) < world.precision
+    return True, broken, world.recall(weights, bias, threshold)
+
+
+WORLDS: dict[str, World] = {
+    "wrong labels": World(300, 1, 0.5, 5.0, 64, 0.95, capped(0.5, 0.9495)),
+    "fair": World(400, 1, 0.5, 3.0, 64, 0.95),
+    "few, wrong labels": World(80, 1, 0.5, 5.0, 64, 0.8, capped(0.5, 0.7995)),
+    "few": World(80, 1, 0.5, 3.0, 64, 0.8),
+    "rare": World(400, 1, 0.2, 4.0, 64, 0.95),
+    "groups": World(200, 3, 0.5, 3.5, 64, 0.95),
+    "good": World(200, 1, 0.5, 5.0, 64, 0.95),
+    "many channels": World(200, 1, 0.5, 6.0, 256, 0.95),
+    "many": World(800, 1, 0.5, 4.0, 64, 0.95),
+}
+"""Each has some cases of use; where labels are wrong, no threshold keeps the promise."""
+
+
+def main() -> int:
+    """Print the table."""
+    print(
+        f"promises at {_CONFIDENCE:g}, of {_DRAWS:,} draws; broken is to stay below "
+        f"{1 - _CONFIDENCE:.0%}\n\n| world | groups | positive | channels | promised "
+        + "".join(f"| {way}: made | broken | recall " for way in WAYS)
+        + "|\n| --- "
+        + "| ---: " * (4 + 3 * len(WAYS))
+        + "|"
+    )
+    with ProcessPoolExecutor() as pool:
+        for name, world in WORLDS.items():
+            table = np.array(list(pool.map(partial(judged, world), range(_DRAWS), chunksize=10)))
+            cells = [name, f"{world.groups}", f"{world.share:g}", f"{world.channels}"]
+            cells.append(f"{world.precision:g}")
+            for made, broken, recall in table.transpose(1, 2, 0):
+                reached = recall[made > 0].mean() if made.any() else 0.0
+                cells += [f"{100 * x:.1f} %" for x in (made.mean(), broken.mean(), reached)]
+            print(f"| {' | '.join(cells)} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
