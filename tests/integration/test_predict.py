@@ -879,7 +879,7 @@ def slow(self, picture):
 p.StoredPictures.read = slow
 """
     job = start(stored, *options, "--output", output, before=script)
-    while not job.stdout.read_text().startswith("slow\n"):
+    while "slow" not in job.stdout.read_text():
         assert job.returncode is None
         time.sleep(0.02)
     time.sleep(2)
