@@ -294,7 +294,8 @@ def small_model() -> keras.Model:
     inputs = keras.Input((*SIZE, 3))
     x = keras.layers.Rescaling(1 / 255)(inputs)
     x = keras.layers.Conv2D(4, 9, 8, "same", activation="relu")(x)
-    x = keras.layers.Dense(1, name="logit")(keras.layers.Flatten()(x))
+    x = keras.layers.Flatten(name="features")(x)
+    x = keras.layers.Dense(1, name="logit")(x)
     return keras.Model(inputs, keras.layers.Activation("sigmoid")(x))
 
 
