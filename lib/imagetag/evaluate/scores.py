@@ -17,7 +17,7 @@ from imagetag.evaluate.gradcam import GradCam
 from imagetag.features import ExtractorRecord, SharedFeatures, load_network
 from imagetag.imaging import BadImage
 from imagetag.log import Progress, get_logger, working
-from imagetag.models import Input, Score, Scorer, classifier_on, network_of, put_head
+from imagetag.models import Input, Score, Scorer, classifier_on, network_of, set_head
 from imagetag.runs import Run, load_head, load_model
 from imagetag.storage import Storage
 
@@ -113,13 +113,8 @@ class OfHead:
 
         """
         stored = self._shared.of(self._record)
-        places = stored.find([row.md5 for row in rows], self._run.tag)
-        readable = places >= 0
-        if not readable.all():
-            get_logger().warning(
-                "left out", images=int((~readable).sum()), detail="they cannot be decoded"
-            )
-        features = stored.values[places[readable]].astype(np.float32)
+        readable, found = stored.readable([row.md5 for row in rows], self._run.tag)
+        features = found.astype(np.float32)
         logits = self._head.logits(features).astype(np.float32)[:, None]
         kept = (row for row, there in zip(rows, readable, strict=True) if there)
         return {
@@ -130,7 +125,7 @@ class OfHead:
     def camera(self) -> GradCam:
         """Return what shows where the extractor and the head look, in the picture as it is."""
         model, camera = _camera_on(self._storage, self._record)
-        put_head(model, self._head.weights, self._head.bias)
+        set_head(model, self._head.weights, self._head.bias)
         return camera
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from imagetag import layout
 from imagetag.errors import InputError
 from imagetag.features.extractor import ExtractorRecord
+from imagetag.log import get_logger
 from imagetag.parallel import map_ahead
 from imagetag.storage import ObjectNotFound, Storage
 
@@ -66,6 +67,29 @@ class StoredFeatures:
                 "it again"
             )
         return np.array([self.rows[md5] for md5 in md5s], np.intp)
+
+    def readable(
+        self, md5s: Sequence[str], tag: str
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float16]]:
+        """Return which pictures could be decoded, `(n,)`, and the features of those.
+
+        How many could not is told in the log.
+
+        Args:
+            md5s: of the pictures.
+            tag: which has them, for the text of an error.
+
+        Raises:
+            InputError: if there are no features of some.
+
+        """
+        places = self.find(md5s, tag)
+        there = places >= 0
+        if not there.all():
+            get_logger().warning(
+                "left out", images=int((~there).sum()), detail="they cannot be decoded"
+            )
+        return there, self.values[places[there]]
 
 
 class FeatureStore:

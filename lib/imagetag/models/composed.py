@@ -8,7 +8,7 @@ from keras import layers, ops
 from numpy.typing import NDArray
 
 from imagetag.imaging import Size
-from imagetag.models.architectures import probability_of
+from imagetag.models.architectures import probability_of, set_head
 
 
 def classifier_on(
@@ -35,17 +35,5 @@ def classifier_on(
     else:
         features = layers.Average(dtype="float32", name="features")(found)
     model = keras.Model(inputs, probability_of(features), name=network.name)
-    put_head(model, weights, bias)
+    set_head(model, weights, bias)
     return model
-
-
-def put_head(model: keras.Model, weights: NDArray[np.float64], bias: float) -> None:
-    """Give a classifier another head; what was compiled of it takes that too.
-
-    Args:
-        model: as `classifier_on` returns it.
-        weights: of the head, `(channels,)`.
-        bias: of the head.
-
-    """
-    model.get_layer("logit").set_weights([np.asarray(weights)[:, np.newaxis], np.array([bias])])

@@ -56,14 +56,8 @@ def _fitted(
     parts = rows_of_parts(target.storage, target.dataset, partition, _FITTED)
     rows = [row for part in _FITTED for row in parts[part]]
     stored = shared.of(target.extractor)
-    places = stored.find([row.md5 for row in rows], tag)
-    readable = places >= 0
-    if not readable.all():
-        get_logger().warning(
-            "left out", images=int((~readable).sum()), detail="they cannot be decoded"
-        )
-    rows = [row for row, kept in zip(rows, readable, strict=True) if kept]
-    return rows, stored.values[places[readable]]
+    readable, values = stored.readable([row.md5 for row in rows], tag)
+    return [row for row, kept in zip(rows, readable, strict=True) if kept], values
 
 
 def _check_groups(tag: str, rows: list[Row]) -> None:
