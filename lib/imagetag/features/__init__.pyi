@@ -5,6 +5,7 @@ from .feature_store import PART as PART
 from .feature_store import FeatureStore as FeatureStore
 from .feature_store import StoredFeatures as StoredFeatures
 from .feature_store import rounded as rounded
+from .keras_network import weights_digest as weights_digest
 from .opening import Asked as Asked
 from .opening import load_extractor as load_extractor
 from .opening import load_network as load_network

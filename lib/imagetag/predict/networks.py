@@ -7,7 +7,6 @@ their features, as those of a frozen backbone: a picture goes through it once fo
 from __future__ import annotations
 
 import gc
-import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetag import layout
-from imagetag.features import ExtractorRecord, load_extractor, rounded
+from imagetag.features import ExtractorRecord, load_extractor, rounded, weights_digest
 from imagetag.layout import encode
 from imagetag.log import working
 from imagetag.models import (
@@ -152,7 +151,7 @@ class Networks:
             body, head = split_model(core_of(model), run.image_size)
             making = _making(run)
             # What nobody else can share needs no digest.
-            key = making, _digest(body) if makings[making] > 1 else ""
+            key = making, weights_digest(body) if makings[making] > 1 else ""
             if key not in found:
                 found[key] = _Shared(run, _PARAMETER * run.parameters + _BESIDE)
                 taken += found[key].bytes
@@ -209,11 +208,3 @@ def _making(run: Run) -> tuple[Hashable, ...]:
     """Return what decides, but for the weights, what a run's network says of a picture."""
     mirrored = str(run.settings.get("mirror"))
     return run.model, run.image_size, run.resize, mirrored, run.versions.get("keras")
-
-
-def _digest(body: keras.Model) -> str:
-    digest = hashlib.sha256()
-    for weights in body.get_weights():
-        digest.update(str((weights.shape, weights.dtype)).encode())
-        digest.update(weights.tobytes())
-    return digest.hexdigest()
