@@ -11,7 +11,6 @@ import re
 import tempfile
 import threading
 import time
-import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -49,6 +48,7 @@ from tests.builders.datasets import store_dataset
 from tests.builders.pictures import encoded, plain
 from tests.builders.rows import key_of, row_of
 from tests.storages import Late
+from tests.traced import traced
 
 TAG = "re:zero"
 SIZE = (8, 12)
@@ -876,33 +876,35 @@ def test_the_images_that_wait_are_bounded(tmp_path: Path) -> None:
     packing = Packing(image_size="120x120", shard_bytes=200_000)
     # Manifests say less pixels than there are: shards are larger than they should be, which is
     # no matter here.
-    packed = pack_tag(storage, TAG, packing)
-    peaks = {}
-    for window in (20, 4096):
-        made = PackedFeed(
-            storage,
-            packed.parts["train"],
-            (120, 120),
-            "letterbox",
-            batch=4,
-            seed=1,
-            shuffle=True,
-            folder=tmp_path,
-            shuffle_images=window,
-        )
-        parts = made._parts(0, made.steps)
-        next(parts)
-        tracemalloc.start()
-        for _ in parts:
-            pass
-        peaks[window] = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    each = sum(shard.bytes for shard in packed.parts["train"]) / sum(
-        shard.images for shard in packed.parts["train"]
+    shards = pack_tag(storage, TAG, packing).parts["train"]
+    few, many = traced(
+        """
+from pathlib import Path
+from imagetag.inputs.pack_index import load_packed
+from imagetag.inputs.shard_feed import PackedFeed
+from imagetag.storage import LocalStorage
+from tests.unit.inputs.test_pack import TAG
+
+def held(window):
+    feed = PackedFeed(
+        storage, shards, (120, 120), "letterbox", batch=4, seed=1, shuffle=True,
+        folder=folder, shuffle_images=window,
     )
+    parts = feed._parts(0, feed.steps)
+    next(parts)
+    return peak(lambda: [None for _ in parts])
+
+folder = Path(sys.argv[1])
+storage = LocalStorage(folder / "data")
+shards = load_packed(storage, TAG).parts["train"]
+tell([held(20), held(4096)])
+""",
+        [str(tmp_path)],
+    )
+    each = sum(shard.bytes for shard in shards) / sum(shard.images for shard in shards)
     assert each > 20_000
-    assert peaks[20] < 20 * each + 4 * 4 * each + (3 << 20)
-    assert peaks[4096] > 60 * each
+    assert few < 20 * each + 4 * 4 * each + (3 << 20)
+    assert many > 60 * each
 
 
 def test_large_images_wait_in_smaller_number(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from imagetag.stats.intervals import share_interval
 from imagetag.stats.metrics import Confusion, Estimate
 from tests.builders.rows import make_row
 from tests.cost import processor_seconds
+from tests.traced import traced
 
 Group = tuple[int, str, bool, dict[str, Any]]
 
@@ -518,8 +518,8 @@ def test_hostile_tags_are_one_line_of_printable_text() -> None:
     }
 
 
-def test_time_and_memory_grow_with_the_rows_alone() -> None:
-    # Each row with 60 tags, most of them its own.
+def many_tags() -> tuple[list[Row], list[bool]]:
+    """Rows with 60 tags each, most of them their own; and the decisions."""
     rows = [
         of_test(
             number,
@@ -529,11 +529,20 @@ def test_time_and_memory_grow_with_the_rows_alone() -> None:
         for number in range(5000)
     ]
     rows[0] = rows[0].model_copy(update={"tags": ()})
-    called = [number % 3 == 0 for number in range(5000)]
-    tracemalloc.start()
+    return rows, [number % 3 == 0 for number in range(5000)]
+
+
+def test_time_and_memory_grow_with_the_rows_alone() -> None:
     with processor_seconds(60):
-        slices = breakdown(rows, called)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+        slices = breakdown(*many_tags())
     assert len(names(slices, "companion_tag")) == 10
+    peak = traced(
+        """
+from imagetag.runs.breakdown import breakdown
+from tests.unit.runs.test_breakdown import many_tags
+
+given = many_tags()
+tell(peak(lambda: breakdown(*given)))
+"""
+    )
     assert peak < 60e6
