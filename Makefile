@@ -47,7 +47,8 @@ types: $(READY)  ## mypy, strict on the library and the jobs
 
 # A file's tests are one process's, as they share what took long to make. Files that take minutes
 # begin first, and those of unit tests, which take seconds, are last: no process is alone at the end.
-BY_FILE := --dist loadfile --no-loadscope-reorder --numprocesses
+# Where a process dies the run ends, with its test named: replaced, xdist 3.8 would wait without end.
+BY_FILE := --max-worker-restart 0 --dist loadfile --no-loadscope-reorder --numprocesses
 tests: $(READY)  ## all tests, in one go
 	$(BIN)/pytest tests/e2e tests/integration tests/unit $(BY_FILE) 2
 
