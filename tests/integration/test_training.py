@@ -39,7 +39,6 @@ from imagetag.errors import UsageError
 from imagetag.evaluate.threshold import share_of_positives
 from imagetag.explore.exploration import load_exploration
 from imagetag.inputs.batch_plan import Plan
-from imagetag.inputs.feed import Arrays as Inputs
 from imagetag.inputs.partition import load_partition
 from imagetag.layout import Label, Layout, PartName
 from imagetag.models.architectures import build_model
@@ -58,6 +57,7 @@ from imagetag.train.fit import Fitting, Phase, Recipe
 from imagetag.train.settings import Means, Training, deciding, settled
 from imagetag.train.step import Objective
 from imagetag.train.target import Target
+from tests.builders.arrays import Arrays as Inputs
 from tests.builders.drawn import LAYOUT, PICTURES, ROWS, TAG, Picture, draw, md5s, store
 from tests.builders.rows import key_of
 from tests.ended import Ended, log_lines

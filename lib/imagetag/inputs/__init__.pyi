@@ -3,7 +3,6 @@ from .batch_plan import Plan as Plan
 from .batches import Batches as Batches
 from .exclusion import Exclusion as Exclusion
 from .exclusion import find_exclusion as find_exclusion
-from .feed import Arrays as Arrays
 from .feed import DecodedImages as DecodedImages
 from .feed import Source as Source
 from .feed import compiled as compiled

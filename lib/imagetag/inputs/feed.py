@@ -119,21 +119,6 @@ class DecodedImages:
         return True
 
 
-class Arrays:
-    """Inputs that are computed already, such as a frozen backbone's features."""
-
-    dtype: type[np.uint8] | type[np.float32] = np.float32
-
-    def __init__(self, values: npt.NDArray[np.float32], readable: npt.NDArray[np.bool_]) -> None:
-        self.shape = values.shape[1:]
-        self._values, self._readable = values, readable
-
-    def read(self, index: int, into: npt.NDArray[Any]) -> bool:
-        """Write an input, and tell whether there is one."""
-        into[...] = self._values[index]
-        return bool(self._readable[index])
-
-
 class Explaining:
     """Keeps what goes wrong in a generator: TensorFlow makes an unreadable text of it.
 

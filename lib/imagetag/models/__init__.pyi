@@ -3,7 +3,6 @@ from .architectures import backbone_of as backbone_of
 from .architectures import build_model as build_model
 from .architectures import core_of as core_of
 from .architectures import features_of as features_of
-from .architectures import head_of as head_of
 from .architectures import logits_of as logits_of
 from .architectures import set_head as set_head
 from .architectures import set_trainable as set_trainable

@@ -175,17 +175,6 @@ def features_of(model: keras.Model) -> keras.Model:
     return keras.Model(model.inputs, model.get_layer("features").output)
 
 
-def head_of(model: keras.Model) -> keras.Model:
-    """Return the model from its features to its logit; the layers, and weights, are the same."""
-    position = model.layers.index(model.get_layer("features"))
-    inputs = x = keras.Input(model.layers[position].output.shape[1:])
-    for layer in model.layers[position + 1 :]:
-        x = layer(x)
-        if layer.name == "logit":
-            break
-    return keras.Model(inputs, x)
-
-
 def set_head(model: keras.Model, weights: ArrayLike, bias: float) -> None:
     """Let the model's logit be `features @ weights + bias`.
 

@@ -21,7 +21,8 @@ from imagetag.imaging.images import Size
 from imagetag.inputs import feed
 from imagetag.inputs.batch_plan import NOISE, Plan
 from imagetag.inputs.batches import Batches
-from imagetag.inputs.feed import Arrays, DecodedImages
+from imagetag.inputs.feed import DecodedImages
+from tests.builders.arrays import Arrays
 from tests.builders.pictures import plain
 from tests.builders.rows import row_of
 

@@ -21,7 +21,6 @@ from imagetag.models.architectures import (
     backbone_of,
     build_model,
     features_of,
-    head_of,
     logits_of,
     model_names,
     set_head,
@@ -34,6 +33,17 @@ from tests.builders.pictures import encoded
 from tests.forked import run_forked
 
 _PIXELS = np.random.default_rng(5).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
+
+
+def head_of(model: keras.Model) -> keras.Model:
+    """Return the model from its features to its logit; the layers, and weights, are the same."""
+    position = model.layers.index(model.get_layer("features"))
+    inputs = x = keras.Input(model.layers[position].output.shape[1:])
+    for layer in model.layers[position + 1 :]:
+        x = layer(x)
+        if layer.name == "logit":
+            break
+    return keras.Model(inputs, x)
 
 
 @pytest.mark.parametrize("name", [name for name in model_names() if "alexnet" not in name])

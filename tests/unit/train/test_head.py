@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from imagetag.errors import InputError
 from imagetag.inputs import Plan
-from imagetag.inputs.feed import Arrays
 from imagetag.models.architectures import features_of
 from imagetag.storage.local import LocalStorage
 from imagetag.train import fit
@@ -21,6 +20,7 @@ from imagetag.train.data import Images
 from imagetag.train.fit import Fitting, Phase, Recipe
 from imagetag.train.head import Features, Featurizer, fitted
 from imagetag.train.step import Objective
+from tests.builders.arrays import Arrays
 
 _RANDOM = np.random.default_rng(1)
 _LABELS = np.arange(40) % 2
