@@ -116,7 +116,7 @@ def store_heads(
     for number, tag in enumerate(tags):
         random = np.random.default_rng(number)
         marker = make_run(tag=tag, run="tiny", extractor=record.name, image_size=record.image_size)
-        head = LinearHead(random.standard_normal(record.channels), 0.25, 1.0, np.empty(0))
+        head = LinearHead(random.standard_normal(record.channels), 0.25, 1.0)
         store_head(target, tag, "tiny", head)
         store_run(target, marker)
         target.write(Layout(tag).latest, b"tiny\n")

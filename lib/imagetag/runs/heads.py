@@ -60,7 +60,7 @@ def load_head(storage: Storage, run: Run) -> tuple[LinearHead, ExtractorRecord]:
             f"{storage.url}/{key} is a head for features of the shape {weights.shape}, and those "
             f"of the extractor {record.name!r} have {record.channels:,} channels; {advice}"
         )
-    return LinearHead(weights, bias, strength, np.empty(0)), record
+    return LinearHead(weights, bias, strength), record
 
 
 def load_composed(storage: Storage, run: Run, folder: Path) -> keras.Model:

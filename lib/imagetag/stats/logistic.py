@@ -12,7 +12,7 @@ for accelerated gradient schemes, Foundations of Computational Mathematics 15 (2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,14 +43,18 @@ class LinearHead:
         bias: the logit is `features @ weights + bias`.
         strength: the C of scikit-learn's LogisticRegression that was chosen.
         out_of_fold: `(pictures,)`, the logit of each picture by a head of the same strength that
-            has seen nothing of its group; NaN where a label has one group alone.
+            has seen nothing of its fold; NaN where a label has one group alone; empty of a head
+            from storage.
+        folds: `(pictures,)`, the fold of each picture, which has the whole of its group; -1 where
+            there is none; empty of a head from storage.
 
     """
 
     weights: Floats
     bias: float
     strength: float
-    out_of_fold: Floats
+    out_of_fold: Floats = field(default_factory=lambda: np.empty(0))
+    folds: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
     def logits(self, features: ArrayLike) -> Floats:
         """Return the logit of each picture, `(pictures,)`: the mean over its views.
@@ -95,11 +99,14 @@ def fit_head(
         raise ValueError("the features are not finite")
     share = truth.mean() if balanced else 0.5
     importance = np.where(truth, 0.5 / share, 0.5 / (1 - share))
-    problem = _Problem(views, truth, importance)
-    strength, unseen = _chosen(problem, _folds(truth, members), sorted(strengths))
+    problem, folds = _Problem(views, truth, importance), _folds(truth, members)
+    strength, unseen = _chosen(problem, folds, sorted(strengths))
     weights, biases = problem.solve(np.ones((len(truth), 1)), np.array([strength]))
     head, bias = problem.folded(weights[:, 0], biases[0])
-    return LinearHead(head, bias, strength, unseen)
+    fold_of = np.full(len(truth), -1)
+    for number, asked in enumerate(folds):
+        fold_of[asked] = number
+    return LinearHead(head, bias, strength, unseen, fold_of)
 
 
 def _chosen(
@@ -134,10 +141,27 @@ def _folds(truth: Bools, members: Ints) -> list[Ints]:
     from sklearn.model_selection import StratifiedGroupKFold  # slow to import
 
     folds = StratifiedGroupKFold(min(_FOLDS, least), shuffle=True, random_state=0)
-    found = [asked for _, asked in folds.split(truth, truth, members)]
-    seen = [np.delete(truth, asked) for asked in found]
-    # Large groups may leave nothing of a label to learn from.
-    return [] if any(known.all() or not known.any() for known in seen) else found
+    return _with_both_labels(
+        [asked for _, asked in folds.split(truth, truth, members)], truth, members
+    )
+
+
+def _with_both_labels(folds: list[Ints], truth: Bools, members: Ints) -> list[Ints]:
+    """Divide folds until both labels are in what is left by each: large groups may take all of one.
+
+    A single group never does, as each label has two.
+    """
+    left, found = list(folds), []
+    while left:
+        fold = left.pop()
+        known = np.delete(truth, fold)
+        if known.any() and not known.all():
+            found.append(fold)
+            continue
+        lacking = truth if not known.any() else ~truth
+        alone = members[fold] == members[fold][lacking[fold]][0]
+        left += [fold[alone], fold[~alone]]
+    return found
 
 
 class _Problem:

@@ -71,6 +71,19 @@ def test_no_group_is_on_both_sides() -> None:
     assert right(together) < 0.8 < 0.95 < right(apart)
 
 
+@pytest.mark.parametrize("sizes", [[(4, 3), (6, 0), (0, 5)], [(1, 6), (9, 2), (0, 6)]])
+def test_each_fold_is_judged_by_a_head_that_knows_both_labels(sizes: list[tuple[int, int]]) -> None:
+    """Folds of equal shares would have all of a label in one of them."""
+    labels = np.array([label for some in sizes for label in (1, 0) for _ in range(some[1 - label])])
+    members = np.repeat(np.arange(len(sizes)), [sum(some) for some in sizes])
+    features = draw(len(labels), 8)[0]
+    head = fit_head(features, labels, [f"g{member}" for member in members], strengths=[1e-2])
+    assert np.isfinite(head.out_of_fold).all()
+    for fold in set(head.folds):
+        assert set(labels[head.folds != fold]) == {0, 1}
+        assert not set(members[head.folds == fold]) & set(members[head.folds != fold])
+
+
 def test_the_strength_follows_what_there_is_to_learn() -> None:
     weak = fit_head(*draw(300, 200, signal=0.1))
     strong = fit_head(*draw(500, 20, signal=2.0))
@@ -98,6 +111,7 @@ def test_few_pictures_have_a_head_too() -> None:
     assert np.isfinite(one.weights).all()
     assert one.strength == 1e-2
     assert np.isnan(one.out_of_fold).all()
+    assert set(one.folds) == {-1}
 
 
 def test_what_cannot_be_learned_from_is_told() -> None:

@@ -99,6 +99,22 @@ def test_it_is_fitted_to_train_and_validation_alone(storage: Storage, tmp_path: 
     assert kept > 0.15 * (fitted + kept)
 
 
+def test_few_large_groups_have_a_record_that_can_be_read(tmp_path: Path) -> None:
+    """Folds of equal shares would have all of a label in one of them."""
+    storage = open_storage(str(tmp_path / "storage"))
+    kinds = [("a", "positive", 4), ("a", "negative", 3), ("b", "positive", 6), ("c", "negative", 5)]
+    rows = [
+        make_row(100 * place + number, group=group, label=label, split="train")
+        for place, (group, label, count) in enumerate(kinds)
+        for number in range(count)
+    ]
+    store_dataset(storage, TAG, rows)
+    features_of(storage, extract(storage, tmp_path))
+    run = train(storage, tmp_path, validation_fraction=0.01, threshold_fraction=0.01)
+    assert load_run(storage, TAG, run.run) == run
+    assert np.isfinite(list(run.validation.values())).all()
+
+
 def test_a_picture_without_features_is_told_of_with_the_command(
     storage: Storage, tmp_path: Path
 ) -> None:
