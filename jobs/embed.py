@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -14,6 +16,7 @@ from imagetag import layout
 from imagetag.checks import LEAST_SIDES, checked_size, checked_weights, parse_size
 from imagetag.errors import InputError, UsageError
 from imagetag.job import (
+    LEAST_MEASURED,
     FilePlace,
     FolderPath,
     Heartbeats,
@@ -34,7 +37,7 @@ from imagetag.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from imagetag.embed import Pictures
-    from imagetag.features import ExtractorRecord
+    from imagetag.features import Asked, ExtractorRecord
 
 # Options whose names, and values, are those of an extractor's record.
 _RECORDED = ("resize", "padding", "views", "pixel_range", "channel_order", "signature")
@@ -111,7 +114,7 @@ def work(settings: EmbedSettings) -> None:
     storage = open_storage(settings.storage, settings.concurrency, existing=True)
     known = _in_storage(settings, storage)
     # All pods work for all tags; each tells of its share of them, so that each tag is told of once.
-    heartbeats = Heartbeats(storage, "embed", worker=index)
+    mine = tags[index::count]
     failed: dict[str, InputError] = {}
 
     def note(tag: str, error: InputError) -> None:
@@ -119,47 +122,70 @@ def work(settings: EmbedSettings) -> None:
         if len(tags) > 1:
             get_logger().error(str(error), tag=tag, exit_code=error.exit_code)
 
-    with heartbeats, heartbeats.of(*tags[index::count]):
-        from imagetag.embed import find_pictures
+    with Heartbeats(storage, "embed", worker=index) as heartbeats:
+        with heartbeats.of(*mine):
+            from imagetag.embed import find_pictures
 
-        pictures = find_pictures(storage, tags, index=index, count=count, failed=note)
-        if len(failed) < len(tags):
-            _embed(settings, storage, known, pictures, len(tags) - len(failed))
-        if failed and len(tags) == 1:
-            raise failed[tags[0]]
-        if failed:
-            names = ", ".join(list(failed)[:10]) + (", ..." if len(failed) > 10 else "")
-            raise InputError(f"{len(failed)} of {len(tags)} tags have no dataset: {names}")
+            pictures = find_pictures(storage, tags, index=index, count=count, failed=note)
+            if len(failed) < len(tags):
+                _embed(settings, storage, known, pictures, note)
+        for tag in mine:
+            if tag in failed:
+                with contextlib.suppress(InputError), heartbeats.of(tag):
+                    raise failed[tag]
+    if failed and len(tags) == 1:
+        raise failed[tags[0]]
+    if len(tags) > 1 and count == 1:  # else no tag is done by this pod alone
+        for number, tag in enumerate(tags, start=1):
+            if tag not in failed:
+                get_logger().info("tag done", tag=tag, number=number, of=len(tags))
+    if failed:
+        names = ", ".join(list(failed)[:10]) + (", ..." if len(failed) > 10 else "")
+        raise InputError(f"{len(failed)} of {len(tags)} tags failed: {names}")
 
 
 def _in_storage(settings: EmbedSettings, storage: Storage) -> ExtractorRecord | None:
-    """Return the record of an extractor that is in storage, None if it is asked for otherwise."""
-    from imagetag.features import find_extractor
+    """Return the record of an extractor that is in storage, None if there is none yet."""
+    from imagetag.features import find_asked, find_extractor
 
     what = settings.extractor
-    if what in LEAST_SIDES:
-        if settings.weights == "none":
-            raise UsageError(
-                "--weights none: features of random weights tell nothing; take imagenet or a file"
-            )
-        return None
-    if what != "latest" and Path(what).exists():
-        return None
+    if what in LEAST_SIDES and settings.weights == "none":
+        raise UsageError(
+            "--weights none: features of random weights tell nothing; take imagenet or a file"
+        )
+    if what in LEAST_SIDES or (what != "latest" and Path(what).exists()):
+        # What was asked for in the same way needs neither its file's weights nor TensorFlow.
+        text = settings.weights
+        if "://" in text:
+            return None  # nothing tells what is there before it is fetched
+        asked = _asked(settings, "imagenet" if text in ("auto", "imagenet") else Path(text))
+        return find_asked(storage, asked.digest(what))
     if what != "latest" and ("/" in what or storage.stat(_marker(what)) is None):
         return None  # which is told when it is opened, with what there can be
     record = find_extractor(storage, what, "--extractor")
-    asked = settings.model_dump(include=set(_RECORDED)) | {
+    given = settings.model_dump(include=set(_RECORDED)) | {
         "image_size": parse_size(settings.image_size) or record.image_size,
         "output_name": settings.output_name,
     }
     stored = record.model_dump() | {"output_name": record.output}
-    for name, value in asked.items():
+    for name, value in given.items():
         if name in settings.model_fields_set and value != stored[name]:
             raise UsageError(
                 f"{option_name(name)} {getattr(settings, name)}: the extractor {record.name!r} "
                 f"has {stored[name]}; leave it out, or name the network itself"
             )
     return record
+
+
+def _asked(settings: EmbedSettings, weights: Literal["imagenet"] | Path) -> Asked:
+    from imagetag.features import Asked
+
+    return Asked(
+        image_size=parse_size(settings.image_size),
+        weights=weights,
+        output=settings.output_name,
+        **settings.model_dump(include=set(_RECORDED)),
+    )
 
 
 def _marker(name: str) -> str:
@@ -171,23 +197,42 @@ def _embed(
     storage: Storage,
     known: ExtractorRecord | None,
     pictures: Pictures,
-    tags: int,
+    failed: Callable[[str, InputError], None],
 ) -> None:
+    """Embed pictures, and store whose they were; a tag with a picture that is gone fails."""
+    from imagetag.dataset import tell_share
     from imagetag.features import FeatureStore, mark_latest
 
+    fingerprints = pictures.fingerprints
     if known is not None and not FeatureStore(storage, known).missing(pictures):
-        measured(extractor=known.name)
-        _tell(known, tags, already=len(pictures))  # which takes no TensorFlow
-        mark_latest(storage, known)
-        return
+        record = known
+        _tell(record, len(fingerprints), already=len(pictures))  # which takes no TensorFlow
+    else:
+        record, missing = _embed_by_network(settings, storage, known, pictures)
+        if missing:
+            from imagetag.embed import count_of_tags
+
+            for tag, count in count_of_tags(storage, fingerprints, missing).items():
+                text = (
+                    f"{count} pictures are in the manifest of the tag {tag!r} and not in "
+                    f"{storage.url}: scrape it again, then run imagetag embed again; features "
+                    "that are stored are kept"
+                )
+                failed(tag, InputError(text))
+                fingerprints = {name: fingerprints[name] for name in fingerprints if name != tag}
+    if fingerprints:
+        index, count = settings.shard_index, settings.shard_count
+        tell_share(storage, record.name, index, count, fingerprints)
+        mark_latest(storage, record)
+
+
+def _embed_by_network(
+    settings: EmbedSettings, storage: Storage, known: ExtractorRecord | None, pictures: Pictures
+) -> tuple[ExtractorRecord, frozenset[str]]:
+    """Embed pictures; return what did, and the md5 of those that are not in storage."""
     with quiet_imports():  # TensorFlow: not for --help
         from imagetag.embed import embed_pictures
-        from imagetag.features import (
-            Asked,
-            load_extractor,
-            prepare_extractor,
-            store_extractor,
-        )
+        from imagetag.features import load_extractor, prepare_extractor, store_extractor
         from imagetag.models import choose_devices, device_names, find_weights
 
     strategy = choose_devices("auto", cpu_devices=settings.cpu_devices)
@@ -195,34 +240,29 @@ def _embed(
         folder = Path(scratch)
         record = known
         if record is None:
-            weights = "imagenet" if settings.weights == "auto" else settings.weights
-            asked = Asked(
-                image_size=parse_size(settings.image_size),
-                weights=find_weights(weights, settings.cache_folder / "weights") or "imagenet",
-                output=settings.output_name,
-                **settings.model_dump(include=set(_RECORDED)),
-            )
+            text = "imagenet" if settings.weights == "auto" else settings.weights
+            weights = find_weights(text, settings.cache_folder / "weights") or "imagenet"
+            asked = _asked(settings, weights)
             record, path = prepare_extractor(settings.extractor, asked, folder / "made")
             record = store_extractor(storage, record, path)
         extractor = load_extractor(
             storage, record, folder, batch_size=settings.batch_size, strategy=strategy
         )
+    started = time.monotonic()
     found = embed_pictures(storage, extractor, pictures, concurrency=settings.concurrency)
-    measured(
-        extractor=record.name,
-        images=found.done,
-        pictures=len(pictures),
-        places=pictures.places,
-        devices=strategy.num_replicas_in_sync,
-        gpus=sum("GPU" in device for device in device_names()),
-    )
-    _tell(record, tags, found.done, found.already, found.unreadable, found.missing)
-    if found.missing:
-        raise InputError(
-            f"{found.missing} pictures are in a manifest and not in {storage.url}: scrape their "
-            "tags again, then run imagetag embed again; features that are stored are kept"
+    if found.done >= LEAST_MEASURED:  # else what was measured before tells more
+        measured(
+            extractor=record.name,
+            images=found.done,
+            pictures=len(pictures),
+            places=pictures.places,
+            devices=strategy.num_replicas_in_sync,
+            gpus=sum("GPU" in device for device in device_names()),
+            embedding_seconds=round(time.monotonic() - started, 3),
         )
-    mark_latest(storage, record)
+    tags = len(pictures.fingerprints)
+    _tell(record, tags, found.done, found.already, found.unreadable, len(found.missing))
+    return record, found.missing
 
 
 def _tell(

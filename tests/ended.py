@@ -31,6 +31,11 @@ class Ended:
     def events(self) -> list[str]:
         return [line["event"] for line in self.lines]
 
+    def line(self, event: str) -> dict[str, Any]:
+        """Its only line of an event."""
+        [found] = [line for line in self.lines if line["event"] == event]
+        return found
+
     @property
     def errors(self) -> list[str]:
         return [line["event"] for line in self.lines if line["level"] == "error"]

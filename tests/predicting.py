@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from imagetag.dataset.local_copy import Resize, load_pixels
+from imagetag.features.asked import Asked
 from imagetag.features.extractor import ExtractorRecord
-from imagetag.features.opening import Asked, prepare_extractor
+from imagetag.features.opening import prepare_extractor
 from imagetag.features.stored_extractors import store_extractor
 from imagetag.imaging.images import Size
 from imagetag.layout import Layout

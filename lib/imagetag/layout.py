@@ -23,6 +23,7 @@
     .features/<name>/model.keras                        its network; or model.onnx, or saved_model/
     .features/<name>/parts/<digest>.npz                 features of some thousand pictures
     .features/<name>/parts/<digest>.ids                 which pictures', and their marker
+    .features/<name>/shares/<i>-of-<n>-<digest>.json    which datasets a share of pods went through
     .features/LATEST                                    the name of the newest extractor in use
     .reports/leaderboard.{html,json}                    the runs of all tags, compared
     .status/<tag>/<stage>-<worker>.<state>.json         what a job does with a tag, or how it ended
@@ -280,6 +281,21 @@ def parse_feature_part(key: str) -> tuple[str, str] | None:
     """Return the digest and the ending of a key of a part of features, None if it is none."""
     match = _FEATURE_PART.fullmatch(key)
     return match and (match["digest"], match["ext"])
+
+
+def feature_shares(name: str) -> str:
+    """Return the folder of what the shares of the pictures tell of an extractor.
+
+    Raises:
+        UsageError: if `name` cannot be an extractor's name.
+
+    """
+    return features(name, "shares/")
+
+
+def feature_share(name: str, index: int, count: int, digest: str) -> str:
+    """Return the key of what the `index`-th of `count` shares of the pictures tells, from 0."""
+    return f"{feature_shares(name)}{index}-of-{count}-{digest}.json"
 
 
 def report(name: str) -> str:

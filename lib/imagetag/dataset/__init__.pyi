@@ -1,3 +1,7 @@
+from .embedded import EmbeddedTags as EmbeddedTags
+from .embedded import ShareOfTag as ShareOfTag
+from .embedded import embedded_tag as embedded_tag
+from .embedded import tell_share as tell_share
 from .families import Families as Families
 from .families import Grouping as Grouping
 from .families import Twins as Twins

@@ -27,14 +27,15 @@ class Embedded:
         done: got features now.
         already: had some before.
         unreadable: cannot be decoded: that is stored, and none tries again.
-        missing: are in a manifest and not in storage: nothing is stored of them.
+        missing: the md5 of those that are in a manifest and not in storage: nothing is stored of
+            them.
 
     """
 
     done: int
     already: int
     unreadable: int
-    missing: int
+    missing: frozenset[str]
 
 
 def embed_pictures(
@@ -57,7 +58,8 @@ def embed_pictures(
     """
     store = FeatureStore(storage, extractor.record)
     wanted = store.missing(pictures)
-    unreadable = missing = 0
+    unreadable = 0
+    missing: set[str] = set()
 
     def read(md5: str) -> bytes:
         try:
@@ -76,15 +78,16 @@ def embed_pictures(
                 get_logger().warning(
                     "left out", md5=md5, reason=features.reason, detail=str(features)
                 )
-                missing += features.reason == _MISSING
-                unreadable += features.reason != _MISSING
-                if features.reason != _MISSING:
+                if features.reason == _MISSING:
+                    missing.add(md5)
+                else:
+                    unreadable += 1
                     parts.add(md5, _nothing(extractor.record))
             else:
                 parts.add(md5, features)
             progress.advance()
-    done = len(wanted) - unreadable - missing
-    return Embedded(done, len(pictures) - len(wanted), unreadable, missing)
+    done = len(wanted) - unreadable - len(missing)
+    return Embedded(done, len(pictures) - len(wanted), unreadable, frozenset(missing))
 
 
 class _Parts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from imagetag.dataset import load_dataset, read_rows
 from imagetag.errors import InputError
@@ -14,9 +14,18 @@ _SHARING = 8  # digits of an md5 that say whose a picture is
 
 
 class Pictures(dict[str, str]):
-    """Keys of pictures by their md5; `places` counts each of them once for each tag that has it."""
+    """Keys of pictures by their md5.
 
-    places = 0
+    Attributes:
+        places: each of them, counted once for each tag that has it.
+        fingerprints: those of the datasets that they are of, by tag.
+
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = 0
+        self.fingerprints: dict[str, str] = {}
 
 
 def find_pictures(
@@ -49,15 +58,36 @@ def find_pictures(
         for tag in names:
             layout = Layout(tag)
             try:
-                for row in read_rows(storage, load_dataset(storage, tag)):
+                dataset = load_dataset(storage, tag)
+                for row in read_rows(storage, dataset):
                     if int(row.md5[:_SHARING], 16) % count != index:
                         continue
                     found.places += 1
                     if row.md5 not in found:
                         found[row.md5] = layout.image(row.split, row.label, row.md5, row.ext)
+                found.fingerprints[tag] = dataset.fingerprint
             except InputError as error:
                 if failed is None:
                     raise
                 failed(tag, error)
             progress.advance(images=len(found))
     return found
+
+
+def count_of_tags(storage: Storage, tags: Iterable[str], md5s: Collection[str]) -> dict[str, int]:
+    """Return how many of some pictures each tag has, of those that have any.
+
+    Args:
+        storage: has the datasets.
+        tags: whose.
+        md5s: of the pictures.
+
+    Raises:
+        InputError: if a dataset is incomplete or cannot be read.
+
+    """
+    found = {
+        tag: sum(row.md5 in md5s for row in read_rows(storage, load_dataset(storage, tag)))
+        for tag in tags
+    }
+    return {tag: count for tag, count in found.items() if count}

@@ -1,3 +1,4 @@
+from .asked import Asked as Asked
 from .extraction import extract as extract
 from .extractor import Extractor as Extractor
 from .extractor import ExtractorRecord as ExtractorRecord
@@ -6,12 +7,12 @@ from .feature_store import FeatureStore as FeatureStore
 from .feature_store import StoredFeatures as StoredFeatures
 from .feature_store import rounded as rounded
 from .keras_network import weights_digest as weights_digest
-from .opening import Asked as Asked
 from .opening import load_extractor as load_extractor
 from .opening import load_network as load_network
 from .opening import open_extractor as open_extractor
 from .opening import prepare_extractor as prepare_extractor
 from .shared import SharedFeatures as SharedFeatures
+from .stored_extractors import find_asked as find_asked
 from .stored_extractors import find_extractor as find_extractor
 from .stored_extractors import mark_latest as mark_latest
 from .stored_extractors import store_extractor as store_extractor

@@ -39,7 +39,7 @@ _SCALES: dict[PixelRange, tuple[NDArray[np.float64], NDArray[np.float64]]] = {
 }
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-_NOT_DECIDING = {"version", "created", "software"}
+_NOT_DECIDING = {"version", "asked", "created", "software"}
 _MAX_TITLE = 60  # characters of a model's name in an extractor's
 
 
@@ -65,6 +65,8 @@ class ExtractorRecord(Record):
         output: which output has the features, empty where there is one.
         views: 1, or 2 with the mirror image.
         channels: numbers that each view has.
+        asked: a digest of what it was asked for by (`Asked.digest`): so it is found again before
+            any network is loaded.
         created: when it was first stored.
         software: the version that stored it.
 
@@ -83,6 +85,7 @@ class ExtractorRecord(Record):
     output: str = ""
     views: Literal[1, 2] = 2
     channels: PositiveInt
+    asked: str = ""
     created: str = ""
     software: str = ""
 

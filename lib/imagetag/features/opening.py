@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from imagetag import layout
 from imagetag.checks import LEAST_SIDES
-from imagetag.dataset import Resize
 from imagetag.errors import InputError, UsageError, one_line
 from imagetag.features import keras_network, onnx_network, saved_model
-from imagetag.features.extractor import (
-    ChannelOrder,
-    Extractor,
-    ExtractorRecord,
-    Kind,
-    Padding,
-    PixelRange,
-    Unusable,
-)
+from imagetag.features.asked import Asked, files_digest
+from imagetag.features.extractor import Extractor, ExtractorRecord, Kind, Unusable
 from imagetag.features.stored_extractors import fetch_network
 from imagetag.imaging import Size
 from imagetag.storage import Storage
@@ -33,24 +24,6 @@ if TYPE_CHECKING:
 
 _USUAL_SIZE: Size = (224, 224)
 _NO_CONTENT = hashlib.sha256().hexdigest()
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How an extractor is to take pictures; the names are those of `ExtractorRecord`.
-
-    `image_size` is None for the file's own. `weights` are of a backbone that is asked for by name.
-    """
-
-    image_size: Size | None = None
-    resize: Resize = "letterbox"
-    padding: Padding = "grey"
-    pixel_range: PixelRange = "byte"
-    channel_order: ChannelOrder = "rgb"
-    signature: str = ""
-    output: str = ""
-    views: int = 2
-    weights: Literal["imagenet"] | Path = "imagenet"
 
 
 def prepare_extractor(what: str, asked: Asked, folder: Path) -> tuple[ExtractorRecord, Path]:
@@ -68,13 +41,15 @@ def prepare_extractor(what: str, asked: Asked, folder: Path) -> tuple[ExtractorR
 
     """
     if what in LEAST_SIDES:
-        return _prepare_application(what, asked, folder)
-    path = Path(what)
-    kind = _kind_of(path)
-    try:
-        return _prepare_file(kind, path, asked), path
-    except Unusable as error:
-        raise UsageError(f"--extractor {what}: {error}") from error
+        record, path = _prepare_application(what, asked, folder)
+    else:
+        path = Path(what)
+        kind = _kind_of(path)
+        try:
+            record = _prepare_file(kind, path, asked)
+        except Unusable as error:
+            raise UsageError(f"--extractor {what}: {error}") from error
+    return record.model_copy(update={"asked": asked.digest(what)}), path
 
 
 def load_extractor(
@@ -226,17 +201,6 @@ def _network(record: ExtractorRecord, path: Path) -> keras.Model:
 def _check_files(record: ExtractorRecord, path: Path) -> None:
     if files_digest(path) != record.content:
         raise Unusable("its files are not those it had")
-
-
-def files_digest(path: Path) -> str:
-    """Return a digest of a file, or of a folder's files and their names in it."""
-    if path.is_file():
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    digest = hashlib.sha256()
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()} {files_digest(file)}\n".encode())
-    return digest.hexdigest()
 
 
 def _kind_of(path: Path) -> Kind:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from imagetag import __version__, layout
 from imagetag.dataset import latest_name
-from imagetag.errors import InputError
+from imagetag.errors import InputError, UsageError
 from imagetag.features.extractor import ExtractorRecord
 from imagetag.storage import ObjectNotFound, Storage, load_record
 from imagetag.suggest import nearest_first
@@ -42,6 +42,18 @@ def find_extractor(
             "run imagetag embed with that one, and name it"
         )
     return record
+
+
+def find_asked(storage: Storage, asked: str) -> ExtractorRecord | None:
+    """Return the record of an extractor by what it was asked for by, None if there is none."""
+    for name in islice(storage.folders(layout.FEATURES), _MANY):
+        try:
+            record = find_extractor(storage, name)
+        except (InputError, UsageError):  # which is told when it is asked for by its name
+            continue
+        if record.asked == asked:
+            return record
+    return None
 
 
 def store_extractor(storage: Storage, record: ExtractorRecord, path: Path) -> ExtractorRecord:

@@ -1,6 +1,7 @@
 from .command_line import arguments as arguments
 from .command_line import make_settings as make_settings
 from .complaints import variables_of as variables_of
+from .heartbeat import LEAST_MEASURED as LEAST_MEASURED
 from .heartbeat import Beat as Beat
 from .heartbeat import Heartbeats as Heartbeats
 from .heartbeat import measured as measured

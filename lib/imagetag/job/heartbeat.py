@@ -36,6 +36,9 @@ from imagetag.pipes import stdout_has_reader
 from imagetag.record import Record
 from imagetag.storage import AccessDenied, LocalStorage, Storage
 
+LEAST_MEASURED = 20
+"""Images of a work at the least that its speed is measured on: what few took says little."""
+
 EVERY = 30.0  # seconds between two records of one work
 _GRACE = 2.0  # seconds that a work takes at least, before it is told that it is under way
 _LAST_SECONDS = 5.0  # that the end of a job waits for a storage

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from imagetag.errors import InputError, UsageError
-from imagetag.job import Beat
+from imagetag.job import LEAST_MEASURED, Beat
 from imagetag.layout import STATUS, StatusKey, parse_status, status
 from imagetag.sentences import counted
 from imagetag.storage import Storage, load_record
@@ -50,7 +50,6 @@ _OF_FEATURES: frozenset[RateName] = frozenset(
     {"distinct_share", "embed_images_per_second", "head_seconds_per_tag"}
 )
 _RECORDS = 40  # of each job that are read, evenly over the tags
-_LEAST_IMAGES = 20  # of a record: what few images took says little
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,7 @@ def _beats(storage: Storage) -> list[Beat]:
     return [
         beat
         for beat in found
-        if beat is not None and _number(beat, "images") >= _LEAST_IMAGES and beat.seconds > 0
+        if beat is not None and _number(beat, "images") >= LEAST_MEASURED and beat.seconds > 0
     ]
 
 
@@ -219,7 +218,7 @@ def _passed(beat: Beat) -> float:
 
 
 def _embed_seconds(beat: Beat) -> float:
-    return beat.seconds * max(1.0, _number(beat, "devices"))
+    return _number(beat, "embedding_seconds") * max(1.0, _number(beat, "devices"))
 
 
 def _on_features(beat: Beat) -> bool:

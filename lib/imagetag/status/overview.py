@@ -1,7 +1,8 @@
 """Where each tag in storage stands: what is complete, under way, failed and why.
 
-Read are markers and small records alone: two listings for all tags together, and of each tag its
-markers (three, or five of a trained one) and the records of what is under way or has failed.
+Read are markers and small records alone: two listings for all tags together and one for each
+extractor, what its shares tell, and of each tag its markers (three, or five of a trained one) and
+the records of what is under way or has failed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import AwareDatetime, Field
 
-from imagetag.dataset import Dataset, latest_name, load_dataset, tags_in
+from imagetag.dataset import (
+    Dataset,
+    EmbeddedTags,
+    ShareOfTag,
+    embedded_tag,
+    latest_name,
+    load_dataset,
+    tags_in,
+)
 from imagetag.errors import InputError
 from imagetag.job import Beat
 from imagetag.layout import (
@@ -26,7 +35,6 @@ from imagetag.layout import (
     Stage,
     StatusKey,
     parse_status,
-    status,
 )
 from imagetag.record import Record
 from imagetag.sentences import counted
@@ -38,7 +46,6 @@ State = Literal[
 
 LOST = 180.0  # seconds without a word, after which a work is no longer taken to be under way
 _OURS = {"train", "test", "manifest"}
-_EMBEDDED = ("embed", "done")
 
 
 class StageStatus(Record):
@@ -179,6 +186,10 @@ class Overview:
     tags: Sequence[str] | None = None
     threads: int = 16
     _before: dict[str, tuple[object, datetime, TagStatus]] = field(default_factory=dict)
+    _embedded: EmbeddedTags = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._embedded = EmbeddedTags(self.storage)
 
     def read(self, now: datetime | None = None) -> list[TagStatus]:
         """Return where each tag stands, in the order given, or of their names.
@@ -191,12 +202,14 @@ class Overview:
 
         """
         now = now or datetime.now(UTC)
-        records = self._records()
+        records, embedded = self._records(), self._embedded.read()
         tags = self.tags
         if tags is None:
             tags = sorted({*tags_in(self.storage), *records})
         with ThreadPoolExecutor(self.threads, thread_name_prefix="status") as pool:
-            found = pool.map(lambda tag: self._one(tag, records.get(tag, {}), now), tags)
+            found = pool.map(
+                lambda tag: self._one(tag, records.get(tag, {}), embedded.get(tag, ()), now), tags
+            )
             known = [tag for tag in found if tag is not None]
         if not known:
             raise InputError(
@@ -215,23 +228,33 @@ class Overview:
             records.setdefault(key.tag, {})[key] = entry
         return records
 
-    def _one(self, tag: str, records: _Records, now: datetime) -> TagStatus | None:
+    def _one(
+        self, tag: str, records: _Records, shares: Sequence[ShareOfTag], now: datetime
+    ) -> TagStatus | None:
         known, then, before = self._before.get(tag, (None, now, None))
-        if before and known == records and not any(key.state == "running" for key in records):
+        same = known == (records, shares)
+        if before and same and not any(key.state == "running" for key in records):
             return before.after((now - then).total_seconds())
-        found = _Reading(self.storage, tag, records, now).read()
+        found = _Reading(self.storage, tag, records, shares, now).read()
         if self.tags is None and all(stage.state == "none" for stage in found.stages.values()):
             return None
-        self._before[tag] = records, now, found
+        self._before[tag] = (records, shares), now, found
         return found
 
 
 class _Reading:
     """One look at a tag."""
 
-    def __init__(self, storage: Storage, tag: str, records: _Records, now: datetime) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        tag: str,
+        records: _Records,
+        shares: Sequence[ShareOfTag],
+        now: datetime,
+    ) -> None:
         self._storage, self._tag, self._layout = storage, tag, Layout(tag)
-        self._records, self._now = records, now
+        self._records, self._shares, self._now = records, shares, now
         self._beats = self._newest()
 
     def read(self) -> TagStatus:
@@ -296,27 +319,17 @@ class _Reading:
         return StageStatus(state="complete") if done and found.state == "none" else found
 
     def _embedded(self, dataset: Dataset | None) -> StageStatus:
-        """Return what the pod says that tells of this tag: none has all of its pictures."""
-        found = self._told("embed")
-        done = [self._beat(key) for key in self._records if (key.stage, key.state) == _EMBEDDED]
-        told = [beat for beat in done if beat is not None]
-        if found.state != "none" or not told:
-            return found
-        beat = max(told, key=lambda beat: beat.updated)
-        made = _moment(dataset.created) if dataset else None
-        old = made is not None and made > beat.updated
-        return StageStatus(
-            state="outdated" if old else "complete",
-            result=str(beat.measured.get("extractor", "")),
-            reason="the dataset has changed since" if old else "",
-            seconds=self._since(beat.updated),
-        )
-
-    def _beat(self, key: StatusKey) -> Beat | None:
-        try:
-            return load_record(self._storage, status(key), Beat)
-        except InputError:  # gone, or damaged
-            return None
+        """Return what the shares of the pictures tell together: no pod has all of a tag's."""
+        found = embedded_tag(self._shares, dataset.fingerprint if dataset else None)
+        if found is None:
+            return self._told("embed")
+        old = found.done < found.told
+        reason = "the dataset has changed since" if old else ""
+        told = self._told("embed", found.moment, found.extractor, outdated=reason)
+        if old or told.state != "complete" or found.done == found.count:
+            return told
+        progress = {"done": found.done, "total": found.count, "unit": "shares"}
+        return told.model_copy(update={"state": "incomplete", **progress})
 
     def _explored(self, dataset: Dataset | None) -> tuple[StageStatus, _Explored | None]:
         key = self._layout.explore("explore.json")

@@ -124,7 +124,7 @@ def _cell(found: StageStatus) -> Text:
     if found.state == "complete":
         return Text(clean(found.result) or "done", style)
     text: str = found.state
-    if found.state in ("running", "lost") and found.done is not None:
+    if found.state in ("incomplete", "running", "lost") and found.done is not None:
         of = f"/{found.total}" if found.total else f" {found.unit}"
         text += f" {found.done}{of}"
         if found.total:

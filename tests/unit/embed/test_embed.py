@@ -79,7 +79,7 @@ def test_a_picture_of_several_tags_is_decoded_and_stored_once(
     pictures = find_pictures(storage, ["fox", "cat", "re:zero"])
     assert set(pictures) == names
     extractor = Means()
-    assert embed_pictures(storage, extractor, pictures) == Embedded(25, 0, 0, 0)
+    assert embed_pictures(storage, extractor, pictures) == Embedded(25, 0, 0, frozenset())
     assert len(decoded) == len(names) == 25
     assert max(extractor.seen) == 4
     found = stored(storage, tmp_path)
@@ -91,7 +91,9 @@ def test_a_picture_of_several_tags_is_decoded_and_stored_once(
     decoded.clear()
     store(storage, "fox", range(23, 28))
     pictures = find_pictures(storage, ["fox", "cat"])
-    assert embed_pictures(storage, Means(), pictures) == Embedded(3, len(pictures) - 3, 0, 0)
+    assert embed_pictures(storage, Means(), pictures) == Embedded(
+        3, len(pictures) - 3, 0, frozenset()
+    )
     assert len(decoded) == 3, "what was done is done again"
 
 
@@ -112,6 +114,7 @@ def test_a_tag_without_a_dataset_does_not_stop_the_others(storage: LocalStorage)
     found = find_pictures(storage, ["cat", "fox"], failed=failed.__setitem__)
     assert set(found) == set(names)
     assert "no complete dataset of the tag 'cat'" in str(failed["cat"])
+    assert list(found.fingerprints) == ["fox"]
     with pytest.raises(InputError, match="no complete dataset"):
         find_pictures(storage, ["cat", "fox"])
 
@@ -125,14 +128,14 @@ def test_what_cannot_be_decoded_is_noted_and_what_is_not_there_is_not(
     storage.write(pictures[bad], b"no picture")
     picture = storage.read(pictures[gone])
     storage.delete(pictures[gone])
-    assert embed_pictures(storage, Means(), pictures) == Embedded(4, 0, 1, 1)
+    assert embed_pictures(storage, Means(), pictures) == Embedded(4, 0, 1, frozenset({gone}))
     store_of_all = FeatureStore(storage, make_record())
     assert store_of_all.missing(pictures) == [gone]
     assert store_of_all.read(pictures, Path("unused")).rows[bad] == -1
 
     decoded.clear()
     storage.write(pictures[gone], picture)
-    assert embed_pictures(storage, Means(), pictures) == Embedded(1, 5, 0, 0)
+    assert embed_pictures(storage, Means(), pictures) == Embedded(1, 5, 0, frozenset())
     assert len(decoded) == 1, "what cannot be decoded is tried again"
 
 
@@ -153,7 +156,7 @@ def test_what_is_stopped_loses_nothing_that_was_computed(
     with pytest.raises(error):
         embed_pictures(storage, extractor, pictures)
     assert len(FeatureStore(storage, make_record()).ids()) == 12
-    assert embed_pictures(storage, Means(), pictures) == Embedded(12, 12, 0, 0)
+    assert embed_pictures(storage, Means(), pictures) == Embedded(12, 12, 0, frozenset())
 
 
 def test_no_more_than_a_part_and_some_batches_wait_in_memory(

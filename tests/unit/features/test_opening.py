@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from imagetag.errors import InputError, UsageError
+from imagetag.features.asked import Asked
 from imagetag.features.extraction import extract
 from imagetag.features.extractor import Extractor
 from imagetag.features.keras_network import KerasExtractor, weights_digest
 from imagetag.features.opening import (
-    Asked,
     load_extractor,
     load_network,
     open_extractor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from imagetag.features.feature_store import FeatureStore
 from imagetag.features.stored_extractors import find_extractor
+from imagetag.status.overview import Overview
 from imagetag.storage.local import LocalStorage
 from jobs import embed
 from tests.builders.datasets import store_dataset
@@ -57,12 +59,19 @@ class Runner:
         return Ended(code, log_lines(self._capfd.readouterr().err, chatter=True))
 
 
+def states(storage: LocalStorage, *tags: str) -> dict[str, str]:
+    """What imagetag status says of embed."""
+    found = Overview(storage, tags or ("fox", "cat")).read()
+    return {tag.tag: tag.stages["embed"].state for tag in found}
+
+
 def test_pictures_are_embedded_and_the_extractor_stored_once(
     run: Runner, storage: LocalStorage, network: Path, tmp_path: Path
 ) -> None:
     ended = run("--extractor", network)
     assert ended.code == 0
-    last = ended.lines[-1]
+    assert [line["tag"] for line in ended.lines if line["event"] == "tag done"] == ["fox", "cat"]
+    last = ended.line("embedded")
     assert (last["event"], last["images"], last["already"], last["tags"]) == ("embedded", 12, 0, 2)
     record = find_extractor(storage)
     assert record.name == last["extractor"]
@@ -74,9 +83,9 @@ def test_pictures_are_embedded_and_the_extractor_stored_once(
 
     for again in ("latest", record.name, network):
         ended = run("--extractor", again)
-        assert (ended.code, ended.lines[-1]["images"], ended.lines[-1]["already"]) == (0, 0, 12)
-    beats = [entry.key for entry in storage.list(".status/")]
-    assert sorted(beats) == [f".status/{tag}/embed-0.done.json" for tag in ("cat", "fox")]
+        told = ended.line("embedded")
+        assert (ended.code, told["images"], told["already"]) == (0, 0, 12)
+    assert states(storage) == {"fox": "complete", "cat": "complete"}
 
 
 def test_where_nothing_is_new_no_network_is_loaded(
@@ -85,11 +94,40 @@ def test_where_nothing_is_new_no_network_is_loaded(
     assert run("--extractor", network).code == 0
     storage.delete(f".features/{find_extractor(storage).name}/model.keras")
     ended = run("--extractor", "latest", tags="fox")
-    assert (ended.code, ended.lines[-1]["already"]) == (0, 8)
+    assert (ended.code, ended.line("embedded")["already"]) == (0, 8)
     code = "import sys; from jobs.embed import main; code = main(sys.argv[1:]); "
+    code += "code |= main([*sys.argv[1:-1], 'latest']); "
     code += "sys.exit(code or 'tensorflow' in sys.modules)"
-    given = ["--storage", storage.url, "--tags", "fox,cat", "--extractor", "latest"]
+    given = ["--storage", storage.url, "--tags", "fox,cat", "--extractor", str(network)]
     subprocess.run([sys.executable, "-c", code, *given], check=True, cwd=ROOT)
+
+
+def test_what_is_asked_for_otherwise_is_another_extractor(
+    run: Runner, storage: LocalStorage, network: Path, tmp_path: Path
+) -> None:
+    assert run("--extractor", network, tags="fox").code == 0
+    assert run("--extractor", network, "--views", 1, tags="fox").line("embedded")["images"] == 8
+    other = tmp_path / "other.keras"
+    shutil.copy(network, other)
+    assert run("--extractor", other, tags="fox").line("embedded")["images"] == 8
+    storage.write(".features/damaged/extractor.json", b"{")
+    storage.write(".features/no name of ours/extractor.json", b"{")
+    assert run("--extractor", network, tags="fox").line("embedded")["images"] == 0
+
+
+def test_the_last_real_measurement_is_kept(
+    run: Runner, storage: LocalStorage, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed, "LEAST_MEASURED", 8)
+    assert run("--extractor", network, tags="fox").code == 0
+    key = ".status/fox/embed-0.done.json"
+    told = storage.read(key)
+    measured = json.loads(told)["measured"]
+    assert measured["images"] == 8
+    assert 0 < measured["embedding_seconds"] <= json.loads(told)["seconds"]
+    assert run("--extractor", network, tags="fox").code == 0  # nothing is new
+    assert run("--extractor", network).line("embedded")["images"] == 4  # which tells little
+    assert storage.read(key) == told
 
 
 def test_pods_share_the_pictures(run: Runner, storage: LocalStorage, network: Path) -> None:
@@ -98,6 +136,8 @@ def test_pods_share_the_pictures(run: Runner, storage: LocalStorage, network: Pa
         ended = run("--extractor", network, "--shard-count", 3, "--shard-index", pod)
         assert ended.code == 0
         counts.append(ended.lines[-1]["images"])
+        whole = "complete" if pod == 2 else "incomplete"
+        assert states(storage) == {"fox": whole, "cat": whole}
     assert sum(counts) == 12
     assert len(FeatureStore(storage, find_extractor(storage)).ids()) == 12
 
@@ -107,7 +147,9 @@ def test_a_tag_without_a_dataset_is_told_and_the_others_are_embedded(
 ) -> None:
     ended = run("--extractor", network, tags="fox,dog")
     assert ended.code == 3
-    assert "1 of 2 tags have no dataset: dog" in ended.errors[-1]
+    assert "1 of 2 tags failed: dog" in ended.errors[-1]
+    assert [line["tag"] for line in ended.lines if line["event"] == "tag done"] == ["fox"]
+    assert states(storage, "fox", "dog") == {"fox": "complete", "dog": "failed"}
     assert len(FeatureStore(storage, find_extractor(storage)).ids()) == 8
     ended = run("--extractor", network, tags="dog")
     assert ended.code == 3
@@ -118,9 +160,15 @@ def test_a_picture_that_is_not_in_storage_is_told(
     run: Runner, storage: LocalStorage, network: Path
 ) -> None:
     storage.delete(key_of(row_of(2, noise(2)), "fox"))
+    ended = run("--extractor", network, tags="fox")
+    assert ended.code == 3
+    assert "1 pictures are in the manifest of the tag 'fox' and not in" in ended.complaint
     ended = run("--extractor", network)
     assert ended.code == 3
-    assert "1 pictures are in a manifest and not in" in ended.complaint
+    assert [line["tag"] for line in ended.lines if line["event"] == "tag done"] == ["cat"]
+    assert "of the tag 'fox'" in ended.errors[0]
+    assert states(storage) == {"fox": "failed", "cat": "complete"}
+    assert find_extractor(storage).model == "tiny", "latest is what has features of the others"
 
 
 @pytest.mark.parametrize(

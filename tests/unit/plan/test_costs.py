@@ -231,8 +231,8 @@ def test_rates_of_features_are_those_of_earlier_embeds_and_heads(tmp_path: Path)
             *(storage, tag, "embed", "done"),
             worker=worker,
             updated=ago(60),
-            seconds=3.0,
-            measured={**numbers, "devices": 2, "extractor": name},
+            seconds=60.0,
+            measured={**numbers, "devices": 2, "extractor": name, "embedding_seconds": 3.0},
         )
         head = {"images": 400, "model": "mobilenet", "extractor": name, "training_seconds": 0.5}
         write_beat(storage, tag, "train", "done", updated=ago(50), seconds=2.0, measured=head)

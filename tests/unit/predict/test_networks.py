@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from imagetag.features.asked import Asked
 from imagetag.features.feature_store import rounded
-from imagetag.features.opening import Asked, load_extractor
+from imagetag.features.opening import load_extractor
 from imagetag.models.architectures import core_of, features_of
 from imagetag.models.scoring import Score, network_of
 from imagetag.predict.networks import Networks

@@ -8,11 +8,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from imagetag.dataset.embedded import tell_share
 from imagetag.errors import InputError
 from imagetag.layout import Layout
 from imagetag.status.overview import Overview, StageStatus, TagStatus, stages_shown
@@ -213,19 +214,60 @@ def test_a_record_that_is_damaged_or_gone_leaves_the_markers(storage: LocalStora
     assert stage(storage, "scrape").state == "complete"
 
 
-def test_embedding_is_told_by_the_pod_that_tells_of_the_tag(storage: LocalStorage) -> None:
+NETWORK = "mobilenet-160x160-0a1b2c3d"
+
+
+def test_embedding_is_told_by_all_shares_of_the_pictures_together(storage: LocalStorage) -> None:
     write_scraped(storage, "fox", made=ago(600))
-    name = "mobilenet-160x160-0a1b2c3d"
-    told = {"images": 900, "extractor": name}
+    told = {"images": 900.0, "extractor": NETWORK}
     write_beat(storage, "fox", "embed", "done", updated=ago(60), worker=2, measured=told)
-    found = look(storage)
-    assert found.stages["embed"] == StageStatus(state="complete", result=name, seconds=60)
-    assert found.furthest == "embedded"
-    assert "embed" in stages_shown([found])
+    assert stage(storage, "embed").state == "none", "of one pod, which has not all pictures"
+    for index in (2, 0):
+        tell_share(storage, NETWORK, index, 3, {"fox": "ab", "owl": "cd"})
+    found = stage(storage, "embed")
+    assert (found.state, found.done, found.total, found.result) == ("incomplete", 2, 3, NETWORK)
+    tell_share(storage, NETWORK, 1, 3, {"fox": "ab"})
+    assert stage(storage, "embed").state == "complete"
+    assert look(storage).furthest == "embedded"
+    assert "embed" in stages_shown([look(storage)])
     write_scraped(storage, "fox", made=ago(30), fingerprint="cd")
-    assert stage(storage, "embed").state == "outdated"
-    write_beat(storage, "fox", "embed", "running", updated=ago(9), worker=2, done=70, total=90)
-    assert stage(storage, "embed").state == "running"
+    assert stage(storage, "embed").reason == "the dataset has changed since"
+    later = datetime.now(UTC) + timedelta(seconds=9)
+    write_beat(storage, "fox", "embed", "running", updated=later, worker=2, done=70, total=90)
+    [running] = Overview(storage, ["fox"]).read(later)
+    assert running.stages["embed"].state == "running"
+
+
+def test_a_tag_is_embedded_where_any_way_to_share_the_pictures_is_through(
+    storage: LocalStorage,
+) -> None:
+    write_scraped(storage, "fox", made=ago(600))
+    tell_share(storage, NETWORK, 0, 1, {"fox": "ab"})
+    tell_share(storage, NETWORK, 3, 4, {"fox": "ab"})
+    assert stage(storage, "embed").state == "complete"
+    tell_share(storage, "vgg19-224x224-0a1b2c3d", 0, 2, {"fox": "ab"})
+    assert stage(storage, "embed").result.startswith("vgg19"), "which was told of last"
+    assert stage(storage, "embed").state == "incomplete"
+
+
+def test_what_shares_tell_is_listed_once_an_extractor_and_read_once(storage: LocalStorage) -> None:
+    tags = [f"tag_{number:02}" for number in range(50)]
+    for tag in tags:
+        write_scraped(storage, tag, made=ago(600))
+    for name in (NETWORK, "vgg19-224x224-0a1b2c3d"):
+        for index in range(2):
+            tell_share(storage, name, index, 2, dict.fromkeys(tags, "ab"))
+    storage.write(".features/a folder of others/shares/x.json", b"{}")
+    storage.write(f".features/{NETWORK}/shares/0-of-2-damaged.json", b"{")
+    counted = Wrapped(storage)
+    overview = Overview(counted, tags, threads=4)
+    states = [tag.stages["embed"].state for tag in overview.read(NOW)]
+    assert states == ["complete"] * 50
+    assert counted.asked["list"] == 4  # records, extractors, and the shares of each
+    assert counted.asked["open"] == 50 * 3 + 2 * 2 + 1
+    counted.asked.clear()
+    assert [tag.stages["embed"].state for tag in overview.read(NOW)] == states
+    assert counted.asked["open"] == 1, "the damaged one may be mended"
 
 
 def test_other_jobs_are_shown_where_they_have_something_to_say(storage: LocalStorage) -> None:
@@ -243,7 +285,7 @@ def test_other_jobs_are_shown_where_they_have_something_to_say(storage: LocalSto
 # --- Many tags ---------------------------------------------------------------------------------
 
 
-def test_fifty_tags_take_two_listings_and_a_handful_of_small_reads_each(
+def test_fifty_tags_take_three_listings_and_a_handful_of_small_reads_each(
     storage: LocalStorage,
 ) -> None:
     tags = write_fifty(storage)
@@ -259,7 +301,7 @@ def test_fifty_tags_take_two_listings_and_a_handful_of_small_reads_each(
         "scrape failed": 2,
         "scrape lost": 2,
     }
-    assert counted.asked["list"] == 2
+    assert counted.asked["list"] == 3  # records, tags, extractors
     # Markers: 5 of each that is trained, 3 of the others; and a record of what is not complete.
     assert counted.asked["open"] == 20 * 5 + 8 * 4 + 12 * 3 + 10 * 4
     assert set(counted.asked) == {"list", "open"}  # nothing is written, no picture looked at
@@ -292,7 +334,8 @@ def test_tags_that_are_named_are_told_of_in_that_order(storage: LocalStorage) ->
     found = Overview(counted, ["tag_40", "unicorn", "tag_02"]).read(NOW)
     assert [tag.tag for tag in found] == ["tag_40", "unicorn", "tag_02"]
     assert states(found[1]) == {}
-    assert counted.asked["list"] == 2  # the records, and whether a scrape of the unknown had begun
+    # The records, the extractors, and whether a scrape of the unknown had begun.
+    assert counted.asked["list"] == 3
 
 
 def test_folders_of_others_are_no_tags(storage: LocalStorage) -> None:
