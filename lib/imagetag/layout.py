@@ -9,6 +9,7 @@
                                                         where it has not all of them
     <tag>/dataset.json                                  summary and completion marker
     <tag>/index.html                                    the way to the tag's pages
+    <tag>/verdicts/<digest>.jsonl                       what people said of pictures, a line each
     <tag>/explore/                                      plots, report, recommended input size
     <tag>/models/<run>/                                 model, metrics, report
     <tag>/models/<run>/parts.csv                        what each picture was used for
@@ -187,6 +188,19 @@ class Layout:
         if folder != self.manifest:
             return None
         return match and match[1]  # type: ignore[return-value]
+
+    @property
+    def verdicts(self) -> str:
+        """The folder of what people said of pictures."""
+        return self.root + "verdicts/"
+
+    def verdict_part(self, digest: str) -> str:
+        """Return the key of some verdicts."""
+        return f"{self.verdicts}{digest}.jsonl"
+
+    def is_verdict_part(self, key: str) -> bool:
+        """Tell whether a key below `verdicts` is of some of them."""
+        return bool(re.fullmatch(r"[0-9a-f]{8,64}\.jsonl", key.removeprefix(self.verdicts)))
 
     @property
     def dataset(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from imagetag.dataset.families import Twins, find_families
-from imagetag.dataset.manifest import Dataset, Row, Verdict
+from imagetag.dataset.manifest import Curated, Dataset, Row
 from imagetag.explore.exploration import Exploration, Options, explored
 from imagetag.explore.page import exploration_figures, exploration_page
 from imagetag.explore.survey import Survey
@@ -15,7 +15,7 @@ def explored_page(
     rows: Sequence[Row],
     dataset: Dataset,
     *,
-    verdicts: Sequence[Verdict] = (),
+    verdicts: Sequence[Curated] = (),
     thumbnails: Mapping[str, bytes] | None = None,
     samples: int = 24,
 ) -> tuple[Exploration, str]:

@@ -16,9 +16,9 @@ from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
 from imagetag.dataset.manifest import (
+    Curated,
     Curation,
     Row,
-    Verdict,
     write_part,
 )
 from imagetag.evaluate.page import Pictures, evaluation_page
@@ -358,7 +358,7 @@ def write_exploration(folder: Path, tag: str, rows: list[Row]) -> None:
         storage.write(key, jpeg(shrunk(draw(row))))
     twins = told[1], told[2]
     verdicts = [
-        Verdict(md5=one.md5, twin=other.md5, dropped=False, group=one.group, conflicting=True)
+        Curated(md5=one.md5, twin=other.md5, dropped=False, group=one.group, conflicting=True)
         for one, other in (twins, twins[::-1])
     ]
     part = write_part(storage, layout, "curated", verdicts)

@@ -23,11 +23,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from imagetag.dataset import (
+    Curated,
     Curation,
     Dataset,
     Repeat,
     Row,
-    Verdict,
     changes_of,
     curated,
     distinct,
@@ -97,10 +97,10 @@ def curate_tag(
             return dataset
 
     named = known.parts if known else ()
-    earlier = _drops(read_parts(storage, named, Verdict))
+    earlier = _drops(read_parts(storage, named, Curated))
     # Of a run that was killed, or that was at work at the same time: its images may be gone.
     listed = [key for key in part_keys(storage, layout, "curated") if key not in named]
-    elsewhere = _drops(read_parts(storage, listed, Verdict, strict=False))
+    elsewhere = _drops(read_parts(storage, listed, Curated, strict=False))
     with _threads(concurrency) as pool:
         gallery = _Gallery(storage, layout, pool)
         rows = distinct(read_parts(storage, dataset.parts, Row))
@@ -158,7 +158,7 @@ def curate_tag(
     return dataset
 
 
-def _drops(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
+def _drops(verdicts: Iterable[Curated]) -> dict[str, Curated]:
     return {verdict.md5: verdict for verdict in verdicts if verdict.dropped}
 
 
@@ -231,7 +231,7 @@ def _clean(storage: Storage, layout: Layout, curation: Curation) -> tuple[set[st
     for key in part_keys(storage, layout, "curated"):
         if key in curation.parts:
             continue
-        drops = _drops(read_parts(storage, [key], Verdict, strict=False))
+        drops = _drops(read_parts(storage, [key], Curated, strict=False))
         if all(is_dropped(md5, changes) for md5 in drops):
             storage.delete(key)
         else:
@@ -394,7 +394,7 @@ class _Findings:
         """How many groups were made of several."""
         return len({self._root(group) for group in self._parents})
 
-    def verdicts(self) -> Iterator[Verdict]:
+    def verdicts(self) -> Iterator[Curated]:
         """Yield a verdict for each image that is dropped, has a twin, or has a new group."""
         for number, image in enumerate(self._images):
             twin = self._twins.get(number)
@@ -406,7 +406,7 @@ class _Findings:
             )
             if twin is None and root == image.group and number not in self._disputed:
                 continue
-            yield Verdict(
+            yield Curated(
                 md5=image.md5,
                 twin=None if twin is None else self._images[twin].md5,
                 dropped=dropped,

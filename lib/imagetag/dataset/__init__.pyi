@@ -23,6 +23,7 @@ from .lookup import no_run as no_run
 from .lookup import repair_latest as repair_latest
 from .lookup import run_files as run_files
 from .lookup import tags_in as tags_in
+from .manifest import Curated as Curated
 from .manifest import Curation as Curation
 from .manifest import Dataset as Dataset
 from .manifest import Failure as Failure
@@ -33,7 +34,6 @@ from .manifest import Negatives as Negatives
 from .manifest import Rating as Rating
 from .manifest import Repeat as Repeat
 from .manifest import Row as Row
-from .manifest import Verdict as Verdict
 from .manifest import changes_of as changes_of
 from .manifest import curated as curated
 from .manifest import distinct as distinct

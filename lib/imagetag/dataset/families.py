@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetag.dataset.manifest import Dataset, Row, Verdict, read_parts
+from imagetag.dataset.manifest import Curated, Dataset, Row, read_parts
 from imagetag.dataset.thumbnails import Lowest, Picture
 from imagetag.layout import LABELS, SPLITS, Label, Split
 from imagetag.record import Record
@@ -79,7 +79,7 @@ class Families(Record):
 class Twins:
     """What curation says of the near-duplicates that are still in the dataset."""
 
-    def __init__(self, verdicts: Iterable[Verdict]) -> None:
+    def __init__(self, verdicts: Iterable[Curated]) -> None:
         groups: set[int] = set()
         conflicting: dict[str, list[bytes]] = {}
         self.count = 0
@@ -105,7 +105,7 @@ class Twins:
 
         """
         parts = dataset.curation.parts if dataset.curation else ()
-        return cls(read_parts(storage, parts, Verdict))
+        return cls(read_parts(storage, parts, Curated))
 
 
 class Grouping:

@@ -109,7 +109,7 @@ class Failure(Record):
     root: str = ""
 
 
-class Verdict(Record):
+class Curated(Record):
     """What curation says of an image: dropped from the dataset, or put into another group.
 
     `twin` is a near-duplicate of it, None where only the rest of its group has one, or where its
@@ -343,10 +343,10 @@ def read_changes(storage: Storage, curation: Curation | None) -> Changes:
         InputError: if a part is missing or cannot be read.
 
     """
-    return changes_of(read_parts(storage, curation.parts, Verdict)) if curation else {}
+    return changes_of(read_parts(storage, curation.parts, Curated)) if curation else {}
 
 
-def changes_of(verdicts: Iterable[Verdict]) -> Changes:
+def changes_of(verdicts: Iterable[Curated]) -> Changes:
     """Return what verdicts change, as `read_changes` does."""
     changes: Changes = {}
     for verdict in verdicts:
@@ -396,7 +396,7 @@ def standing_curation(storage: Storage, layout: Layout) -> Curation | None:
         return None
     if previous is not None and set(previous.parts) == set(parts):
         return previous
-    changes = changes_of(read_parts(storage, parts, Verdict))
+    changes = changes_of(read_parts(storage, parts, Curated))
     return Curation(parts=parts, dropped=sum(group is None for group in changes.values()))
 
 

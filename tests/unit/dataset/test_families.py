@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from imagetag.dataset.families import Families, GroupCounts, Grouping, Twins, find_families
-from imagetag.dataset.manifest import Row, Verdict
+from imagetag.dataset.manifest import Curated, Row
 from tests.builders.rows import make_row
 
 
-def families(rows: list[Row], verdicts: list[Verdict] | None = None) -> Families:
+def families(rows: list[Row], verdicts: list[Curated] | None = None) -> Families:
     grouping = Grouping()
     for row in rows:
         grouping.add(row)
     return find_families(rows, grouping, Twins(verdicts or []))
 
 
-def verdict(row: Row, twin: Row | None, **changes: Any) -> Verdict:
+def verdict(row: Row, twin: Row | None, **changes: Any) -> Curated:
     values: dict[str, Any] = {
         "md5": row.md5,
         "twin": twin and twin.md5,
@@ -27,7 +27,7 @@ def verdict(row: Row, twin: Row | None, **changes: Any) -> Verdict:
         "group": row.group,
         "conflicting": False,
     }
-    return Verdict(**{**values, **changes})
+    return Curated(**{**values, **changes})
 
 
 def grouped(sizes: list[int], **changes: Any) -> list[Row]:

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagetag.dataset.manifest import (
+    Curated,
     Curation,
     Dataset,
     Failure,
     Row,
-    Verdict,
     curated,
     distinct,
     load_dataset,
@@ -258,8 +258,8 @@ def test_swapping_two_labels_changes_the_fingerprint() -> None:
     assert summarize(one)[2] != summarize(other)[2]
 
 
-def a_verdict(row: Row, *, dropped: bool = False, group: str | None = None) -> Verdict:
-    return Verdict(md5=row.md5, twin=None, dropped=dropped, group=group, conflicting=False)
+def a_verdict(row: Row, *, dropped: bool = False, group: str | None = None) -> Curated:
+    return Curated(md5=row.md5, twin=None, dropped=dropped, group=group, conflicting=False)
 
 
 def test_a_dataset_of_before_curation_and_hashes_is_read(storage: LocalStorage) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from structlog.testing import capture_logs
 
-from imagetag.dataset.manifest import Curation, Verdict, write_part
+from imagetag.dataset.manifest import Curated, Curation, write_part
 from imagetag.errors import InputError
 from imagetag.explore.exploration import Exploration, input_size, load_exploration
 from imagetag.explore.explore import explore_tag
@@ -270,7 +270,7 @@ def test_a_curation_that_only_regroups_is_explored(storage: Recorded) -> None:
     store_dataset(storage, TAG, rows)
     assert explore(storage).families.splits["train"].several == 0
     verdicts = [
-        Verdict(md5=one.md5, twin=other.md5, dropped=False, group="1", conflicting=False)
+        Curated(md5=one.md5, twin=other.md5, dropped=False, group="1", conflicting=False)
         for one, other in (twins, twins[::-1])
     ]
     part = write_part(storage, Layout(TAG), "curated", verdicts)

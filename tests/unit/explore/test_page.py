@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagetag.dataset.manifest import Curation, Row, Verdict
+from imagetag.dataset.manifest import Curated, Curation, Row
 from imagetag.explore import page as explore_page
 from imagetag.explore.page import THUMBNAIL_BYTES
 from imagetag.pages import drawing
@@ -118,9 +118,9 @@ def test_companions_are_listed_with_their_shares() -> None:
     assert "sea 0.0 % 100.0 % 0.02\N{MULTIPLICATION SIGN}" in section
 
 
-def twins_of(one: Row, other: Row, conflicting: bool = False) -> list[Verdict]:
+def twins_of(one: Row, other: Row, conflicting: bool = False) -> list[Curated]:
     return [
-        Verdict(
+        Curated(
             md5=row.md5,
             twin=twin.md5,
             dropped=False,
