@@ -1,0 +1,9 @@
+from .pictures import Pictures as Pictures
+from .pictures import read_bounded as read_bounded
+from .session import About as About
+from .session import Facts as Facts
+from .session import Given as Given
+from .session import Neighbour as Neighbour
+from .session import NoPicture as NoPicture
+from .session import Progress as Progress
+from .session import Session as Session

@@ -1,0 +1,193 @@
+"""What a person is asked, and what becomes of the answers: what the page and its server stand on.
+
+A session is a sequence of pictures with one question for all of them. The page shows them in their
+order and sends answers, each with an id of its own: told twice, it is one answer.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AwareDatetime, StringConstraints
+
+from imagetag.record import Record
+from imagetag.verdicts import Answer
+
+ItemName = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{1,64}$")]
+
+
+class Given(Record):
+    """An answer that a person has given; `id` is its own, `at` is when."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,32}$")]
+    item: ItemName
+    answer: Answer
+    at: AwareDatetime
+
+
+class About(Record):
+    """What the page says of a session.
+
+    `key` tells sessions apart in a browser: what it could not send in one is sent in the next of
+    the same key. `sweep` lets many pictures be judged at once, and in any order. `neighbours` tells
+    whether the session knows pictures that are like one.
+    """
+
+    key: str
+    tag: str
+    title: str
+    sweep: bool = True
+    neighbours: bool = False
+
+
+class Facts(Record):
+    """What the page tells of a picture: each of `notes` is a name and a text.
+
+    All of it is text from anywhere. `link` is an address in the web, None where there is none.
+    """
+
+    caption: str
+    link: str | None = None
+    notes: tuple[tuple[str, str], ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+class Neighbour(Record):
+    """A picture that is like another, and what is said of it in a word or two."""
+
+    item: str
+    caption: str
+    note: str
+
+
+class Progress(Record):
+    """How far a session has come.
+
+    `done` of `total` pictures have an answer. `outlook` is a sentence on what is still to come, and
+    `ended` one on why no more is asked; each empty where there is nothing to say.
+    """
+
+    done: int
+    total: int
+    outlook: str = ""
+    ended: str = ""
+
+
+class NoPicture(Exception):
+    """A picture cannot be shown; the text says why."""
+
+
+@dataclass(frozen=True)
+class _Standing:
+    at: datetime
+    id: str
+    answer: Answer
+
+
+class Session(ABC):
+    """Pictures that a person is asked about. All of it may be called from many threads at once.
+
+    Args:
+        about: what the page says of it.
+        items: the names of the pictures, in the order in which they are shown: of lower-case
+            letters and digits, 64 at most.
+        answers: what was said of some of them before.
+
+    """
+
+    def __init__(
+        self, about: About, items: Sequence[str], answers: Mapping[str, Answer] | None = None
+    ) -> None:
+        self.about, self.items = about, tuple(items)
+        self._among = frozenset(self.items)
+        self._before = {item: answer for item, answer in (answers or {}).items() if self.has(item)}
+        self._standing: dict[str, _Standing] = {}
+        self._taken: set[str] = set()
+        self._storing, self._changing = threading.Lock(), threading.Lock()
+
+    def has(self, item: str) -> bool:
+        """Tell whether an answer about a picture is taken."""
+        return item in self._among
+
+    @property
+    def answers(self) -> dict[str, Answer]:
+        """What stands of each picture that has an answer."""
+        with self._changing:
+            given = {item: found.answer for item, found in self._standing.items()}
+        found = {**self._before, **given}
+        return {item: answer for item, answer in found.items() if answer != "withdrawn"}
+
+    def take(self, given: Iterable[Given]) -> None:
+        """Take answers; once it returns, they are stored.
+
+        Those that were taken before are passed over. Of two about one picture the newer counts.
+
+        Raises:
+            KeyError: if one is about a picture that is not the session's; none is taken then.
+            ImagetagError: if they cannot be stored; none is taken then, and they may be sent again.
+
+        """
+        with self._storing:
+            new = {one.id: one for one in given if one.id not in self._taken}
+            for one in new.values():
+                if not self.has(one.item):
+                    raise KeyError(one.item)
+            if not new:
+                return
+            self._store(tuple(new.values()))
+            with self._changing:
+                for one in new.values():
+                    found, before = (
+                        _Standing(one.at, one.id, one.answer),
+                        self._standing.get(one.item),
+                    )
+                    if before is None or (before.at, before.id) < (found.at, found.id):
+                        self._standing[one.item] = found
+                self._taken.update(new)
+            self._took()
+
+    def progress(self) -> Progress:
+        """Return how far it has come."""
+        answers = self.answers
+        return Progress(done=sum(item in answers for item in self.items), total=len(self.items))
+
+    def neighbours(self, item: str) -> Sequence[Neighbour]:  # noqa: ARG002 - here it knows none
+        """Return pictures that are like one, the most alike first; their names can be shown."""
+        return ()
+
+    @abstractmethod
+    def facts(self, item: str) -> Facts:
+        """Return what is told of a picture.
+
+        Raises:
+            KeyError: if it is not the session's.
+
+        """
+
+    @abstractmethod
+    def picture(self, item: str, side: int) -> bytes:
+        """Return a picture as a JPEG of up to `side` pixels a side.
+
+        Raises:
+            KeyError: if it is neither the session's nor a neighbour.
+            NoPicture: if it cannot be shown.
+            ImagetagError: if storage does not answer.
+
+        """
+
+    @abstractmethod
+    def _store(self, given: Sequence[Given]) -> None:
+        """Store answers, none of which was stored by this session; one call at a time.
+
+        Raises:
+            ImagetagError: if that cannot be done.
+
+        """
+
+    def _took(self) -> None:  # noqa: B027 - nothing is to be done by default
+        """Do what is to be done when answers stand that did not; one call at a time."""
