@@ -8,8 +8,6 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.builders.pictures import plain
-
 HOSTILE = [
     "<script>alert(1)</script>",
     "\"><img src=x onerror='alert(1)'>",
@@ -20,22 +18,33 @@ HOSTILE = [
     "惣流・アスカ・ラングレー",
     "$\\frac{a}{b}$",
 ]
+LARGEST_MEAN = 80_000  # bytes: plots of an exploration are smaller, all eight together
 VOID = {"meta", "link", "img", "source", "input", "br"}
 NO_TEXT = ("style", "title", "script", "option")
 
 
 @contextmanager
 def undrawn() -> Iterator[None]:
-    """Let pages be made without drawing: a plot is one pixel."""
-    from imagetag.evaluate import page as of_evaluate  # Matplotlib and more, for those who use it
-    from imagetag.explore import page as of_explore
-    from imagetag.pages.drawing import Chart
+    """Let pages be made without drawing by matplotlib: a plot is nothing."""
+    from imagetag.explore import page  # matplotlib and more, for those who use it
+    from imagetag.pages.drawing import Plot
 
-    chart = Chart(*[plain(1, 1)] * 4)
+    empty = Plot(*[b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>'] * 2)
     with pytest.MonkeyPatch.context() as patch:
-        for page in (of_explore, of_evaluate):  # each has its own name for it
-            patch.setattr(page, "for_all_screens", lambda draw: chart)
+        patch.setattr(page, "for_all_screens", lambda draw: empty)
         yield
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours, #rrggbb, from 1 to 21, as WCAG 2 defines it."""
+
+    def luminance(color: str) -> float:
+        channels = [value / 255 for value in bytes.fromhex(color[1:])]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
 
 
 class Page(HTMLParser):

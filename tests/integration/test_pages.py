@@ -24,6 +24,7 @@ from imagetag.dataset.manifest import (
 from imagetag.evaluate.page import Pictures, evaluation_page
 from imagetag.explore.explore import explore_tag
 from imagetag.layout import Layout, report
+from imagetag.pages.drawing import DARK, PAPER
 from imagetag.pages.rendering import jpeg, shrunk
 from imagetag.report.leaderboard import make_leaderboard
 from imagetag.runs.evaluation import shown
@@ -107,17 +108,54 @@ def test_a_page_is_complete_silent_and_fits(
 def test_plots_follow_the_color_scheme_and_the_width(
     browser: webdriver.Chrome, folder: Path, scheme: str, width: int
 ) -> None:
+    open_page(browser, folder / "explore.html", scheme, width)
+    chosen = browser.execute_script(
+        "return [...document.querySelectorAll('picture')].map(p =>"
+        "  p.lastElementChild.currentSrc === p.firstElementChild.srcset)"
+    )
+    assert set(chosen) == {width == PHONE}
+    papers = browser.execute_script(
+        "return [...document.querySelectorAll('img.plot')].map(plot => {"
+        "  const canvas = document.createElement('canvas').getContext('2d');"
+        "  canvas.drawImage(plot, 0, 0);"
+        "  return [...canvas.getImageData(1, 1, 1, 1).data]; })"
+    )
+    paper = PAPER if scheme == "light" else DARK[PAPER]
+    assert papers == [[*bytes.fromhex(paper[1:]), 255]] * 4
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, PHONE])
+def test_charts_take_the_width_there_is_and_the_pages_colours(
+    browser: webdriver.Chrome, folder: Path, scheme: str, width: int
+) -> None:
     open_page(browser, folder / "evaluate.html", scheme, width)
-    sources = browser.execute_script(
-        "return [...document.querySelectorAll('picture')].map(p => "
-        "[...p.children].findIndex(e => (e.srcset || e.src) === p.lastElementChild.currentSrc))"
+    charts = browser.execute_script(
+        "return [...document.querySelectorAll('.chart')].map(chart => {"
+        "  const card = chart.closest('.card').getBoundingClientRect();"
+        "  const found = [...chart.querySelectorAll('.area, span, li, .x-label')];"
+        "  const boxes = found.map(e => e.getBoundingClientRect());"
+        "  const ticks = [...chart.querySelectorAll('.x-ticks span')].map(e => "
+        "    e.getBoundingClientRect());"
+        "  return {"
+        "    inside: boxes.every(b => b.left >= card.left && b.right <= card.right),"
+        "    apart: ticks.every((b, i) => !i || b.left > ticks[i - 1].right),"
+        "    area: chart.querySelector('.area').offsetWidth / card.width,"
+        "    size: getComputedStyle(chart).fontSize,"
+        "    line: getComputedStyle(chart.querySelector('.area .accent path:not(.shade),"
+        "      .area .ink path')).stroke,"
+        "    grid: getComputedStyle(chart.querySelector('.grid-lines')).stroke,"
+        "  }; })"
     )
-    assert sources
-    narrow = ("narrow_dark", "narrow_light") if width == PHONE else ()
-    wanted = [*narrow, *((None,) * (2 - len(narrow))), "dark", "light"].index(
-        ("narrow_" if narrow else "") + scheme
-    )
-    assert set(sources) == {wanted}
+    assert len(charts) == 6  # of learning curves there are two
+    for chart in charts:
+        assert chart["inside"]
+        assert chart["apart"]
+        assert chart["area"] > 0.6
+        assert chart["size"] == "12.48px"
+        assert chart["grid"] == {"light": "rgb(227, 231, 237)", "dark": "rgb(43, 48, 58)"}[scheme]
+    accents = sum(chart["line"] == "rgb(20, 160, 140)" for chart in charts)
+    assert accents == 5  # the histogram has none
 
 
 @pytest.mark.parametrize("name", ["explore.html", "evaluate.html"])

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from imagetag.evaluate.plots import (
+from imagetag.evaluate.charts import (
     best_epoch,
-    confusion_matrix,
     learning_curves,
     precision_recall,
     probability_histogram,
@@ -19,17 +18,17 @@ from imagetag.evaluate.plots import (
 )
 from imagetag.layout import Layout
 from imagetag.pages import (
+    Chart,
     Figure,
     data_uri,
     environment,
-    for_all_screens,
     picture_link,
     script,
     way,
 )
 from imagetag.runs import Evaluation, GalleryName, Scored, Shown, marked, worst
 
-# What all pictures of a page may take as base64: plots and text need the rest.
+# What all pictures of a page may take as base64: charts and text need the rest.
 _PICTURE_BUDGET = 3_000_000
 _VEILED = frozenset({"questionable", "explicit"})
 _STEPS = 400  # of the slider, at the most
@@ -126,47 +125,40 @@ def _steps(predictions: Sequence[Scored], in_use: float) -> dict[str, object]:
     }
 
 
-def _evaluation_figures(evaluation: Evaluation, predictions: Sequence[Scored]) -> list[Figure]:
+_Charts = list[Chart]
+
+
+def _evaluation_figures(
+    evaluation: Evaluation, predictions: Sequence[Scored]
+) -> list[Figure[_Charts]]:
     metrics, threshold = evaluation.metrics, evaluation.metrics.chosen.threshold
     labels = np.array([item.positive for item in predictions])
     probabilities = np.array([item.probability for item in predictions], dtype=np.float64)
     logits = np.array([item.logit for item in predictions], dtype=np.float64)
     called = np.array([item.called for item in predictions])
-    counts = metrics.chosen.confusion
     precision, area = metrics.average_precision.value or 0.0, metrics.roc_auc.value or 0.0
     raw, calibrated = evaluation.reliability["raw"], evaluation.reliability["calibrated"]
     method = evaluation.decision.calibration.method
     return [
         Figure(
-            "Confusion matrix",
-            f"Confusion matrix: {counts.tp:,} true positives, {counts.fn:,} false negatives, "
-            f"{counts.fp:,} false positives, {counts.tn:,} true negatives.",
-            "A row is a label and adds up to 100 %.",
-            for_all_screens(
-                lambda theme: confusion_matrix(counts.tp, counts.fp, counts.fn, counts.tn, theme)
-            ),
-        ),
-        Figure(
             "Probability by label",
             f"Histogram of the probabilities the model gives to pictures of either label, with "
             f"the threshold at {threshold:.3g}.",
             "Right of the dashed line is called positive: orange there are the false positives.",
-            for_all_screens(
-                lambda theme: probability_histogram(labels, probabilities, threshold, theme)
-            ),
+            [probability_histogram(labels, probabilities, threshold)],
         ),
         Figure(
             "Precision and recall",
             f"Precision over recall at every threshold; the average precision is {precision:.3f}.",
             f"Average precision {precision:.3f}.",
-            for_all_screens(lambda theme: precision_recall(labels, logits, called, theme)),
+            [precision_recall(labels, logits, called)],
         ),
         Figure(
             "ROC curve",
             f"True positive rate over false positive rate at every threshold; the area under the "
             f"curve is {area:.3f}.",
             f"Area under the curve {area:.3f}.",
-            for_all_screens(lambda theme: roc(labels, logits, called, theme)),
+            [roc(labels, logits, called)],
         ),
         Figure(
             "Reliability",
@@ -181,11 +173,7 @@ def _evaluation_figures(evaluation: Evaluation, predictions: Sequence[Scored]) -
             if method == "none"
             else f"Expected calibration error {calibrated.error:.3f}; {raw.error:.3f} without "
             f"calibration. Chosen on the threshold's pictures: {_METHODS[method]}.",
-            for_all_screens(
-                lambda theme: reliability(
-                    raw.bins, None if method == "none" else calibrated.bins, theme
-                )
-            ),
+            [reliability(raw.bins, None if method == "none" else calibrated.bins)],
         ),
     ]
 
@@ -197,7 +185,7 @@ _UNTOUCHED = {
 }
 
 
-def _training_figure(history: Sequence[Mapping[str, float]]) -> Figure | None:
+def _training_figure(history: Sequence[Mapping[str, float]]) -> Figure[_Charts] | None:
     if not history:
         return None
     best = best_epoch(history)
@@ -211,7 +199,7 @@ def _training_figure(history: Sequence[Mapping[str, float]]) -> Figure | None:
         f"Last epoch: {last}.",
         f"{len(history)} epochs"
         + ("." if best is None else f"; the lowest validation loss was in epoch {best}."),
-        for_all_screens(lambda theme: learning_curves(history, theme)),
+        learning_curves(history),
     )
 
 

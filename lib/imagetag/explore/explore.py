@@ -72,7 +72,7 @@ def explore_tag(
     with working("drawing the page"):
         figures = exploration_figures(exploration, survey)
         for name, figure in figures.items():
-            storage.write(layout.explore(f"{name}.png"), figure.chart.light)
+            storage.write(layout.explore(f"{name}.svg"), figure.drawn.wide)
         page = exploration_page(exploration, figures, thumbnails)
     storage.write(layout.explore("report.html"), page.encode())
     store_tag_pages(storage, [tag])

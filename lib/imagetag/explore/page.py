@@ -17,6 +17,7 @@ from imagetag.explore.survey import Survey
 from imagetag.layout import Layout
 from imagetag.pages import (
     Figure,
+    Plot,
     data_uri,
     environment,
     for_all_screens,
@@ -28,7 +29,7 @@ THUMBNAIL_BYTES = 1_900_000  # of all thumbnails of a page, which base64 makes a
 _VEILED = frozenset({"questionable", "explicit"})
 
 
-def exploration_figures(exploration: Exploration, survey: Survey) -> dict[str, Figure]:
+def exploration_figures(exploration: Exploration, survey: Survey) -> dict[str, Figure[Plot]]:
     """Draw what the exploration page shows, by the name of its file."""
     width, height, positive = survey.width, survey.height, survey.positive
     percentile = exploration.options.percentile
@@ -46,13 +47,13 @@ def exploration_figures(exploration: Exploration, survey: Survey) -> dict[str, F
             "Both axes are logarithmic: the arrow keeps the shape while it scales down. Hollow: "
             "other sizes, as in the table below.",
             for_all_screens(
-                lambda theme: dimensions(
+                lambda narrow: dimensions(
                     width,
                     height,
                     positive,
                     typical,
                     (size.width, size.height),
-                    theme,
+                    narrow,
                     others=others,
                 )
             ),
@@ -62,27 +63,27 @@ def exploration_figures(exploration: Exploration, survey: Survey) -> dict[str, F
             f"Histogram of width divided by height. The median is {ratio.median:.2f}; 90 % of the "
             f"pictures are between {ratio.p5:.2f} and {ratio.p95:.2f}.",
             "Each label is its own 100 %. What is beyond 5:1 is counted at the edge.",
-            for_all_screens(lambda theme: aspect_ratio(width, height, positive, theme)),
+            for_all_screens(lambda narrow: aspect_ratio(width, height, positive, narrow)),
         ),
         "file_size": Figure(
             "File size",
             f"Histogram of file sizes. The median is {readable(exploration.bytes.median)}; the "
             f"largest file has {readable(exploration.bytes.max)}.",
             "Logarithmic scale, files as they are stored.",
-            for_all_screens(lambda theme: file_size(survey.bytes, positive, theme)),
+            for_all_screens(lambda narrow: file_size(survey.bytes, positive, narrow)),
         ),
         "class_balance": Figure(
             "Class balance",
             f"Bar chart. Train has {train['positive']:,} positive and {train['negative']:,} "
             f"negative pictures, test has {test['positive']:,} and {test['negative']:,}.",
             "Pictures of each label in each split.",
-            for_all_screens(lambda theme: class_balance(exploration.images, theme)),
+            for_all_screens(lambda narrow: class_balance(exploration.images, narrow)),
         ),
     }
 
 
 def exploration_page(
-    exploration: Exploration, figures: Mapping[str, Figure], thumbnails: Mapping[str, bytes]
+    exploration: Exploration, figures: Mapping[str, Figure[Plot]], thumbnails: Mapping[str, bytes]
 ) -> str:
     """Return the page of an exploration, of less than 5 MB.
 

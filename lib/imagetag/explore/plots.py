@@ -1,4 +1,4 @@
-"""Plots of a dataset. Each function draws one figure and returns the PNG's bytes."""
+"""Plots of a dataset. Each function draws one figure and returns the bytes of an SVG."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from imagetag.layout import Label, Split
 from imagetag.pages import (
     ACCENT,
+    GRID,
+    INK,
     LABEL_COLORS,
-    LIGHT,
-    Theme,
+    MUTED,
+    PAPER,
     canvas,
     label_names,
     legend_above,
     note_above,
-    png,
+    svg,
 )
 
 _SAMPLE = 3000  # points a scatter shows before they hide each other
@@ -39,7 +41,7 @@ def dimensions(
     positive: BoolArray,
     typical: tuple[float, float],
     recommended: tuple[int, int],
-    theme: Theme = LIGHT,
+    narrow: bool = False,
     *,
     others: Sequence[tuple[int, int]] = (),
 ) -> bytes:
@@ -51,11 +53,11 @@ def dimensions(
         positive: which of them are of the positive label, (images,).
         typical: (width, height) that the recommendation starts from, in pixels.
         recommended: (width, height) of the recommended input, in pixels.
-        theme: the colours.
+        narrow: whether it is for a narrow screen.
         others: (width, height) of inputs that it may be compared with, in pixels.
 
     """
-    with canvas(theme, height=4.8) as figure:
+    with canvas(narrow, height=4.8) as figure:
         grid = figure.add_gridspec(2, 2, width_ratios=(6, 1), height_ratios=(1, 6))
         joint = figure.add_subplot(grid[1, 0])
         above = figure.add_subplot(grid[0, 0], sharex=joint)
@@ -67,6 +69,7 @@ def dimensions(
             hue=label_names(positive[shown]),
             palette=LABEL_COLORS,
             s=14 if len(shown) < 1000 else 7,
+            rasterized=True,  # each for itself takes 180 bytes, and its time on the screen
             alpha=0.55,
             linewidth=0,
             legend=False,
@@ -92,23 +95,25 @@ def dimensions(
         everything = np.concatenate([widths, heights, typical, sides])
         _powers_of_two(joint, float(everything.min()), float(everything.max()))
         for size in others:
-            joint.plot(*size, "D", color="none", markeredgecolor=theme.muted, markersize=4.5)
-        _draw_way(joint, typical, recommended, theme)
+            joint.plot(*size, "D", color="none", markeredgecolor=MUTED, markersize=4.5)
+        _draw_way(joint, typical, recommended)
         _label_legend(joint, positive)
         if len(shown) < len(widths):
-            note_above(joint, f"{len(shown):,} of {len(widths):,} pictures, drawn at random", theme)
-        return png(figure)
+            note_above(
+                joint, f"{len(shown):,} of {len(widths):,} pictures, drawn at random", narrow
+            )
+        return svg(figure)
 
 
 def aspect_ratio(
-    widths: FloatArray, heights: FloatArray, positive: BoolArray, theme: Theme = LIGHT
+    widths: FloatArray, heights: FloatArray, positive: BoolArray, narrow: bool = False
 ) -> bytes:
     """Draw the distribution of width / height by label; arrays are (images,), in pixels."""
     ratios = widths / heights
-    with canvas(theme, height=4.8) as figure:
+    with canvas(narrow, height=4.8) as figure:
         axes = figure.subplots()
         _histogram(axes, np.clip(ratios, 1 / _EXTREME_ASPECT, _EXTREME_ASPECT), positive)
-        axes.axvline(1, color=theme.muted, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
+        axes.axvline(1, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
         ticks = {
             "1:4": 1 / 4,
             "1:2": 1 / 2,
@@ -124,28 +129,28 @@ def aspect_ratio(
         axes.set(xlabel="width : height", xlim=limits)
         beyond = int(np.count_nonzero(np.maximum(ratios, 1 / ratios) > _EXTREME_ASPECT))
         if beyond:
-            note_above(axes, f"{beyond:,} beyond 5:1", theme)
-        return png(figure)
+            note_above(axes, f"{beyond:,} beyond 5:1", narrow)
+        return svg(figure)
 
 
-def file_size(sizes: FloatArray, positive: BoolArray, theme: Theme = LIGHT) -> bytes:
+def file_size(sizes: FloatArray, positive: BoolArray, narrow: bool = False) -> bytes:
     """Draw the distribution of file sizes by label; `sizes` is (images,), in bytes."""
-    with canvas(theme) as figure:
+    with canvas(narrow) as figure:
         axes = figure.subplots()
         _histogram(axes, sizes, positive)
-        narrow = np.max(sizes) < 1000 * np.min(sizes)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if narrow else (1,)))
+        close = np.max(sizes) < 1000 * np.min(sizes)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if close else (1,)))
         axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("size of the file")
-        return png(figure)
+        return svg(figure)
 
 
-def class_balance(images: Mapping[Split, Mapping[Label, int]], theme: Theme = LIGHT) -> bytes:
+def class_balance(images: Mapping[Split, Mapping[Label, int]], narrow: bool = False) -> bytes:
     """Draw how many images each split has of each label."""
     rows = [(split, label, count) for split, by in images.items() for label, count in by.items()]
     splits, labels, counts = (list(column) for column in zip(*rows, strict=True))
-    with canvas(theme) as figure:
+    with canvas(narrow) as figure:
         axes = figure.subplots()
         sns.barplot(
             x=counts,
@@ -153,20 +158,21 @@ def class_balance(images: Mapping[Split, Mapping[Label, int]], theme: Theme = LI
             hue=labels,
             palette=LABEL_COLORS,
             saturation=1,
+            errorbar=None,
             gap=0.12,
             linewidth=0,
             ax=axes,
         )
         for bars in axes.containers:
-            axes.bar_label(bars, fmt="{:,.0f}", padding=4, color=theme.ink)  # type: ignore[arg-type]
+            axes.bar_label(bars, fmt="{:,.0f}", padding=4, color=INK)  # type: ignore[arg-type]
         axes.margins(x=0.14)
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set(xlabel="pictures", ylabel="")
-        axes.tick_params(axis="y", labelsize=10, labelcolor=theme.ink)
+        axes.tick_params(axis="y", labelsize=10, labelcolor=INK)
         legend_above(axes)
-        return png(figure)
+        return svg(figure)
 
 
 def _histogram(axes: Axes, values: FloatArray, positive: BoolArray) -> None:
@@ -212,30 +218,28 @@ def _powers_of_two(axes: Axes, low: float, high: float) -> None:
     axes.set(xlim=(low, high), ylim=(low, high))
 
 
-def _draw_way(
-    axes: Axes, typical: tuple[float, float], recommended: tuple[int, int], theme: Theme
-) -> None:
+def _draw_way(axes: Axes, typical: tuple[float, float], recommended: tuple[int, int]) -> None:
     width, height = recommended
     for x, y in (((0.01, width), (height, height)), ((width, width), (0.01, height))):
-        axes.plot(x, y, color=theme.ink, linewidth=0.9, linestyle=(0, (4, 2)), zorder=3)
+        axes.plot(x, y, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=3)
     if recommended != typical:
         axes.annotate(
             "",
             xy=recommended,
             xytext=typical,
-            arrowprops={"arrowstyle": "-|>", "color": theme.ink, "shrinkA": 5, "shrinkB": 6},
+            arrowprops={"arrowstyle": "-|>", "color": INK, "shrinkA": 5, "shrinkB": 6},
             zorder=4,
         )
-        axes.plot(*typical, "o", color=theme.paper, markeredgecolor=theme.ink, zorder=5)
-    axes.plot(*recommended, "D", color=ACCENT, markeredgecolor=theme.paper, markersize=9, zorder=6)
+        axes.plot(*typical, "o", color=PAPER, markeredgecolor=INK, zorder=5)
+    axes.plot(*recommended, "D", color=ACCENT, markeredgecolor=PAPER, markersize=9, zorder=6)
     axes.annotate(
         f"input {height} high, {width} wide",
         xy=recommended,
         xytext=(10, -13),
         textcoords="offset points",
-        color=theme.ink,
+        color=INK,
         fontweight="bold",
-        bbox={"boxstyle": "round,pad=0.3", "facecolor": theme.paper, "edgecolor": theme.grid},
+        bbox={"boxstyle": "round,pad=0.3", "facecolor": PAPER, "edgecolor": GRID},
         zorder=7,
     )
 

@@ -1,6 +1,6 @@
 """Pages and plots: HTML files with their pictures in them and no request to anywhere.
 
-In: what others found. Out: HTML and PNG. It may import `stats`, `dataset` and what is below them.
+In: what others found. Out: HTML and SVG. It may import `stats`, `dataset` and what is below them.
 """
 
 import lazy_loader

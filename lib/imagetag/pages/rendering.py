@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from jinja2 import Environment
@@ -21,23 +21,23 @@ from imagetag.dataset import Captioned
 from imagetag.pages.templating import page_environment, way
 from imagetag.stats import Interval
 
-if TYPE_CHECKING:
-    from imagetag.pages.drawing import Chart
-
 MAX_PAGE_BYTES = 5_000_000
 
 _THUMBNAIL_SIDE = 256  # pixels
 _THUMBNAIL_QUALITY = 78
 
 
+Drawn = TypeVar("Drawn")
+
+
 @dataclass(frozen=True)
-class Figure:
-    """A plot with its heading, what it shows in words for who cannot see it, and a caption."""
+class Figure(Generic[Drawn]):
+    """What is drawn, its heading, what it shows in words for who cannot see it, and a caption."""
 
     title: str
     alt: str
     caption: str
-    chart: Chart
+    drawn: Drawn
 
 
 def shrunk(picture: Image.Image) -> Image.Image:
@@ -104,7 +104,7 @@ def environment() -> Environment:
         shown=_shown,
         capitalized=lambda text: text[:1].upper() + text[1:],
         when=_when,
-        png=lambda data: data_uri(data, "image/png"),
+        svg=lambda data: data_uri(data, "image/svg+xml"),
     )
 
 

@@ -111,10 +111,10 @@ def test_the_marker_is_written_last_with_every_plot_before_it(storage: Recorded)
     names = [key.removeprefix("robot/explore/") for key in storage.written]
     assert names[-3:] == ["report.html", "robot/index.html", "explore.json"]
     assert set(names[:-3]) == {
-        "dimensions.png",
-        "aspect_ratio.png",
-        "file_size.png",
-        "class_balance.png",
+        "dimensions.svg",
+        "aspect_ratio.svg",
+        "file_size.svg",
+        "class_balance.svg",
     }
 
 

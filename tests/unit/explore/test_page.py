@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,7 +17,7 @@ from tests.builders.datasets import make_dataset
 from tests.builders.explorations import explored_page
 from tests.builders.pictures import encoded
 from tests.builders.rows import make_row
-from tests.pages import HOSTILE, Page
+from tests.pages import HOSTILE, LARGEST_MEAN, Page
 
 
 def text_of(rows: Sequence[Row], **options: Any) -> str:
@@ -190,11 +189,9 @@ def test_pictures_that_not_everybody_wants_to_see_are_veiled(rating: str) -> Non
 def test_the_largest_page_there_can_be_is_within_its_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Plots as large as noise makes them, all texts as long as they are let, and as many rows.
-    noise = np.random.default_rng(0).integers(0, 256, (140, 140, 3), dtype=np.uint8)
-    chart = drawing.Chart(*[encoded(Image.fromarray(noise))] * 4)
-    assert len(chart.light) > 55_000  # the largest of real ones has as much
-    monkeypatch.setattr(explore_page, "for_all_screens", lambda draw: chart)
+    # Plots as large as they get, all texts as long as they are let, and as many rows.
+    plot = drawing.Plot(*[bytes(LARGEST_MEAN)] * 2)
+    monkeypatch.setattr(explore_page, "for_all_screens", lambda draw: plot)
     long = "&" * 2000
     url = "https://board.example/?" + "&" * 95
     rows, verdicts = [], []

@@ -1,143 +1,105 @@
-"""Plots are PNG, keep their colours, leave nothing behind, and can be drawn from many threads."""
+"""Plots are SVG, keep their colours, leave nothing behind, and can be drawn from many threads."""
 
 from __future__ import annotations
 
-import io
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
-from matplotlib.colors import to_rgb
-from PIL import Image
 
-from imagetag.evaluate import plots as evaluation_plots
-from imagetag.explore import plots as dataset_plots
-from imagetag.pages.drawing import ACCENT, DARK, LIGHT, Theme
+from imagetag.explore import plots
+from imagetag.pages.drawing import ACCENT, DARK, GRID, INK, MUTED, PAPER
 from imagetag.pages.drawing import NEGATIVE as ORANGE
 from imagetag.pages.drawing import POSITIVE as BLUE
-from imagetag.stats.calibration import reliability
+from tests.pages import LARGEST_MEAN, contrast
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 RNG = np.random.default_rng(3)
-COUNT = 300
+COUNT = 4000
 POSITIVE = RNG.random(COUNT) < 0.4
 WIDTHS = np.exp(RNG.normal(6.9, 0.4, COUNT)).round()
 HEIGHTS = np.exp(RNG.normal(7.1, 0.4, COUNT)).round()
-CHANCES = 1 / (1 + np.exp(-RNG.normal(np.where(POSITIVE, 2, -2), 2)))
-CALLED = CHANCES >= 0.8
-RAW, CALIBRATED = (
-    reliability(POSITIVE, chances, [str(number) for number in range(COUNT)])
-    for chances in (CHANCES**2, CHANCES)
-)
-HISTORY = [
-    {"loss": 1 / n, "accuracy": 1 - 0.4 / n, "val_loss": 1 / n + n / 50, "val_accuracy": 0.8}
-    for n in range(1, 12)
-]
 IMAGES: Any = {
     "train": {"positive": 90, "negative": 110},
     "test": {"positive": 20, "negative": 31},
 }
 
-Draw = Callable[[Theme], bytes]
+Draw = Callable[[bool], bytes]
 DRAWINGS: dict[str, Draw] = {
-    "dimensions": lambda theme: dataset_plots.dimensions(
-        WIDTHS, HEIGHTS, POSITIVE, (990.0, 1200.0), (224, 288), theme
+    "dimensions": lambda narrow: plots.dimensions(
+        WIDTHS, HEIGHTS, POSITIVE, (990.0, 1200.0), (224, 288), narrow
     ),
-    "aspect_ratio": lambda theme: dataset_plots.aspect_ratio(WIDTHS, HEIGHTS, POSITIVE, theme),
-    "file_size": lambda theme: dataset_plots.file_size(WIDTHS * HEIGHTS, POSITIVE, theme),
-    "class_balance": lambda theme: dataset_plots.class_balance(IMAGES, theme),
-    "confusion_matrix": lambda theme: evaluation_plots.confusion_matrix(59, 2, 4, 80, theme),
-    "precision_recall": lambda theme: evaluation_plots.precision_recall(
-        POSITIVE, CHANCES, CHANCES >= 0.8, theme
-    ),
-    "roc": lambda theme: evaluation_plots.roc(POSITIVE, CHANCES, CALLED, theme),
-    "reliability": lambda theme: evaluation_plots.reliability(RAW.bins, CALIBRATED.bins, theme),
-    "probability_histogram": lambda theme: evaluation_plots.probability_histogram(
-        POSITIVE, CHANCES, 0.8, theme
-    ),
-    "learning_curves": lambda theme: evaluation_plots.learning_curves(HISTORY, theme),
+    "aspect_ratio": lambda narrow: plots.aspect_ratio(WIDTHS, HEIGHTS, POSITIVE, narrow),
+    "file_size": lambda narrow: plots.file_size(WIDTHS * HEIGHTS, POSITIVE, narrow),
+    "class_balance": lambda narrow: plots.class_balance(IMAGES, narrow),
 }
-LABELLED = (
-    "dimensions",
-    "aspect_ratio",
-    "file_size",
-    "class_balance",
-    "probability_histogram",
-)
 
 
-def pixels(png: bytes) -> Any:
-    """Return (height, width, 3) uint8."""
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+@pytest.fixture(scope="module")
+def drawn() -> dict[tuple[str, bool], bytes]:
+    """Every plot by its name and whether it is narrow."""
+    return {
+        (name, narrow): draw(narrow) for name, draw in DRAWINGS.items() for narrow in (False, True)
+    }
 
 
-def has(image: Any, color: str) -> bool:
-    wanted = np.round(np.array(to_rgb(color)) * 255)
-    return bool((np.abs(image.astype(int) - wanted).max(axis=2) <= 2).any())
-
-
-@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_a_plot_is_a_sharp_png_on_the_themes_paper(name: str, theme: Theme) -> None:
-    png = DRAWINGS[name](theme)
-    image = pixels(png)
-    assert png.startswith(b"\x89PNG")
-    assert image.shape[1] == 1000
-    assert len(png) < 300_000
-    assert has(image[:1, :1], theme.paper)
-    assert image.std() > 5  # something is drawn
+def test_a_plot_is_a_small_svg_with_text_in_it(
+    drawn: dict[tuple[str, bool], bytes], name: str, narrow: bool
+) -> None:
+    data = drawn[name, narrow]
+    root = ET.fromstring(data)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.get("width") == ("244.8pt" if narrow else "360pt")
+    words = " ".join("".join(text.itertext()) for text in root.iterfind(".//{*}text"))
+    assert "negative" in words
+    assert "positive" in words
+    linked = [value for part in root.iter() for key, value in part.items() if key.endswith("href")]
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in linked)
+    text = data.decode()
+    for color in (BLUE, ORANGE, INK, MUTED, GRID, f"fill: {PAPER}"):
+        assert color in text
 
 
-@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
-@pytest.mark.parametrize("name", LABELLED)
-def test_a_label_has_its_colour_in_every_plot(name: str, theme: Theme) -> None:
-    image = pixels(DRAWINGS[name](theme))
-    assert has(image, BLUE)
-    assert has(image, ORANGE)
+def test_all_plots_of_a_page_are_small(drawn: dict[tuple[str, bool], bytes]) -> None:
+    assert sum(len(found) for found in drawn.values()) < 8 * LARGEST_MEAN
 
 
-@pytest.mark.parametrize("name", DRAWINGS)
-def test_nothing_is_cut_off_at_the_edges(name: str) -> None:
-    image = pixels(DRAWINGS[name](LIGHT))
-    edges = [image[:2], image[-2:], image[:, :2], image[:, -2:]]
-    assert all((edge == 255).all() for edge in edges)
+def test_what_is_no_data_is_dark_where_that_is_wanted(
+    drawn: dict[tuple[str, bool], bytes],
+) -> None:
+    data = {"none", BLUE, ORANGE, ACCENT}
+    for found in drawn.values():
+        style, _, drawing = found.decode().partition("</style>")
+        dark = set(re.findall(r'\[style\*="((?:fill|stroke): [^"]*)"\]', style))
+        used = set(re.findall(r"(?:fill|stroke): (?:#[0-9a-f]{6}|none)", drawing))
+        assert {value for value in used if value.split()[1] not in data} <= dark
 
 
 def test_a_plot_leaves_no_figure_and_no_setting_behind() -> None:
     before = dict(mpl.rcParams)
-    for draw in DRAWINGS.values():
-        draw(DARK)
+    DRAWINGS["class_balance"](True)
     assert plt.get_fignums() == []
     assert dict(mpl.rcParams) == before
 
 
-def test_threads_draw_what_one_draws_alone() -> None:
-    jobs = [(draw, theme) for draw in list(DRAWINGS.values())[2:5] for theme in (LIGHT, DARK)]
-    alone = [draw(theme) for draw, theme in jobs]
+def test_threads_draw_what_one_draws_alone(drawn: dict[tuple[str, bool], bytes]) -> None:
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda job: job[0](job[1]), jobs))
-    assert together == alone
+        together = list(pool.map(lambda key: DRAWINGS[key[0]](key[1]), drawn))
+    assert together == list(drawn.values())
 
 
 def test_the_colours_can_be_told_apart_on_both_papers() -> None:
-    def luminance(color: str) -> float:
-        channels = np.array(to_rgb(color))
-        linear = np.where(
-            channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
-        )
-        return float(linear @ [0.2126, 0.7152, 0.0722])
-
-    def contrast(one: str, other: str) -> float:
-        low, high = sorted([luminance(one), luminance(other)])
-        return (high + 0.05) / (low + 0.05)
-
-    for theme in (LIGHT, DARK):
+    for paper, ink, muted in ((PAPER, INK, MUTED), (DARK[PAPER], DARK[INK], DARK[MUTED])):
         for color in (BLUE, ORANGE, ACCENT):
-            assert contrast(color, theme.paper) >= 3  # WCAG, graphics
-        for color in (theme.ink, theme.muted):
-            assert contrast(color, theme.paper) >= 4.5  # WCAG, text
+            assert contrast(color, paper) >= 3  # WCAG, graphics
+        for color in (ink, muted):
+            assert contrast(color, paper) >= 4.5  # WCAG, text
