@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from imagetag import layout
-from imagetag.checks import LEAST_SIDES, checked_size, checked_weights, parse_size
+from imagetag.checks import LEAST_SIDES, checked_size, checked_weights, is_alexnet, parse_size
 from imagetag.errors import InputError, UsageError
 from imagetag.job import (
     LEAST_MEASURED,
@@ -104,6 +104,11 @@ class EmbedSettings(TagsSettings, StorageSettings):
     shard_index: int = pod_index_field("which share of the images is this pod's")
     shard_count: int = Field(1, ge=1, description="how many pods share the images")
 
+    @property
+    def needs_imagenet(self) -> bool:
+        """Whether it is a backbone by its name, with ImageNet's weights."""
+        return self.extractor in LEAST_SIDES and self.weights in ("auto", "imagenet")
+
 
 def work(settings: EmbedSettings) -> None:
     """Embed this pod's share of the pictures."""
@@ -112,7 +117,7 @@ def work(settings: EmbedSettings) -> None:
     check_share(index, count)
     share_memory_among_threads()
     storage = open_storage(settings.storage, settings.concurrency, existing=True)
-    known = _in_storage(settings, storage)
+    known = stored_extractor(settings, storage)
     # All pods work for all tags; each tells of its share of them, so that each tag is told of once.
     mine = tags[index::count]
     failed: dict[str, InputError] = {}
@@ -144,24 +149,34 @@ def work(settings: EmbedSettings) -> None:
         raise InputError(f"{len(failed)} of {len(tags)} tags failed: {names}")
 
 
-def _in_storage(settings: EmbedSettings, storage: Storage) -> ExtractorRecord | None:
-    """Return the record of an extractor that is in storage, None if there is none yet."""
-    from imagetag.features import find_asked, find_extractor
+def stored_extractor(settings: EmbedSettings, storage: Storage) -> ExtractorRecord | None:
+    """Return the record of an extractor that is in storage, None if there is none yet.
 
-    what = settings.extractor
-    if what in LEAST_SIDES and settings.weights == "none":
+    No network is loaded, nor TensorFlow.
+
+    Raises:
+        UsageError: if what is asked for is no network, or one in storage has other settings.
+        InputError: if it should be in storage, and is not, or cannot be read.
+
+    """
+    from imagetag.features import find_asked, find_extractor, kind_of
+
+    what, weights = settings.extractor, settings.weights
+    if what in LEAST_SIDES and weights == "none":
         raise UsageError(
             "--weights none: features of random weights tell nothing; take imagenet or a file"
         )
+    if settings.needs_imagenet and is_alexnet(what):
+        raise UsageError(f"--extractor {what}: there are no ImageNet weights of it; give --weights")
     if what in LEAST_SIDES or (what != "latest" and Path(what).exists()):
-        # What was asked for in the same way needs neither its file's weights nor TensorFlow.
-        text = settings.weights
-        if "://" in text:
+        if what not in LEAST_SIDES:
+            kind_of(Path(what))
+        elif "://" in weights:
             return None  # nothing tells what is there before it is fetched
-        asked = _asked(settings, "imagenet" if text in ("auto", "imagenet") else Path(text))
+        asked = _asked(settings, "imagenet" if settings.needs_imagenet else Path(weights))
         return find_asked(storage, asked.digest(what))
     if what != "latest" and ("/" in what or storage.stat(_marker(what)) is None):
-        return None  # which is told when it is opened, with what there can be
+        kind_of(Path(what))  # which tells what there can be
     record = find_extractor(storage, what, "--extractor")
     given = settings.model_dump(include=set(_RECORDED)) | {
         "image_size": parse_size(settings.image_size) or record.image_size,

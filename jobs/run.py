@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TextIO
 from pydantic import Field
 
 from imagetag.boards import check_board
-from imagetag.checks import is_alexnet
-from imagetag.errors import ImagetagError, InputError, TransientError, UsageError
+from imagetag.checks import LEAST_SIDES, is_alexnet
+from imagetag.errors import ImagetagError, InputError, UsageError
 from imagetag.job import (
     SHORT_OF,
     FilePath,
@@ -25,9 +25,11 @@ from imagetag.job import (
     FolderPlace,
     JobSettings,
     OptionsOf,
+    Settings,
     StorageSettings,
     TagSettings,
     TagsSettings,
+    Takes,
     arguments,
     env_name,
     make_settings,
@@ -36,9 +38,19 @@ from imagetag.job import (
     run_job,
 )
 from imagetag.log import get_logger
-from imagetag.run import Pipeline, Stage, check_imagenet, is_json, open_view, read_file, renamed
+from imagetag.run import (
+    Pipeline,
+    Stage,
+    check_imagenet,
+    check_reachable,
+    is_json,
+    open_view,
+    read_file,
+    renamed,
+)
 from imagetag.sentences import counted
 from imagetag.storage import LocalStorage, open_storage
+from jobs.embed import EmbedSettings, stored_extractor
 from jobs.evaluate import EvaluateSettings
 from jobs.explore import ExploreSettings
 from jobs.predict import PredictSettings
@@ -61,7 +73,16 @@ def _options(settings_class: type[StorageSettings], *without: str) -> OptionsOf:
     return OptionsOf(settings_class, without=_OURS | set(without))
 
 
-_COMMON = frozenset({"--board", "--input", "--output", "--storage", "--tags", "--tags-file"})
+# What embed decides of heads on features, and its option.
+_DECIDED = {
+    "model": "--features",
+    "weights": "--embed.weights",
+    "image_size": "--embed.image-size",
+    "resize": "--embed.resize",
+}
+_COMMON = frozenset(
+    {"--board", "--features", "--input", "--output", "--storage", "--tags", "--tags-file"}
+)
 
 
 class RunSettings(TagsSettings):
@@ -74,6 +95,7 @@ class RunSettings(TagsSettings):
         "Options of the jobs, such as --train.model mobilenet; imagetag JOB --help lists them": (
             "scrape",
             "explore",
+            "embed",
             "train",
             "evaluate",
             "report",
@@ -90,6 +112,12 @@ class RunSettings(TagsSettings):
         "safebooru",
         description="where the images come from, as scrape takes it: a board by its name; "
         "ENGINE+URL; folder+PATH, a folder with a sub-folder a tag; or links+FILE",
+    )
+    features: Annotated[FilePlace, Takes(words=("no", "latest", *LEAST_SIDES))] = Field(
+        "no",
+        description="embed each distinct picture once, for all tags, and train small heads on "
+        "these features, no whole models: the network, as embed --extractor takes it, such as "
+        "mobilenet, a file, or latest",
     )
     input: FilePlace = Field(
         "",
@@ -111,7 +139,10 @@ class RunSettings(TagsSettings):
     explore: Annotated[dict[str, Any], _options(ExploreSettings)] = Field(
         {}, description="of imagetag explore"
     )
-    train: Annotated[dict[str, Any], _options(TrainSettings)] = Field(
+    embed: Annotated[dict[str, Any], _options(EmbedSettings, "extractor")] = Field(
+        {}, description="of imagetag embed, with --features"
+    )
+    train: Annotated[dict[str, Any], _options(TrainSettings, "features")] = Field(
         {}, description="of imagetag train"
     )
     evaluate: Annotated[dict[str, Any], _options(EvaluateSettings)] = Field(
@@ -124,6 +155,11 @@ class RunSettings(TagsSettings):
         dict[str, Any],
         _options(PredictSettings, "tag", "input", "output", "layout", "board", "query", "limit"),
     ] = Field({}, description="of imagetag predict")
+
+    @property
+    def on_features(self) -> bool:
+        """Whether heads are trained on features, and no whole models."""
+        return self.features != "no"
 
     @property
     def where(self) -> str:
@@ -187,7 +223,7 @@ def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
         planned = stages(settings, tags, Path(scratch))
         with _open_log(settings.output) as log, open_view(settings.log_format) as view:
             path = Path(log.name)
-            check_weights(settings)
+            check_network(settings)
             pipeline = Pipeline(view, log)
             pipeline.run(planned, tags)
 
@@ -294,37 +330,53 @@ def check_input(settings: RunSettings) -> None:
             raise UsageError(f"--input {text}: there is no such file or folder")
 
 
-def check_weights(settings: RunSettings) -> None:
-    """Check the weights that training starts from: scrape may take an hour before it does.
+def check_network(settings: RunSettings) -> None:
+    """Check the network that all tags are trained on: scrape may take an hour before they are.
 
     Raises:
-        UsageError: if a setting of training is wrong.
-        TransientError: if they are not here, and cannot be fetched.
+        UsageError: if a setting of it is wrong.
+        TransientError: if its weights are not here, and cannot be fetched.
+        InputError: if it should be in storage, and is not.
 
     """
     tags = settings.all_tags()
-    given = {**settings.train, "storage": settings.where, "tags": tuple(tags)}
-    train = make_settings(TrainSettings, given, prefix="train.").with_preset()
-    if train.weights in ("auto", "imagenet") and not is_alexnet(train.model):
-        storage = open_storage(settings.where)
-        try:
-            check_imagenet(train.model, storage, tags)
-        except TransientError as error:
-            called = _called("train")
-            raise TransientError(renamed(str(error), called)) from error
+    storage = open_storage(settings.where)
+    try:
+        if settings.on_features:
+            embed = _of_job("embed", EmbedSettings, settings, tags, extractor=settings.features)
+            known = stored_extractor(embed, storage)
+            if known is None and embed.needs_imagenet:
+                check_reachable(embed.extractor)
+        else:
+            train = _of_job("train", TrainSettings, settings, tags).with_preset()
+            if train.weights in ("auto", "imagenet") and not is_alexnet(train.model):
+                check_imagenet(train.model, storage, tags)
+    except ImagetagError as error:
+        called = _called("embed" if settings.on_features else "train")
+        error.args = (renamed(str(error), called),)
+        raise
+
+
+def _of_job(
+    job: str,
+    settings_class: type[Settings],
+    settings: RunSettings,
+    tags: Sequence[str],
+    **ours: Any,
+) -> Settings:
+    """Return the settings of a job: what is said of it, and what is ours for all of them."""
+    of_all: dict[str, Any] = {"storage": settings.where, "tags": tuple(tags), "tags_file": None}
+    of_all |= {"shard_index": 0, "shard_count": 1, "log_level": "info"}
+    given = {**getattr(settings, job), **of_all, **ours}
+    try:
+        return make_settings(settings_class, given, prefix=f"{job}.")
+    except UsageError as error:
+        text = str(error).replace("--train.features", "--features")
+        raise UsageError(text.replace("--embed.extractor", "--features")) from error
 
 
 def stages(settings: RunSettings, tags: Sequence[str], scratch: Path) -> list[Stage]:
     """Return the stages, whose settings are judged now."""
-    common = {"storage": settings.where}
-    several = {**common, "tags": tuple(tags), "tags_file": None, "shard_index": 0}
-
-    def made(
-        job: str, settings_class: type[JobSettings], ours: Mapping[str, Any]
-    ) -> tuple[list[str], dict[str, str]]:
-        given = {**getattr(settings, job), **ours, "log_level": "info"}
-        checked = make_settings(settings_class, given, prefix=f"{job}.")
-        return arguments(checked, _OF_A_PROCESS)
 
     def listed(tags: Sequence[str]) -> list[str]:
         """Put the tags into a file: there may be many, and a comma in one."""
@@ -333,25 +385,58 @@ def stages(settings: RunSettings, tags: Sequence[str], scratch: Path) -> list[St
         return [f"--tags-file={path}"]
 
     def stage(
-        job: str, settings_class: type[JobSettings], *, for_all: bool = False, **ours: Any
+        job: str,
+        settings_class: type[JobSettings],
+        *,
+        at_once: bool = False,
+        for_all: bool = False,
+        **ours: Any,
     ) -> Stage:
-        argv, secrets = made(job, settings_class, {**several, **ours})
-        return Stage(job, argv, listed, secrets, for_all=for_all, called=_called(job))
+        checked = _of_job(job, settings_class, settings, tags, **ours)
+        argv, secrets = arguments(checked, _OF_A_PROCESS)
+        called = _called(job)
+        return Stage(job, argv, listed, secrets, at_once=at_once, for_all=for_all, called=called)
 
     found = [
         stage("scrape", ScrapeSettings, board=settings.board),
         stage("explore", ExploreSettings),
-        stage("train", TrainSettings),
-        stage("evaluate", EvaluateSettings),
     ]
+    if settings.on_features:
+        _check_heads(settings)
+        found.append(stage("embed", EmbedSettings, at_once=True, extractor=settings.features))
+    # Embed has made its extractor the latest.
+    found.append(stage("train", TrainSettings, features="latest" if settings.on_features else "no"))
+    found.append(stage("evaluate", EvaluateSettings))
     if settings.input:
-        ours = {"tag": "", "input": settings.input, "board": "", "query": "", "limit": None}
+        ours: dict[str, Any] = {
+            "tag": "",
+            "input": settings.input,
+            "board": "",
+            "query": "",
+            "limit": None,
+        }
         ours |= {"output": str(settings.predictions), "layout": "long"}
         found.append(stage("predict", PredictSettings, for_all=True, **ours))
-    argv, secrets = made("report", ReportSettings, {**several, "output": None})
+    report = _of_job("report", ReportSettings, settings, tags, output=None)
+    argv, secrets = arguments(report, _OF_A_PROCESS)
     # Of all tags in storage: what earlier runs have made there is compared too.
     found.append(Stage("report", argv, lambda _: [], secrets, for_all=True))
     return found
+
+
+def _check_heads(settings: RunSettings) -> None:
+    """Check that nothing is said to train that embed decides.
+
+    Raises:
+        UsageError: if something is.
+
+    """
+    for name, embed in _DECIDED.items():
+        if name in settings.train:
+            raise UsageError(
+                f"{option_name(f'train.{name}')} does not go with --features: {embed} says it of "
+                "the network that all tags share"
+            )
 
 
 def _called(job: str) -> dict[str, str]:
@@ -362,7 +447,8 @@ def _called(job: str) -> dict[str, str]:
     for owner in order:
         for name in of_jobs[owner].fields():
             found.setdefault(option_name(name), option_name(f"{owner}.{name}"))
-    return {option: name for option, name in found.items() if option not in _COMMON}
+    called = {option: name for option, name in found.items() if option not in _COMMON}
+    return called | {"--extractor": "--features"}
 
 
 def _error(pipeline: Pipeline, tags: Sequence[str], log: Path) -> ImagetagError | None:

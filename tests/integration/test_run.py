@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar, TextIO
 
 import pytest
 
+from imagetag import log
 from imagetag.demo.scenes import draw_posts
+from imagetag.errors import InputError
+from imagetag.job.command_line import parse_settings
 from imagetag.layout import INDEX
+from imagetag.run import pipeline
+from imagetag.sentences import Event
 from jobs import run
 from tests.ended import log_lines
+from tests.pages import undrawn
+from tests.predicting import make_model
 from tests.refusing import SLOW, refusing
 
 FILE = """
@@ -31,19 +43,112 @@ suspects = false
 """
 
 
+FEATURES = """
+tags = ["fox", "robot", "unicorn"]
+features = "network.keras"
+board = "folder+pictures"
+input = "new"
+[explore]
+max-pixels = 16384
+samples = 2
+[evaluate]
+min-precision = 0.6
+suspects = false
+"""
+
+
+def draw(folder: Path, *tags: str) -> None:
+    """Draw a folder of pictures for each tag and one for others, and four that are new."""
+    draw_posts(folder / "drawn", 120, seed=5)
+    for line in (folder / "drawn" / "posts.jsonl").read_text().splitlines():
+        post = json.loads(line)
+        into = folder / "pictures" / next((tag for tag in tags if tag in post["tags"]), "other")
+        into.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "drawn" / post["file"], into)
+    (folder / "new").mkdir()
+    for path in sorted((folder / "drawn" / "images").iterdir())[:4]:
+        shutil.copy(path, folder / "new")
+
+
+class InThisProcess:
+    """What a pipeline runs as a child process, without another import of TensorFlow."""
+
+    before: ClassVar[dict[str, Callable[[], None]]] = {}
+
+    def __init__(self, job: str, argv: Sequence[str], log: TextIO, secrets: object = None) -> None:
+        self._main = importlib.import_module(f"jobs.{job}").main
+        self._job, self._argv = job, [*argv, "--log-format", "json"]
+
+    def run(self, tell: Callable[[Event], None]) -> int:
+        self.before.get(self._job, lambda: None)()
+        written = io.StringIO()
+        with contextlib.redirect_stderr(written), undrawn():
+            code: int = self._main(self._argv)
+        for line in log_lines(written.getvalue(), chatter=True):
+            tell(line)
+        return code
+
+    def ending(self) -> str:
+        return "ended"
+
+
+def test_tags_on_features_go_through_all_jobs_and_one_that_lost_a_picture_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path, "fox", "robot")
+    make_model().save("network.keras")
+    (tmp_path / "pipeline.toml").write_text(FEATURES)
+    output = tmp_path / "imagetag-output"
+
+    def lose() -> None:
+        shared = {path.name for path in (output / "storage" / "fox").rglob("*.*")}
+        pictures = (output / "storage" / "robot" / "train").rglob("*.*")
+        next(path for path in pictures if path.name not in shared).unlink()
+
+    monkeypatch.setattr(InThisProcess, "before", {"embed": lose})
+    monkeypatch.setattr(pipeline, "Child", InThisProcess)
+    settings = parse_settings(
+        run.RunSettings, ["pipeline.toml", "--log-format", "json"], command="run", summary="x"
+    )
+    with pytest.raises(InputError, match=r"^2 of 3 tags failed: unicorn \(scrape\), robot \(emb"):
+        run.work(settings)
+
+    log.configure("json")
+    lines = log_lines(capfd.readouterr().err, chatter=True)
+    done = [(line["stage"], line["tag"]) for line in lines if line["event"] == "stage done"]
+    assert done == [
+        *((stage, tag) for stage in ("scrape", "explore") for tag in ("fox", "robot")),
+        *(("embed", None), ("train", "fox"), ("evaluate", "fox"), ("predict", None)),
+        ("report", None),
+    ]
+    [fox, robot, _] = [line for line in lines if line["event"] == "result"]
+    assert robot["failed"].startswith("embed failed: 1 pictures are in the manifest of the tag 'r")
+    assert (tmp_path / fox["page"]).is_file()
+    assert sum(1 for _ in (output / "predictions.csv").open()) == 5
+
+    (tmp_path / "refusing").mkdir()
+    again = subprocess.run(
+        [*(sys.executable, "-m", "jobs.run", "pipeline.toml", "--tags", "fox")],
+        env=refusing(SLOW - {"scipy"}, tmp_path / "refusing"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 0, again.stderr
+    lines = log_lines(again.stderr)
+    [embedded] = [line for line in lines if line["event"] == "embedded"]
+    assert embedded["images"] == 0
+    assert {f"already {what}" for what in ("explored", "trained", "evaluated")} <= {
+        line["event"] for line in lines
+    }
+
+
 def test_a_folder_becomes_a_classifier_and_a_page_while_another_tag_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    draw_posts(tmp_path / "drawn", 120, seed=5)
-    for line in (tmp_path / "drawn" / "posts.jsonl").read_text().splitlines():
-        post = json.loads(line)
-        folder = tmp_path / "pictures" / ("fox" if "fox" in post["tags"] else "other")
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(tmp_path / "drawn" / post["file"], folder)
-    (tmp_path / "new").mkdir()
-    for path in sorted((tmp_path / "drawn" / "images").iterdir())[:4]:
-        shutil.copy(path, tmp_path / "new")
+    draw(tmp_path, "fox")
     (tmp_path / "pipeline.toml").write_text(FILE)
     capfd.readouterr()
 

@@ -1,4 +1,5 @@
 from .asked import Asked as Asked
+from .asked import kind_of as kind_of
 from .extraction import extract as extract
 from .extractor import Extractor as Extractor
 from .extractor import ExtractorRecord as ExtractorRecord

@@ -10,7 +10,8 @@ from typing import Literal
 
 from imagetag.checks import LEAST_SIDES
 from imagetag.dataset import Resize
-from imagetag.features.extractor import ChannelOrder, Padding, PixelRange
+from imagetag.errors import UsageError
+from imagetag.features.extractor import ChannelOrder, Kind, Padding, PixelRange
 from imagetag.imaging import Size
 
 
@@ -60,3 +61,22 @@ def files_digest(path: Path) -> str:
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         digest.update(f"{file.relative_to(path).as_posix()} {files_digest(file)}\n".encode())
     return digest.hexdigest()
+
+
+def kind_of(path: Path) -> Kind:
+    """Return of which kind a network is whose file or folder is asked for.
+
+    Raises:
+        UsageError: if it is of none.
+
+    """
+    if path.suffix == ".keras" and path.is_file():
+        return "keras"
+    if path.suffix == ".onnx" and path.is_file():
+        return "onnx"
+    if (path / "saved_model.pb").is_file():
+        return "saved_model"
+    raise UsageError(
+        f"--extractor {str(path)!r}: there is no backbone of that name, no .keras file, no .onnx "
+        "file and no folder of a SavedModel (with saved_model.pb in it)"
+    )

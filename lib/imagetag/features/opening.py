@@ -12,7 +12,7 @@ from imagetag import layout
 from imagetag.checks import LEAST_SIDES
 from imagetag.errors import InputError, UsageError, one_line
 from imagetag.features import keras_network, onnx_network, saved_model
-from imagetag.features.asked import Asked, files_digest
+from imagetag.features.asked import Asked, files_digest, kind_of
 from imagetag.features.extractor import Extractor, ExtractorRecord, Kind, Unusable
 from imagetag.features.stored_extractors import fetch_network
 from imagetag.imaging import Size
@@ -44,7 +44,7 @@ def prepare_extractor(what: str, asked: Asked, folder: Path) -> tuple[ExtractorR
         record, path = _prepare_application(what, asked, folder)
     else:
         path = Path(what)
-        kind = _kind_of(path)
+        kind = kind_of(path)
         try:
             record = _prepare_file(kind, path, asked)
         except Unusable as error:
@@ -201,19 +201,6 @@ def _network(record: ExtractorRecord, path: Path) -> keras.Model:
 def _check_files(record: ExtractorRecord, path: Path) -> None:
     if files_digest(path) != record.content:
         raise Unusable("its files are not those it had")
-
-
-def _kind_of(path: Path) -> Kind:
-    if path.suffix == ".keras" and path.is_file():
-        return "keras"
-    if path.suffix == ".onnx" and path.is_file():
-        return "onnx"
-    if (path / "saved_model.pb").is_file():
-        return "saved_model"
-    raise UsageError(
-        f"--extractor {str(path)!r}: there is no backbone of that name, no .keras file, no .onnx "
-        "file and no folder of a SavedModel (with saved_model.pb in it)"
-    )
 
 
 def _settled_size(asked: Size | None, fixed: tuple[int | None, int | None]) -> Size:

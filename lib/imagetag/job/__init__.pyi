@@ -17,6 +17,7 @@ from .options import option_name as option_name
 from .options import sections as sections
 from .settings import JobSettings as JobSettings
 from .settings import OptionsOf as OptionsOf
+from .settings import Settings as Settings
 from .settings import StorageSettings as StorageSettings
 from .settings import TagSettings as TagSettings
 from .settings import TagsSettings as TagsSettings

@@ -6,3 +6,4 @@ from .pipeline import renamed as renamed
 from .view import is_json as is_json
 from .view import open_view as open_view
 from .weights import check_imagenet as check_imagenet
+from .weights import check_reachable as check_reachable

@@ -27,6 +27,8 @@ class Stage:
         argv: the options that do not depend on the tags.
         tags: makes the options of tags.
         secrets: variables for what must not be seen in the list of processes.
+        at_once: it works on all tags together, and tells of each whether it is done or has failed:
+            what came out is told of all.
         for_all: it is about all tags at once; that it fails stops none of them.
         called: what options are called in the command that runs the pipeline, where the job's
             advice names them.
@@ -37,6 +39,7 @@ class Stage:
     argv: Sequence[str]
     tags: Callable[[Sequence[str]], Sequence[str]] = lambda tags: ("--tags", ",".join(tags))
     secrets: Mapping[str, str] = field(default_factory=dict)
+    at_once: bool = False
     for_all: bool = False
     called: Mapping[str, str] = field(default_factory=dict)
 
@@ -112,7 +115,7 @@ class Pipeline:
             if stage.for_all:
                 self._for_all(stage, left)
                 continue
-            self._view.begin(stage.job, left)
+            self._view.begin(stage.job, () if stage.at_once else left)
             waiting = left
             while waiting:
                 settled = self._process(stage, waiting)
@@ -146,14 +149,15 @@ class Pipeline:
         failed: dict[str, Failed] = {}
         last: Failed | None = None
         touched = False
-        started = time.monotonic()
+        begun = started = time.monotonic()
 
         def settle(tag: str, failure: Failed | None) -> None:
             nonlocal started
             seconds, started = time.monotonic() - started, time.monotonic()
             if failure is None:
                 done.add(tag)
-                self._view.done(stage.job, tag, seconds)
+                if not stage.at_once:
+                    self._view.done(stage.job, tag, seconds)
             else:
                 failed[tag] = failure
                 self._view.failed(stage.job, tag, failure.reason)
@@ -163,7 +167,7 @@ class Pipeline:
             event = stage.renamed(event)
             tag = event.get("tag")
             if tag not in known:
-                tag = tags[0] if len(tags) == 1 else None
+                tag = tags[0] if len(tags) == 1 and not stage.at_once else None
             touched = touched or tag is not None
             if event["event"] == TAG_DONE and tag is not None:
                 settle(tag, None)
@@ -185,9 +189,11 @@ class Pipeline:
             why = last if last and last.code == code else Failed(stage.job, child.ending(), code)
             # It has died of the tag whose turn it was: the others have a process of their own. In
             # all other cases none of them would fare better.
-            lost = open_tags[:1] if defect and touched else open_tags
+            lost = open_tags[:1] if defect and touched and not stage.at_once else open_tags
             failed.update(dict.fromkeys(lost, why))
             text = why.reason if len(lost) == 1 else f"{len(lost)} tags: {why.reason}"
             self._view.failed(stage.job, lost[0] if len(lost) == 1 else None, text)
+        if stage.at_once and done:
+            self._view.done(stage.job, None, time.monotonic() - begun)
         self.failed.update(failed)
         return done | failed.keys()

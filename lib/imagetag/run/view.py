@@ -172,8 +172,9 @@ class LiveView(_Lines):
     def failed(self, job: str, tag: str | None, reason: str) -> None:
         """Print why, and show the next."""
         super().failed(job, tag, reason)
-        self._count += 1
-        self._next()
+        if self._of or tag is None:  # else others are under way with it
+            self._count += 1
+            self._next()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if not self._job or self._count > max(self._of - 1, 0):  # all that it began is told
@@ -232,6 +233,11 @@ def _evaluated(event: Event) -> str:
     return f"test precision {share('precision')}, recall {share('recall')}"
 
 
+def _embedded(event: Event) -> str:
+    before = f", {event['already']:,} had features before" if event["already"] else ""
+    return f"{counted(event['images'], 'image')} embedded{before}; extractor {event['extractor']}"
+
+
 def _predicted(event: Event) -> str:
     if event.get("tags", 1) == 1:
         return f"{event['positives']:,} of {event['images']:,} called the tag"
@@ -245,6 +251,7 @@ _RESULTS: dict[str, Callable[[Event], str]] = {
     "already explored": lambda event: (
         f"train at {event['height']}x{event['width']} pixels, already explored"
     ),
+    "embedded": _embedded,
     "trained": _trained,
     "already trained": lambda _: "already trained",
     "evaluated": _evaluated,

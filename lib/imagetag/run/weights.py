@@ -25,7 +25,18 @@ def check_imagenet(model: str, storage: Storage, tags: Iterable[str]) -> None:
         TransientError: if they are not on this machine, and their server cannot be reached.
 
     """
-    if may_have_imagenet(model) or all(storage.stat(Layout(tag).latest) for tag in tags):
+    if not all(storage.stat(Layout(tag).latest) for tag in tags):
+        check_reachable(model)
+
+
+def check_reachable(model: str) -> None:
+    """Check that ImageNet weights of a backbone are on this machine, or can be fetched.
+
+    Raises:
+        TransientError: as `check_imagenet`.
+
+    """
+    if may_have_imagenet(model):
         return
     if reason := _unreachable():
         raise TransientError(no_imagenet(model, reason))

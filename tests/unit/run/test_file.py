@@ -247,6 +247,62 @@ def test_predictions_are_made_where_there_is_something_to_predict(
     assert "predict" not in [stage.job for stage in stages(read(file), ["fox"], Path())]
 
 
+def test_heads_on_features_have_embed_before_them(file: Path) -> None:
+    file.write_text("features = 'mobilenet'\n[embed]\nimage-size = '160x160'\n")
+    jobs = [stage.job for stage in stages(read(file), ["fox"], Path())]
+    assert jobs == ["scrape", "explore", "embed", "train", "evaluate", "report"]
+    given = {"--extractor=mobilenet", "--image-size=160x160", "--shard-count=1"}
+    assert given <= set(options(read(file), "embed"))
+    assert "--features=latest" in options(read(file), "train")
+    whole = read(file, "--features", "no")
+    assert "--features=no" in options(whole, "train")
+    assert "embed" not in [stage.job for stage in stages(whole, ["fox"], Path())]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[train]\nmodel = 'vgg19'", "--train.model does not go with --features: --features says"),
+        ("[train]\nimage-size = '96x96'", "--embed.image-size says it of the network"),
+        ("[train]\nepochs = 3", "--train.epochs does not go with --features: a head alone"),
+        ("[embed]\nviews = 3", "--embed.views"),
+        ("[embed]\nextractor = 'vgg19'", "there is no extractor in [embed]"),
+        ("[train]\nfeatures = 'latest'", "there is no features in [train]"),
+    ],
+)
+def test_what_does_not_go_with_features_is_told(file: Path, text: str, told: str) -> None:
+    assert told in complaint(file, f"features = 'mobilenet'\n{text}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--features", "mobilnet"], 2, "--features 'mobilnet': there is no backbone of that name"),
+        (["--features", "latest"], 3, "no features in "),
+        (["--features", "alexnet"], 2, "--features alexnet: there are no ImageNet weights of it"),
+        (["--features", "nasnetlarge"], 75, "nasnetlarge cannot be fetched"),
+        (["--features", "vgg19", "--embed.weights", "none"], 2, "--embed.weights none: features"),
+    ],
+)
+def test_a_network_that_cannot_be_had_is_told_before_the_first_stage(
+    arguments: list[str],
+    code: int,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(weights, "_unreachable", lambda: "its server cannot be reached")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    out = tmp_path / "out"
+    argv = ["--output", str(out), "--tags", "fox", "--board", f"folder+{tmp_path}"]
+    assert run.main([*argv, *arguments]) == code
+    [line] = capfd.readouterr().err.splitlines()
+    assert told in line
+    assert not (out / "storage").exists()
+
+
 def test_advice_of_a_job_names_options_as_they_are_called_here(file: Path) -> None:
     file.write_text("")
     [train] = [stage for stage in stages(read(file), ["fox"], Path()) if stage.job == "train"]

@@ -142,6 +142,29 @@ def test_a_process_that_dies_takes_one_tag_along_and_the_rest_have_another() -> 
     ]  # fmt: skip
 
 
+def test_a_stage_for_all_tags_at_once_is_told_once_and_each_that_fails() -> None:
+    stages = a_stage("embed", at_once=True), a_stage("train")
+    pipeline, view, left, _ = run(["owl", "embed_3", "fox"], *stages)
+    assert left == ["owl", "fox"]
+    assert view.of("begin") == [("embed",), ("train", "owl", "fox")]
+    assert view.of("failed") == [("embed", "embed_3", "no such tag")]
+    assert view.of("done") == [("embed", None), ("train", "owl"), ("train", "fox")]
+    assert pipeline.exit_code == 3
+    pipeline, view, left, _ = run(["embed_3"], *stages)
+    assert (left, view.of("done")) == ([], [])
+    assert view.of("failed") == [("embed", "embed_3", "no such tag")]
+    _, view, left, _ = run(["fox"], *stages)
+    assert (left, view.of("done")) == (["fox"], [("embed", None), ("train", "fox")])
+
+
+def test_where_it_dies_of_all_tags_at_once_none_is_tried_again() -> None:
+    _, view, left, _ = run(["owl", "embed_dies", "fox"], a_stage("embed", at_once=True))
+    assert left == ["owl"], "of which it had told that it is done"
+    [failed] = view.of("failed")
+    assert failed[:2] == ("embed", None)
+    assert failed[2].startswith("2 tags: imagetag embed was ended by SIGABRT")
+
+
 def test_a_stage_may_be_for_all_tags() -> None:
     stages = a_stage("evaluate"), a_stage("report", for_all=True)
     pipeline, view, left, log = run(["evaluate_3", "fox", "report_3"], *stages)
@@ -245,6 +268,26 @@ def test_a_line_tells_what_came_out_of_a_tag_and_a_live_one_what_is_under_way() 
     assert live.count("\n") == 1
     assert "red_panda  training: 64 of 128 images · 2 s left · 32/s" in live
     assert "tag 2 of 2" in live
+
+
+def test_what_is_under_way_for_all_tags_is_shown_when_one_has_failed() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=90, color_system=None)
+    view = LiveView(console)
+    view.begin("embed", ())
+    view.failed("embed", "owl", "no dataset")
+    progress = {"event": "embed", "level": "info", "done": 64, "total": 128, "unit": "images"}
+    view.event("embed", None, {**progress, "per_second": 32.0})
+    with console.capture() as capture:
+        console.print(view)
+    assert "embedding: 64 of 128 images" in capture.get()
+    told = {"images": 120, "already": 8, "tags": 2, "extractor": "tiny-24x32-0a1b2c3d"}
+    view.event("embed", None, {"event": "embedded", "level": "info", **told})
+    with console.capture() as capture:
+        view.done("embed", None, 130)
+        console.print(view)
+    line = "120 images embedded, 8 had features before; extractor tiny-24x32-0a1b2c3d · 2 min"
+    assert line in " ".join(capture.get().split())
+    assert capture.get().count("\n") == 2
 
 
 def test_a_file_has_a_line_for_each_thing_that_is_said() -> None:
