@@ -533,7 +533,7 @@ def test_a_service_may_be_called_as_a_setting_is(monkeypatch: pytest.MonkeyPatch
         (
             "run",
             ["--batch-sise", "9"],
-            "--train.batch-size, --evaluate.batch-size or --predict.batch-size",
+            "--embed.batch-size, --train.batch-size, --evaluate.batch-size or --predict.batch-size",
         ),
         ("run", ["--no-curate"], "--scrape.no-curate"),
         ("run", ["--bord", "x"], "--board"),
