@@ -15,12 +15,14 @@ from imagetag.errors import InputError, TransientError, UsageError
 from imagetag.job import CommaList, FolderPlace, run_job, threshold_fraction_field
 from imagetag.log import get_logger
 from imagetag.plan import (
+    Network,
     Prices,
     Settings,
     ask_board,
     estimate,
     find_complete,
     find_done,
+    find_network,
     find_rates,
     read_given,
 )
@@ -69,8 +71,9 @@ class PlanSettings(ScrapeSettings):
     )
     features: str = Field(
         "no",
-        description="heads on features of --model, as train --features takes them, latest or an "
-        "extractor's name: embed on GPUs before train, and train on CPUs",
+        description="heads on features, as train --features takes them, latest or an extractor's "
+        "name: embed on GPUs before train, and train on CPUs; of --model where that is given, or "
+        "no extractor is in storage yet",
     )
     embed_pods: int = Field(
         1, ge=1, description="how many pods share the pictures of embed, a GPU each"
@@ -106,9 +109,15 @@ def work(settings: PlanSettings) -> None:
         wanted = [tag for tag in tags if tag not in complete]
         asked = complete | {found.tag: found for found in ask_board(board, selection, wanted)}
     promise = settings.min_precision, settings.confidence
-    done = find_done(storage, complete, settings.model, *promise) if storage else {}
     features = settings.features != "no"
-    rates = find_rates(storage, settings.model, given, features=features)
+    network = Network(settings.model)
+    if features:
+        is_given = "model" in settings.model_fields_set
+        network = find_network(storage, settings.features, settings.model, is_given=is_given)
+    done = find_done(storage, complete, network, *promise) if storage else {}
+    rates = find_rates(
+        storage, network.model, given, features=features, extractor=network.extractor
+    )
     of = Settings(
         limit=settings.limit,
         negative_ratio=settings.negative_ratio,
@@ -119,6 +128,7 @@ def work(settings: PlanSettings) -> None:
         train_pods=settings.train_pods,
         embed_pods=settings.embed_pods,
         features=features,
+        network=network.told,
         min_precision=settings.min_precision,
         confidence=settings.confidence,
         interval=board.site.interval,

@@ -292,8 +292,12 @@ plan() {
   {
     settings_of common
     settings_of scrape
-    settings_of embed | sed -n '/=latest$/d; s/^IMAGETAG_EXTRACTOR=\([a-z0-9_]*\)$/IMAGETAG_MODEL=\1/p'
     settings_of train | grep -E '^IMAGETAG_(FEATURES|MODEL|THRESHOLD_FRACTION)=' || true
+    # A backbone's name; or latest, or a name in storage, which has a dash.
+    settings_of embed | sed -n \
+      -e 's/^IMAGETAG_EXTRACTOR=latest$/IMAGETAG_FEATURES=latest/p' \
+      -e 's/^IMAGETAG_EXTRACTOR=\(.*-.*\)$/IMAGETAG_FEATURES=\1/p' \
+      -e 's/^IMAGETAG_EXTRACTOR=\([a-z0-9_]*\)$/IMAGETAG_MODEL=\1/p'
     settings_of evaluate | grep -E '^IMAGETAG_(MIN_PRECISION|CONFIDENCE)=' || true
   } | grep -Ev '^IMAGETAG_(TAGS|TAGS_FILE|LOG_FORMAT|SHARD_INDEX)=' >"$work/plan.env"
   pods=$(setting train IMAGETAG_SHARD_COUNT)

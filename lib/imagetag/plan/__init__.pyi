@@ -4,6 +4,8 @@ from .costs import estimate as estimate
 from .counts import ask_board as ask_board
 from .counts import find_complete as find_complete
 from .counts import find_done as find_done
+from .network import Network as Network
+from .network import find_network as find_network
 from .rates import find_rates as find_rates
 from .rates import read_given as read_given
 from .table import show as show

@@ -42,6 +42,7 @@ class Settings:
         train_pods: that train, each its own tags, on one device each.
         embed_pods: that share the pictures, on one device each, where
         features: are embedded, and heads trained on them, on CPUs.
+        network: what embeds them, and why that one is gone by, as texts say it.
         min_precision: that is to be promised,
         confidence: how surely.
         interval: seconds between two requests for lists that the board's rules ask for.
@@ -62,6 +63,7 @@ class Settings:
     confidence: float
     embed_pods: int = 1
     features: bool = False
+    network: str = ""
     interval: float = 0.0
     asks_nobody: bool = False
     source: str = "the board"

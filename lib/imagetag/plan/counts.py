@@ -19,6 +19,8 @@ from imagetag.boards import Board, Post
 from imagetag.dataset import load_dataset
 from imagetag.errors import ImagetagError, TransientError, one_line
 from imagetag.log import Progress
+from imagetag.plan.network import Network
+from imagetag.plan.rates import is_of
 from imagetag.scrape import Selection
 from imagetag.status import Overview
 from imagetag.storage import Storage
@@ -110,14 +112,18 @@ def find_complete(storage: Storage, selection: Selection, tags: Sequence[str]) -
 
 
 def find_done(
-    storage: Storage, complete: Iterable[str], model: str, min_precision: float, confidence: float
+    storage: Storage,
+    complete: Iterable[str],
+    network: Network,
+    min_precision: float,
+    confidence: float,
 ) -> dict[str, tuple[EstimatedStage, ...]]:
     """Return what is done of tags: markers tell, up to five reads for each.
 
     Args:
         storage: has them.
         complete: tags whose dataset is as it would be scraped.
-        model: that is to be trained: what is trained of another is not done.
+        network: that is to be trained, or embeds: what is done with another is not done.
         min_precision: that is to be promised,
         confidence: how surely: what is evaluated for another promise is not done.
 
@@ -128,12 +134,13 @@ def find_done(
         promise = status.promise
         promised = promise and (promise.min_precision, promise.confidence)
         embed = status.stages["embed"]
-        trained = status.stages["train"].state == "complete" and status.model == model
+        trained = status.stages["train"].state == "complete" and status.model == network.model
         evaluated = trained and status.stages["evaluate"].state == "complete"
         is_done: dict[EstimatedStage, bool] = {
             "scrape": True,
             "explore": status.stages["explore"].state == "complete",
-            "embed": embed.state == "complete" and embed.result.startswith(f"{model}-"),
+            "embed": embed.state == "complete"
+            and is_of(embed.result, network.model, network.extractor),
             "train": trained,
             "evaluate": evaluated and promised == (min_precision, confidence),
         }

@@ -101,6 +101,7 @@ def find_rates(
     given: Mapping[RateName, float],
     *,
     features: bool = False,
+    extractor: str = "",
 ) -> Rates:
     """Return what work takes: as given, else as it did in a storage, else as assumed.
 
@@ -109,6 +110,8 @@ def find_rates(
         model: how training, or embedding, goes with another says nothing.
         given: values that win.
         features: whether features are embedded and heads trained on them, no whole models.
+        extractor: how embedding goes with another of the same model says nothing; empty where it is
+            not known which there will be.
 
     """
     beats = _beats(storage) if storage is not None else []
@@ -132,7 +135,7 @@ def find_rates(
     embedded = [
         beat
         for beat in of["embed"]
-        if str(beat.measured.get("extractor", "")).startswith(f"{model}-")
+        if is_of(str(beat.measured.get("extractor", "")), model, extractor)
     ]
     through = embedded if features else trained  # the network
     on_gpus = [beat for beat in through if _number(beat, "gpus")]
@@ -163,6 +166,11 @@ def find_rates(
     for name, value in given.items():
         found[name] = Rate(value, "given", "by --rates")
     return Rates(found, gpu=bool(on_gpus) or not through)
+
+
+def is_of(name: str, model: str, extractor: str = "") -> bool:
+    """Tell whether an extractor's name is that of another, or where none is known of a model's."""
+    return name == extractor if extractor else name.startswith(f"{model}-")
 
 
 def _beats(storage: Storage) -> list[Beat]:

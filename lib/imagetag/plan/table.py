@@ -94,6 +94,8 @@ def sentences(made: Estimate, settings: Settings, *, board: str, sent: int) -> l
             "--limit is reckoned with"
         )
     lines = [f"{least}."]
+    if settings.features:
+        lines.append(f"features: of {settings.network}.")
     total = size(made.stored)
     money = "" if made.month is None else f", {made.month:,.2f} a month"
     lines.append(f"storage: {total} more{money}.")

@@ -416,6 +416,16 @@ def test_many_tags_embed_on_gpus_and_train_heads_on_cpus() -> None:
     (container,) = train["template"]["spec"]["containers"]
     values = manifests.environment(built("many-tags"), container)
     assert values["IMAGETAG_FEATURES"] == "latest"
+    # What a head takes, and no room for decoded images or for NCCL.
+    assert container["resources"] == {
+        "requests": {"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "4Gi"},
+        "limits": {"cpu": "2", "memory": "3Gi", "ephemeral-storage": "36Gi"},
+    }
+    assert {mount["name"] for mount in container["volumeMounts"]} == {"tags", "scratch"}
+    assert {volume["name"] for volume in train["template"]["spec"]["volumes"]} == {
+        "tags",
+        "scratch",
+    }
     assert embed["completions"] == embed["parallelism"] == 2
 
 
@@ -436,6 +446,8 @@ def test_deploy_takes_in_features_on_the_gpu_nodes_of_a_cloud(
     for name in {"affinity", "nodeSelector", "tolerations"} & set(before):
         assert embed[name] == before[name]
         assert name not in train
+    assert embed["containers"][0]["resources"] == before["containers"][0]["resources"]
+    assert train["containers"][0]["resources"]["requests"]["memory"] == "1Gi"
     values = manifests.environment(found, embed["containers"][0])
     assert (values["IMAGETAG_EXTRACTOR"], values["IMAGETAG_SHARD_COUNT"]) == ("mobilenet", "3")
     order = manifests.configmap(found, "chain-settings")["CHAIN_STAGES"].split()
@@ -748,7 +760,7 @@ def test_deploy_keeps_the_counts_of_pods_and_settings_together(
             {"OVERLAY": "local", "REQUESTS": "train.memory=5000Mi"},
             "memory: a request of 5000Mi is more than the limit of 4Gi",
         ),
-        ({"OVERLAY": "jobset", "REQUESTS": "train.cpu=4001m"}, "is more than the limit of 4,"),
+        ({"OVERLAY": "jobset", "REQUESTS": "train.cpu=4001m"}, "is more than the limit of 2,"),
         ({"OVERLAY": "local", "REQUESTS": "train.memory=4Gi:2G"}, "more than the limit of 2G,"),
     ],
 )

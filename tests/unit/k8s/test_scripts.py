@@ -382,9 +382,9 @@ def test_deploy_makes_everything(empty: Cluster, tmp_path: Path) -> None:
         assert "--server-side" in call  # 10,000 tags would not fit into kubectl's annotation
 
 
-def test_a_plan_is_of_the_overlays_settings_and_applies_nothing(
-    empty: Cluster, tmp_path: Path
-) -> None:
+@pytest.fixture
+def fake(tmp_path: Path) -> Path:
+    """What prints how imagetag was called, in its place."""
     script = """#!{python}
 import json, os, sys
 told = dict(os.environ)
@@ -396,6 +396,25 @@ print(json.dumps([sys.argv[1:], told]))
     fake = tmp_path / "imagetag"
     fake.write_text(script.format(python=sys.executable))
     fake.chmod(0o755)
+    return fake
+
+
+@pytest.mark.parametrize("name", ["latest", "WD-tagger-448x448-0a1b2c3d"])
+def test_a_plan_with_a_network_in_storage_is_of_that_one(
+    name: str, empty: Cluster, tmp_path: Path, fake: Path
+) -> None:
+    programs = {"KUBECTL": str(empty.fake), "IMAGETAG": str(fake)}
+    extractor = f"embed.IMAGETAG_EXTRACTOR={name}"
+    done = deploy(tmp_path, "plan", OVERLAY="many-tags", TAGS="fox", SET=extractor, **programs)
+    assert done.returncode == 0, done.stderr
+    _, told = json.loads(done.stdout)
+    assert told["IMAGETAG_FEATURES"] == name
+    assert "IMAGETAG_MODEL" not in told, "which imagetag plan finds out"
+
+
+def test_a_plan_is_of_the_overlays_settings_and_applies_nothing(
+    empty: Cluster, tmp_path: Path, fake: Path
+) -> None:
     done = deploy(
         *(tmp_path, "plan"),
         OVERLAY="many-tags",

@@ -13,11 +13,13 @@ from PIL import Image
 from imagetag.errors import UsageError
 from imagetag.plan.costs import Estimate, Prices, Settings, estimate
 from imagetag.plan.counts import Asked, EstimatedStage
+from imagetag.plan.network import find_network
 from imagetag.plan.rates import RATES, Rates, find_rates, read_given
 from imagetag.plan.table import sentences
 from imagetag.storage.local import LocalStorage
 from jobs import plan as plan_job
 from jobs import scrape as scrape_job
+from tests.builders.extractors import make_record
 from tests.builders.statuses import ago, write_beat
 from tests.storages import Wrapped
 
@@ -247,6 +249,9 @@ def test_rates_of_features_are_those_of_earlier_embeds_and_heads(tmp_path: Path)
     whole = find_rates(storage, "mobilenet", {})
     origins = {name: rate.origin for name, rate in whole.of.items()}
     assert set(origins.values()) == {"assumed"}, "of a head, which is no whole model"
+    larger = "mobilenet-224x224-0a1b2c3d"
+    exact = find_rates(storage, "mobilenet", {}, features=True, extractor=larger)
+    assert exact.of["embed_images_per_second"].origin == "assumed", "of pictures of another size"
     other = find_rates(storage, "vgg19", {}, features=True)
     assert other.of["embed_images_per_second"].origin == "assumed"
 
@@ -309,6 +314,33 @@ def test_a_rate_that_is_none_is_refused(text: str) -> None:
 # --- The command -------------------------------------------------------------------------------
 
 
+def text(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_a_plan_of_features_is_of_the_network_in_storage_or_says_what_it_assumes(
+    tmp_path: Path,
+) -> None:
+    storage = LocalStorage(tmp_path)
+    found = find_network(storage, "latest", "vgg19")
+    assert (found.model, found.extractor) == ("vgg19", "")
+    assert found.told.startswith("vgg19, which is assumed: there is no extractor in ")
+    record = make_record(model="mobilenet", image_size=(160, 160))
+    storage.write(f".features/{record.name}/extractor.json", record.model_dump_json().encode())
+    storage.write(".features/LATEST", record.name.encode())
+    for name in ("latest", record.name):
+        found = find_network(storage, name, "vgg19")
+        assert (found.model, found.extractor) == ("mobilenet", record.name)
+        assert found.told == f"{record.name}, as it is in {storage.url}"
+    assert find_network(storage, "resnet50-1", "vgg19").told.startswith(
+        "vgg19, which is assumed: there is no extractor 'resnet50-1' in "
+    )
+    given = find_network(storage, "latest", "xception", is_given=True)
+    assert (given.model, given.extractor) == ("xception", "")
+    storage.write(".features/LATEST", b"no/name")
+    assert "which is assumed" in find_network(storage, "latest", "vgg19").told
+
+
 def test_the_command_plans_for_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for tag in ("fox", "owl"):
         (tmp_path / tag).mkdir()
@@ -329,5 +361,8 @@ def test_the_command_plans_for_a_folder(tmp_path: Path, capsys: pytest.CaptureFi
     assert found["stages"][2]["money"] > 0
     assert found["requests_made"] == 0
     assert plan_job.main(["--tags", "fxo", "--board", f"folder+{tmp_path}"]) == 3
+    capsys.readouterr()
+    assert plan_job.main([*options, "--features", "latest"]) == 0
+    assert "features: of vgg19, which is assumed: without --storage it is" in text(capsys)
     assert plan_job.main([*options, "--storage", "s3://"]) == 0  # without what was measured
     assert "what was measured there is not known" in capsys.readouterr().err

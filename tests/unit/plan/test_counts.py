@@ -15,6 +15,7 @@ from imagetag.boards.base import Board, Login, Query
 from imagetag.boards.sites import open_board
 from imagetag.demo.server import BoardServer
 from imagetag.plan.counts import Asked, ask_board, find_complete, find_done
+from imagetag.plan.network import Network
 from imagetag.scrape.selection import Selection
 from imagetag.storage.local import LocalStorage
 from imagetag.web.client import Client
@@ -184,14 +185,14 @@ def test_what_is_done_of_a_tag_is_of_this_model_and_promise_by_a_few_reads(tmp_p
     write_scraped(storage, "owl", made=ago(1), fingerprint="cd")  # anew: what came of it is old
 
     def done(tag: str, model: str = "vgg19", promise: float = 0.95) -> tuple[str, ...]:
-        return find_done(storage, [tag], model, promise, 0.95)[tag]
+        return find_done(storage, [tag], Network(model), promise, 0.95)[tag]
 
     assert done("fox") == ("scrape", "explore", "train", "evaluate")
     assert done("fox", promise=0.9) == ("scrape", "explore", "train")
     assert done("fox", model="mobilenet") == ("scrape", "explore")
     assert done("elk") == ("scrape",)
     assert done("owl") == ("scrape",)
-    assert find_done(storage, [], "vgg19", 0.95, 0.95) == {}
+    assert find_done(storage, [], Network("vgg19"), 0.95, 0.95) == {}
     storage.asked.clear()
-    find_done(storage, ["fox"], "vgg19", 0.95, 0.95)
+    find_done(storage, ["fox"], Network("vgg19"), 0.95, 0.95)
     assert sum(storage.asked.values()) <= 7
