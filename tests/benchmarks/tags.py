@@ -1,38 +1,83 @@
-"""Many tags on features, beside whole models one by one: processor time, quality, storage.
+"""Many tags on features, beside whole models one by one: processor time, memory, quality, storage.
 
+    python -m tests.benchmarks.tags
+    python -m tests.benchmarks.tags --tags 1000
     python -m tests.benchmarks.tags --storage STORAGE --weights mobilenet.h5
 
-The storage has scraped tags; it is copied, without its features and runs. Processor seconds and
-memory are of the commands, as the system accounts for them. Plain is scikit-learn's
-LogisticRegression on the same pictures' features, standardized, C = 0.01, one tag at a time.
+By itself it takes the drawn board: pictures of the demo, made small, and tags of one to three of
+the things in them. A storage that is given has scraped tags; it is copied, without its features and
+runs. Processor seconds and memory are of the commands, as the system accounts for them; decoded
+pictures are counted in them. Plain is scikit-learn's LogisticRegression on the same pictures'
+features, standardized, C = 0.01, one tag at a time.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
+import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import StandardScaler
 
-from imagetag.dataset import Row, load_dataset, read_rows, tags_in
+from imagetag.dataset import (
+    Row,
+    load_dataset,
+    load_pixels,
+    parts_of_groups,
+    read_rows,
+    split_of,
+    tags_in,
+)
+from imagetag.demo import draw_posts
 from imagetag.features import FeatureStore, StoredFeatures, find_extractor
 from imagetag.inputs import load_partition
-from imagetag.layout import Layout
+from imagetag.layout import LABELS, PARTS, Layout
 from imagetag.runs import load_run
 from imagetag.storage import Storage, open_storage
+from tests.builders.datasets import store_dataset
+from tests.builders.pictures import encoded
+from tests.builders.rows import row_of
 
 _LEARNED = ("train", "validation")
+_COUNTED = "IMAGETAG_BENCHMARK_DECODED"  # the variable with the file that has the count
+_SIDE = 128  # pixels, of drawn pictures
+_TOGETHER = 3  # things that a tag names at the most
+_MOST = 0.7  # of the pictures: what more have is no tag
+
+
+def counted(arguments: list[str]) -> None:
+    """Run a job, and write how many pictures it decoded into the file of a variable."""
+    from imagetag.imaging import images
+
+    decode, count = images._decoded, itertools.count()
+
+    def decoded(*given: Any) -> Any:
+        next(count)
+        return decode(*given)
+
+    images._decoded = decoded  # type: ignore[assignment]
+    sys.argv = arguments
+    try:
+        runpy.run_module(arguments[0], run_name="__main__")
+    finally:
+        Path(os.environ[_COUNTED]).write_text(str(next(count)))
 
 
 class Jobs:
@@ -44,11 +89,17 @@ class Jobs:
         self._cache = ["--cache-folder", str(scratch / "cache")]
 
     def run(self, job: str, tags: Sequence[str], *options: str) -> float:
-        """Run a job of some tags; returns its processor seconds, and prints its peak memory."""
-        listed = self._scratch / "tags.txt"
+        """Run a job of some tags; returns its processor seconds, and prints what else it took."""
+        listed, count = self._scratch / "tags.txt", self._scratch / "decoded"
         listed.write_text("".join(f"{tag}\n" for tag in tags))
-        command = [sys.executable, "-m", f"jobs.{job}", *self._common, "--tags-file", str(listed)]
-        process = subprocess.Popen([*command, *self._cache, *options])
+        named = [*self._common, "--tags-file", str(listed)]
+        if job not in ("status", "report"):
+            named += self._cache
+        command = [sys.executable, "-m", "tests.benchmarks.tags", "counted", f"jobs.{job}"]
+        environment = {**os.environ, _COUNTED: str(count)}
+        process = subprocess.Popen(
+            [*command, *named, *options], env=environment, stdout=subprocess.DEVNULL
+        )
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
@@ -56,7 +107,8 @@ class Jobs:
         seconds = used.ru_utime + used.ru_stime
         print(
             f"  {job:9} of {len(tags):5,} tags {seconds:8.1f} processor seconds, "
-            f"{used.ru_maxrss / 1024:6,.0f} MB at the peak",
+            f"{used.ru_maxrss / 1024:6,.0f} MB at the peak, "
+            f"{int(count.read_text()):6,} pictures decoded",
             flush=True,
         )
         return seconds
@@ -65,20 +117,114 @@ class Jobs:
 def main() -> None:
     """Print what the tags took, beside a few of them by whole models."""
     parser = argparse.ArgumentParser("tests.benchmarks.tags")
-    parser.add_argument("--storage", type=Path, required=True)
-    parser.add_argument("--weights", default="none", help="of MobileNet")
-    parser.add_argument("--size", default="160x160")
+    parser.add_argument("--storage", type=Path, help="with scraped tags; by default some are drawn")
+    parser.add_argument("--tags", type=int, default=50, help="how many are drawn")
+    parser.add_argument("--pictures", type=int, default=1000, help="of the drawn board")
+    parser.add_argument("--limit", type=int, default=40, help="pictures a label of a drawn tag")
+    parser.add_argument("--weights", default="none", help="of MobileNet; random for drawn tags")
+    parser.add_argument("--size", help="by default 160x160, and 96x96 of drawn pictures")
     parser.add_argument("--whole", type=int, default=2, help="how many tags get whole models")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="imagetag-bench-") as folder:
         scratch = Path(folder)
         place = scratch / "storage"
         jobs = Jobs(scratch, place)
-        shutil.copytree(options.storage, place)
-        shutil.rmtree(place / ".features", ignore_errors=True)
-        for runs in place.glob("*/models"):
-            shutil.rmtree(runs)
+        if options.storage:
+            options.size = options.size or "160x160"
+            shutil.copytree(options.storage, place)
+            shutil.rmtree(place / ".features", ignore_errors=True)
+            shutil.rmtree(place / ".extractors", ignore_errors=True)
+            for runs in place.glob("*/models"):
+                shutil.rmtree(runs)
+        else:
+            options.size = options.size or "96x96"
+            files = _draw(open_storage(str(place)), options, scratch)
+            if options.weights == "none":
+                options.weights = _random_weights(files[:32], options.size, scratch)
         _measure(jobs, open_storage(str(place)), place, options, scratch)
+
+
+def _draw(storage: Storage, options: argparse.Namespace, scratch: Path) -> list[bytes]:
+    """Store datasets of the drawn board: so many tags, the most frequent first.
+
+    Returns its pictures.
+    """
+    draw_posts(scratch / "board", options.pictures, seed=0)
+    posts = [json.loads(line) for line in (scratch / "board" / "posts.jsonl").open()]
+    files = [_small(scratch / "board" / post["file"]) for post in posts]
+    often = Counter(tag for post in posts for tag in post["tags"])
+    tagged: dict[str, set[int]] = defaultdict(set)
+    for number, post in enumerate(posts):
+        known = sorted(tag for tag in post["tags"] if often[tag] <= _MOST * len(posts))
+        for count in range(1, _TOGETHER + 1):
+            for things in itertools.combinations(known, count):
+                tagged["+".join(things)].add(number)
+    stored = 0
+    for tag in sorted(tagged, key=lambda tag: (-len(tagged[tag]), tag)):
+        random = Random(tag)
+        others = sorted(set(range(len(posts))) - tagged[tag])
+        chosen = [
+            (number, label)
+            for label, found in zip(LABELS, (sorted(tagged[tag]), others), strict=True)
+            for number in random.sample(found, min(options.limit, len(found)))
+        ]
+        rows = [
+            _row(posts[number], files[number], tag if label == "positive" else None)
+            for number, label in chosen
+        ]
+        if not _complete(rows):
+            continue
+        store_dataset(storage, tag, rows, [files[number] for number, _ in chosen], board="drawn")
+        stored += 1
+        if stored == options.tags:
+            return files
+    raise SystemExit(f"the board has {stored} such tags: ask for more --pictures")
+
+
+def _random_weights(files: Sequence[bytes], size: str, scratch: Path) -> str:
+    """Return a file of random weights, normalized on some pictures: else nothing gets through."""
+    import keras  # TensorFlow, for what is drawn alone
+
+    keras.utils.set_random_seed(0)
+    network = keras.applications.MobileNet(include_top=False, weights=None)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    height, width = map(int, size.split("x"))
+    pixels = np.stack([load_pixels(data, (height, width)) for data in files])
+    network(pixels / 127.5 - 1, training=True)
+    path = scratch / "mobilenet.weights.h5"
+    network.save_weights(path)
+    return str(path)
+
+
+def _small(path: Path) -> bytes:
+    with Image.open(path) as file:
+        picture = file.convert("RGB")
+    picture.thumbnail((_SIDE, _SIDE))
+    return encoded(picture, "JPEG")
+
+
+def _row(post: dict[str, Any], data: bytes, tag: str | None) -> Row:
+    group = str(post.get("parent_id", post["id"]))
+    return row_of(
+        post["id"],
+        data,
+        board="drawn",
+        tags=(*post["tags"], *([tag] if tag else ())),
+        split=split_of(group, 0.2),
+        label="positive" if tag else "negative",
+        group=group,
+    )
+
+
+def _complete(rows: Iterable[Row]) -> bool:
+    """Return whether both labels are in the test split, and in every part of train."""
+    train = [row for row in rows if row.split == "train"]
+    parts = parts_of_groups(((row.group, row.label) for row in train), 0.15, 0.2)
+    found = {(parts[row.group], row.label) for row in train}
+    tested = {row.label for row in rows if row.split == "test"}
+    return len(tested) == len(LABELS) and len(found) == len(LABELS) * len(PARTS)
 
 
 def _measure(
@@ -89,36 +235,45 @@ def _measure(
     print("features, and a head a tag")
     ours = jobs.run("embed", tags, "--extractor", "mobilenet", *network)
     ours += jobs.run("train", tags, "--features", "latest")
-    runs = sum(
-        path.stat().st_size for tag in tags for path in (place / tag / "models").rglob("*.*")
-    )
+    trained = _stored(place.glob("*/models"))
     ours += jobs.run("evaluate", tags)
+    evaluated = _stored(place.glob("*/models"))
+    jobs.run("report", tags)
+    jobs.run("status", tags)
     rows = {tag: list(read_rows(storage, load_dataset(storage, tag))) for tag in tags}
     pictures = {row.md5 for found in rows.values() for row in found}
     store = FeatureStore(storage, find_extractor(storage))
     stored = store.read(pictures, scratch)
     heads = {tag: _precision(storage, tag) for tag in tags}
     plain = {tag: _plain(storage, tag, rows[tag], stored) for tag in tags}
-    full = sum(path.stat().st_size for tag in tags for path in (place / tag).rglob("models/*/*"))
     whole = tags[:: max(len(tags) // options.whole, 1)][: options.whole]
     print("whole models")
     theirs = jobs.run("train", whole, "--model", "mobilenet", *network)
     theirs = (theirs + jobs.run("evaluate", whole)) / len(whole)
-    trained = {tag: _precision(storage, tag) for tag in whole}
+    by_whole = {tag: _precision(storage, tag) for tag in whole}
 
     places = sum(map(len, rows.values()))
-    embedded = sum(
-        len(path.read_bytes()) // 16 for path in (place / ".features").rglob("parts/*.ids")
-    )
     print(f"{len(tags)} tags take {ours / theirs:.1f} x the processor time of one by a whole model")
-    print(f"{embedded:,} pictures decoded by embed, {len(pictures):,} distinct, {places:,} places")
-    print(f"a run takes {runs / len(tags) / 1e3:.1f} kB, evaluated {full / len(tags) / 1e3:.0f} kB")
+    print(f"{len(pictures):,} distinct pictures in {places:,} places")
+    extractor, features = _stored(place.glob(".extractors")), _stored(place.glob(".features"))
+    print(
+        f"stored: runs {trained / 1e6:.1f} MB, {trained / len(tags) / 1e3:.1f} kB each; with "
+        f"their evaluations {evaluated / 1e6:.1f} MB, {evaluated / len(tags) / 1e3:.1f} kB each; "
+        f"one extractor {extractor / 1e6:.1f} MB, features {features / 1e6:.1f} MB"
+    )
     print("mean average precision")
     print(f"  of {len(tags)} tags: heads {_mean(heads)}, plain {_mean(plain)}")
     fewer = [{tag: found[tag] for tag in whole} for found in (heads, plain)]
     print(
         f"  of {len(whole)} tags: heads {_mean(fewer[0])}, plain {_mean(fewer[1])}, "
-        f"whole models {_mean(trained)}"
+        f"whole models {_mean(by_whole)}"
+    )
+
+
+def _stored(folders: Iterable[Path]) -> int:
+    """Return the bytes of the files in some folders."""
+    return sum(
+        path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file()
     )
 
 
@@ -161,4 +316,7 @@ def _of(
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    main()
+    if sys.argv[1:2] == ["counted"]:
+        counted(sys.argv[2:])
+    else:
+        main()

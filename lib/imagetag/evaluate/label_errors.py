@@ -19,15 +19,14 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss, roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from imagetag.dataset import Row, summarize
 from imagetag.layout import LABELS, Label
 from imagetag.log import get_logger
 from imagetag.runs import Part, Suspect, Suspects
+from imagetag.stats import fit_head
 
 _PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -37,20 +36,13 @@ LEAST_AUC = 0.8
 On clean labels of overlapping Gaussians a fifth of the negatives was suspected at an area of 0.7,
 a tenth at 0.85, and a fiftieth at 0.97.
 """
-_FOLDS = 5
-# Inverse strengths of regularization, times the number of features of unit variance: so what is
-# best hardly depends on how many there are.
-_STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
-_SAMPLE = 10_000  # pictures on which the strength is chosen
 _OUTLIER = 10.0  # standard deviations: what lies beyond is moved there
-_MAX_ITERATIONS = 500
 _MAX_URL, _MAX_BOARD = 1000, 100  # characters
 
 _Array = NDArray[np.float32]
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
 _Bools = NDArray[np.bool_]
-_Splits = Sequence[tuple[_Ints, _Ints]]
 
 
 @dataclass(frozen=True)
@@ -139,19 +131,13 @@ def _judge(known: Sequence[Example], held: Sequence[Example], seed: int) -> _Jud
     least = min(len(set(groups[targets == value])) for value in (0, 1))
     if least < 2:
         return _with_reason(nothing, f"one of the labels has {least} groups, and 2 are needed")
-    folds = min(_FOLDS, least)
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    splits = list(splitter.split(np.zeros((len(known), 1)), targets, groups))
     inputs, others = _inputs(known, held)
-    strength = _best_strength(inputs, targets, splits, seed)
-    probabilities = _cross_validated(inputs, targets, splits, strength)
-    judged = np.isfinite(probabilities)
-    if len(set(targets[judged].tolist())) < 2:
-        return _with_reason(nothing, "one label alone is left in each fold: too few groups")
-    auc = float(roc_auc_score(targets[judged], probabilities[judged]))
+    head = fit_head(inputs[:, np.newaxis], targets, list(groups), balanced=False, seed=seed)
+    probabilities = special.expit(head.out_of_fold)
+    auc = float(roc_auc_score(targets, probabilities))
     method = (
         f"cleanlab {_cleanlab_version()}, confident learning; logistic regression on features, "
-        f"{folds} folds by group"
+        f"{head.folds.max() + 1} folds by group"
     )
     if auc < LEAST_AUC:
         reason = (
@@ -160,7 +146,7 @@ def _judge(known: Sequence[Example], held: Sequence[Example], seed: int) -> _Jud
         )
         return _Judgement(nothing.known, nothing.held, method, auc, reason)
     if len(held):
-        nothing.held[:] = _head(inputs, targets, strength).predict_proba(others)[:, 1]
+        nothing.held[:] = special.expit(head.logits(others[:, np.newaxis]))
     return _Judgement(probabilities, nothing.held, method, auc)
 
 
@@ -188,40 +174,6 @@ def _inputs(known: Sequence[Example], held: Sequence[Example]) -> tuple[_Array, 
         return inputs
 
     return scaled(known), scaled(held)
-
-
-def _head(inputs: _Array, targets: _Ints, strength: float) -> LogisticRegression:
-    return LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS).fit(inputs, targets)
-
-
-def _cross_validated(inputs: _Array, targets: _Ints, splits: _Splits, strength: float) -> _Floats:
-    """Return each picture's probability by a head fitted without its fold; NaN if there is none."""
-    probabilities = np.full(len(targets), np.nan)
-    for others, fold in splits:
-        if len(fold) and len(set(targets[others].tolist())) == 2:
-            head = _head(inputs[others], targets[others], strength)
-            probabilities[fold] = head.predict_proba(inputs[fold])[:, 1]
-    return probabilities
-
-
-def _best_strength(inputs: _Array, targets: _Ints, splits: _Splits, seed: int) -> float:
-    """Return the strength of least loss on pictures that a head has not seen."""
-    chosen = np.zeros(len(targets), np.bool_)
-    chosen[np.random.default_rng(seed).permutation(len(targets))[:_SAMPLE]] = True
-    fewer = [(others[chosen[others]], fold[chosen[fold]]) for others, fold in splits]
-    live = max(1, int(inputs.any(axis=0).sum()))  # the others are constant
-
-    def loss(strength: float) -> float:
-        return _loss(targets, _cross_validated(inputs, targets, fewer, strength))
-
-    return min((strength / live for strength in _STRENGTHS), key=loss)
-
-
-def _loss(targets: _Ints, probabilities: _Floats) -> float:
-    judged = np.isfinite(probabilities)
-    if not judged.any():
-        return math.inf
-    return float(log_loss(targets[judged], probabilities[judged], labels=[0, 1]))
 
 
 def _suspected(examples: Sequence[Example], probabilities: _Floats) -> list[Suspect]:

@@ -74,6 +74,7 @@ def fit_head(
     *,
     strengths: Sequence[float] = STRENGTHS,
     balanced: bool = True,
+    seed: int = 0,
 ) -> LinearHead:
     """Fit a head, of the strength with the least log loss on pictures that it has not seen.
 
@@ -86,6 +87,7 @@ def fit_head(
         groups: what belongs together, `(pictures,)`.
         strengths: those to choose from.
         balanced: let both labels count alike, however many pictures they have.
+        seed: of the folds.
 
     Raises:
         ValueError: if a label has no picture, or features are not finite.
@@ -99,7 +101,7 @@ def fit_head(
         raise ValueError("the features are not finite")
     share = truth.mean() if balanced else 0.5
     importance = np.where(truth, 0.5 / share, 0.5 / (1 - share))
-    problem, folds = _Problem(views, truth, importance), _folds(truth, members)
+    problem, folds = _Problem(views, truth, importance), _folds(truth, members, seed)
     strength, unseen = _chosen(problem, folds, sorted(strengths))
     weights, biases = problem.solve(np.ones((len(truth), 1)), np.array([strength]))
     head, bias = problem.folded(weights[:, 0], biases[0])
@@ -133,14 +135,14 @@ def _chosen(
         place = best
 
 
-def _folds(truth: Bools, members: Ints) -> list[Ints]:
+def _folds(truth: Bools, members: Ints, seed: int) -> list[Ints]:
     """Return the pictures of each fold; none if a label has but one group."""
     least = min(len(np.unique(members[truth])), len(np.unique(members[~truth])))
     if least < 2:
         return []
     from sklearn.model_selection import StratifiedGroupKFold  # slow to import
 
-    folds = StratifiedGroupKFold(min(_FOLDS, least), shuffle=True, random_state=0)
+    folds = StratifiedGroupKFold(min(_FOLDS, least), shuffle=True, random_state=seed)
     return _with_both_labels(
         [asked for _, asked in folds.split(truth, truth, members)], truth, members
     )
@@ -185,7 +187,8 @@ class _Problem:
         self._center = self._importance @ rows / self._importance.sum()
         scale = rows.std(axis=0)
         self._scale = np.where(scale > 0, scale, 1.0)
-        rows = (rows - self._center) / self._scale
+        rows -= self._center
+        rows /= self._scale
         weighted = rows * np.sqrt(self._importance)[:, None]
         if len(rows) > rows.shape[1]:
             squares, self._axes = np.linalg.eigh(weighted.T @ weighted)
@@ -263,7 +266,8 @@ class _Problem:
 
     def _logits(self, pictures: Ints, weights: Floats, biases: Floats) -> Floats:
         """Return the logits of some pictures, `(pictures, columns)`: the means over their views."""
-        rows = self._rows.reshape(-1, self._views, self._rows.shape[1])[pictures].mean(axis=1)
+        of_views = self._rows.reshape(self.pictures, self._views, self._rows.shape[1])
+        rows = of_views[pictures].mean(axis=1)
         return np.asarray(rows @ weights + biases, np.float64)
 
     def folded(self, weights: Floats, bias: float) -> tuple[Floats, float]:

@@ -121,3 +121,11 @@ def test_what_cannot_be_learned_from_is_told() -> None:
     features[3, 1, 2] = np.nan
     with pytest.raises(ValueError, match="not finite"):
         fit_head(features, labels, groups)
+
+
+def test_features_that_are_all_alike_tell_nothing_apart() -> None:
+    labels = np.arange(12) % 3 == 0
+    head = fit_head(np.zeros((12, 2, 5)), labels, [str(number) for number in range(12)])
+    assert head.weights.tolist() == [0] * 5
+    assert np.isfinite(head.out_of_fold).all()
+    assert head.logits(np.ones((3, 2, 5))) == pytest.approx([head.bias] * 3)
