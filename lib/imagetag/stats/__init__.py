@@ -1,4 +1,4 @@
-"""Formulas: metrics of a classifier, their intervals, calibration, and the promise of a precision.
+"""Formulas: metrics of a classifier, their intervals, calibration, what can be promised and proven.
 
 In: arrays of labels, scores and groups. Out: numbers with their intervals, thresholds. It knows no
 storage and no pictures, and may import the modules of `imagetag` itself alone.

@@ -1,3 +1,7 @@
+from .audits import Audited as Audited
+from .audits import PrecisionBounds as PrecisionBounds
+from .audits import audit as audit
+from .audits import more_to_prove as more_to_prove
 from .calibration import Bin as Bin
 from .calibration import Calibration as Calibration
 from .calibration import Reliability as Reliability

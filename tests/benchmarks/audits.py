@@ -1,0 +1,231 @@
+"""How many verdicts an audit takes, and how often what it proves does not hold.
+
+    python -m tests.benchmarks audits
+
+Pictures that were called a tag are drawn without replacement and judged until a precision of 0.95
+is proven or refuted with a confidence of 0.95. Beside the bounds in use: the betting sequences of
+Waudby-Smith and Ramdas (Estimating means of bounded random variables by betting, 2024, section 5)
+with two ways to bet, against the hardest precision that must be rejected alone; their package
+confseq 0.0.11 has them, and must be compiled. And Clopper-Pearson's bound at each look, which is no
+bound of many looks.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetag.stats import PrecisionBounds
+from imagetag.stats.contract import lower_bound
+
+TARGET, CONFIDENCE = 0.95, 0.95
+_DRAWS = 2000
+_CALLED = (100, 300, 1000, 10_000)
+_EXACT = (100, 300)
+
+Draws = NDArray[np.bool_]
+Clicks = NDArray[np.float64]
+
+
+def drawn(called: int, truth: float, seed: int) -> Draws:
+    """Return which pictures are right, in orders of drawing, (draws, called)."""
+    random = np.random.default_rng(seed)
+    right = np.arange(called) < round(truth * called)
+    return random.permuted(np.tile(right, (_DRAWS, 1)), axis=1)
+
+
+class InUse:
+    """The bounds in use; what proves and refutes is found out once for all draws."""
+
+    def __init__(self, called: int) -> None:
+        self._bounds = PrecisionBounds(called, CONFIDENCE)
+        self._called = called
+
+    def proven(self, right: Draws) -> Clicks:
+        """Return after how many verdicts each draw proves the target; none is infinite."""
+        most = np.array(list(self._limits(lambda s, f: self._bounds.lower(s, f) >= TARGET)))
+        return _first(np.cumsum(~right, axis=1) <= most)
+
+    def refuted(self, right: Draws) -> Clicks:
+        """Return after how many verdicts each draw refutes the target."""
+        held = list(self._limits(lambda s, f: self._bounds.upper(s, f) >= TARGET))
+        return _first(np.cumsum(~right, axis=1) > np.array(held))
+
+    def _limits(self, holds: Callable[[int, int], bool]) -> Iterator[int]:
+        """Yield with how many wrong ones at the most something holds, by the number of verdicts.
+
+        Fewer wrong ones of as many do not end it, and one verdict more allows at most one more.
+        """
+        wrong = -1
+        for seen in range(1, self._called + 1):
+            while wrong < seen and holds(seen - wrong - 1, wrong + 1):
+                wrong += 1
+            while wrong >= 0 and not (wrong <= seen and holds(seen - wrong, wrong)):
+                wrong -= 1
+            yield wrong
+
+
+class Betting:
+    """A betting sequence, which needs the order in which the pictures came.
+
+    Args:
+        called: how many pictures there are.
+        most: the part of the largest possible bet that is made at the most.
+        grapa: bet what would have been best so far, instead of by the variance so far.
+
+    """
+
+    def __init__(self, called: int, most: float, *, grapa: bool) -> None:
+        self._called, self._most, self._grapa = called, most, grapa
+
+    def proven(self, right: Draws) -> Clicks:
+        """Return after how many verdicts each draw proves the target."""
+        return self._rejects(right.astype(float), math.ceil(TARGET * self._called - 1e-9) - 1)
+
+    def refuted(self, right: Draws) -> Clicks:
+        """Return after how many verdicts each draw refutes it: too many are wrong."""
+        most = self._called - math.ceil(TARGET * self._called - 1e-9)
+        return self._rejects((~right).astype(float), most)
+
+    def _rejects(self, ones: NDArray[np.float64], count: int) -> Clicks:
+        """Return when it is rejected that as few as `count` of all are ones."""
+        capital, total = np.zeros(len(ones)), np.zeros(len(ones))
+        squares = np.full(len(ones), 0.25)
+        found = np.full(len(ones), np.inf)
+        for seen in range(self._called):
+            mean = (0.5 + total) / (seen + 1)
+            variance = squares / (seen + 1)
+            left = (count - total) / (self._called - seen)
+            done = left <= 0  # there are as many already, and one more rejects it
+            expected = np.clip(left, 1e-12, 1)
+            if self._grapa:
+                bet = (mean - expected) / (variance + (mean - expected) ** 2)
+            else:
+                level = 2 * math.log(1 / (1 - CONFIDENCE))
+                bet = np.sqrt(level / (variance * (seen + 1) * math.log(seen + 2)))
+            bet = np.clip(bet, 0, self._most / expected)
+            value = ones[:, seen]
+            with np.errstate(divide="ignore"):
+                capital += np.log1p(bet * (value - expected))
+            capital[done & (value > 0)] = np.inf
+            total += value
+            squares += (value - (0.5 + total) / (seen + 2)) ** 2
+            found[np.isinf(found) & (capital >= -math.log(1 - CONFIDENCE))] = seen + 1
+        return found
+
+
+class EachLook:
+    """Clopper-Pearson's bound at each look, as if it were the only one."""
+
+    def __init__(self, called: int) -> None:
+        self._called = called
+
+    def proven(self, right: Draws) -> Clicks:
+        """Return after how many verdicts each draw seems to prove the target."""
+        seen = np.arange(1, self._called + 1)
+        return _first(lower_bound(np.cumsum(right, axis=1), seen, CONFIDENCE) >= TARGET)
+
+    def refuted(self, right: Draws) -> Clicks:
+        """Return after how many verdicts each draw seems to refute it."""
+        seen = np.arange(1, self._called + 1)
+        return _first(1 - lower_bound(np.cumsum(~right, axis=1), seen, CONFIDENCE) < TARGET)
+
+
+def methods(called: int) -> dict[str, InUse | Betting | EachLook]:
+    """Return what is compared, by its name."""
+    return {
+        "in use": InUse(called),
+        "betting, by the variance": Betting(called, 0.5, grapa=False),
+        "betting, by growth": Betting(called, 0.9, grapa=True),
+        "Clopper-Pearson at each look": EachLook(called),
+    }
+
+
+def missed(called: int) -> Iterator[list[str]]:
+    """Yield a row: how often at the most a bound in use ever misses the truth, exactly."""
+    bounds = PrecisionBounds(called, CONFIDENCE)
+    table = {
+        (right, seen - right): (
+            bounds.lower(right, seen - right),
+            bounds.upper(right, seen - right),
+        )
+        for seen in range(1, called + 1)
+        for right in range(seen + 1)
+    }
+    worst = [0.0, 0.0]
+    for truth in range(called + 1):
+        for side in (0, 1):
+            alive, lost = {0: 1.0}, 0.0
+            for seen in range(called):
+                after: dict[int, float] = {}
+                for right, chance in alive.items():
+                    of_right = (truth - right) / (called - seen)
+                    for found, step in ((right + 1, of_right), (right, 1 - of_right)):
+                        if step > 0:
+                            after[found] = after.get(found, 0.0) + chance * step
+                alive = {}
+                for right, chance in after.items():
+                    bound, value = table[right, seen + 1 - right][side], truth / called
+                    if bound > value if side == 0 else bound < value:
+                        lost += chance
+                    else:
+                        alive[right] = chance
+            worst[side] = max(worst[side], lost)
+    yield [f"{called:,}", *(f"{100 * one:.2f} %" for one in worst)]
+
+
+def wrongly() -> Iterator[list[str]]:
+    """Yield a row: how often a claim that just fails is proven / that just holds is refuted."""
+    for called in _CALLED:
+        below = (math.ceil(TARGET * called - 1e-9) - 1) / called
+        fails, holds = drawn(called, below, 1), drawn(called, TARGET, 2)
+        cells = [
+            f"{100 * np.isfinite(method.proven(fails)).mean():.1f} / "
+            f"{100 * np.isfinite(method.refuted(holds)).mean():.1f} %"
+            for method in methods(called).values()
+        ]
+        yield [f"{called:,}", *cells]
+
+
+def clicks() -> Iterator[list[str]]:
+    """Yield a row a case: the mean number of verdicts, and in brackets the median."""
+    for called in _CALLED:
+        for truth in (1.0, 0.99, 0.97, 0.9):
+            right = drawn(called, truth, 3)
+            cells = []
+            for method in methods(called).values():
+                ends = method.refuted(right) if truth < TARGET else method.proven(right)
+                ends = np.minimum(ends, called)
+                cells.append(f"{ends.mean():.0f} ({np.median(ends):.0f})")
+            what = "refuted" if truth < TARGET else "proven"
+            yield [f"{called:,}", f"{truth:g}", what, *cells]
+
+
+def _first(there: Draws) -> Clicks:
+    """Return the number of the first that is there of each row, from 1; infinity where none is."""
+    return np.where(there.any(axis=1), there.argmax(axis=1) + 1.0, np.inf)
+
+
+def _table(head: list[str], rows: Iterator[list[str]]) -> None:
+    print(f"\n| {' | '.join(head)} |\n|{' --- |' * len(head)}")
+    for cells in rows:
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def main() -> int:
+    """Print the tables."""
+    print("how often at the most, of all truths, a bound in use ever misses it, exactly")
+    _table(["called", "lower", "upper"], (row for called in _EXACT for row in missed(called)))
+    print(f"\n0.95 just fails and is proven / holds and is refuted, ever; {_DRAWS:,} draws")
+    _table(["called", *methods(1)], wrongly())
+    print(f"\nverdicts until 0.95 is proven or refuted: mean (median); {_DRAWS:,} draws")
+    _table(["called", "true precision", "until", *methods(1)], clicks())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
