@@ -4,9 +4,15 @@ All folds and all strengths are solved at once, to the optimum: each is a column
 basis in which the bound of Boehning and Lindsay on the curvature is a diagonal, and accelerated
 steps begin anew where they go uphill.
 
+Few pictures tell little of how much a channel varies, and one that happens to vary little among
+them would be blown up elsewhere. So the usual variance counts in each as one picture more.
+
 Sources: D. Boehning and B. G. Lindsay, Monotonicity of quadratic-approximation algorithms, Annals
 of the Institute of Statistical Mathematics 40 (1988); B. O'Donoghue and E. Candes, Adaptive restart
-for accelerated gradient schemes, Foundations of Computational Mathematics 15 (2015).
+for accelerated gradient schemes, Foundations of Computational Mathematics 15 (2015); of variances
+that are drawn together, G. K. Smyth, Linear models and empirical Bayes methods for assessing
+differential expression in microarray experiments, Statistical Applications in Genetics and
+Molecular Biology 3 (2004).
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from imagetag.stats.calibration import calibrated_gain
 from imagetag.stats.metrics import numbered
 
 STRENGTHS: tuple[float, ...] = tuple(
@@ -76,10 +83,11 @@ def fit_head(
     balanced: bool = True,
     seed: int = 0,
 ) -> LinearHead:
-    """Fit a head, of the strength with the least log loss on pictures that it has not seen.
+    """Fit a head, of the strength that is best on pictures that it has not seen.
 
     Each view of a picture is learned from; the mean of their logits is the picture's. Features are
-    standardized over all of them. No group is on both sides of a fold.
+    standardized over all of them, and one picture more that varies as channels do. No group is on
+    both sides of a fold.
 
     Args:
         features: `(pictures, views, channels)`, finite.
@@ -102,7 +110,7 @@ def fit_head(
     share = truth.mean() if balanced else 0.5
     importance = np.where(truth, 0.5 / share, 0.5 / (1 - share))
     problem, folds = _Problem(views, truth, importance), _folds(truth, members, seed)
-    strength, unseen = _chosen(problem, folds, sorted(strengths))
+    strength, unseen = _chosen(problem, folds, sorted(strengths), members)
     weights, biases = problem.solve(np.ones((len(truth), 1)), np.array([strength]))
     head, bias = problem.folded(weights[:, 0], biases[0])
     fold_of = np.full(len(truth), -1)
@@ -112,13 +120,15 @@ def fit_head(
 
 
 def _chosen(
-    problem: _Problem, folds: Sequence[Ints], strengths: Sequence[float]
+    problem: _Problem, folds: Sequence[Ints], strengths: Sequence[float], members: Ints
 ) -> tuple[float, Floats]:
     """Return the best strength, and the logits of all pictures by heads that have not seen them.
 
-    From the usual one it goes on to the neighbours as long as they are better.
+    From the usual one it goes on to the neighbours as long as they are better. The usual one stays
+    where the best of them is not better by more than a standard error over groups, each at its best
+    temperature: of few pictures chance alone would choose.
     """
-    place = int(np.argmin(np.abs(np.log(np.array(strengths) / _USUAL))))
+    usual = place = int(np.argmin(np.abs(np.log(np.array(strengths) / _USUAL))))
     if not folds:
         return strengths[place], np.full(problem.pictures, np.nan)
     losses: dict[int, float] = {}
@@ -131,8 +141,11 @@ def _chosen(
             losses[i], logits[i] = problem.loss(column), column
         best = min(near, key=lambda i: losses[i])
         if best == place:
-            return strengths[place], logits[place]
+            break
         place = best
+    gain, error = problem.gain(logits[usual], logits[place], members)
+    best = place if gain > error else usual
+    return strengths[best], logits[best]
 
 
 def _folds(truth: Bools, members: Ints, seed: int) -> list[Ints]:
@@ -185,8 +198,7 @@ class _Problem:
         # The bias is not regularized: any center will do, and with this one the curvature has
         # nothing between the bias and the weights.
         self._center = self._importance @ rows / self._importance.sum()
-        scale = rows.std(axis=0)
-        self._scale = np.where(scale > 0, scale, 1.0)
+        self._scale = _scales(rows.var(axis=0), self.pictures)
         rows -= self._center
         rows /= self._scale
         weighted = rows * np.sqrt(self._importance)[:, None]
@@ -264,6 +276,12 @@ class _Problem:
         signed = np.where(self._truth[:: self._views] > 0, -logits, logits)
         return float(self._importance[:: self._views] @ np.logaddexp(0, signed))
 
+    def gain(self, before: Floats, after: Floats, members: Ints) -> tuple[float, float]:
+        """Return by how much logits after are better than before, and the standard error of it."""
+        truth, counts = self._truth[:: self._views], self._importance[:: self._views]
+        weights = float(counts[truth == 0][0]), float(counts[truth == 1][0])
+        return calibrated_gain(truth, before, after, members.astype(str).tolist(), weights)
+
     def _logits(self, pictures: Ints, weights: Floats, biases: Floats) -> Floats:
         """Return the logits of some pictures, `(pictures, columns)`: the means over their views."""
         of_views = self._rows.reshape(self.pictures, self._views, self._rows.shape[1])
@@ -274,6 +292,19 @@ class _Problem:
         """Return weights and bias for features as they are, from those for the principal axes."""
         plain = self._axes @ weights / self._scale
         return plain, float(bias - self._center @ plain)
+
+
+def _scales(variances: Floats, pictures: int) -> Floats:
+    """Return by what each channel is divided, `(channels,)`, nowhere 0.
+
+    Args:
+        variances: of each channel among the pictures, `(channels,)`.
+        pictures: how many there are.
+
+    """
+    varying = variances[variances > 0]
+    usual = np.median(varying) if varying.size else 1.0
+    return np.asarray(np.sqrt((pictures * variances + usual) / (pictures + 1)), np.float64)
 
 
 def _sigmoid(logits: Floats) -> Floats:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from imagetag.stats.logistic import LinearHead, fit_head
 
@@ -28,11 +27,14 @@ def by_scikit_learn(
     features: NDArray[np.float32], labels: NDArray[np.bool_], strength: float, balanced: bool
 ) -> NDArray[np.float64]:
     rows = features.reshape(-1, features.shape[2]).astype(np.float64)
-    scaler = StandardScaler().fit(rows)
+    variances = rows.var(axis=0)
+    usual = np.median(variances[variances > 0])
+    drawn = (len(features) * variances + usual) / (len(features) + 1)
+    scaled = (rows - rows.mean(axis=0)) / np.sqrt(drawn)
     weight = "balanced" if balanced else None
     model = LogisticRegression(C=strength, class_weight=weight, tol=1e-10, max_iter=100_000)
-    model.fit(scaler.transform(rows), np.repeat(labels, features.shape[1]))
-    logits = model.decision_function(scaler.transform(rows))
+    model.fit(scaled, np.repeat(labels, features.shape[1]))
+    logits = model.decision_function(scaled)
     return np.asarray(logits.reshape(labels.size, -1).mean(axis=1))
 
 
@@ -100,6 +102,30 @@ def test_each_strength_is_chosen_by_its_own_log_loss() -> None:
     assert chosen.strength == min(losses, key=lambda strength: losses[strength])
     again = fit_head(*drawn, strengths=[chosen.strength], balanced=False)
     assert chosen.out_of_fold == pytest.approx(again.out_of_fold, abs=1e-3)
+
+
+def test_what_hardly_varies_among_few_pictures_is_not_blown_up() -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(10) % 2 == 1
+    features = random.normal(size=(10, 1, 20))
+    features[:, 0, 0] += 4 * labels
+    features[:, 0, 1] = 1e-3 * labels  # which other pictures need not keep to
+    head = fit_head(features, labels, [str(number) for number in range(10)])
+    assert head.weights[0] > 10 * abs(head.weights[1]) > 0
+
+
+def test_of_many_pictures_each_channel_is_standardized_whatever_its_unit() -> None:
+    features, labels, groups = draw(400, 20)
+    units = np.geomspace(1 / 3, 3, 20)
+    one, other = fit_head(features, labels, groups), fit_head(features * units, labels, groups)
+    logits = one.logits(features), other.logits(features * units)
+    assert np.corrcoef(*logits)[0, 1] > 0.999
+
+
+def test_chance_does_not_choose_the_strength_of_few_pictures() -> None:
+    """The least loss has another one of nearly all these draws."""
+    chosen = [fit_head(*draw(20, 100, signal=0.5, seed=seed)).strength for seed in range(20)]
+    assert chosen.count(1e-2) > 12
 
 
 def test_few_pictures_have_a_head_too() -> None:
