@@ -161,6 +161,7 @@ def work(settings: PredictSettings) -> None:
         copies = sidecars = None
         if settings.copy_to:
             target = open_storage(settings.copy_to, option="--copy-to")
+            stack.callback(target.tidy)
             copies = stack.enter_context(Copies(source, target))
         if settings.sidecars != "none":
             folder = settings.sidecars_folder

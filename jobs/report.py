@@ -45,6 +45,8 @@ def work(settings: ReportSettings) -> None:
     from imagetag.report import make_leaderboard  # NumPy and SciPy: not for --help
 
     made = make_leaderboard(storage, target, folder, tags, settings.metric)
+    if settings.output is not None:
+        target.tidy()
     get_logger().info(
         "reported",
         tags=made.summary.tags,

@@ -49,7 +49,7 @@ from imagetag.run import (
     renamed,
 )
 from imagetag.sentences import counted
-from imagetag.storage import LocalStorage, open_storage
+from imagetag.storage import open_storage
 from jobs.embed import EmbedSettings, stored_extractor
 from jobs.evaluate import EvaluateSettings
 from jobs.explore import ExploreSettings
@@ -249,8 +249,7 @@ def run_all(settings: RunSettings, *, serve: str = "") -> Outcome:
         pictures=pictures,
         serve=serve,
     )
-    if isinstance(storage, LocalStorage):
-        storage.tidy()
+    storage.tidy()
     return Outcome(entries[: len(tags)], index, _error(pipeline, tags, path))
 
 
@@ -352,7 +351,7 @@ def check_network(settings: RunSettings) -> None:
             if train.weights in ("auto", "imagenet") and not is_alexnet(train.model):
                 check_imagenet(train.model, storage, tags)
     except ImagetagError as error:
-        called = _called("embed" if settings.on_features else "train")
+        called = _called("embed" if settings.on_features else "train", settings)
         error.args = (renamed(str(error), called),)
         raise
 
@@ -394,7 +393,7 @@ def stages(settings: RunSettings, tags: Sequence[str], scratch: Path) -> list[St
     ) -> Stage:
         checked = _of_job(job, settings_class, settings, tags, **ours)
         argv, secrets = arguments(checked, _OF_A_PROCESS)
-        called = _called(job)
+        called = _called(job, settings)
         return Stage(job, argv, listed, secrets, at_once=at_once, for_all=for_all, called=called)
 
     found = [
@@ -439,15 +438,19 @@ def _check_heads(settings: RunSettings) -> None:
             )
 
 
-def _called(job: str) -> dict[str, str]:
+def _called(job: str, settings: RunSettings) -> dict[str, str]:
     """Return what the options are called here that a job's advice names: its own come first."""
     of_jobs = nested(RunSettings)
+    if not settings.on_features:
+        del of_jobs["embed"]
     order = [job, *(other for other in of_jobs if other != job)]
     found: dict[str, str] = {}
     for owner in order:
         for name in of_jobs[owner].fields():
             found.setdefault(option_name(name), option_name(f"{owner}.{name}"))
     called = {option: name for option, name in found.items() if option not in _COMMON}
+    if settings.on_features:
+        called |= {option_name(name): of_embed for name, of_embed in _DECIDED.items()}
     return called | {"--extractor": "--features"}
 
 

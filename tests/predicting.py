@@ -103,15 +103,16 @@ def store_model(
 
 def store_heads(
     storage: str,
-    extractor: keras.Model,
+    extractor: keras.Model | Path,
     tags: Sequence[str],
     scratch: Path,
     asked: Asked | None = None,
 ) -> ExtractorRecord:
-    """Store runs on features of one extractor, whose heads are of another mind each."""
+    """Store runs on features of one extractor, a model or what has one, with heads of all minds."""
     target = open_storage(storage)
-    path = scratch / "tiny.keras"
-    extractor.save(path)
+    path = extractor if isinstance(extractor, Path) else scratch / "tiny.keras"
+    if not isinstance(extractor, Path):
+        extractor.save(path)
     record, _ = prepare_extractor(str(path), asked or Asked(), scratch)
     record = store_extractor(target, record, path)
     for number, tag in enumerate(tags):

@@ -221,6 +221,7 @@ def test_positives_are_sorted_out(stored: Path, folder: Path, tmp_path: Path) ->
         row["file"] for row in rows_of(tmp_path / "out.csv") if row["decision"] == "true"
     } - {name(0)}
     assert len(positives) > 3
+    assert not (target / ".partial").exists()
     found = contents(LocalStorage(target))
     assert found.pop(name(0)) == b"somebody's"
     found.pop(f"0/00-{md5(noise(0))}.png", None)

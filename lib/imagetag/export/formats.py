@@ -40,8 +40,8 @@ def _write_keras(model: keras.Model, path: Path, contents: Contents) -> None:
     """Write a model that takes pictures of any size, as that of a run does."""
     if any(isinstance(layer, keras.layers.TFSMLayer) for layer in model._flatten_layers()):
         raise InputError(
-            "a .keras file would name the SavedModel of the extractor, and not have it: "
-            "take another --format"
+            "a .keras file would name the SavedModel of the extractor, and not have it: let "
+            "--output be FILE.onnx, FILE.tflite or a folder"
         )
     with_resizing(model, contents.input.image_size, contents.input.resize).save(path)
     append_contents(path, contents)

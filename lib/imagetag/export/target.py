@@ -105,6 +105,11 @@ class Target:
             How many bytes they have.
 
         """
+        size = self._store(path)
+        self._storage.tidy()
+        return size
+
+    def _store(self, path: Path) -> int:
         if self._name:
             self._storage.upload(path, self._name)
             return path.stat().st_size

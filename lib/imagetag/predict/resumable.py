@@ -353,7 +353,7 @@ class Parts:
         if isinstance(self._target, LocalStorage):
             with contextlib.suppress(OSError):
                 Path(self._target.url, self._folder).rmdir()
-            self._target.tidy()
+        self._target.tidy()
         return about
 
     def _all(self) -> Iterator[Answers]:

@@ -101,6 +101,9 @@ class Storage(ABC):
     def delete(self, key: str) -> None:
         """Remove an object; none of that key is no error."""
 
+    def tidy(self) -> None:  # noqa: B027 - most leave nothing
+        """Remove what writes leave beside the objects, where others look at them next."""
+
     def read(self, key: str) -> bytes:
         """Return an object's bytes.
 

@@ -25,6 +25,7 @@ from imagetag.dataset.local_copy import load_pixels
 from imagetag.export.contents import ExportedTag, Format, read_contents
 from imagetag.export.export import export_tags
 from imagetag.export.joined import joined, with_decisions
+from imagetag.features.asked import Asked
 from imagetag.layout import Layout
 from imagetag.models.architectures import build_model, core_of, logits_of, with_resizing
 from imagetag.models.heads import Heads, split_model
@@ -37,7 +38,7 @@ from jobs import export as export_job
 from jobs import predict as predict_job
 from tests import predicting
 from tests.ended import Ended, log_lines
-from tests.predicting import make_model, store_model
+from tests.predicting import make_model, store_heads, store_model
 
 Answers = Callable[[Any], dict[str, Any]]
 
@@ -217,6 +218,8 @@ def test_each_format_says_what_predict_says(
 ) -> None:
     kind, path, done = exported
     assert done.code == 0
+    assert not (path / ".partial").exists()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
     answers = load(kind, path)
     for count in (PICTURES, 1):  # batches of any number
         found = answers(pixels[:count])
@@ -300,6 +303,41 @@ def test_a_saved_model_takes_files_and_names_its_tags(
     # TensorFlow decodes and resizes within a level or two of what Pillow does.
     difference = served["logit"] - signatures["pixels"](pixels=pixels)["logit"]
     assert np.abs(difference).mean() < 0.2
+
+
+@pytest.fixture(scope="module")
+def on_saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two heads on an extractor that is a SavedModel, which takes blue first."""
+    folder = tmp_path_factory.mktemp("tagger")
+    model = make_model(SIZE)
+    body = keras.Model(core_of(model).input, core_of(model).get_layer("features").output)
+    body.export(folder / "tagger", verbose=False)
+    asked = Asked(channel_order="bgr", pixel_range="unit")
+    store_heads(str(folder / "storage"), folder / "tagger", ("fox", "cat"), folder, asked)
+    return folder / "storage"
+
+
+@pytest.mark.parametrize("kind", ["saved_model", "onnx", "litert"])
+def test_heads_on_a_saved_model_of_others_can_be_exported(
+    kind: Format, on_saved_model: Path, tmp_path: Path, pixels: NDArray[np.float32]
+) -> None:
+    output = tmp_path / NAMES[kind]
+    assert export(on_saved_model, "--tags", "fox,cat", "--output", output).code == 0
+    storage = LocalStorage(on_saved_model)
+    runs = [load_run(storage, tag, "latest") for tag in ("fox", "cat")]
+    models = [load_model(storage, run, tmp_path / run.tag) for run in runs]
+    expected = [logits_of(core_of(model)).predict_on_batch(pixels)[:, 0] for model in models]
+    found = load(kind, output)(pixels)["logit"]
+    np.testing.assert_allclose(found, np.stack(expected, axis=1), rtol=0, atol=LOGITS)
+
+
+def test_a_keras_file_has_no_place_for_a_saved_model_of_others(
+    on_saved_model: Path, tmp_path: Path
+) -> None:
+    done = export(on_saved_model, "--tags", "fox", "--output", tmp_path / "tags.keras")
+    assert done.code == 3
+    assert "a .keras file would name the SavedModel of the extractor" in done.complaint
+    assert not list(tmp_path.iterdir())
 
 
 def test_heads_of_one_extractor_are_one_matrix() -> None:

@@ -688,6 +688,7 @@ def test_a_page_in_another_folder_has_links_that_resolve(
     code, [line] = job.run("--output", str(target))
     assert code == 0
     assert line["report"] == f"{target}/leaderboard.html"
+    assert not (target / ".partial").exists()
     assert json.loads((target / "leaderboard.json").read_text(encoding="utf-8"))["version"] == 1
     expected = tmp_path / root / Layout("fate/stay_night").run("v1", "report.html")
     assert {path.resolve() for path in hrefs(target / "leaderboard.html")} == {expected.resolve()}

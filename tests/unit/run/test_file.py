@@ -316,6 +316,17 @@ def test_advice_of_a_job_names_options_as_they_are_called_here(file: Path) -> No
     }
 
 
+def test_advice_on_the_network_is_of_the_job_that_has_it_here(file: Path) -> None:
+    file.write_text("")
+    told = {"event": "a larger --image-size or another --model", "level": "warning"}
+    on_features = "a larger --embed.image-size or another --features"
+    whole = "a larger --train.image-size or another --train.model"
+    for features, called in (("no", whole), ("mobilenet", on_features)):
+        settings = read(file, "--features", features)
+        found = {stage.job: stage for stage in stages(settings, ["fox"], Path())}
+        assert found["evaluate"].renamed(told)["event"] == called
+
+
 def test_init_leaves_no_half_a_file_where_the_disk_is_full(
     file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
