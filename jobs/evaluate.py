@@ -70,6 +70,11 @@ class EvaluateSettings(TagSettings):
         True,
         description="look for labels that are probably wrong, which reads the train images too",
     )
+    verdicts: Literal["use", "ignore"] = Field(
+        "use",
+        description="what people said of images: use it for the figures where no choice of what "
+        "they judged can flatter, or ignore it",
+    )
     batch_size: int = Field(32, ge=1, description="images the model takes at once")
     mlflow: str = mlflow_field()
     cache_folder: FolderPath = cache_folder_field()

@@ -8,11 +8,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from imagetag.checks import checked_size
+from imagetag.checks import VERDICTS, checked_size, checked_verdicts
 from imagetag.dataset import check_dataset, check_run
 from imagetag.job import (
     Heartbeats,
     TagSettings,
+    Takes,
     for_each_tag,
     judge_tags,
     run_job,
@@ -53,6 +54,11 @@ class PackSettings(TagSettings):
         description="leave out negatives that look like the tag, as imagetag train does of the "
         "same option: latest, or a run's name",
     )
+    verdicts: Annotated[str, AfterValidator(checked_verdicts), Takes(words=VERDICTS)] = Field(
+        "use",
+        description="what people said of images: use it, as imagetag train does of the same "
+        "option, or ignore it",
+    )
     seed: int = Field(1, ge=0, lt=2**31, description="of the order of the images")
     concurrency: int = Field(16, ge=1, le=256, description="images read and resized at once")
 
@@ -83,7 +89,13 @@ def work(settings: PackSettings) -> None:
         settings,
         "--packed",
         "latest",
-        same=("resize", "validation_fraction", "threshold_fraction", "exclude_suspects"),
+        same=(
+            "resize",
+            "validation_fraction",
+            "threshold_fraction",
+            "exclude_suspects",
+            "verdicts",
+        ),
     )
 
 

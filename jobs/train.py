@@ -16,8 +16,10 @@ from pydantic import AfterValidator, Field, model_validator
 from imagetag.checks import (
     LEAST_SIDES,
     SETTINGS_OF_HEADS,
+    VERDICTS,
     checked_model,
     checked_size,
+    checked_verdicts,
     checked_weights,
     is_alexnet,
     parse_size,
@@ -94,6 +96,7 @@ class TrainSettings(TagSettings):
             "validation_fraction",
             "threshold_fraction",
             "exclude_suspects",
+            "verdicts",
             "packed",
         ),
         "Fine-tuning": (
@@ -178,6 +181,11 @@ class TrainSettings(TagSettings):
         "no",
         description="do not train on negatives that look like the tag, as imagetag evaluate found "
         "them: latest, or the name of the run whose model it was",
+    )
+    verdicts: Annotated[str, AfterValidator(checked_verdicts), Takes(words=VERDICTS)] = Field(
+        "use",
+        description="what people said of images that are trained or validated on: use it, which "
+        "turns labels, and leaves out images of which none can tell; or ignore it",
     )
     batch_size: int = Field(16, ge=1, description="images a step on each replica (each GPU)")
     micro_batch: int | None = Field(

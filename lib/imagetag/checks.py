@@ -35,6 +35,7 @@ SETTINGS_OF_HEADS = frozenset(
         "features",
         "resize",
         "exclude_suspects",
+        "verdicts",
         "class_weights",
         "validation_fraction",
         "threshold_fraction",
@@ -42,6 +43,10 @@ SETTINGS_OF_HEADS = frozenset(
     }
 )
 """What decides the result of a training on features; all else is the extractor's."""
+
+
+VERDICTS = ("use", "ignore")
+"""What can be made of what people have said of pictures."""
 
 
 class Wrong(ValueError):
@@ -182,6 +187,18 @@ def checked_run_name(name: str) -> str:
 
     """
     return name if name == "latest" else checked_run(name)
+
+
+def checked_verdicts(choice: str) -> str:
+    """Return what is made of verdicts: `use`, `ignore`, or the digest that a run's settings have.
+
+    Raises:
+        Wrong: if it is none of these.
+
+    """
+    if choice not in VERDICTS and not re.fullmatch("[0-9a-f]{12}", choice):
+        raise Wrong(f"{choice[:100]!r}: take {' or '.join(VERDICTS)}")
+    return choice
 
 
 def expanded(path: str) -> str:

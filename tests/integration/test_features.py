@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,19 @@ import jobs.predict
 import jobs.train
 from imagetag.dataset import local_copy
 from imagetag.dataset.local_copy import load_pixels
+from imagetag.dataset.manifest import Row
 from imagetag.evaluate import evaluation_run
 from imagetag.evaluate.scores import OfHead
 from imagetag.features.shared import SharedFeatures
+from imagetag.inputs.partition import load_partition
 from imagetag.layout import Layout
-from imagetag.runs.evaluation import Evaluation
+from imagetag.runs.evaluation import Evaluation, Judged
 from imagetag.runs.heads import load_head
-from imagetag.runs.runs import load_model, load_run
+from imagetag.runs.runs import Run, Turned, load_model, load_run
+from imagetag.runs.suspects import load_suspects
 from imagetag.storage.base import Storage
 from imagetag.storage.opening import open_storage
+from imagetag.verdicts import Answer, load_verdicts, new_verdict, store_verdicts
 from tests.builders.datasets import store_dataset
 from tests.builders.drawn import PICTURES, TAG
 from tests.ended import log_lines
@@ -150,6 +155,83 @@ def test_evaluate_reads_no_picture_but_those_of_the_page(
     shown = {item.md5 for items in evaluation.galleries.values() for item in items}
     assert set(read) == shown
     assert len(read) == len(shown)
+
+
+def test_verdicts_of_people_train_another_head_and_figures_they_cannot_flatter(
+    storage: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tag = "judged"
+    kinds: dict[str, list[Row]] = {"train": [], "threshold": [], "test": []}
+    store_dataset(
+        *(storage, tag, [picture.row for picture in PICTURES]),
+        [picture.data for picture in PICTURES],
+    )
+    arguments = ["--storage", storage.url, "--tags", tag, "--cache-folder", str(tmp_path)]
+
+    def learn() -> Run:
+        assert jobs.train.main([*arguments, "--features", "latest"]) == 0
+        return load_run(storage, tag, "latest")
+
+    def evaluate(*options: str) -> Evaluation:
+        with undrawn():
+            assert jobs.evaluate.main([*arguments, *options]) == 0
+        key = Layout(tag).run(load_run(storage, tag, "latest").run, "evaluation.json")
+        return Evaluation.model_validate_json(storage.read(key))
+
+    def judge(rows: Sequence[Row], answer: Answer) -> None:
+        store_verdicts(storage, tag, [new_verdict(row.md5, answer, "suspects") for row in rows])
+
+    first = learn()
+    before = evaluate()
+    used = load_partition(storage, first)
+    for picture in PICTURES:
+        row = picture.row
+        use = "test" if row.split == "test" else used[row.md5].use
+        kinds["train" if use == "validation" else use].append(row)
+
+    # Chosen pictures of what is held out change nothing but what is said of them.
+    some = [row for row in kinds["test"] if row.label == "negative"][:3]
+    judge([*some, *kinds["threshold"][:2]], "yes")
+    after = evaluate()
+    assert learn() == first
+    assert (after.metrics, after.decision.promise) == (before.metrics, before.decision.promise)
+    tested = len(kinds["test"])
+    assert after.verdicts.test == Judged(pictures=tested, judged=3, needed=tested, left=tested - 3)
+    page, card = (
+        storage.read(Layout(tag).run(first.run, name)).decode()
+        for name in ("report.html", "README.md")
+    )
+    for text in (page, card):
+        assert "3 verdicts on test pictures did not count" in text
+    capsys.readouterr()
+    evaluate()
+    assert "already evaluated" in capsys.readouterr().err
+
+    # All of the test split: the labels are the person's.
+    judge(kinds["test"], "no")
+    judge(some, "yes")
+    whole = evaluate("--no-suspects")
+    assert whole.verdicts.test is not None
+    assert whole.verdicts.test.counted == tested
+    assert (whole.metrics.positives, whole.metrics.negatives) == (3, tested - 3)
+    ignored = evaluate("--verdicts", "ignore")
+    assert (ignored.metrics, ignored.verdicts.digest) == (before.metrics, "")
+
+    # What is learned from.
+    turned = [row for row in kinds["train"] if row.label == "positive"][:4]
+    judge(turned, "no")
+    judge(kinds["train"][-1:], "unclear")
+    assert evaluate().verdicts.unlearned == 5
+    second = learn()
+    assert second.run != first.run
+    assert second.turned == Turned(to_negative=4, left_out=1)
+    learned = {md5: label for md5, (_, label) in load_partition(storage, second).items()}
+    assert {learned[row.md5] for row in turned} == {"negative"}
+    latest = evaluate()
+    assert (latest.verdicts.unlearned, latest.since.relabelled) == (0, 0)
+    assert latest.verdicts.learned == second.turned
+    judged = load_verdicts(storage, tag).standing.keys()
+    assert not judged & {item.md5 for item in load_suspects(storage, tag, second.run).found}
 
 
 def test_a_scrape_after_embed_is_told_of_and_loses_nothing(

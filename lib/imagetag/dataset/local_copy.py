@@ -62,7 +62,7 @@ def sync(
         path = folder / row.md5[:2] / f"{row.md5}.{row.ext}"
         if not _is_there(path, row):
             try:
-                storage.download(layout.image(row.split, row.label, row.md5, row.ext), path)
+                storage.download(layout.image(row.split, row.folder_label, row.md5, row.ext), path)
             except ObjectNotFound as error:
                 get_logger().warning("left out", reason="missing", detail=str(error))
                 return None

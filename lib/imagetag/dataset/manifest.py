@@ -49,7 +49,9 @@ class Row(Record):
     older versions have the file's), `bytes` is the file's size, `group` is what must stay in
     one split. `lead` is None where the post's source vouches for the file. `root` is the board's
     URL or path, `negatives` how a negative was chosen, and `request` a digest of all that was asked
-    for. Rows from before these were recorded lack them, the score and the time.
+    for. Rows from before these were recorded lack them, the score and the time. `stored_label` is
+    of a row whose label a person has turned: the one by which the picture lies in storage, where
+    nothing moves. No manifest has it.
     """
 
     post_id: int
@@ -72,11 +74,23 @@ class Row(Record):
     root: str = ""
     negatives: Negatives | None = None
     request: str = ""
+    stored_label: Label | None = Field(None, exclude=True)
 
     @property
     def target(self) -> int:
         """1 if the picture has the tag, else 0."""
         return int(self.label == "positive")
+
+    @property
+    def folder_label(self) -> Label:
+        """The label whose folder has the picture."""
+        return self.stored_label or self.label
+
+    def labelled(self, label: Label) -> Row:
+        """Return the row of the same picture, where it lies, with a label."""
+        if label == self.label:
+            return self
+        return self.model_copy(update={"label": label, "stored_label": self.folder_label})
 
 
 class Repeat(Record):

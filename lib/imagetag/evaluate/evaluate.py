@@ -24,6 +24,7 @@ from imagetag.runs import (
     store_card,
 )
 from imagetag.storage import CACHE_FOLDER, ObjectNotFound, Place, Storage, opened
+from imagetag.verdicts import Verdicts, load_verdicts
 
 
 def evaluate_tag(
@@ -53,8 +54,8 @@ def evaluate_tag(
 
     Raises:
         ValueError: if the request is none.
-        InputError: if there is no dataset or model, it is not known what the run was trained on, or
-            a label has no image to choose the threshold on or to test.
+        InputError: if there is no dataset or model, it is not known what the run was trained on,
+            verdicts cannot be read, or a label has no image to choose the threshold on or to test.
 
     """
     storage = opened(storage, concurrency)
@@ -95,9 +96,23 @@ def _stored(storage: Storage, run: Run, dataset: Dataset, request: Request) -> E
         return None
     # What explore finds is no part of the fingerprint: it may have been run since.
     cautions = read_cautions(storage, dataset, held_out(run, request))
-    wanted = (request, dataset.fingerprint, run.created, cautions)
-    theirs = (done.request, done.dataset.fingerprint, done.decision.trained, done.cautions)
+    verdicts = standing_verdicts(storage, run.tag, request).digest
+    wanted = (request, dataset.fingerprint, run.created, cautions, verdicts)
+    theirs = (
+        *(done.request, done.dataset.fingerprint, done.decision.trained, done.cautions),
+        done.verdicts.digest,
+    )
     return done if theirs == wanted and decision == done.decision else None
+
+
+def standing_verdicts(storage: Storage, tag: str, request: Request) -> Verdicts:
+    """Return what people say of a tag's pictures, if that is to be used.
+
+    Raises:
+        InputError: if it cannot be read.
+
+    """
+    return load_verdicts(storage, tag) if request.verdicts == "use" else Verdicts({})
 
 
 def held_out(run: Run, request: Request) -> HeldOut | None:

@@ -15,8 +15,9 @@ import numpy as np
 
 from imagetag.dataset import Dataset, Row, Sample, load_pixels, read_rows, sync
 from imagetag.errors import InputError
-from imagetag.evaluate.evaluate import held_out
+from imagetag.evaluate.evaluate import held_out, standing_verdicts
 from imagetag.evaluate.gradcam import on_picture, overlay
+from imagetag.evaluate.judged import Standing, judged_test, judged_threshold, learned_labels
 from imagetag.evaluate.label_errors import Example, find_suspects
 from imagetag.evaluate.page import Pictures, evaluation_page
 from imagetag.evaluate.scores import Fetch, OfHead, OfModel, Scores
@@ -24,13 +25,14 @@ from imagetag.evaluate.threshold import decide, share_of_positives
 from imagetag.explore import read_cautions
 from imagetag.features import SharedFeatures
 from imagetag.imaging import load_rgb
-from imagetag.inputs import load_partition
+from imagetag.inputs import LEARNED, load_partition
 from imagetag.job import measured
 from imagetag.layout import LABELS, PARTS, Label, Layout
 from imagetag.log import get_logger, working
 from imagetag.models import Score
 from imagetag.pages import jpeg, shrunk, store_tag_pages
 from imagetag.runs import (
+    ByVerdicts,
     Decision,
     Evaluation,
     Part,
@@ -47,6 +49,7 @@ from imagetag.runs import (
     train_command,
 )
 from imagetag.storage import Storage
+from imagetag.verdicts import LABELS_BY
 
 _SEED = 0  # of folds
 
@@ -83,7 +86,9 @@ def evaluate_run(
             was trained on, or a label has no image to choose the threshold on or to test.
 
     """
-    parts, since = _parts(storage, run, dataset)
+    verdicts = standing_verdicts(storage, run.tag, request)
+    standing = verdicts.standing
+    parts, since, unlearned = _parts(storage, run, dataset, standing)
     share = share_of_positives(parts["train"])
     if not request.suspects:
         parts["train"], parts["validation"] = [], []
@@ -110,15 +115,32 @@ def evaluate_run(
         part: [(row, scores[row.md5]) for row in found if row.md5 in scores]
         for part, found in parts.items()
     }
+    for part in LEARNED:
+        scored[part] = learned_labels(scored[part], standing)
+    scored["threshold"], of_threshold = judged_threshold(
+        scored["threshold"], standing, request, share
+    )
+    scored["test"], of_test = judged_test(scored["test"], standing)
+    by_verdicts = ByVerdicts(
+        digest=verdicts.digest,
+        learned=run.turned,
+        unlearned=unlearned,
+        threshold=of_threshold if standing else None,
+        test=of_test if standing else None,
+    )
+    for sentence in by_verdicts.sentences:
+        get_logger().info(sentence)
     with working("choosing the threshold"):
-        decision = decide(run, dataset, request, scored["threshold"], share)
+        decision = decide(
+            run, dataset, request, scored["threshold"], share, of_threshold.counted or None
+        )
     with working("looking for wrong labels"):
-        suspects = _suspects(scored) if request.suspects else None
+        suspects = _suspects(scored, standing) if request.suspects else None
     pixels = run.image_size[0] * run.image_size[1]
     measured(images=len(rows), model=run.model, extractor=run.extractor, pixels=pixels)
     judged = {part: _decided(decision, scored[part]) for part in ("threshold", "test")}
     results = _Results(
-        storage, run, dataset, request, decision, since, suspects, rows, fetch, asked
+        storage, run, dataset, request, decision, since, by_verdicts, suspects, rows, fetch, asked
     )
     with working("measuring and drawing the page"):
         return results.store(judged, left_out)
@@ -134,6 +156,7 @@ class _Results:
     request: Request
     decision: Decision
     since: Since
+    by_verdicts: ByVerdicts
     suspects: Suspects | None
     rows: Sequence[Row]
     fetch: Fetch
@@ -161,6 +184,7 @@ class _Results:
             left_out=left_out,
             history=run.history,
             cautions=read_cautions(self.storage, self.dataset, held_out(run, self.request)),
+            verdicts=self.by_verdicts,
         )
         page = evaluation_page(evaluation, scored["test"], self._pictures(evaluation))
         self._write(evaluation, scored, page)
@@ -220,8 +244,12 @@ class _Results:
         )
 
 
-def _parts(storage: Storage, run: Run, dataset: Dataset) -> tuple[dict[Part, list[Row]], Since]:
+def _parts(
+    storage: Storage, run: Run, dataset: Dataset, standing: Standing
+) -> tuple[dict[Part, list[Row]], Since, int]:
     """Return the rows of each part, and what has changed since the run was trained.
+
+    At last, of how many pictures verdicts say other than it has learned.
 
     What was used for what is what the run has stored of it. Groups are today's: a picture kept for
     the threshold that turns out to be a near-duplicate of one that was trained on is left out.
@@ -229,7 +257,7 @@ def _parts(storage: Storage, run: Run, dataset: Dataset) -> tuple[dict[Part, lis
     """
     used = load_partition(storage, run)
     parts: dict[Part, list[Row]] = {part: [] for part in get_args(Part)}
-    added = relabelled = 0
+    added = relabelled = unlearned = 0
     for row in read_rows(storage, dataset):
         before = used.get(row.md5)
         if row.split == "test":
@@ -237,7 +265,11 @@ def _parts(storage: Storage, run: Run, dataset: Dataset) -> tuple[dict[Part, lis
                 parts["test"].append(row)
             continue
         added += before is None
-        relabelled += before is not None and before.label != row.label
+        verdict = standing.get(row.md5)
+        said = row.label if verdict is None else LABELS_BY.get(verdict.answer)
+        relabelled += before is not None and before.label not in (row.label, said)
+        if before is not None and before.use in LEARNED:
+            unlearned += verdict is not None and before.label != said
         use = "train" if before is None or before.use == "excluded" else before.use
         parts[use].append(row)
     seen = {
@@ -264,7 +296,7 @@ def _parts(storage: Storage, run: Run, dataset: Dataset) -> tuple[dict[Part, lis
                     f"the tag {run.tag!r} has no {label} image {purpose}: scrape more, "
                     "by a higher --limit or of a fuller folder, and train again"
                 )
-    return parts, since
+    return parts, since, unlearned
 
 
 def _decided(decision: Decision, scored: Sequence[tuple[Row, Score]]) -> list[Scored]:
@@ -274,14 +306,14 @@ def _decided(decision: Decision, scored: Sequence[tuple[Row, Score]]) -> list[Sc
     ]
 
 
-def _suspects(scored: Mapping[Part, Sequence[tuple[Row, Score]]]) -> Suspects:
+def _suspects(scored: Mapping[Part, Sequence[tuple[Row, Score]]], standing: Standing) -> Suspects:
     examples = [
         Example(row, score.features, score.logit, part)
         for part, found in scored.items()
         for row, score in found
         if score.features is not None
     ]
-    return find_suspects(examples, seed=_SEED)
+    return find_suspects(examples, seed=_SEED, judged=standing)
 
 
 def _labels(rows: Sequence[Row]) -> dict[Label, int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -63,7 +63,9 @@ class Example:
     part: Part
 
 
-def find_suspects(examples: Sequence[Example], *, seed: int) -> Suspects:
+def find_suspects(
+    examples: Sequence[Example], *, seed: int, judged: Container[str] = ()
+) -> Suspects:
     """Find labels that are probably wrong.
 
     Pictures of train and validation are judged by one another, in folds that no group straddles;
@@ -75,6 +77,7 @@ def find_suspects(examples: Sequence[Example], *, seed: int) -> Suspects:
         examples: all pictures that could be read. A model that was trained from scratch, or whose
             backbone was, has seen the labels of the training part: fewer are found there.
         seed: of the folds.
+        judged: pictures that a person has judged, by md5: none of these is suspect any more.
 
     """
     ordered = sorted(examples, key=lambda example: example.row.md5)
@@ -87,7 +90,7 @@ def find_suspects(examples: Sequence[Example], *, seed: int) -> Suspects:
         judgement = _judge(known, held, seed)
     found: list[Suspect] = []
     for part, probabilities in ((known, judgement.known), (held, judgement.held)):
-        found += _suspected(part, probabilities)
+        found += (item for item in _suspected(part, probabilities) if item.md5 not in judged)
     suspects = Suspects(
         method=judgement.method,
         seed=seed,

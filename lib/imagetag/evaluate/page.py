@@ -238,7 +238,8 @@ class _Cards:
     def _stored(self, picture: Shown) -> str | None:
         if picture.split is None:
             return None
-        return self._layout.image(picture.split, picture.label, picture.md5, picture.ext)
+        label = picture.stored_label or picture.label
+        return self._layout.image(picture.split, label, picture.md5, picture.ext)
 
     def lay_over(self, galleries: Mapping[GalleryName, Sequence[_Card]]) -> None:
         """Add what the model looked at, where there is room once all thumbnails have theirs."""

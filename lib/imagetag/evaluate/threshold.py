@@ -30,6 +30,7 @@ def decide(
     request: Request,
     kept: Sequence[tuple[Row, Score]],
     share: float,
+    judged: int | None = None,
 ) -> Decision:
     """Choose calibration and threshold on the pictures that were kept for it.
 
@@ -39,6 +40,8 @@ def decide(
         request: what is wanted.
         kept: the pictures, with what the model says of them.
         share: of positives to expect among them, of one picture a group.
+        judged: of one picture a group, how many of the highest scores have a person's label, below
+            which no threshold may be; None where all labels are the dataset's.
 
     Raises:
         InputError: if a score is no number, or all pictures are of one label.
@@ -66,6 +69,7 @@ def decide(
             min_precision=request.min_precision,
             confidence=request.confidence,
             share=share,
+            judged=judged,
         )
         cut = promise.threshold
         _tell(promise)

@@ -1,8 +1,9 @@
 from .augment import RandomAffine as RandomAffine
 from .batch_plan import Plan as Plan
 from .batches import Batches as Batches
-from .exclusion import Exclusion as Exclusion
-from .exclusion import find_exclusion as find_exclusion
+from .cleaning import LEARNED as LEARNED
+from .cleaning import Cleaning as Cleaning
+from .cleaning import find_cleaning as find_cleaning
 from .feed import DecodedImages as DecodedImages
 from .feed import Source as Source
 from .feed import compiled as compiled

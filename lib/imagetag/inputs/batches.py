@@ -35,7 +35,7 @@ from imagetag.explore import input_size
 from imagetag.imaging import Size
 from imagetag.inputs.augment import RandomAffine
 from imagetag.inputs.batch_plan import NOISE, Epoch, Plan
-from imagetag.inputs.exclusion import Exclusion
+from imagetag.inputs.cleaning import Cleaning
 from imagetag.inputs.feed import DecodedImages, Explaining, Source, compiled, load_ahead
 from imagetag.inputs.partition import find_partition, rows_of_parts
 from imagetag.layout import PartName
@@ -319,7 +319,7 @@ def _rows(
         rows = sorted(found, key=lambda row: row.md5)
     else:
         fractions = validation_fraction, threshold_fraction
-        partition = find_partition(storage, dataset, *fractions, Exclusion())
+        partition = find_partition(storage, dataset, *fractions, Cleaning())
         rows = rows_of_parts(storage, dataset, partition, (part,))[part]
     if not rows:
         raise InputError(

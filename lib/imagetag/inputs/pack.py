@@ -34,7 +34,7 @@ from imagetag.dataset import (
 from imagetag.errors import InputError, UsageError
 from imagetag.explore import input_size
 from imagetag.imaging import BadImage, Frame, Size, load_resized
-from imagetag.inputs.exclusion import Exclusion, find_exclusion
+from imagetag.inputs.cleaning import IGNORE, Cleaning, find_cleaning
 from imagetag.inputs.pack_index import Packed, Shard, load_packed
 from imagetag.inputs.partition import find_partition, train_rows
 from imagetag.inputs.tfrecord import make_example
@@ -63,6 +63,7 @@ class Packing(BaseModel):
     jpeg_quality: int = 95
     shard_bytes: int = 64 << 20
     exclude_suspects: str = "no"
+    verdicts: str = "use"
     seed: int = 1
 
 
@@ -86,8 +87,12 @@ def pack_tag(storage: Storage, tag: str, packing: Packing, *, concurrency: int =
     """
     dataset = load_dataset(storage, tag)
     size = input_size(storage, tag, packing.image_size)
-    excluded = find_exclusion(storage, tag, packing.exclude_suspects)
-    packing = packing.model_copy(update={"exclude_suspects": excluded.name})
+    fractions = packing.validation_fraction, packing.threshold_fraction
+    cleaning = find_cleaning(
+        storage, dataset, packing.exclude_suspects, packing.verdicts, fractions
+    )
+    update = {"exclude_suspects": cleaning.suspects, "verdicts": cleaning.verdicts}
+    packing = packing.model_copy(update=update)
     if max(size) > _MAX_SIDE:
         raise UsageError(
             f"--image-size {packing.image_size!r}: packed images have {_MAX_SIDE} pixels a side "
@@ -107,7 +112,7 @@ def pack_tag(storage: Storage, tag: str, packing: Packing, *, concurrency: int =
         get_logger().info("already packed", name=name)
         return done
 
-    images = _images(storage, dataset, packing, size, excluded)
+    images = _images(storage, dataset, packing, size, cleaning)
     parts = _Packer(storage, layout, name, packing, size, sizes, concurrency).pack(images)
     packed = Packed(
         tag=tag,
@@ -143,8 +148,9 @@ def pack_tag(storage: Storage, tag: str, packing: Packing, *, concurrency: int =
 def _name(packing: Packing, size: Size, dataset: Dataset) -> str:
     """Return a name that stands for the settings and the data: what is the same has the same."""
     settings = packing.model_dump(exclude={"image_size"})
-    if packing.exclude_suspects == "no":
-        del settings["exclude_suspects"]  # packs from before there was a choice
+    for name, without in (("exclude_suspects", "no"), ("verdicts", IGNORE)):
+        if settings[name] == without:
+            del settings[name]  # packs from before there was a choice
     identity = [
         2,  # the version of this format
         settings,
@@ -180,17 +186,18 @@ def _complete(storage: Storage, tag: str, name: str) -> Packed | None:
 
 
 class _Image(NamedTuple):
-    """What is kept of a manifest's row; `pixels` are those of the stored JPEG."""
+    """What is kept of a row; `pixels` are those of the stored JPEG, `folder` is of the picture."""
 
     md5: bytes
     ext: str
     label: Label
+    folder: Label
     bytes: int
     pixels: int
 
 
 def _images(
-    storage: Storage, dataset: Dataset, packing: Packing, size: Size, excluded: Exclusion
+    storage: Storage, dataset: Dataset, packing: Packing, size: Size, cleaning: Cleaning
 ) -> dict[PartName, list[_Image]]:
     """Return the images of each part, in a random order that the seed decides.
 
@@ -201,11 +208,12 @@ def _images(
 
     """
     fractions = packing.validation_fraction, packing.threshold_fraction
-    partition = find_partition(storage, dataset, *fractions, excluded)
+    partition = find_partition(storage, dataset, *fractions, cleaning)
     images: dict[PartName, list[_Image]] = {part: [] for part in _PARTS}
     for row in train_rows(storage, dataset):
         use = partition.use_of(row)
         if use in _PARTS:
+            row = row.labelled(partition.label_of(row))
             images[use].append(_image(row, size, packing.resize))
     prefix = f"{packing.seed} ".encode()
     for part, found in images.items():
@@ -220,7 +228,8 @@ def _images(
 
 def _image(row: Row, size: Size, resize: Resize) -> _Image:
     height, width = _stored_frame((row.height, row.width), size, resize).size
-    return _Image(bytes.fromhex(row.md5), row.ext, row.label, row.bytes, height * width)
+    digest, pixels = bytes.fromhex(row.md5), height * width
+    return _Image(digest, row.ext, row.label, row.folder_label, row.bytes, pixels)
 
 
 def _stored_frame(shape: Size, size: Size, resize: Resize) -> Frame:
@@ -349,7 +358,7 @@ class _Packer:
 
     def _jpeg(self, image: _Image) -> bytes | BadImage:
         """Return what is stored of an image, or why it is left out. Runs in the pool."""
-        key = self.layout.image("train", image.label, image.md5.hex(), image.ext)
+        key = self.layout.image("train", image.folder, image.md5.hex(), image.ext)
         try:
             with self.storage.open(key) as stream:
                 data = stream.read(image.bytes + 1)

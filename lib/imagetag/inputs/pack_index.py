@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, StringConstraints, computed_field, mode
 from imagetag.dataset import Dataset, Resize, latest_name, no_pack
 from imagetag.errors import InputError
 from imagetag.imaging import Size
+from imagetag.inputs.cleaning import IGNORE, Cleaning
 from imagetag.layout import LABELS, Label, Layout, PartName
 from imagetag.record import Record
 from imagetag.storage import ObjectNotFound, Storage, load_record
@@ -44,7 +45,7 @@ class Packed(Record):
     """A complete pack, stored as its `index.json`: the marker, written last.
 
     `image_size` is (height, width) in pixels; `fingerprint` is the dataset's; `exclude_suspects`
-    names the suspects that are not in it, as `exclusion.Exclusion` does.
+    and `verdicts` name what is not in it or has another label, as `cleaning.Cleaning` does.
     """
 
     version: Literal[2] = 2
@@ -58,6 +59,7 @@ class Packed(Record):
     jpeg_quality: int
     shard_bytes: int
     exclude_suspects: str = "no"
+    verdicts: str = IGNORE
     seed: int
     parts: dict[PartName, tuple[Shard, ...]]
     software: str
@@ -87,14 +89,14 @@ class Packed(Record):
         resize: Resize,
         validation_fraction: float,
         threshold_fraction: float,
-        exclude_suspects: str = "no",
+        cleaning: Cleaning,
     ) -> None:
         """Make sure that the pack is of a dataset as it is now, and as a training wants it.
 
         Raises:
             InputError: if the dataset, or its groups, have changed since; if the pack is of another
-                size, resize mode or fractions, or has other suspects left out: the packs of other
-                tags may fit.
+                size, resize mode or fractions, has other suspects left out, or goes by other
+                verdicts: the packs of other tags may fit.
 
         """
         if self.fingerprint != dataset.fingerprint:
@@ -107,7 +109,8 @@ class Packed(Record):
             "--resize": resize,
             "--validation-fraction": validation_fraction,
             "--threshold-fraction": threshold_fraction,
-            "--exclude-suspects": exclude_suspects,
+            "--exclude-suspects": cleaning.suspects,
+            "--verdicts": cleaning.verdicts,
         }
         known = {
             "--image-size": "{}x{}".format(*self.image_size),
@@ -115,6 +118,7 @@ class Packed(Record):
             "--validation-fraction": self.validation_fraction,
             "--threshold-fraction": self.threshold_fraction,
             "--exclude-suspects": self.exclude_suspects,
+            "--verdicts": self.verdicts,
         }
         differ = [
             f"{option} {known[option]} and not {value}"

@@ -10,14 +10,14 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, get_args
 
 from imagetag.dataset import Dataset, Row, parts_of_groups, read_rows
 from imagetag.errors import InputError, one_line
-from imagetag.inputs.exclusion import Exclusion
+from imagetag.inputs.cleaning import Cleaning
 from imagetag.layout import LABELS, Label, Layout, PartName
-from imagetag.runs import Run
+from imagetag.runs import Run, Turned
 from imagetag.storage import ObjectNotFound, Storage
 
 Use = Literal["train", "validation", "threshold", "excluded"]
@@ -32,25 +32,27 @@ class Partition:
 
     Args:
         groups: the part of each group.
-        excluded: pictures of the part `train` that are left out.
-        images: how many pictures there are of each use and label.
+        cleaning: what is left out of what is learned from, and which labels are turned.
+        images: how many pictures there are of each use and label, as they are turned.
+        turned: what verdicts change.
         table: what each picture is used for, as `parts.csv` has it.
 
     """
 
     groups: Mapping[str, PartName]
-    excluded: Exclusion
+    cleaning: Cleaning
     images: Mapping[Use, Mapping[Label, int]]
+    turned: Turned = field(default_factory=Turned)
     table: bytes = b""
 
     def use_of(self, row: Row | _Picture) -> Use:
-        """Return what a picture of the train split is used for.
-
-        Suspects are left out of what is trained on alone: without what the model takes for the tag,
-        the other parts would make it look better than it is.
-        """
+        """Return what a picture of the train split is used for."""
         part = self.groups[row.group]
-        return "excluded" if part == "train" and self.excluded.covers(row) else part
+        return "excluded" if self.cleaning.leaves_out(row, part) else part
+
+    def label_of(self, row: Row | _Picture) -> Label:
+        """Return the label of a picture of the train split, as the training takes it."""
+        return self.cleaning.label_of(row, self.groups[row.group])
 
 
 class _Picture(NamedTuple):
@@ -62,7 +64,7 @@ class _Picture(NamedTuple):
 
 
 class Used(NamedTuple):
-    """What a picture was used for, and the label it had then."""
+    """What a picture was used for, and the label it had for the training."""
 
     use: Use
     label: Label
@@ -73,9 +75,11 @@ def find_partition(
     dataset: Dataset,
     validation_fraction: float,
     threshold_fraction: float,
-    excluded: Exclusion,
+    cleaning: Cleaning,
 ) -> Partition:
-    """Divide a dataset's train split; what is excluded is told in the log.
+    """Divide a dataset's train split; what is left out and turned is told in the log.
+
+    Verdicts decide nothing of what is in which part.
 
     Raises:
         InputError: if the manifest cannot be read.
@@ -88,16 +92,26 @@ def find_partition(
         threshold_fraction,
     )
     images = {use: dict.fromkeys(LABELS, 0) for use in get_args(Use)}
-    partition = Partition(groups, excluded, images)
+    partition = Partition(groups, cleaning, images)
     table = io.StringIO()
     writer = csv.writer(table)
     writer.writerow(_COLUMNS)
+    suspects = unclear = 0
+    changed = dict.fromkeys(LABELS, 0)
     for picture in pictures:
-        use = partition.use_of(picture)
-        images[use][picture.label] += 1
-        writer.writerow([picture.md5, picture.label, use])
-    excluded.tell(sum(images["excluded"].values()))
-    return replace(partition, table=table.getvalue().encode())
+        use, label = partition.use_of(picture), partition.label_of(picture)
+        images[use][label] += 1
+        writer.writerow([picture.md5, label, use])
+        if use == "excluded":
+            suspects += picture.md5 not in cleaning.judged
+            unclear += picture.md5 in cleaning.judged
+        elif label != picture.label:
+            changed[label] += 1
+    turned = Turned(
+        to_positive=changed["positive"], to_negative=changed["negative"], left_out=unclear
+    )
+    cleaning.tell(suspects, turned)
+    return replace(partition, turned=turned, table=table.getvalue().encode())
 
 
 def train_rows(storage: Storage, dataset: Dataset) -> Iterable[Row]:
@@ -113,7 +127,7 @@ def train_rows(storage: Storage, dataset: Dataset) -> Iterable[Row]:
 def rows_of_parts(
     storage: Storage, dataset: Dataset, partition: Partition, parts: Sequence[PartName]
 ) -> dict[PartName, list[Row]]:
-    """Return the rows of some parts of the train split, in the order of their md5.
+    """Return the rows of some parts of the train split, with their labels, in the order of md5.
 
     Raises:
         InputError: if the manifest cannot be read.
@@ -123,7 +137,7 @@ def rows_of_parts(
     for row in sorted(train_rows(storage, dataset), key=lambda row: row.md5):
         use = partition.use_of(row)
         if use in rows:
-            rows[use].append(row)
+            rows[use].append(row.labelled(partition.label_of(row)))
     return rows
 
 

@@ -8,8 +8,10 @@ from .decision import least_logit as least_logit
 from .decision import load_decision as load_decision
 from .decision import logit_of as logit_of
 from .decision import sigmoid as sigmoid
+from .evaluation import ByVerdicts as ByVerdicts
 from .evaluation import Evaluation as Evaluation
 from .evaluation import GalleryName as GalleryName
+from .evaluation import Judged as Judged
 from .evaluation import Request as Request
 from .evaluation import Scored as Scored
 from .evaluation import Shown as Shown
@@ -24,6 +26,7 @@ from .heads import store_head as store_head
 from .runs import EXPORT_FOLDER as EXPORT_FOLDER
 from .runs import EXPORT_MARKER as EXPORT_MARKER
 from .runs import Run as Run
+from .runs import Turned as Turned
 from .runs import find_runs as find_runs
 from .runs import is_exported as is_exported
 from .runs import load_model as load_model

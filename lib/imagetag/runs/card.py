@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from imagetag.dataset import Dataset
 from imagetag.layout import Layout
-from imagetag.runs.evaluation import Evaluation
+from imagetag.runs.evaluation import ByVerdicts, Evaluation
 from imagetag.runs.runs import Run
 from imagetag.stats import BinaryMetrics, Estimate
 from imagetag.storage import ObjectNotFound, Storage
@@ -55,6 +55,9 @@ def model_card(
         evaluation=evaluation,
         estimates=_estimates(evaluation.metrics) if evaluation else {},
         test=dataset.images.get("test", {}),
+        by_verdicts=(
+            evaluation.verdicts if evaluation else ByVerdicts(learned=run.turned)
+        ).sentences,
         custom_layers=run.model == "alexnet",  # its local response normalization
     )
     return _front_matter(run, dataset, evaluation) + body

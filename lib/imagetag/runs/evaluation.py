@@ -23,6 +23,7 @@ from imagetag.layout import LABELS, Label, Split
 from imagetag.record import Record
 from imagetag.runs.breakdown import Slice, breakdown
 from imagetag.runs.decision import Decision
+from imagetag.runs.runs import Turned
 from imagetag.stats import (
     AtPrevalence,
     BinaryMetrics,
@@ -62,6 +63,7 @@ class Request(BaseModel):
     calibration: Literal["auto", "none", "temperature", "isotonic"] = "auto"
     prevalence: float | None = Field(None, gt=0, lt=1)
     suspects: bool = True
+    verdicts: Literal["use", "ignore"] = "use"
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Shown(Captioned, Record):
     """A picture of a gallery.
 
     `name` is what the page calls it, `split` and `ext` say where it is stored; an older version
-    recorded none of them.
+    recorded none of them. `stored_label` does where a person has turned the label.
     """
 
     md5: str
@@ -96,6 +98,7 @@ class Shown(Captioned, Record):
     name: str = ""
     split: Split | None = None
     ext: str = ""
+    stored_label: Label | None = None
 
 
 class Since(Record):
@@ -114,6 +117,104 @@ class Since(Record):
     def anything(self) -> bool:
         """Whether anything has changed."""
         return any((self.added, self.gone, self.relabelled, self.tied))
+
+
+class Judged(Record):
+    """What came of people's verdicts on the pictures that a figure is of.
+
+    Args:
+        pictures: there are; of those kept for the threshold, one of each group.
+        judged: have a verdict.
+        counted: have a person's label: all, or of those kept for the threshold the highest scores.
+        needed: must be judged before any verdict counts, and
+        left: of those are not.
+        turned: labels that are others by it.
+
+    """
+
+    pictures: int
+    judged: int = 0
+    counted: int = 0
+    needed: int = 0
+    left: int = 0
+    turned: Turned = Turned()
+
+
+class ByVerdicts(Record):
+    """What people's verdicts have to do with an evaluation.
+
+    Args:
+        digest: of all that stand; empty where none do, or they are ignored.
+        learned: what they changed of what the run has learned from.
+        unlearned: pictures of that which have another label by now, or of which none can tell.
+        threshold: what came of those on pictures kept for the threshold.
+        test: what came of those on pictures of the test split.
+
+    """
+
+    digest: str = ""
+    learned: Turned = Turned()
+    unlearned: int = 0
+    threshold: Judged | None = None
+    test: Judged | None = None
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What is to be said of them."""
+        found: list[str] = []
+        if self.learned.anything:
+            found.append(
+                f"Verdicts of people turned {_labels(self.learned)} of what was learned from, and "
+                f"{_counted(self.learned.left_out, 'picture')} of which none can tell were left "
+                "out."
+            )
+        if self.unlearned:
+            found.append(
+                f"Other verdicts since then are on {_counted(self.unlearned, 'picture')} that it "
+                "has learned from: train again."
+            )
+        if self.threshold is not None and self.threshold.judged:
+            found.append(_of_threshold(self.threshold))
+        if self.test is not None and self.test.judged:
+            found.append(_of_test(self.test))
+        return tuple(found)
+
+
+def _of_threshold(part: Judged) -> str:
+    if not part.counted:
+        return (
+            f"{_counted(part.judged, 'verdict')} on what the threshold is chosen on did not count, "
+            "as corrections of chosen pictures flatter: they do when the "
+            f"{_counted(part.needed, 'picture')} of the highest scores, one of each group, are "
+            f"judged, of which {part.left:,} are left."
+        )
+    which = "all" if part.counted == part.pictures else f"the {part.counted:,} highest scores"
+    return (
+        f"Of the {_counted(part.pictures, 'picture')} that the threshold is chosen on, one of each "
+        f"group, {which} have their label by people, who turned {_labels(part.turned)}."
+    )
+
+
+def _of_test(part: Judged) -> str:
+    if not part.counted:
+        return (
+            f"{_counted(part.judged, 'verdict')} on test pictures did not count, as corrections of "
+            f"chosen pictures flatter: they do when all {part.pictures:,} are judged, of which "
+            f"{part.left:,} are left."
+        )
+    return (
+        f"All {_counted(part.pictures, 'test picture')} have their label by people, who turned "
+        f"{_labels(part.turned)}."
+    )
+
+
+def _labels(turned: Turned) -> str:
+    positive = _counted(turned.to_positive, "label")
+    return f"{positive} to positive and {turned.to_negative:,} to negative"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 class Evaluation(Record):
@@ -145,6 +246,7 @@ class Evaluation(Record):
     left_out: int = Field(0, description="pictures that are missing or cannot be decoded")
     history: list[dict[str, float]]
     cautions: tuple[str, ...] = ()
+    verdicts: ByVerdicts = ByVerdicts()
     created: str
     software: str
 
@@ -179,6 +281,7 @@ def evaluated(
     left_out: int = 0,
     history: Sequence[dict[str, float]] = (),
     cautions: Sequence[str] = (),
+    verdicts: ByVerdicts | None = None,
 ) -> Evaluation:
     """Measure a model's answers on the test split.
 
@@ -198,6 +301,7 @@ def evaluated(
         left_out: pictures that are missing or cannot be decoded.
         history: a row an epoch.
         cautions: what makes the numbers better than they are, a sentence each.
+        verdicts: what people's verdicts have to do with it.
 
     Raises:
         InputError: if the test pictures are of one label.
@@ -244,6 +348,7 @@ def evaluated(
         left_out=left_out,
         history=list(history),
         cautions=tuple(cautions),
+        verdicts=verdicts or ByVerdicts(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         software=f"imagetag {__version__}",
     )
@@ -310,6 +415,7 @@ def shown_row(row: Row, probability: float) -> Shown:
         name=caption(row),
         split=row.split,
         ext=row.ext,
+        stored_label=row.stored_label,
     )
 
 

@@ -17,6 +17,7 @@ from imagetag.errors import InputError, one_line
 from imagetag.layout import Label, Layout, PartName, checked_run
 from imagetag.log import get_logger
 from imagetag.parallel import map_ahead
+from imagetag.record import Record
 from imagetag.storage import ObjectNotFound, Storage, load_record
 
 if TYPE_CHECKING:
@@ -28,12 +29,26 @@ EXPORT_FOLDER = "saved_model/2"
 EXPORT_MARKER = "saved_model.pb"
 
 
+class Turned(Record):
+    """What verdicts of people change: labels of pictures, and who is left out as none can tell."""
+
+    to_positive: int = 0
+    to_negative: int = 0
+    left_out: int = 0
+
+    @property
+    def anything(self) -> bool:
+        """Whether anything is changed."""
+        return any((self.to_positive, self.to_negative, self.left_out))
+
+
 class Run(BaseModel):
     """A complete training run, stored as its `metrics.json`: the marker, written last.
 
     `image_size` is (height, width) in pixels; `images` counts what was trained and validated on,
     and kept for the threshold; `parts` is a digest of `parts.csv`, which says what each picture was
-    used for, empty in older runs; `history` is a row an epoch; `validation` are the metrics of the
+    used for, empty in older runs; `turned` is what verdicts changed of what was trained and
+    validated on; `history` is a row an epoch; `validation` are the metrics of the
     best epoch, whose weights the model has.
 
     A run on features has the name of their `extractor`, and a head in place of a model; no epochs;
@@ -52,6 +67,7 @@ class Run(BaseModel):
     images: dict[PartName, dict[Label, int]]
     fingerprint: str
     parts: str = ""
+    turned: Turned = Turned()
     seed: int
     best_epoch: int
     history: list[dict[str, float]]

@@ -41,7 +41,9 @@ class Promise(Record):
     more, or none is found (`met` is False). Of the pictures it was chosen on, `called` are at or
     above the threshold, and `right` of those have the tag. `bound` is the lower Clopper-Pearson
     bound of their precision at the confidence `level`, which is stricter than `confidence` to
-    allow for the search; where the promise is not met it is the best there is. `needed` is about
+    allow for the search; where the promise is not met it is the best there is. `judged` is how many
+    of the highest scores people have judged, where those labels count, and no lower threshold may
+    be chosen; None where all labels are the dataset's. `needed` is about
     how many positives among them the promise would take if the model does as well on them, None
     where it is met, or where no number would help.
     """
@@ -56,12 +58,18 @@ class Promise(Record):
     right: int
     positives: int
     negatives: int
+    judged: int | None = None
     needed: int | None = None
 
     @property
     def advice(self) -> str:
         """What it would take to keep a promise that cannot be made, in a sentence."""
         least = least_right(self.min_precision, self.level)
+        if self.judged is not None and self.judged < self.positives + self.negatives:
+            return (
+                f"the {self.judged:,} pictures of the highest scores are judged: judge more, from "
+                "there on, or promise less with --min-precision"
+            )
         if self.needed is None and self.right == self.called:
             return (
                 f"all that are called have the tag, and it takes {least:,} such at the least: "
@@ -140,6 +148,29 @@ def search_level(numbers: Ints, min_precision: float, confidence: float) -> floa
     return 1 - low
 
 
+def least_called(
+    pictures: int, *, min_precision: float, confidence: float, share: float = 1.0
+) -> int | None:
+    """Return how many pictures of the highest scores keep a promise, if all of them have the tag.
+
+    Args:
+        pictures: there are to choose the threshold on.
+        min_precision: the precision to promise, in (0, 1).
+        confidence: how often the promise must hold, in (0, 1).
+        share: of positives to expect, as `promise_precision` takes it.
+
+    Returns:
+        None where not even all of them would do.
+
+    """
+    numbers = looks(pictures, min_precision, share)
+    if not numbers.size:
+        return None
+    level = search_level(numbers, min_precision, confidence)
+    enough = numbers[np.asarray(lower_bound(numbers, numbers, level)) >= min_precision]
+    return int(enough[0]) if enough.size else None
+
+
 def positives_needed(
     positives: int, pictures: int, *, min_precision: float, confidence: float
 ) -> int | None:
@@ -184,6 +215,7 @@ def promise_precision(
     min_precision: float,
     confidence: float,
     share: float = 1.0,
+    judged: int | None = None,
 ) -> Promise:
     """Choose the threshold with the most recall of which the promised precision can be said.
 
@@ -199,9 +231,12 @@ def promise_precision(
         share: of positives to expect, as other pictures have it: what could not be right enough
             then is not tried, so that the rest is tested less strictly. These labels must not
             decide it, as the number of looks would depend on them.
+        judged: of the highest scores, whose labels are known; no threshold is tried that calls
+            more. It may depend on those labels, as all looks hold together. None for all.
 
     Raises:
-        ValueError: if the shapes differ, there are no pictures, or a score is not a number.
+        ValueError: if the shapes differ, there are no pictures, a score is not a number, or too few
+            are judged to look at any threshold.
 
     """
     truth, values = np.asarray(labels).astype(bool), np.asarray(scores, np.float64)
@@ -214,6 +249,10 @@ def promise_precision(
     positives = int(truth.sum())
     numbers = _whole_ties(looks(truth.size, min_precision, share), values)
     level = search_level(numbers, min_precision, confidence)
+    if judged is not None:
+        numbers = numbers[numbers <= judged]
+        if not numbers.size:
+            raise ValueError(f"{judged} judged pictures are too few")
     right = np.cumsum(truth)[numbers - 1]
     bounds = np.asarray(lower_bound(right, numbers, level))
     passing = np.flatnonzero(bounds >= min_precision)
@@ -230,6 +269,7 @@ def promise_precision(
         right=int(right[chosen]),
         positives=positives,
         negatives=int(truth.size) - positives,
+        judged=judged,
         needed=None if passing.size else _needed(right, numbers, positives, min_precision, level),
     )
 

@@ -121,7 +121,7 @@ def _store(target: Target, partition: Partition, head: LinearHead, run: Run) -> 
     """Store the head first, its marker after it, the pointer to it last."""
     storage, layout = target.storage, Layout(run.tag)
     digest = store_partition(storage, run.tag, run.run, partition)
-    run = run.model_copy(update={"parts": digest})
+    run = run.model_copy(update={"parts": digest, "turned": partition.turned})
     store_head(storage, run.tag, run.run, head)
     cautions = read_cautions(storage, target.dataset, HeldOut.by(run))
     card = model_card(run, target.dataset, cautions)

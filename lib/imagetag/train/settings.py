@@ -9,7 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from imagetag.checks import SETTINGS_OF_HEADS, checked_model, checked_size, is_alexnet
+from imagetag.checks import (
+    SETTINGS_OF_HEADS,
+    checked_model,
+    checked_size,
+    checked_verdicts,
+    is_alexnet,
+)
 from imagetag.dataset import (
     CACHE_BYTES,
     CACHE_MEMORY,
@@ -48,6 +54,7 @@ class Training(BaseModel):
     resize: Resize = "letterbox"
     packed: str = "no"
     exclude_suspects: str = "no"
+    verdicts: Annotated[str, AfterValidator(checked_verdicts)] = "use"
     batch_size: int = Field(16, ge=1)
     epochs: int = Field(50, ge=1)
     patience: int = Field(5, ge=1)
@@ -147,7 +154,13 @@ def deciding(training: Training | Mapping[str, Any]) -> dict[str, Any]:
     if found.get("features", "no") != "no":
         found = {name: value for name, value in found.items() if name in SETTINGS_OF_HEADS}
     found.pop("image_size", None)
-    unused = {"exclude_suspects": "no", "features": "no", "head": "trained", "mirror": "no"}
+    unused = {
+        "exclude_suspects": "no",
+        "verdicts": "ignore",
+        "features": "no",
+        "head": "trained",
+        "mirror": "no",
+    }
     for name, without in unused.items():
         if found.get(name) == without:
             del found[name]

@@ -12,7 +12,7 @@ from imagetag.errors import InputError, UsageError
 from imagetag.explore import input_size
 from imagetag.features import ExtractorRecord, find_extractor
 from imagetag.imaging import Size
-from imagetag.inputs import Exclusion, Partition, find_exclusion, find_partition, load_packed
+from imagetag.inputs import Cleaning, Partition, find_cleaning, find_partition, load_packed
 from imagetag.layout import checked_run
 from imagetag.log import get_logger
 from imagetag.runs import Run, load_run
@@ -24,8 +24,8 @@ from imagetag.train.settings import Training, deciding, settled
 class Target:
     """A run that is to be made: its name, settled settings, size in pixels, and data.
 
-    `excluded` are the pictures that it is not trained on; `extractor` made the features that it is
-    trained on, None for a whole model.
+    `cleaning` is what it does not learn from as the board has it; `extractor` made the features
+    that it is trained on, None for a whole model.
     """
 
     storage: Storage
@@ -33,7 +33,7 @@ class Target:
     training: Training
     size: Size
     dataset: Dataset
-    excluded: Exclusion = field(default_factory=Exclusion)
+    cleaning: Cleaning = field(default_factory=Cleaning)
     extractor: ExtractorRecord | None = None
 
     @property
@@ -51,7 +51,7 @@ class Target:
         """
         training = self.training
         fractions = training.validation_fraction, training.threshold_fraction
-        return find_partition(self.storage, self.dataset, *fractions, self.excluded)
+        return find_partition(self.storage, self.dataset, *fractions, self.cleaning)
 
     def completed(self) -> Run | None:
         """Return the run if it is complete already.
@@ -80,14 +80,18 @@ def find_target(storage: Storage, tag: str, training: Training, run: str | None)
     """Settle what is to be trained, from what is in storage.
 
     Raises:
-        InputError: if there is no dataset, no recommended size, no extractor, or no list of
-            suspects.
+        InputError: if there is no dataset, no recommended size, no extractor, no list of suspects,
+            or verdicts cannot be read.
         UsageError: if a setting is wrong.
 
     """
     dataset = load_dataset(storage, tag)
-    excluded = find_exclusion(storage, tag, training.exclude_suspects)
-    training = settled(training).model_copy(update={"exclude_suspects": excluded.name})
+    fractions = training.validation_fraction, training.threshold_fraction
+    cleaning = find_cleaning(
+        storage, dataset, training.exclude_suspects, training.verdicts, fractions
+    )
+    update = {"exclude_suspects": cleaning.suspects, "verdicts": cleaning.verdicts}
+    training = settled(training).model_copy(update=update)
     extractor = None
     if training.features != "no":
         extractor = find_extractor(storage, training.features)
@@ -110,10 +114,10 @@ def find_target(storage: Storage, tag: str, training: Training, run: str | None)
             training.resize,
             training.validation_fraction,
             training.threshold_fraction,
-            excluded.name,
+            cleaning,
         )
     name = checked_run(run) if run else _run_name(training, size, dataset)
-    return Target(storage, name, training, size, dataset, excluded, extractor)
+    return Target(storage, name, training, size, dataset, cleaning, extractor)
 
 
 def digest_of_values(values: object) -> str:

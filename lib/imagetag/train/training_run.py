@@ -133,7 +133,7 @@ class _Making:
                 digest = store_partition(
                     self.target.storage, target.dataset.tag, target.run, partition
                 )
-                result = result.model_copy(update={"parts": digest})
+                result = result.model_copy(update={"parts": digest, "turned": partition.turned})
                 with working("storing the model" + " and its SavedModel" * means.export):
                     self._store(result, saved, state.durations, Path(scratch))
                 _measure(result)

@@ -1,3 +1,4 @@
+from .verdicts import LABELS_BY as LABELS_BY
 from .verdicts import Answer as Answer
 from .verdicts import Verdict as Verdict
 from .verdicts import Verdicts as Verdicts

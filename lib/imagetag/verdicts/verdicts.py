@@ -17,13 +17,15 @@ from pydantic import AwareDatetime, Field, StringConstraints
 
 from imagetag.dataset import Md5
 from imagetag.errors import InputError, complaint
-from imagetag.layout import Layout
+from imagetag.layout import Label, Layout
 from imagetag.parallel import map_ahead
 from imagetag.record import Record
 from imagetag.storage import ObjectNotFound, Storage
 
 Answer = Literal["yes", "no", "unclear", "withdrawn"]
 """Whether a picture has the tag; `withdrawn` takes the one before back."""
+LABELS_BY: Mapping[Answer, Label] = {"yes": "positive", "no": "negative"}
+"""The label that an answer gives; `unclear` gives none."""
 
 _MAX_BYTES = 64 << 20  # of a part
 _DIGITS = 12  # of the digest of what stands

@@ -36,6 +36,7 @@ from imagetag.dataset.split import parts_of_groups
 from imagetag.errors import InputError, TransientError, UsageError
 from imagetag.imaging.images import Size
 from imagetag.inputs.batch_plan import NOISE
+from imagetag.inputs.cleaning import Cleaning
 from imagetag.inputs.pack import Packing, encode_jpeg, pack_tag
 from imagetag.inputs.pack_index import Packed, Shard, load_packed
 from imagetag.inputs.shard_feed import PackedFeed
@@ -587,14 +588,14 @@ def test_a_pack_is_compared_with_what_a_training_wants(
 ) -> None:
     storage, packed = undisturbed
     dataset = load_dataset(storage, TAG)
-    packed.check_fits(dataset, SIZE, "letterbox", 0.3, 0.2)
+    packed.check_fits(dataset, SIZE, "letterbox", 0.3, 0.2, Cleaning())
     with pytest.raises(InputError, match="--image-size 8x12 and not 12x8"):
-        packed.check_fits(dataset, (12, 8), "letterbox", 0.3, 0.2)
+        packed.check_fits(dataset, (12, 8), "letterbox", 0.3, 0.2, Cleaning())
     with pytest.raises(InputError, match=r"--resize letterbox and not crop, --validation-fraction"):
-        packed.check_fits(dataset, SIZE, "crop", 0.2, 0.2)
+        packed.check_fits(dataset, SIZE, "crop", 0.2, 0.2, Cleaning())
     changed = dataset.model_copy(update={"fingerprint": "0" * 64})
     with pytest.raises(InputError, match="run imagetag pack --tags re:zero again"):
-        packed.check_fits(changed, SIZE, "letterbox", 0.3, 0.2)
+        packed.check_fits(changed, SIZE, "letterbox", 0.3, 0.2, Cleaning())
 
 
 # ---- batches
