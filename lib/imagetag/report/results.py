@@ -46,12 +46,14 @@ class _Record(Record):
 class Training(_Record):
     """What `metrics.json` tells of a run.
 
-    `images` are by part and label, `image_size` is (height, width); `seconds` it took.
+    `images` are by part and label, `image_size` is (height, width); `seconds` it took. Of a head on
+    features there is the name of their `extractor`.
     """
 
     tag: str
     run: str
     model: Short
+    extractor: Short = ""
     created: Short
     images: dict[PartName, dict[Label, Count]] = Field(default_factory=dict)
     image_size: tuple[Count, Count] | None = None
