@@ -28,6 +28,7 @@ JOBS = {
     "embed": "features of each distinct picture of the tags, once, from a frozen network",
     "train": "a classifier for each tag, from its dataset in storage",
     "evaluate": "how good a tag's trained classifier is, and from where on to believe it",
+    "review": "a page on this machine, to say of a tag's pictures whether they have it",
     "report": "a leaderboard of the evaluated runs of many tags",
     "status": "every tag in storage: what is complete, under way, failed and why",
     "predict": "score new images in bulk with a tag's trained classifier",

@@ -347,6 +347,10 @@ _SENTENCES: dict[str, Callable[[Event], str]] = {
     "resumed": lambda fields: (
         f"going on from the checkpoint in epoch {fields['epoch']}, step {fields['step']}"
     ),
+    "reviewing": lambda fields: (
+        f"{counted(fields['pictures'], 'picture')} of the queue {fields['queue']}, "
+        f"{fields['judged']:,} of them judged; open this address in a browser, and end with Ctrl-C"
+    ),
     "serving": lambda fields: (
         f"serving {counted(fields['posts'], 'post')} as a board of engine {fields['engine']}; "
         "Ctrl-C ends it"

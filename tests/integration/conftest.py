@@ -10,12 +10,14 @@ from pathlib import Path
 
 import boto3
 import pytest
+from selenium import webdriver
 
 from imagetag.demo.scenes import draw_posts
 from imagetag.storage.base import Storage
 from imagetag.storage.opening import open_storage
 from tests.integration.ceph import Ceph, missing
 from tests.integration.scraping import Drawn, Moody
+from tests.looking import started_browser
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +71,9 @@ def storage(tmp_path: Path) -> Storage:
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "uniform", lambda low, high: 0.01)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    with started_browser(tmp_path_factory.mktemp("profile")) as started:
+        yield started

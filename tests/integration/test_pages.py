@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +31,7 @@ from tests.builders.datasets import store_dataset
 from tests.builders.evaluations import evaluation_of, promise, scored
 from tests.builders.results import make_logits, make_pictures, write_run
 from tests.builders.rows import key_of, make_row
+from tests.looking import PHONE, clipped, requests, resize, too_wide
 
 TAG = "asuka_langley_soryu"
 LONG_TAG = "W" * 200  # the longest a tag can be, and nowhere to break it
@@ -43,7 +41,6 @@ PAGES = (
     *("long/explore.html", "long/evaluate.html", f"long/{BOARD}"),
 )
 ROWS = 400
-PHONE = 390  # CSS pixels
 
 
 @pytest.fixture(scope="module")
@@ -54,33 +51,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "long").mkdir()
     write_pages(folder / "long", LONG_TAG)
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("SKIPPED: the pages are not looked at, as chromium is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-first-run",
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    try:
-        yield started
-    finally:
-        started.quit()
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -280,14 +250,7 @@ def tab_to(browser: webdriver.Chrome, selector: str) -> str:
 
 
 def open_page(browser: webdriver.Chrome, page: Path, scheme: str, width: int) -> None:
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width == PHONE},
-    )
-    browser.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia",
-        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
-    )
+    resize(browser, width, scheme)
     browser.get("about:blank")
     browser.get_log("performance")
     browser.get(page.as_uri())
@@ -297,45 +260,6 @@ def open_page(browser: webdriver.Chrome, page: Path, scheme: str, width: int) ->
         "const done = arguments[0];"
         "Promise.all([...document.images].map(i => i.decode().catch(() => 0))).then(done)"
     )
-
-
-def requests(browser: webdriver.Chrome) -> list[str]:
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
-
-
-def clipped(browser: webdriver.Chrome) -> list[str]:
-    """Return the texts that are cut off; not those of tables that can be scrolled by design."""
-    found: list[str] = browser.execute_script(
-        "const all = document.querySelectorAll("
-        "  'h1,h2,h3,p,dt,dd,caption,figcaption,table,.value,.chance');"
-        "return [...all]"
-        ".filter(e => getComputedStyle(e).display !== 'inline')"
-        ".filter(e => !e.closest('.scroll[tabindex=\"0\"]'))"
-        ".filter(e => Math.max(e.scrollWidth, e.offsetWidth) > e.parentElement.clientWidth + 1"
-        "  || e.scrollWidth > e.clientWidth + 1)"
-        ".map(e => e.textContent.trim())"
-    )
-    return found
-
-
-def too_wide(browser: webdriver.Chrome) -> list[str]:
-    """Return what reaches beyond the viewport, or scrolls sideways, and can be seen."""
-    found: list[str] = browser.execute_script(
-        "const hidden = e => getComputedStyle(e).clipPath !== 'none' || e.matches('.skip, .plot');"
-        "return [...document.body.querySelectorAll('*')]"
-        ".filter(e => { for (let p = e; p; p = p.parentElement) if (hidden(p)) return false;"
-        "  return true; })"
-        ".filter(e => e.getBoundingClientRect().right > innerWidth + 1"
-        "  || (e.scrollWidth > e.clientWidth + 1 && ['auto', 'scroll'].includes("
-        "    getComputedStyle(e).overflowX)))"
-        ".map(e => `${e.tagName} ${e.className}: ${e.textContent.trim().slice(0, 60)}`)"
-    )
-    return found
 
 
 BOARD_TAGS = 8

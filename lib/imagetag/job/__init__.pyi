@@ -28,6 +28,7 @@ from .shared_fields import board_key_field as board_key_field
 from .shared_fields import board_user_field as board_user_field
 from .shared_fields import cache_folder_field as cache_folder_field
 from .shared_fields import check_mlflow as check_mlflow
+from .shared_fields import check_page as check_page
 from .shared_fields import concurrency_field as concurrency_field
 from .shared_fields import contact_field as contact_field
 from .shared_fields import ignore_robots_field as ignore_robots_field

@@ -46,6 +46,19 @@ def check_mlflow(uri: str) -> None:
         )
 
 
+def check_page() -> None:
+    """Check that what serves a page to a person is there.
+
+    Raises:
+        UsageError: if it is not installed.
+
+    """
+    if any(importlib.util.find_spec(name) is None for name in ("flask", "waitress")):
+        raise UsageError(
+            "the page needs Flask and waitress: install image-tag-classification[review]"
+        )
+
+
 def cache_folder_field() -> Any:
     """Return the field of the option `--cache-folder`."""
     return Field(

@@ -23,6 +23,7 @@ from .rendering import jpeg as jpeg
 from .rendering import picture_link as picture_link
 from .rendering import script as script
 from .rendering import shrunk as shrunk
+from .rendering import web_link as web_link
 from .tag_page import store_tag_pages as store_tag_pages
 from .templating import page_environment as page_environment
 from .templating import way as way

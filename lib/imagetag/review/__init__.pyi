@@ -1,5 +1,8 @@
 from .pictures import Pictures as Pictures
 from .pictures import read_bounded as read_bounded
+from .queues import QUEUES as QUEUES
+from .queues import QueueName as QueueName
+from .server import ReviewServer as ReviewServer
 from .session import About as About
 from .session import Facts as Facts
 from .session import Given as Given
@@ -7,3 +10,5 @@ from .session import Neighbour as Neighbour
 from .session import NoPicture as NoPicture
 from .session import Progress as Progress
 from .session import Session as Session
+from .tag_session import TagSession as TagSession
+from .tag_session import open_tag_session as open_tag_session

@@ -108,6 +108,7 @@ class Session(ABC):
         self._before = {item: answer for item, answer in (answers or {}).items() if self.has(item)}
         self._standing: dict[str, _Standing] = {}
         self._taken: set[str] = set()
+        self._changes: list[tuple[str, Answer]] = []
         self._storing, self._changing = threading.Lock(), threading.Lock()
 
     def has(self, item: str) -> bool:
@@ -121,6 +122,11 @@ class Session(ABC):
             given = {item: found.answer for item, found in self._standing.items()}
         found = {**self._before, **given}
         return {item: answer for item, answer in found.items() if answer != "withdrawn"}
+
+    def changes(self, seen: int) -> tuple[int, list[tuple[str, Answer]]]:
+        """Return how often an answer has changed, and the changes behind the first `seen`."""
+        with self._changing:
+            return len(self._changes), self._changes[max(0, seen) :]
 
     def take(self, given: Iterable[Given]) -> None:
         """Take answers; once it returns, they are stored.
@@ -148,6 +154,7 @@ class Session(ABC):
                     )
                     if before is None or (before.at, before.id) < (found.at, found.id):
                         self._standing[one.item] = found
+                        self._changes.append((one.item, one.answer))
                 self._taken.update(new)
             self._took()
 
