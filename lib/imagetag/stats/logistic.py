@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from imagetag.stats.calibration import calibrated_gain
 from imagetag.stats.metrics import numbered
 
 STRENGTHS: tuple[float, ...] = tuple(
@@ -125,27 +124,34 @@ def _chosen(
     """Return the best strength, and the logits of all pictures by heads that have not seen them.
 
     From the usual one it goes on to the neighbours as long as they are better. The usual one stays
-    where the best of them is not better by more than a standard error over groups, each at its best
-    temperature: of few pictures chance alone would choose.
+    where the best of them is not better by more than a standard error over groups: of few pictures
+    chance alone would choose.
     """
     usual = place = int(np.argmin(np.abs(np.log(np.array(strengths) / _USUAL))))
     if not folds:
         return strengths[place], np.full(problem.pictures, np.nan)
-    losses: dict[int, float] = {}
+    losses: dict[int, Floats] = {}
     logits: dict[int, Floats] = {}
     while True:
         near = [i for i in range(place - 1, place + 2) if 0 <= i < len(strengths)]
         new = [i for i in near if i not in losses]
         found = problem.cross_validated(folds, [strengths[i] for i in new])
         for i, column in zip(new, found.T, strict=True):
-            losses[i], logits[i] = problem.loss(column), column
-        best = min(near, key=lambda i: losses[i])
+            losses[i], logits[i] = problem.losses(column), column
+        best = min(near, key=lambda i: losses[i].sum())
         if best == place:
             break
         place = best
-    gain, error = problem.gain(logits[usual], logits[place], members)
-    best = place if gain > error else usual
-    return strengths[best], logits[best]
+    if not _clearly_above_zero(losses[usual] - losses[place], members):
+        place = usual
+    return strengths[place], logits[place]
+
+
+def _clearly_above_zero(gains: Floats, members: Ints) -> bool:
+    """Tell whether a sum over pictures is above 0 by more than its standard error over groups."""
+    by_group = np.bincount(members, weights=gains)
+    count = len(by_group)
+    return bool(by_group.sum() > by_group.std(ddof=1) * np.sqrt(count))
 
 
 def _folds(truth: Bools, members: Ints, seed: int) -> list[Ints]:
@@ -271,16 +277,10 @@ class _Problem:
             logits[asked] = self._logits(asked, weights[:, mine], biases[mine])
         return logits
 
-    def loss(self, logits: Floats) -> float:
-        """Return the log loss of the pictures' logits, `(pictures,)`."""
+    def losses(self, logits: Floats) -> Floats:
+        """Return what each picture adds to the log loss, `(pictures,)`, from their logits."""
         signed = np.where(self._truth[:: self._views] > 0, -logits, logits)
-        return float(self._importance[:: self._views] @ np.logaddexp(0, signed))
-
-    def gain(self, before: Floats, after: Floats, members: Ints) -> tuple[float, float]:
-        """Return by how much logits after are better than before, and the standard error of it."""
-        truth, counts = self._truth[:: self._views], self._importance[:: self._views]
-        weights = float(counts[truth == 0][0]), float(counts[truth == 1][0])
-        return calibrated_gain(truth, before, after, members.astype(str).tolist(), weights)
+        return np.asarray(self._importance[:: self._views] * np.logaddexp(0, signed), np.float64)
 
     def _logits(self, pictures: Ints, weights: Floats, biases: Floats) -> Floats:
         """Return the logits of some pictures, `(pictures, columns)`: the means over their views."""
