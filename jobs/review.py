@@ -31,12 +31,12 @@ class ReviewSettings(TagsSettings, StorageSettings):
 
     headings: ClassVar = {"The page": ("port", "cache_folder")}
 
-    queue: Literal["suspects", "uncertain", "random", "mistakes", "promise"] = Field(
+    queue: Literal["suspects", "mistakes", "uncertain", "promise", "test", "random"] = Field(
         "suspects",
-        description="which pictures: suspects are labels that are probably wrong; uncertain are "
-        "near the threshold; mistakes are test pictures on which model and label disagree; promise "
-        "are those that the threshold is chosen on, the most probable first; random are drawn "
-        "from all",
+        description="which pictures: suspects are labels that are probably wrong; mistakes are "
+        "test pictures on which model and label disagree; uncertain are near the threshold; "
+        "promise are those that the threshold is chosen on, the most probable first; test is all "
+        "of the test split; random are drawn from all",
     )
     run: Annotated[str, AfterValidator(checked_run_name)] = Field(
         "latest", description="whose model says what is asked: a run's name, or latest"

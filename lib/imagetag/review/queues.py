@@ -12,18 +12,18 @@ from typing import Literal, get_args
 from imagetag.dataset import Row
 from imagetag.errors import InputError
 from imagetag.layout import Label
-from imagetag.review.scores import Scored, load_scores
+from imagetag.review.scores import Scored, load_scores, one_of_each_group
 from imagetag.runs import Run, Suspect, load_decision, load_suspects
 from imagetag.storage import Storage
 
-QueueName = Literal["suspects", "uncertain", "random", "mistakes", "promise"]
+QueueName = Literal["suspects", "mistakes", "uncertain", "promise", "test", "random"]
 QUEUES: tuple[QueueName, ...] = get_args(QueueName)
 
 _PARTS = {
     "train": "training",
     "validation": "validation",
-    "threshold": "choosing the threshold",
-    "test": "the test",
+    "threshold": "the threshold: verdicts count from the highest score down, without a gap",
+    "test": "the test: verdicts count when all of it is judged",
 }
 
 
@@ -49,21 +49,27 @@ def asked_by_run(storage: Storage, run: Run, name: QueueName) -> Iterator[Asked]
     `suspects` are labels that are probably wrong, of both kinds in turn, the most suspect first.
     `mistakes` are test pictures of which the model says other than the label, the surest first.
     `uncertain` are those of the threshold's and the test's pictures that are nearest to the
-    threshold. `promise` are the threshold's pictures from the highest score down: on them a
-    promised precision stands.
+    threshold. `promise` are the threshold's pictures from the highest score down, one of each
+    group: in that order evaluate counts their verdicts. `test` is all of the test split.
 
     Raises:
         InputError: if what it stands on is not stored, or cannot be read.
 
     """
     if name == "suspects":
-        found = load_suspects(storage, run.tag, run.run).found
-        yield from (_suspect(one) for one in sorted(found, key=lambda one: (one.rank, one.label)))
+        suspects = load_suspects(storage, run.tag, run.run).found
+        yield from (
+            _suspect(one) for one in sorted(suspects, key=lambda one: (one.rank, one.label))
+        )
         return
     if name == "promise":
-        yield from map(_scored, load_scores(storage, run.tag, run.run, "threshold"))
+        found = load_scores(storage, run.tag, run.run, "threshold")
+        yield from map(_scored, one_of_each_group(found))
         return
     test = load_scores(storage, run.tag, run.run, "test")
+    if name == "test":
+        yield from map(_scored, test)
+        return
     decision = load_decision(storage, run.tag, run.run, run.created)
     if decision is None:
         raise InputError(

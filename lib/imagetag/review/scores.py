@@ -6,7 +6,7 @@ import csv
 import math
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
@@ -40,6 +40,18 @@ class Scored:
     def mistaken(self) -> bool:
         """Whether the decision is not what the label says."""
         return self.called != (self.label == "positive")
+
+
+def one_of_each_group(scores: Iterable[Scored]) -> list[Scored]:
+    """Return one picture of each group, the first by its md5, in the order that they have.
+
+    Evaluate counts those alone where it chooses the threshold.
+    """
+    found = list(scores)
+    first: dict[str, str] = {}
+    for one in sorted(found, key=lambda one: one.md5):
+        first.setdefault(one.group, one.md5)
+    return [one for one in found if first[one.group] == one.md5]
 
 
 def load_scores(storage: Storage, tag: str, run: str, part: ScoredPart) -> list[Scored]:

@@ -105,7 +105,7 @@ class TagSession(Session):
             ("label", label_of(row.label, self._tag)),
             ("the model says", asked.said),
             ("asked because", asked.why),
-            ("used for", asked.used or row.split),
+            ("used for", asked.used or f"the {row.split} split"),
             ("rating", row.rating),
             ("size", f"{bounded(row.width)} by {bounded(row.height)} pixels"),
             ("board", row.board[:_LONGEST_TAG]),
@@ -180,6 +180,7 @@ _TITLES = {
     "random": "pictures drawn at random",
     "mistakes": "test pictures that the model and their label disagree on",
     "promise": "the pictures that a promise stands on, the most probable first",
+    "test": "all pictures of the test, the most probable first",
 }
 
 

@@ -47,6 +47,7 @@ def test_each_queue_has_its_pictures_in_its_order(storage: Storage) -> None:
     rows = store_reviewable(storage)
     test = {row.md5 for row in rows if row.split == "test"}
     assert set(opened(storage, "uncertain").items) == {row.md5 for row in rows}
+    assert set(opened(storage, "test").items) == test
     promise = opened(storage, "promise").items
     assert not test & set(promise)
     positives = sum(row.target for row in rows if row.split == "train")
@@ -152,6 +153,13 @@ def test_a_picture_that_is_no_longer_in_the_dataset_is_left_out(storage: Storage
     table = storage.read(key).decode()
     storage.write(key, table.replace(rows[0].md5, "0" * 32).encode())
     assert "0" * 32 not in opened(storage, "promise").items
+
+
+def test_one_of_each_group_is_asked_about_for_a_promise(storage: Storage) -> None:
+    rows = store_reviewable(storage, group="a family")
+    assert len(opened(storage, "promise").items) == 1
+    first = min(row.md5 for row in rows if row.split == "train")
+    assert opened(storage, "promise").items == (first,)
 
 
 @pytest.mark.parametrize("queue", [name for name in QUEUES if name != "random"])
