@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-# What must be given a storage, and what takes half an hour, is run by itself.
-_NO_PARTS = {"__init__", "__main__", "board", "peers", "spread", "tags", "out_of_fold"}
+# What takes half an hour is run by itself.
+_NO_PARTS = {"__init__", "__main__", "board", "peers", "spread", "out_of_fold"}
 
 
 def main() -> int:

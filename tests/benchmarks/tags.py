@@ -58,6 +58,7 @@ from tests.builders.rows import row_of
 _LEARNED = ("train", "validation")
 _COUNTED = "IMAGETAG_BENCHMARK_DECODED"  # the variable with the file that has the count
 _SIDE = 128  # pixels, of drawn pictures
+_PROBED = 50  # tags that get a plain logistic regression too
 _TOGETHER = 3  # things that a tag names at the most
 _MOST = 0.7  # of the pictures: what more have is no tag
 
@@ -245,8 +246,8 @@ def _measure(
     store = FeatureStore(storage, find_extractor(storage))
     stored = store.read(pictures, scratch)
     heads = {tag: _precision(storage, tag) for tag in tags}
-    plain = {tag: _plain(storage, tag, rows[tag], stored) for tag in tags}
-    whole = tags[:: max(len(tags) // options.whole, 1)][: options.whole]
+    whole, probed = (_some(tags, count) for count in (options.whole, _PROBED))
+    plain = {tag: _plain(storage, tag, rows[tag], stored) for tag in {*whole, *probed}}
     print("whole models")
     theirs = jobs.run("train", whole, "--model", "mobilenet", *network)
     theirs = (theirs + jobs.run("evaluate", whole)) / len(whole)
@@ -262,12 +263,9 @@ def _measure(
         f"one extractor {extractor / 1e6:.1f} MB, features {features / 1e6:.1f} MB"
     )
     print("mean average precision")
-    print(f"  of {len(tags)} tags: heads {_mean(heads)}, plain {_mean(plain)}")
-    fewer = [{tag: found[tag] for tag in whole} for found in (heads, plain)]
-    print(
-        f"  of {len(whole)} tags: heads {_mean(fewer[0])}, plain {_mean(fewer[1])}, "
-        f"whole models {_mean(by_whole)}"
-    )
+    print(f"  of {len(tags)} tags: heads {_mean(heads, tags)}")
+    for some, others in ((probed, ""), (whole, f", whole models {_mean(by_whole, whole)}")):
+        print(f"  of {len(some)}: heads {_mean(heads, some)}, plain {_mean(plain, some)}{others}")
 
 
 def _stored(folders: Iterable[Path]) -> int:
@@ -277,8 +275,13 @@ def _stored(folders: Iterable[Path]) -> int:
     )
 
 
-def _mean(found: dict[str, float]) -> str:
-    return f"{np.mean(list(found.values())):.3f}"
+def _some(tags: Sequence[str], count: int) -> Sequence[str]:
+    """Return so many of the tags, evenly spread."""
+    return tags[:: max(len(tags) // count, 1)][:count]
+
+
+def _mean(found: dict[str, float], tags: Sequence[str]) -> str:
+    return f"{np.mean([found[tag] for tag in tags]):.3f}"
 
 
 def _precision(storage: Storage, tag: str) -> float:

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-
-from imagetag.dataset import Dataset, Row, Sample, load_pixels, read_rows, sync
+from imagetag.dataset import Dataset, Row, Sample, read_rows, sync
 from imagetag.errors import InputError
 from imagetag.evaluate.evaluate import held_out, standing_verdicts
-from imagetag.evaluate.gradcam import on_picture, overlay
 from imagetag.evaluate.judged import Standing, judged_test, judged_threshold, learned_labels
 from imagetag.evaluate.label_errors import Example, find_suspects
 from imagetag.evaluate.page import Pictures, evaluation_page
@@ -24,13 +21,12 @@ from imagetag.evaluate.scores import Fetch, OfHead, OfModel, Scores
 from imagetag.evaluate.threshold import decide, share_of_positives
 from imagetag.explore import read_cautions
 from imagetag.features import SharedFeatures
-from imagetag.imaging import load_rgb
 from imagetag.inputs import LEARNED, load_partition
 from imagetag.job import measured
 from imagetag.layout import LABELS, PARTS, Label, Layout
 from imagetag.log import get_logger, working
 from imagetag.models import Score
-from imagetag.pages import jpeg, shrunk, store_tag_pages
+from imagetag.pages import store_tag_pages
 from imagetag.runs import (
     ByVerdicts,
     Decision,
@@ -192,25 +188,16 @@ class _Results:
 
     def _pictures(self, evaluation: Evaluation) -> Pictures:
         """Return thumbnails of what the page shows, and what the model looked at in them."""
-        size, resize = self.run.image_size, self.run.resize
-        shown = {item.md5 for items in evaluation.galleries.values() for item in items}
-        samples = self.fetch([row for row in self.rows if row.md5 in shown])
-        paths = {sample.row.md5: sample.path for sample in samples}
-        wanted = shown & paths.keys()
-        small = {md5: shrunk(load_rgb(paths[md5], at_least=(256, 256))) for md5 in sorted(wanted)}
-        thumbnails = {md5: jpeg(picture) for md5, picture in small.items()}
+        wanted = sorted({item.md5 for items in evaluation.galleries.values() for item in items})
+        camera = None
         try:
             camera = self.asked.camera()
         except InputError as error:
             get_logger().warning("no heatmaps", reason=str(error))
-            return Pictures(thumbnails, {})
-        overlays = {}
-        for md5 in small:
-            pixels = load_pixels(paths[md5], size, resize)[np.newaxis]
-            picture = small[md5]
-            heat = on_picture(camera.heatmaps(pixels)[0], (picture.height, picture.width), resize)
-            overlays[md5] = jpeg(overlay(np.asarray(picture), heat))
-        return Pictures(thumbnails, overlays)
+        shown = self.asked.shown
+        missing = set(shown.missing(wanted))
+        samples = self.fetch([row for row in self.rows if row.md5 in missing])
+        return shown.of(wanted, {sample.row.md5: sample.path for sample in samples}, camera)
 
     def _write(
         self, evaluation: Evaluation, scored: Mapping[str, Sequence[Scored]], page: str

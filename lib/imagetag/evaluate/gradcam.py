@@ -61,8 +61,9 @@ class GradCam:
         self._below, self._above = parts
         self.size: Size = core.inputs[0].shape[1:3]
         self._batch = max(1, min(_BATCH, _PIXELS // math.prod(self.size)))
-        signature = [tf.TensorSpec((None, *self.size, 3), tf.uint8)]
-        self._compiled = tf.function(self._compute, input_signature=signature, autograph=False)
+        pixels = tf.TensorSpec((None, *self.size, 3), tf.uint8)
+        self._to_maps = tf.function(self._see, input_signature=[pixels], autograph=False)
+        self._to_heat = tf.function(self._look, autograph=False, reduce_retracing=True)
 
     def heatmaps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return where the evidence for the tag is, from 0 for none to 1 for each picture's most.
@@ -83,11 +84,29 @@ class GradCam:
         heatmaps = np.zeros(pixels.shape[:3], np.float32)
         for start in range(0, len(pixels), self._batch):
             some = slice(start, start + self._batch)
-            heatmaps[some] = self._compiled(tf.constant(pixels[some])).numpy()
+            heatmaps[some] = self.heatmaps_of(self.maps(pixels[some]))
         return heatmaps
 
-    def _compute(self, pixels: Any) -> Any:
-        maps = tf.cast(_run(self._below, tf.cast(pixels, tf.float32)), tf.float32)
+    def maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the last feature maps of a few pictures, which no head changes.
+
+        Args:
+            pixels: as `heatmaps` takes them.
+
+        Returns:
+            `(pictures, rows, columns, channels)`.
+
+        """
+        return np.asarray(self._to_maps(tf.constant(pixels)))
+
+    def heatmaps_of(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return what `heatmaps` does, of a few pictures' feature maps."""
+        return np.asarray(self._to_heat(tf.constant(maps)))
+
+    def _see(self, pixels: Any) -> Any:
+        return tf.cast(_run(self._below, tf.cast(pixels, tf.float32)), tf.float32)
+
+    def _look(self, maps: Any) -> Any:
         cells = maps.shape[1] * maps.shape[2]
         with tf.GradientTape() as tape:
             tape.watch(maps)

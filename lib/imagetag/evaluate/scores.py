@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from imagetag.dataset import Row, Sample
 from imagetag.evaluate.gradcam import GradCam
+from imagetag.evaluate.shown import ShownPictures
 from imagetag.features import ExtractorRecord, SharedFeatures, load_network
 from imagetag.imaging import BadImage
 from imagetag.log import Progress, get_logger, working
@@ -42,6 +43,10 @@ class Scores(Protocol):
 
         """
 
+    @property
+    def shown(self) -> ShownPictures:
+        """What pages show of pictures that the camera's model sees."""
+
 
 class OfModel:
     """What a whole model says of pictures, each of which is read.
@@ -68,7 +73,7 @@ class OfModel:
                 self._model = load_model(storage, run, Path(scratch))
             network = network_of(self._model, wanted, batch_size, features=features)
         self._scorer = Scorer([network], batch_size)
-        self._fetch = fetch
+        self._fetch, self._resize = fetch, run.resize
 
     def of(self, rows: Sequence[Row]) -> dict[str, Score]:
         """Return what the model says of each picture that can be decoded, by md5."""
@@ -86,6 +91,11 @@ class OfModel:
     def camera(self) -> GradCam:
         """Return what shows where the model looks."""
         return GradCam(self._model)
+
+    @property
+    def shown(self) -> ShownPictures:
+        """What pages show of pictures; of no other model's."""
+        return ShownPictures(self._resize)
 
 
 class OfHead:
@@ -128,6 +138,11 @@ class OfHead:
         set_head(model, self._head.weights, self._head.bias)
         return camera
 
+    @property
+    def shown(self) -> ShownPictures:
+        """What pages show of pictures that the extractor sees, whichever tag they are of."""
+        return _shown_by(self._record)
+
 
 @lru_cache(maxsize=1)  # to load and to trace it takes longer than all that follows
 def _camera_on(storage: Storage, record: ExtractorRecord) -> tuple[keras.Model, GradCam]:
@@ -137,6 +152,11 @@ def _camera_on(storage: Storage, record: ExtractorRecord) -> tuple[keras.Model, 
     no_weights = np.zeros(record.channels)
     model = classifier_on(network, record.image_size, 1, no_weights, 0.0)
     return model, GradCam(model)
+
+
+@lru_cache(maxsize=1)
+def _shown_by(record: ExtractorRecord) -> ShownPictures:
+    return ShownPictures(record.resize)
 
 
 def _narrowed(features: NDArray[np.float32] | None) -> NDArray[np.float32] | None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from imagetag.dataset import Dataset
 from imagetag.layout import Layout
@@ -38,17 +39,7 @@ def model_card(
         evaluation: of the run, once there is one.
 
     """
-    environment = Environment(
-        loader=PackageLoader("imagetag.runs"),
-        autoescape=False,  # noqa: S701 - `finalize` escapes every value, for Markdown too
-        finalize=_shown,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["rounded"] = _rounded
-    body = environment.get_template("card.md").render(
+    body = _template().render(
         run=run,
         dataset=dataset,
         cautions=cautions,
@@ -61,6 +52,21 @@ def model_card(
         custom_layers=run.model == "alexnet",  # its local response normalization
     )
     return _front_matter(run, dataset, evaluation) + body
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("imagetag.runs"),
+        autoescape=False,  # noqa: S701 - `finalize` escapes every value, for Markdown too
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["rounded"] = _rounded
+    return environment.get_template("card.md")
 
 
 def store_card(storage: Storage, run: Run, dataset: Dataset, evaluation: Evaluation) -> None:

@@ -57,7 +57,6 @@ class AtThreshold(Record):
     accuracy: Estimate
     f1: Estimate
     report: dict[str, Any]
-    report_text: str
 
 
 class BinaryMetrics(Record):
@@ -218,7 +217,6 @@ def _at_threshold(truth: Bools, called: Bools, threshold: float, members: Ints) 
         accuracy=share_of(agreeing, np.ones(truth.size), members),
         f1=share_of(2 * right, called.astype(int) + truth, members),
         report=_plain(classification_report(**report, output_dict=True)),
-        report_text=classification_report(**report, digits=3),
     )
 
 
