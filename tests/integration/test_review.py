@@ -20,7 +20,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from imagetag.errors import EXIT_INTERRUPTED
-from imagetag.review import ReviewServer, Session, open_tag_session
+from imagetag.review import Progress, ReviewServer, Session, open_tag_session
 from imagetag.storage import LocalStorage, Storage
 from imagetag.verdicts import load_verdicts
 from tests.builders.datasets import store_dataset
@@ -331,6 +331,33 @@ def test_the_job_prints_an_address_and_ends_by_a_signal(
     assert "all that the page showed as saved is stored" in told
     assert "Traceback" not in told
     assert list(stored(storage).values()) == ["yes"]
+
+
+def test_an_answer_is_not_called_saved_while_the_page_asks_for_news(
+    browser: webdriver.Chrome, storage: Storage
+) -> None:
+    session = open_tag_session(storage, TAG, "promise")
+    asked, free = threading.Event(), threading.Event()
+    progress = session.progress
+    try:
+        with reviewing(browser, session):
+            saved(browser)
+
+            def slow() -> Progress:
+                asked.set()
+                assert free.wait(PATIENCE)
+                return progress()
+
+            session.progress = slow  # type: ignore[method-assign]
+            assert asked.wait(PATIENCE)
+            press(browser, "y")
+            assert text(browser, "saved") == "saving 1 verdict …"
+            assert stored(storage) == {}
+            free.set()
+            saved(browser)
+            assert stored(storage) == {session.items[0]: "yes"}
+    finally:
+        free.set()
 
 
 class SlowBucket(LocalStorage):

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import waitress
 from flask import Blueprint, Flask, Response, abort, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from werkzeug.exceptions import HTTPException
 
 from imagetag.errors import ImagetagError, UsageError, complaint, one_line
 from imagetag.log import get_logger
@@ -186,9 +187,19 @@ def _tell_errors(app: Flask) -> None:
         return jsonify(error=complaint(error)), 422
 
     @app.errorhandler(ImagetagError)
-    def failed(error: ImagetagError) -> tuple[Response, int]:
-        get_logger().warning("could not be done", path=request.endpoint, error=one_line(error))
+    @app.errorhandler(OSError)  # such as a full disk: it passes, and the page tries again
+    def failed(error: Exception) -> tuple[Response, int]:
+        get_logger().warning("could not be done", what=request.endpoint, error=one_line(error))
         return jsonify(error=one_line(error)), 503
+
+    @app.errorhandler(Exception)
+    def defect(error: Exception) -> tuple[Response, int] | HTTPException:
+        if isinstance(error, HTTPException):
+            return error
+        text = one_line(f"{type(error).__name__}: {error}")
+        get_logger().error(f"unexpected {text}", what=request.endpoint)
+        get_logger().debug("where", exc_info=error)
+        return jsonify(error=f"unexpected {text}"), 500
 
 
 class ReviewServer:

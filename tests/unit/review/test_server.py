@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import urllib.request
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from imagetag import log
 from imagetag.errors import TransientError, UsageError
 from imagetag.review import Given, ReviewServer, TagSession, open_tag_session
 from imagetag.review.server import MAX_AT_ONCE, make_app
@@ -236,16 +238,35 @@ def test_too_much_at_once_is_refused(client: FlaskClient, session: TagSession) -
     assert answer.status_code == 413
 
 
-def test_what_storage_refused_is_not_called_saved(
-    client: FlaskClient, session: TagSession, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (TransientError("storage does not answer"), 503, "storage does not answer"),
+        (OSError(errno.ENOSPC, "No space left on device"), 503, "[Errno 28] No space left"),
+        (ZeroDivisionError("a defect"), 500, "unexpected ZeroDivisionError: a defect"),
+    ],
+    ids=["storage", "disk", "defect"],
+)
+def test_what_could_not_be_stored_is_not_called_saved_and_the_page_is_told_why(
+    client: FlaskClient,
+    session: TagSession,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    error: Exception,
+    status: int,
+    told: str,
 ) -> None:
     def fail(given: Sequence[Given]) -> None:
-        raise TransientError("storage does not answer")
+        raise error
 
+    log.configure("json")
     with monkeypatch.context() as patch:
         patch.setattr(session, "_store", fail)
         answer = post(client, sent(1, session.items[0]))
-    assert (answer.status_code, answer.get_json()) == (503, {"error": "storage does not answer"})
+    assert answer.status_code == status
+    assert answer.get_json()["error"].startswith(told)
+    [line] = capfd.readouterr().err.splitlines()  # and no traceback
+    assert told in line
     assert post(client, sent(1, session.items[0])).get_json()["saved"] == [f"{1:016x}"]
 
 

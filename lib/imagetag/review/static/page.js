@@ -6,7 +6,7 @@
   const AT_ONCE = 3; // of them: a browser has six connections, and answers need one
   const BATCH = 500;
   const TILES = 24;
-  const LOOK_EVERY = 4000; // milliseconds
+  const LOOK_EVERY = 2000; // milliseconds
   const LONGEST_WAIT = 15000;
   const LONGEST_AGO = 29 * 86400000;
   const SAID = { yes: "yes", no: "no", unclear: "can’t tell" };
@@ -108,7 +108,9 @@
     $("saved").dataset.state = state;
     $("saved").textContent = text;
   };
+  let trouble = ""; // why something could not be sent
   const tellSaved = (why) => {
+    trouble = why;
     const waiting = outbox.all().length;
     if (gone) {
       say("lost", "Another review has begun here: open the address that it printed."
@@ -158,10 +160,10 @@
     const batch = outbox.all().slice(0, BATCH);
     try {
       if (batch.length) {
-        tellSaved(failures ? "trying again" : "");
-        const now = Date.now();
+        tellSaved(trouble);
+        const moment = now();
         const sent = batch.map(({ id, item, answer, given }) => ({
-          id, item, answer, ago: Math.min(LONGEST_AGO, Math.max(0, now - given)),
+          id, item, answer, ago: Math.min(LONGEST_AGO, Math.max(0, moment - given)),
         }));
         const news = await ask(`answers?seen=${seen}`, {
           method: "POST",
@@ -189,8 +191,14 @@
   const newId = () => [...crypto.getRandomValues(new Uint8Array(8))]
     .map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
+  // Goes on where a clock is set back meanwhile.
+  const now = () => performance.timeOrigin + performance.now();
+  let newest = 0;
+
   const give = (item, answer) => {
-    outbox.add({ id: newId(), item, answer, given: Date.now() });
+    newest = Math.max(now(), newest + 1); // of two about one picture the later counts
+    outbox.add({ id: newId(), item, answer, given: newest });
+    tellSaved(trouble); // at once: it is not saved yet
   };
 
   // Answers some pictures together; undone together.
