@@ -24,6 +24,7 @@ from imagetag.record import Record
 from imagetag.runs.breakdown import Slice, breakdown
 from imagetag.runs.decision import Decision
 from imagetag.runs.runs import Turned
+from imagetag.sentences import counted
 from imagetag.stats import (
     AtPrevalence,
     BinaryMetrics,
@@ -165,12 +166,12 @@ class ByVerdicts(Record):
         if self.learned.anything:
             found.append(
                 f"Verdicts of people turned {_labels(self.learned)} of what was learned from, and "
-                f"{_counted(self.learned.left_out, 'picture')} of which none can tell were left "
+                f"{counted(self.learned.left_out, 'picture')} of which none can tell were left "
                 "out."
             )
         if self.unlearned:
             found.append(
-                f"Other verdicts since then are on {_counted(self.unlearned, 'picture')} that it "
+                f"Other verdicts since then are on {counted(self.unlearned, 'picture')} that it "
                 "has learned from: train again."
             )
         if self.threshold is not None and self.threshold.judged:
@@ -183,14 +184,14 @@ class ByVerdicts(Record):
 def _of_threshold(part: Judged) -> str:
     if not part.counted:
         return (
-            f"{_counted(part.judged, 'verdict')} on what the threshold is chosen on did not count, "
+            f"{counted(part.judged, 'verdict')} on what the threshold is chosen on did not count, "
             "as corrections of chosen pictures flatter: they do when the "
-            f"{_counted(part.needed, 'picture')} of the highest scores, one of each group, are "
+            f"{counted(part.needed, 'picture')} of the highest scores, one of each group, are "
             f"judged, of which {part.left:,} are left."
         )
     which = "all" if part.counted == part.pictures else f"the {part.counted:,} highest scores"
     return (
-        f"Of the {_counted(part.pictures, 'picture')} that the threshold is chosen on, one of each "
+        f"Of the {counted(part.pictures, 'picture')} that the threshold is chosen on, one of each "
         f"group, {which} have their label by people, who turned {_labels(part.turned)}."
     )
 
@@ -198,23 +199,19 @@ def _of_threshold(part: Judged) -> str:
 def _of_test(part: Judged) -> str:
     if not part.counted:
         return (
-            f"{_counted(part.judged, 'verdict')} on test pictures did not count, as corrections of "
+            f"{counted(part.judged, 'verdict')} on test pictures did not count, as corrections of "
             f"chosen pictures flatter: they do when all {part.pictures:,} are judged, of which "
             f"{part.left:,} are left."
         )
     return (
-        f"All {_counted(part.pictures, 'test picture')} have their label by people, who turned "
+        f"All {counted(part.pictures, 'test picture')} have their label by people, who turned "
         f"{_labels(part.turned)}."
     )
 
 
 def _labels(turned: Turned) -> str:
-    positive = _counted(turned.to_positive, "label")
+    positive = counted(turned.to_positive, "label")
     return f"{positive} to positive and {turned.to_negative:,} to negative"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 class Evaluation(Record):
