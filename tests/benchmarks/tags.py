@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib
 import itertools
 import json
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -49,6 +49,7 @@ from imagetag.demo import draw_posts
 from imagetag.features import FeatureStore, StoredFeatures, find_extractor
 from imagetag.inputs import load_partition
 from imagetag.layout import LABELS, PARTS, Layout
+from imagetag.quiet import quiet_imports
 from imagetag.runs import load_run
 from imagetag.storage import Storage, open_storage
 from tests.builders.datasets import store_dataset
@@ -56,15 +57,18 @@ from tests.builders.pictures import encoded
 from tests.builders.rows import row_of
 
 _LEARNED = ("train", "validation")
-_COUNTED = "IMAGETAG_BENCHMARK_DECODED"  # the variable with the file that has the count
+_COUNTED = "BENCHMARK_DECODED"  # the variable with the file that has the count
 _SIDE = 128  # pixels, of drawn pictures
 _PROBED = 50  # tags that get a plain logistic regression too
 _TOGETHER = 3  # things that a tag names at the most
 _MOST = 0.7  # of the pictures: what more have is no tag
 
 
-def counted(arguments: list[str]) -> None:
-    """Run a job, and write how many pictures it decoded into the file of a variable."""
+def counted(job: str, arguments: list[str]) -> int:
+    """Run a job, and write how many pictures it decoded into the file of a variable.
+
+    Returns the job's exit code.
+    """
     from imagetag.imaging import images
 
     decode, count = images._decoded, itertools.count()
@@ -74,11 +78,9 @@ def counted(arguments: list[str]) -> None:
         return decode(*given)
 
     images._decoded = decoded  # type: ignore[assignment]
-    sys.argv = arguments
-    try:
-        runpy.run_module(arguments[0], run_name="__main__")
-    finally:
-        Path(os.environ[_COUNTED]).write_text(str(next(count)))
+    code: int = importlib.import_module(f"jobs.{job}").main(arguments)
+    Path(os.environ[_COUNTED]).write_text(str(next(count)))
+    return code
 
 
 class Jobs:
@@ -96,7 +98,7 @@ class Jobs:
         named = [*self._common, "--tags-file", str(listed)]
         if job not in ("status", "report"):
             named += self._cache
-        command = [sys.executable, "-m", "tests.benchmarks.tags", "counted", f"jobs.{job}"]
+        command = [sys.executable, "-m", "tests.benchmarks.tags", "counted", job]
         environment = {**os.environ, _COUNTED: str(count)}
         process = subprocess.Popen(
             [*command, *named, *options], env=environment, stdout=subprocess.DEVNULL
@@ -184,7 +186,8 @@ def _draw(storage: Storage, options: argparse.Namespace, scratch: Path) -> list[
 
 def _random_weights(files: Sequence[bytes], size: str, scratch: Path) -> str:
     """Return a file of random weights, normalized on some pictures: else nothing gets through."""
-    import keras  # TensorFlow, for what is drawn alone
+    with quiet_imports():
+        import keras  # TensorFlow, for what is drawn alone
 
     keras.utils.set_random_seed(0)
     network = keras.applications.MobileNet(include_top=False, weights=None)
@@ -320,6 +323,6 @@ def _of(
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if sys.argv[1:2] == ["counted"]:
-        counted(sys.argv[2:])
+        sys.exit(counted(sys.argv[2], sys.argv[3:]))
     else:
         main()
