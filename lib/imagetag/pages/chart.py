@@ -49,8 +49,12 @@ class Axis:
 
     @property
     def places(self) -> dict[float, str]:
-        """The text of each tick by how far it is along the axis."""
-        return {float(self.share(value)): text for value, text in self.ticks.items()}
+        """The text of each tick by how far it is along the axis; those beyond it are left out."""
+        return {
+            float(self.share(value)): text
+            for value, text in self.ticks.items()
+            if self.low <= value <= self.high
+        }
 
 
 @dataclass(frozen=True)

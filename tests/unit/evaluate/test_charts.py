@@ -137,6 +137,7 @@ def test_a_diverged_epoch_is_a_gap_and_the_best_is_marked() -> None:
     history = [{**epoch} for epoch in HISTORY]
     history[5]["loss"] = float("nan")
     loss, accuracy = charts.learning_curves(history)
+    assert list(loss.x.places.items()) == [(4.5 / 11, "5"), (9.5 / 11, "10")]
     assert named(loss, "train").line.count("M") == 2
     assert named(loss, "validation").line.count("M") == 1
     assert len(points(named(loss, "train").dots)) == 10

@@ -15,7 +15,7 @@ from imagetag.pages.chart import Axis, Chart, round_ticks, steps
 from imagetag.pages.drawing import DARK, PAPER
 from tests.pages import contrast
 
-LINEAR = Axis("x", 10, 20, {10: "ten", 15: "fifteen"})
+LINEAR = Axis("x", 10, 20, {9: "beyond", 10: "ten", 15: "fifteen", 21: "beyond"})
 LOG = Axis("y", 1, 100, {1: "1", 10: "10", 100: "100"}, log=True)
 
 
