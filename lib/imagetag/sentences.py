@@ -146,7 +146,8 @@ def _gain(fields: Event) -> str:
 def _trained(fields: Event) -> str:
     if "epochs" not in fields:
         return (
-            f"trained a head in {duration(fields['seconds'])}; on images that it had not seen, "
+            f"trained a head on {_labels(fields['images'])} images in "
+            f"{duration(fields['seconds'])}; on images that it had not seen, "
             f"loss {fields['validation_loss']:.3f}, accuracy {fields['validation_accuracy']:.3f}; "
             f"in {fields['storage']}"
         )
@@ -215,7 +216,7 @@ def _evaluated(fields: Event) -> str:
     return (
         f"evaluated on {fields['images']:,} test images: precision {_share(fields['precision'])}, "
         f"recall {_share(fields['recall'])}, accuracy {_share(fields['accuracy'])}, from "
-        f"probability {fields['threshold']:g} on; page {fields['report']}"
+        f"probability {fields['threshold']:g} on; {fields['worth']}; page {fields['report']}"
     )
 
 

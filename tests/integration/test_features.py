@@ -258,6 +258,34 @@ def test_a_scrape_after_embed_is_told_of_and_loses_nothing(
     assert jobs.train.main([*arguments, "--features", "latest"]) == 0
 
 
+def test_ten_positives_get_a_head_and_are_told_what_it_is_worth(
+    storage: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = [
+        picture
+        for label in ("positive", "negative")
+        for split, count in (("train", 8), ("test", 2))
+        for picture in [
+            each for each in PICTURES if (each.row.label, each.row.split) == (label, split)
+        ][:count]
+    ]
+    tag = "few"
+    store_dataset(storage, tag, [each.row for each in few], [each.data for each in few])
+    arguments = ["--storage", storage.url, "--tags", tag, "--cache-folder", str(tmp_path)]
+    assert jobs.train.main([*arguments, "--features", "latest"]) == 0
+    capsys.readouterr()
+    with undrawn():
+        assert jobs.evaluate.main(arguments) == 0
+    [line] = [line for line in log_lines(capsys.readouterr().err) if line["event"] == "evaluated"]
+    learned = load_run(storage, tag, "latest").images["train"]["positive"]
+    assert learned >= 5
+    assert line["worth"].startswith(f"learned from {learned} positives; on 2 positive test")
+    assert line["worth"].endswith("too few to promise a precision of 0.95")
+    page = storage.read(Layout(tag).run(line["run"], "report.html")).decode()
+    assert line["worth"][1:] in page
+    assert "nan" not in line["worth"]
+
+
 def test_both_heads_are_exported_on_one_extractor(storage: Storage, tmp_path: Path) -> None:
     output = tmp_path / "both.keras"
     arguments = ["--storage", storage.url, "--tags", ",".join(TAGS), "--output", str(output)]

@@ -172,6 +172,7 @@ class _Results:
             command=train_command(run.tag, run.settings, run.image_size),
             dataset=self.dataset,
             decision=self.decision,
+            learned=run.images.get("train"),
             chosen_on=scored["threshold"],
             since=self.since,
             test=scored["test"],
@@ -226,6 +227,7 @@ class _Results:
             recall=_rounded(chosen.recall.value),
             accuracy=_rounded(chosen.accuracy.value),
             average_precision=_rounded(metrics.average_precision.value),
+            worth=evaluation.worth,
             suspects=evaluation.suspects,
             report=f"{storage.url}/{layout.run(run.run, 'report.html')}",
         )

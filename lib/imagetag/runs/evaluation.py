@@ -231,6 +231,7 @@ class Evaluation(Record):
     command: str
     dataset: Dataset
     decision: Decision
+    learned: dict[Label, int] = Field({}, description="pictures that the run was trained on")
     chosen_on: dict[Label, int]
     since: Since
     metrics: BinaryMetrics
@@ -246,6 +247,20 @@ class Evaluation(Record):
     verdicts: ByVerdicts = ByVerdicts()
     created: str
     software: str
+
+    @property
+    def worth(self) -> str:
+        """What the run is worth, in a sentence without its full stop."""
+        found, promise = self.metrics.average_precision, self.decision.promise
+        text = f"on {counted(self.metrics.positives, 'positive test picture')} "
+        if self.learned:  # an older version did not tell
+            text = f"learned from {counted(self.learned['positive'], 'positive')}; {text}"
+        text += f"the average precision is {found.value:.2f}"
+        if found.interval:
+            text += ", and lies between {:.2f} and {:.2f}".format(*found.interval)
+        if promise is not None and promise.too_few:
+            text += f": too few to promise a precision of {promise.min_precision:g}"
+        return text
 
 
 @dataclass(frozen=True)
@@ -270,6 +285,7 @@ def evaluated(
     command: str,
     dataset: Dataset,
     decision: Decision,
+    learned: Mapping[Label, int] | None = None,
     chosen_on: Sequence[Scored],
     since: Since,
     test: Sequence[Scored],
@@ -290,6 +306,7 @@ def evaluated(
         command: repeats the training.
         dataset: what it was trained and tested on.
         decision: by which the answers were made.
+        learned: how many pictures of each label it was trained on, if that is known.
         chosen_on: the pictures that the decision was chosen on.
         since: what has changed since the training.
         test: those of the test split.
@@ -323,6 +340,7 @@ def evaluated(
         command=command,
         dataset=dataset,
         decision=decision,
+        learned=dict(learned or {}),
         chosen_on={label: sum(item.row.label == label for item in chosen_on) for label in LABELS},
         since=since,
         metrics=metrics,

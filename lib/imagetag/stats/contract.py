@@ -62,6 +62,12 @@ class Promise(Record):
     needed: int | None = None
 
     @property
+    def too_few(self) -> bool:
+        """Whether it is not met, and would take more positives than there are."""
+        least = least_right(self.min_precision, self.level)
+        return not self.met and self.positives < max(least, self.needed or 0)
+
+    @property
     def advice(self) -> str:
         """What it would take to keep a promise that cannot be made, in a sentence."""
         least = least_right(self.min_precision, self.level)

@@ -17,6 +17,7 @@ from imagetag.job import measured
 from imagetag.layout import LABELS, Label, Layout, PartName
 from imagetag.log import get_logger
 from imagetag.runs import Run, model_card, store_head, versions
+from imagetag.sentences import counted
 from imagetag.stats import LinearHead, fit_head
 from imagetag.train.settings import deciding
 from imagetag.train.target import Target
@@ -65,7 +66,7 @@ def _check_groups(tag: str, rows: list[Row]) -> None:
         count = len({row.group for row in rows if row.label == label})
         if count < _LEAST_GROUPS:
             raise InputError(
-                f"the tag {tag!r} has {count} {label} images to train on, of one group each, and "
+                f"the tag {tag!r} has {label} images of {counted(count, 'group')} to train on, and "
                 f"{_LEAST_GROUPS} are needed: scrape more, by a higher --limit or of a fuller "
                 "folder"
             )
@@ -138,6 +139,7 @@ def _store(target: Target, partition: Partition, head: LinearHead, run: Run) -> 
     get_logger().info(
         "trained",
         run=run.run,
+        images=run.images["train"],
         strength=head.strength,
         seconds=run.seconds,
         **{f"validation_{key}": round(value, 4) for key, value in run.validation.items()},

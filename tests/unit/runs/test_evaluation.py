@@ -24,6 +24,7 @@ from imagetag.runs.evaluation import (
     predictions_table,
     train_command,
 )
+from imagetag.stats import promise_precision
 from imagetag.storage.local import LocalStorage
 from jobs.train import TrainSettings
 from tests.builders.datasets import make_dataset
@@ -78,6 +79,23 @@ def test_five_test_pictures_are_an_evaluation_with_wide_intervals() -> None:
     assert (precision.value, precision.high) == (1, 1)
     assert precision.low is not None
     assert precision.low < 0.2
+
+
+def test_a_sentence_says_what_a_head_of_few_pictures_is_worth() -> None:
+    items = make_scored(6)
+    labels = [item.positive for item in items]
+    promise = promise_precision(
+        labels, [item.logit for item in items], min_precision=0.95, confidence=0.95, share=0.5
+    )
+    dataset = make_dataset([item.row for item in items])
+    found = evaluation_of(items, dataset, promise=promise, learned={"positive": 7, "negative": 8})
+    start, middle, end = found.worth.partition(f"{sum(labels)} positive test pictures")
+    assert (start, bool(middle)) == ("learned from 7 positives; on ", True)
+    assert "the average precision is 1.00, and lies between 0." in end
+    assert end.endswith(": too few to promise a precision of 0.95")
+    untold = evaluation_of(items, dataset)  # no promise was asked for
+    assert untold.worth.startswith("on ")
+    assert "too few" not in untold.worth
 
 
 def test_a_test_split_of_one_label_is_an_input_error() -> None:
