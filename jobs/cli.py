@@ -32,6 +32,7 @@ JOBS = {
     "report": "a leaderboard of the evaluated runs of many tags",
     "status": "every tag in storage: what is complete, under way, failed and why",
     "predict": "score new images in bulk with a tag's trained classifier",
+    "audit": "what precision a run has on your pictures, proven by a person's verdicts",
     "export": "the classifiers of one or many tags as one file, for other programs",
     "board": "a local imageboard, of drawn pictures or of a folder's",
     "demo": "imagetag run, from scraping to predictions, on a board of drawn pictures",

@@ -10,6 +10,8 @@
     <tag>/dataset.json                                  summary and completion marker
     <tag>/index.html                                    the way to the tag's pages
     <tag>/verdicts/<digest>.jsonl                       what people said of pictures, a line each
+    <tag>/audits/<name>.json                            what an audit of predictions has proven
+    <tag>/audited/<name>/<digest>.jsonl                 what people said of its pictures
     <tag>/explore/                                      plots, report, recommended input size
     <tag>/models/<run>/                                 model, metrics, report
     <tag>/models/<run>/parts.csv                        what each picture was used for
@@ -51,7 +53,7 @@ PartKind = Literal["part", "repeat", "failed", "curated", "kept"]
 PartName = Literal["train", "validation", "threshold"]  # of the train split
 PARTS: tuple[PartName, ...] = get_args(PartName)
 Stage = Literal[  # the jobs on a tag
-    "scrape", "curate", "explore", "pack", "embed", "train", "evaluate", "predict"
+    "scrape", "curate", "explore", "pack", "embed", "train", "evaluate", "predict", "audit"
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 WorkState = Literal["running", "failed", "done"]
@@ -62,6 +64,7 @@ INDEX = "index.html"
 _SAFE = frozenset((string.ascii_letters + string.digits + "!-_.'()").encode())
 _MAX_COMPONENT = 240  # bytes; file systems allow 255, and `not_` comes before
 _IMAGE_NAME = re.compile(r"(?P<md5>[0-9a-f]{32})\.(?P<ext>[a-z0-9]{2,5})")
+_AUDIT_NAME = re.compile(r"[0-9a-f]{12}")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _STATUS_NAME = re.compile(
     rf"(?P<stage>{'|'.join(STAGES)})-(?P<worker>[0-9]{{1,4}})\.(?P<state>running|failed|done)\.json"
@@ -203,6 +206,37 @@ class Layout:
         return bool(re.fullmatch(r"[0-9a-f]{8,64}\.jsonl", key.removeprefix(self.verdicts)))
 
     @property
+    def audits(self) -> str:
+        """The folder of what audits have proven."""
+        return self.root + "audits/"
+
+    def audit(self, name: str) -> str:
+        """Return the key of what an audit has proven.
+
+        Raises:
+            ValueError: if `name` cannot be an audit's name.
+
+        """
+        return f"{self.audits}{_checked_audit(name)}.json"
+
+    def is_audit(self, key: str) -> bool:
+        """Tell whether a key below `audits` is of what one has proven."""
+        return bool(_AUDIT_NAME.fullmatch(key.removeprefix(self.audits).removesuffix(".json")))
+
+    def audited(self, name: str) -> str:
+        """Return the folder of what people said of an audit's pictures.
+
+        Raises:
+            ValueError: if `name` cannot be an audit's name.
+
+        """
+        return f"{self.root}audited/{_checked_audit(name)}/"
+
+    def audited_part(self, name: str, digest: str) -> str:
+        """Return the key of some of that."""
+        return f"{self.audited(name)}{digest}.jsonl"
+
+    @property
     def dataset(self) -> str:
         """The completion marker of the dataset."""
         return self.root + "dataset.json"
@@ -340,6 +374,12 @@ def checked_run(name: str, option: str = "--run") -> str:
             f"{option} {name[:100]!r}: use letters, digits, '.', '-' and '_', beginning with a "
             "letter or digit, 100 at most, and not 'latest'"
         )
+    return name
+
+
+def _checked_audit(name: str) -> str:
+    if not _AUDIT_NAME.fullmatch(name):
+        raise ValueError(f"{name[:100]!r} is not an audit's name")
     return name
 
 

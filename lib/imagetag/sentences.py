@@ -348,6 +348,12 @@ _SENTENCES: dict[str, Callable[[Event], str]] = {
     "resumed": lambda fields: (
         f"going on from the checkpoint in epoch {fields['epoch']}, step {fields['step']}"
     ),
+    "already audited": lambda fields: f"already audited: {fields['result']}",
+    "audited": lambda fields: f"{fields['tag']}: {fields['result']}",
+    "auditing": lambda fields: (
+        f"{counted(fields['pictures'], 'picture')} that {fields['run']} called {fields['tag']}, "
+        f"{fields['judged']:,} of them judged; open this address in a browser, and end with Ctrl-C"
+    ),
     "reviewing": lambda fields: (
         f"{counted(fields['pictures'], 'picture')} of the queue {fields['queue']}, "
         f"{fields['judged']:,} of them judged; open this address in a browser, and end with Ctrl-C"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,13 +48,19 @@ class InUse:
 
     def proven(self, right: Draws) -> Clicks:
         """Return after how many verdicts each draw proves the target; none is infinite."""
-        most = np.array(list(self._limits(lambda s, f: self._bounds.lower(s, f) >= TARGET)))
-        return _first(np.cumsum(~right, axis=1) <= most)
+        return _first(np.cumsum(~right, axis=1) <= self._proving)
 
     def refuted(self, right: Draws) -> Clicks:
         """Return after how many verdicts each draw refutes the target."""
-        held = list(self._limits(lambda s, f: self._bounds.upper(s, f) >= TARGET))
-        return _first(np.cumsum(~right, axis=1) > np.array(held))
+        return _first(np.cumsum(~right, axis=1) > self._standing)
+
+    @cached_property
+    def _proving(self) -> NDArray[np.int64]:
+        return np.array(list(self._limits(lambda s, f: self._bounds.lower(s, f) >= TARGET)))
+
+    @cached_property
+    def _standing(self) -> NDArray[np.int64]:
+        return np.array(list(self._limits(lambda s, f: self._bounds.upper(s, f) >= TARGET)))
 
     def _limits(self, holds: Callable[[int, int], bool]) -> Iterator[int]:
         """Yield with how many wrong ones at the most something holds, by the number of verdicts.
@@ -135,6 +142,7 @@ class EachLook:
         return _first(1 - lower_bound(np.cumsum(~right, axis=1), seen, CONFIDENCE) < TARGET)
 
 
+@cache
 def methods(called: int) -> dict[str, InUse | Betting | EachLook]:
     """Return what is compared, by its name."""
     return {

@@ -3,11 +3,16 @@ from .copies import Copies as Copies
 from .input_sources import is_fetched as is_fetched
 from .input_sources import may_be_fetched as may_be_fetched
 from .input_sources import open_inputs as open_inputs
+from .named_pictures import Named as Named
 from .prediction_run import PredictionRun as PredictionRun
 from .remote import FoundPosts as FoundPosts
 from .remote import read_query as read_query
+from .resumable import About as About
+from .resumable import load_about as load_about
 from .sidecars import Sidecars as Sidecars
+from .sources import Picture as Picture
 from .sources import Source as Source
 from .writers import Shape as Shape
 from .writers import kind_of as kind_of
+from .writers import row_kind as row_kind
 from .writers import shard_name as shard_name

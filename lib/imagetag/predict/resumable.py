@@ -187,7 +187,7 @@ class Parts:
 
     def done(self, source: Source, mine: Shard) -> About | None:
         """Return what is told of the output if it is complete and would be the same again."""
-        about = self._about()
+        about = load_about(self._target, self._name)
         if about is None or about.request != self._request:
             return None
         stored = self._target.stat(self._name)
@@ -200,13 +200,6 @@ class Parts:
             if newest != about.newest:
                 return None
         return about if (behind or _START) == about.pictures else None
-
-    def _about(self) -> About | None:
-        try:
-            with self._target.open(self._about_key) as stream:
-                return About.model_validate_json(stream.read(_MAX_BYTES))
-        except (ObjectNotFound, ValidationError):
-            return None
 
     def remaining(self, source: Source, mine: Shard) -> Iterator[Picture]:
         """Yield the pictures of this shard that no stored part has the rows of.
@@ -387,10 +380,29 @@ class Parts:
 
     @property
     def _about_key(self) -> str:
-        return self._name + ".about.json"
+        return _about_key(self._name)
 
     def _key(self, first: int) -> str:
         return f"{self._folder}{first:010}.jsonl"
+
+
+def load_about(target: Storage, name: str) -> About | None:
+    """Return what is told of a complete output; None where nothing is.
+
+    Args:
+        target: the storage that the output is in.
+        name: the output's key.
+
+    """
+    try:
+        with target.open(_about_key(name)) as stream:
+            return About.model_validate_json(stream.read(_MAX_BYTES))
+    except (ObjectNotFound, ValidationError):
+        return None
+
+
+def _about_key(name: str) -> str:
+    return name + ".about.json"
 
 
 def _next(chain: str, picture: Picture) -> str:

@@ -162,17 +162,25 @@ def kind_of(output: str) -> Kind:
         UsageError: if it is none, or what it needs is not installed.
 
     """
-    if output == "-":
-        return "csv"
+    return "csv" if output == "-" else row_kind(output, option="--output")
+
+
+def row_kind(place: str, *, option: str) -> Kind:
+    """Return the format that the name of a file of rows tells.
+
+    Raises:
+        UsageError: if it is none, or what it needs is not installed; it names the option.
+
+    """
     for kind in get_args(Kind):
-        if re.search(rf"[^/]\.{kind}$", output, re.IGNORECASE):
+        if re.search(rf"[^/]\.{kind}$", place, re.IGNORECASE):
             if kind == "parquet" and importlib.util.find_spec("pyarrow") is None:
                 raise UsageError(
-                    f"--output {output}: Parquet needs pyarrow; install "
-                    "image-tag-classification[parquet], or write .csv or .jsonl"
+                    f"{option} {place}: Parquet needs pyarrow; install "
+                    "image-tag-classification[parquet], or take .csv or .jsonl"
                 )
             return kind  # type: ignore[no-any-return]
-    raise UsageError(f"--output {output!r}: the name must end in .csv, .jsonl or .parquet")
+    raise UsageError(f"{option} {place!r}: the name must end in .csv, .jsonl or .parquet")
 
 
 def shard_name(output: str, index: int, count: int) -> str:

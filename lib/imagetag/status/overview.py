@@ -39,6 +39,7 @@ from imagetag.layout import (
 from imagetag.record import Record
 from imagetag.sentences import counted
 from imagetag.storage import ObjectInfo, ObjectNotFound, Storage, load_record
+from imagetag.verdicts import load_audits, newest_audit
 
 State = Literal[
     "none", "incomplete", "running", "lost", "stopped", "failed", "outdated", "complete"
@@ -279,6 +280,7 @@ class _Reading:
                 "train": trained,
                 "evaluate": evaluated,
                 "predict": self._told("predict"),
+                "audit": self._audited(training),
             },
             images=dataset.images if dataset else None,
             bytes=dataset.bytes if dataset else None,
@@ -367,6 +369,16 @@ class _Reading:
         old = marker.decision.trained != training.created
         reason = "trained again since" if old else ""
         return marker, self._told("evaluate", marker.created, "", outdated=reason)
+
+    def _audited(self, training: _Trained | None) -> StageStatus:
+        """Return what the newest audit of the run has proven; nothing is read where none was."""
+        if training is None or not any(key.stage == "audit" for key in self._records):
+            return self._told("audit")
+        created = training.created.isoformat(timespec="seconds")
+        found = newest_audit(load_audits(self._storage, self._tag), training.run, created)
+        if found is None:
+            return self._told("audit")
+        return self._told("audit", found.updated, f"{found.short}, {found.judged} judged")
 
     def _told(
         self,
@@ -457,6 +469,7 @@ def stages_shown(tags: Iterable[TagStatus]) -> list[Stage]:
         "pack": {"none"},
         "embed": {"none"},
         "predict": {"none"},
+        "audit": {"none"},
     }
     return [
         stage

@@ -1,3 +1,10 @@
+from .audits import AuditResult as AuditResult
+from .audits import Judgement as Judgement
+from .audits import load_audits as load_audits
+from .audits import load_judgements as load_judgements
+from .audits import newest_audit as newest_audit
+from .audits import store_audit as store_audit
+from .audits import store_judgements as store_judgements
 from .verdicts import LABELS_BY as LABELS_BY
 from .verdicts import Answer as Answer
 from .verdicts import Verdict as Verdict

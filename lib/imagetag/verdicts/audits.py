@@ -1,0 +1,163 @@
+"""What audits of predictions have proven, and what people said of the pictures that were drawn.
+
+Those pictures are none of the dataset: what is said of them is kept apart from its verdicts, and no
+training takes it. It is written in parts named by their content, as verdicts are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field, StringConstraints
+
+from imagetag.errors import InputError, complaint
+from imagetag.layout import Layout
+from imagetag.parallel import map_ahead
+from imagetag.record import Record
+from imagetag.storage import ObjectNotFound, Storage, load_record
+from imagetag.verdicts.verdicts import Answer
+
+_MAX_BYTES = 64 << 20  # of a part
+_AHEAD = {"threads": 16, "ahead": 64}
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+
+
+class Judgement(Record):
+    """What a person says of a picture that was drawn for an audit; `item` stands for its file."""
+
+    item: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
+    file: str
+    answer: Answer
+    at: AwareDatetime
+    by: Annotated[str, StringConstraints(max_length=100)] = ""
+    id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,32}$")]
+
+
+class AuditResult(Record):
+    """What an audit has proven so far of the pictures that a run called the tag.
+
+    Of the `called` pictures of `predictions`, so many were judged that count; `low` and `high` are
+    bounds of the precision among all, each at `confidence`. `trained` is when the run was made, and
+    `updated` when the last verdict came.
+    """
+
+    version: Literal[1] = 1
+    tag: str
+    name: str
+    run: str
+    trained: str
+    predictions: tuple[str, ...]
+    called: Count
+    target: Share
+    confidence: Share
+    right: Count
+    wrong: Count
+    unclear: Count
+    low: Share
+    high: Share
+    outcome: Literal["open", "proven", "refuted", "undecided"]
+    updated: AwareDatetime
+
+    @property
+    def judged(self) -> int:
+        """How many verdicts count."""
+        return self.right + self.wrong + self.unclear
+
+    @property
+    def short(self) -> str:
+        """The outcome in two words, such as `0.96 proven`."""
+        if self.outcome == "proven":  # as much as two digits can say, and never more than is so
+            return f"{max(self.target, math.floor(100 * self.low) / 100):g} proven"
+        return f"{self.target:g} {self.outcome}"
+
+    @property
+    def sentence(self) -> str:
+        """The outcome, such as `0.96 proven on your pictures, 2026-12-01, 64 judged`."""
+        what = self.short
+        if self.outcome in ("open", "undecided"):
+            what += f" ({self.low:.2f} to {self.high:.2f})"
+        return f"{what} on your pictures, {self.updated:%Y-%m-%d}, {self.judged:,} judged"
+
+
+def store_judgements(storage: Storage, tag: str, name: str, told: Iterable[Judgement]) -> None:
+    """Store what people said as one part: once it returns, that is there for good."""
+    data = "".join(one.model_dump_json() + "\n" for one in told).encode()
+    storage.write(Layout(tag).audited_part(name, hashlib.sha256(data).hexdigest()[:24]), data)
+
+
+def load_judgements(storage: Storage, tag: str, name: str) -> dict[str, Judgement]:
+    """Return the newest of each picture that was not withdrawn, by its item.
+
+    Raises:
+        InputError: if a part cannot be read; it names the line.
+
+    """
+    keys = (entry.key for entry in storage.list(Layout(tag).audited(name)))
+
+    def read(key: str) -> list[Judgement]:
+        return _read(storage, key)
+
+    newest: dict[str, Judgement] = {}
+    for _, part in map_ahead(read, keys, **_AHEAD):
+        for one in part:
+            before = newest.get(one.item)
+            if before is None or (before.at, before.id) < (one.at, one.id):
+                newest[one.item] = one
+    return {item: one for item, one in newest.items() if one.answer != "withdrawn"}
+
+
+def store_audit(storage: Storage, result: AuditResult) -> None:
+    """Store what an audit has proven, in the place of what it had before."""
+    key = Layout(result.tag).audit(result.name)
+    storage.write(key, result.model_dump_json(indent=2).encode() + b"\n")
+
+
+def load_audits(storage: Storage, tag: str) -> list[AuditResult]:
+    """Return what audits of a tag's runs have proven, the newest last; none that is damaged."""
+    layout = Layout(tag)
+    keys = (entry.key for entry in storage.list(layout.audits) if layout.is_audit(entry.key))
+
+    def read(key: str) -> AuditResult | None:
+        try:
+            return load_record(storage, key, AuditResult, tag=tag)
+        except (ObjectNotFound, InputError):  # made anew when the audit is gone on with
+            return None
+
+    found = [result for _, result in map_ahead(read, keys, **_AHEAD) if result is not None]
+    return sorted(found, key=lambda result: (result.updated, result.name))
+
+
+def newest_audit(audits: Iterable[AuditResult], run: str, trained: str) -> AuditResult | None:
+    """Return the newest of a run's that has a verdict, None if there is none.
+
+    Args:
+        audits: the newest last.
+        run: its name.
+        trained: when it was made: another of the same name is another.
+
+    """
+    found = [one for one in audits if (one.run, one.trained) == (run, trained) and one.judged]
+    return found[-1] if found else None
+
+
+def _read(storage: Storage, key: str) -> list[Judgement]:
+    try:
+        with storage.open(key) as stream:
+            data = stream.read(_MAX_BYTES)
+    except ObjectNotFound:  # a listing may still show what is gone
+        return []
+    found = []
+    for number, line in enumerate(data.splitlines(), 1):
+        try:
+            found.append(Judgement.model_validate_json(line))
+        except ValueError as error:
+            raise InputError(
+                f"{storage.url}/{key} line {number}: {complaint(error)}; mend that line, or delete "
+                "it and judge its pictures again"
+            ) from error
+    return found
