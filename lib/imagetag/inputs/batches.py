@@ -53,8 +53,9 @@ class Batches(Explaining, keras.utils.PyDataset):
     """Batches of the pictures of a tag's dataset, as `model.fit` and `evaluate` take them.
 
     An item is `(inputs, targets)`: float32 of `(images, height, width, 3)`, RGB, in 0..1; and
-    float32 of `(images,)`, 1 where the picture has the tag, else 0. The last batch of an epoch may
-    be smaller, and so is one with a picture that cannot be read, which is told in the log.
+    float32 of `(images,)`, 1 where the picture has the tag by its dataset, whatever people have
+    said of it since, else 0. The last batch of an epoch may be smaller, and so is one with a
+    picture that cannot be read, which is told in the log.
 
     What is in a batch is a function of the pictures, the seed, the epoch and the index alone. In
     the part `train` each epoch has all pictures in another order, moved in another way; the other
