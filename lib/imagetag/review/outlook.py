@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from imagetag.review.scores import Scored, one_of_each_group
 from imagetag.sentences import counted
-from imagetag.stats import Promise, lower_bound
+from imagetag.stats import Promise, looks, lower_bound
 from imagetag.verdicts import Answer
 
 Bools = NDArray[np.bool_]
@@ -36,6 +36,9 @@ class Outlook:
         self._md5s = [one.md5 for one in ranked]
         self._positive = np.array([one.label == "positive" for one in ranked], bool)
         self._promise = promise
+        # As the search tries them: with more, not even all positives would be right enough.
+        share = float(self._positive.mean()) if ranked else 0.0
+        self._numbers = looks(len(ranked), promise.min_precision, share)
         self._known: tuple[list[Answer | None], str] | None = None
         self._lock = threading.Lock()
 
@@ -71,10 +74,7 @@ class Outlook:
                 f"no verdicts on these pictures can promise {wanted}: it takes more pictures, or a "
                 "better model"
             )
-        return (
-            f"{_verdicts(best)} until {wanted} can be promised, if what is left turns out better "
-            "than what is judged"
-        )
+        return f"{_verdicts(best)} until {wanted} can be promised, at best: if each is a yes"
 
     def _fewest(self, right: Floats, judged: Bools) -> int | None:
         """Return the fewest verdicts after which a promise can be made, None if none can.
@@ -84,11 +84,10 @@ class Outlook:
             judged: which are judged.
 
         """
-        called = np.arange(1, len(right) + 1)
-        good = np.floor(np.cumsum(right) + 1e-9)
-        bounds = lower_bound(good, called, self._promise.level)
-        passing = np.flatnonzero(bounds >= self._promise.min_precision)
-        return int(np.cumsum(~judged)[passing].min()) if passing.size else None
+        good = np.floor(np.cumsum(right) + 1e-9)[self._numbers - 1]
+        bounds = lower_bound(good, self._numbers, self._promise.level)
+        passing = self._numbers[bounds >= self._promise.min_precision]
+        return int(np.cumsum(~judged)[passing - 1].min()) if passing.size else None
 
 
 def _share(right: Bools, among: Bools, otherwise: float) -> float:

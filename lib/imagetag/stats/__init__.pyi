@@ -19,6 +19,7 @@ from .comparison import Standing as Standing
 from .comparison import compare as compare
 from .contract import Promise as Promise
 from .contract import least_called as least_called
+from .contract import looks as looks
 from .contract import lower_bound as lower_bound
 from .contract import positives_needed as positives_needed
 from .contract import promise_precision as promise_precision

@@ -28,7 +28,8 @@ def scores_of(labels: Sequence[int], groups: Sequence[str] | None = None) -> lis
 
 def promised(labels: Sequence[int]) -> Promise:
     values = [-float(number) for number in range(len(labels))]
-    return promise_precision(labels, values, min_precision=0.9, confidence=0.95)
+    share = sum(labels) / len(labels)
+    return promise_precision(labels, values, min_precision=0.9, confidence=0.95, share=share)
 
 
 def test_it_counts_what_is_left_of_the_highest_ranks() -> None:
@@ -56,7 +57,13 @@ def test_wrong_ones_among_the_judged_make_it_longer() -> None:
 def test_where_labels_are_as_bad_as_that_it_says_what_would_have_to_be() -> None:
     labels = [1, 0] * 100
     outlook = Outlook(scores_of(labels), promised(labels))
-    assert "if what is left turns out better" in outlook.sentence({})
+    assert "can be promised, at best: if each is a yes" in outlook.sentence({})
+
+
+def test_too_few_positives_prove_nothing_however_many_others_there_are() -> None:
+    labels = [1] * 20 + [0] * 200  # 28 of 28 would prove 0.9, but there are no 28 that can be right
+    outlook = Outlook(scores_of(labels), promised(labels))
+    assert outlook.sentence({}).startswith("no verdicts on these pictures can promise 0.9")
 
 
 def test_too_few_pictures_prove_nothing() -> None:
@@ -86,11 +93,12 @@ def test_its_estimate_is_what_evaluate_then_promises() -> None:
     labels = [1] * 60 + [0, 1] * 40
     outlook = Outlook(scores_of(labels), promised(labels))
     number = int(outlook.sentence({}).split()[1])
+    share = sum(labels) / len(labels)
     values = [-float(place) for place in range(len(labels))]
     found = {
         judged: promise_precision(
-            labels, values, min_precision=0.9, confidence=0.95, judged=judged
+            labels, values, min_precision=0.9, confidence=0.95, share=share, judged=judged
         ).met
-        for judged in (number - 2, number + 2)
+        for judged in (number - 1, number)
     }
-    assert found == {number - 2: False, number + 2: True}
+    assert found == {number - 1: False, number: True}
