@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Final
 
 from imagetag.audit.called import Called, Predictions, read_predictions
+from imagetag.dataset import load_dataset
 from imagetag.errors import InputError, UsageError
 from imagetag.imaging import BadImage
+from imagetag.layout import Layout
 from imagetag.pages import web_link
 from imagetag.predict import Named, Picture
 from imagetag.review import About, Facts, Given, NoPicture, Pictures, Progress, Session
-from imagetag.runs import load_run
+from imagetag.runs import Evaluation, load_run, store_card
 from imagetag.sentences import counted
 from imagetag.stats import Audited, audit, more_to_prove
-from imagetag.storage import Storage
+from imagetag.storage import ObjectNotFound, Storage, load_record
 from imagetag.verdicts import (
     Answer,
     AuditResult,
@@ -113,6 +115,7 @@ class AuditSession(Session):
         with self._storing:
             self._before = self._load()
             self._took()
+            self._tell_card()
         return self.result
 
     def first(self, count: int) -> list[Called]:
@@ -162,6 +165,19 @@ class AuditSession(Session):
     def _took(self) -> None:
         self._audited = self._audit()
         store_audit(self._storage, self.result)
+
+    def _tell_card(self) -> None:
+        """Let the run's model card tell what is proven, if it tells of an evaluation."""
+        wanted = self._predictions
+        try:
+            run = load_run(self._storage, self._tag, wanted.run)
+            dataset = load_dataset(self._storage, self._tag)
+            key = Layout(self._tag).run(run.run, "evaluation.json")
+            evaluation = load_record(self._storage, key, Evaluation)
+        except (ObjectNotFound, InputError):  # predictions may be audited where the run is not
+            return
+        if evaluation.decision.trained == run.created == wanted.trained:
+            store_card(self._storage, run, dataset, evaluation)
 
     def _audit(self) -> Audited:
         answers = self.answers

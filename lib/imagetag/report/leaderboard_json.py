@@ -83,6 +83,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "brier": metrics.brier.model_dump(),
         "threshold": chosen.threshold,
         "promise": promise and {**promise.model_dump(), "outcome": entry.kept},
+        "audit": entry.audit and entry.audit.model_dump(mode="json"),
         "seconds": training.seconds,
         "parameters": training.parameters,
         "image_size": training.image_size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Literal, TypeVar
 
@@ -19,6 +19,7 @@ from imagetag.log import get_logger
 from imagetag.report.results import Evaluation, Result, Table, Training, load_result, load_table
 from imagetag.stats import RESAMPLED, Answers, Exam, Ints, Metric, Span, Standing, compare
 from imagetag.storage import Storage
+from imagetag.verdicts import AuditResult, load_audits, newest_audit
 
 MAX_RUNS = 50  # of a tag that are compared
 _MAX_TABLES = 512 << 20  # bytes of all tables of a tag: they are held at once
@@ -37,7 +38,8 @@ class Entry:
 
     `place` is `best`, `tied` where the difference from the best may be noise, or `behind`; None
     where it is not compared, and `reason` says why. `value` is on the pictures that all compared
-    runs have. Where that is only a part of its own, `partial` is True.
+    runs have. Where that is only a part of its own, `partial` is True. `audit` is the newest of the
+    run's predictions.
     """
 
     training: Training
@@ -47,6 +49,7 @@ class Entry:
     place: Place | None
     partial: bool = False
     reason: str = ""
+    audit: AuditResult | None = None
 
     @property
     def kept(self) -> Kept | None:
@@ -160,9 +163,10 @@ def rank_runs(storage: Storage, tag: str, runs: Runs, metric: Metric) -> TagRank
         _outside(found[run], metric, f"only {len(affordable)} runs of a tag are compared")
         for run in evaluated[len(affordable) :]
     ]
+    audits = load_audits(storage, tag) if entries else []
     return TagRanking(
         tag,
-        entries,
+        [_with_audit(entry, audits) for entry in entries],
         [
             Missing(name, result.training.model, result.reason)
             for name, result in found.items()
@@ -179,6 +183,11 @@ def rank_runs(storage: Storage, tag: str, runs: Runs, metric: Metric) -> TagRank
             storage, tag, found[entries[0].training.run].held_out if entries else None
         ),
     )
+
+
+def _with_audit(entry: Entry, audits: Sequence[AuditResult]) -> Entry:
+    training = entry.training
+    return replace(entry, audit=newest_audit(audits, training.run, training.created))
 
 
 def verdict(ranking: TagRanking) -> tuple[str, str]:

@@ -12,11 +12,15 @@ from PIL import Image
 
 from imagetag.audit import AuditSession, open_audit
 from imagetag.errors import InputError, UsageError
+from imagetag.layout import Layout
 from imagetag.review import Given, NoPicture
 from imagetag.storage import Storage, open_storage
 from imagetag.verdicts import Answer, load_audits, load_verdicts, newest_audit
 from tests.builders.audits import CREATED, predicted
+from tests.builders.datasets import store_dataset
+from tests.builders.evaluations import make_evaluation
 from tests.builders.pictures import encoded
+from tests.builders.rows import make_row
 from tests.builders.runs import make_run, store_run
 
 START = datetime(2026, 12, 1, tzinfo=UTC)
@@ -130,6 +134,20 @@ def test_two_judges_at_once_lose_nothing(storage: Storage, output: str) -> None:
     found = two.finish()
     assert (found.right, found.wrong) == (3, 2)
     assert load_audits(storage, "robot") == [found]
+
+
+def test_the_models_card_tells_it(storage: Storage, output: str) -> None:
+    run = store_run(storage, make_run(created=CREATED))
+    store_dataset(storage, "robot", [make_row(1)])
+    evaluation = make_evaluation()
+    decision = evaluation.decision.model_copy(update={"trained": CREATED})
+    told = evaluation.model_copy(update={"decision": decision})
+    storage.write(Layout("robot").run(run.run, "evaluation.json"), told.model_dump_json().encode())
+    session = open_audit(storage, "robot", [output])
+    taken(session, "y" * 60)
+    session.finish()
+    card = storage.read(Layout("robot").run(run.run, "README.md")).decode()
+    assert "`0.95 proven on your pictures, 2026-12-01, 60 judged`" in card
 
 
 def test_pictures_are_shown_as_jpegs_and_without_what_the_model_says(

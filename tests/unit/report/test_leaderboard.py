@@ -28,7 +28,9 @@ from imagetag.stats import comparison
 from imagetag.stats.comparison import RESAMPLED, Metric, Span
 from imagetag.storage.local import LocalStorage
 from imagetag.storage.opening import open_storage
+from imagetag.verdicts import store_audit
 from jobs import report
+from tests.builders.audits import audit_result
 from tests.builders.datasets import make_dataset
 from tests.builders.evaluations import TRAINED as EVALUATED_MODEL
 from tests.builders.evaluations import evaluation_of, scored
@@ -170,6 +172,22 @@ def test_what_is_told_of_a_run(two: Reported) -> None:
     assert told["m1"]["seconds"] is None
     for words in ("12.6 min", "20 M", "192 \N{MULTIPLICATION SIGN} 256", "≥ 0.95"):
         assert words in page.text.replace("\u2009", " ").replace("\xa0", " ")
+
+
+def test_what_an_audit_has_proven_is_told_of_its_run(two: Reported) -> None:
+    two.write("shinji", "v3", 3)
+    for tag, run, right in (("asuka", "v1", 60), ("shinji", "v3", 0)):
+        found = {"tag": tag, "run": run, "trained": TRAINED, "right": right}
+        store_audit(two.storage, audit_result(**found))
+    two.storage.write("shinji/audits/aaaaaaaaaaaa.json", b"{")
+    sentence = "0.95 proven on your pictures, 2026-12-01, 60 judged"
+    page, told = two.made()
+    assert page.text.count(sentence) == 1, "of one that nobody has judged there is nothing to tell"
+    audits = {run["run"]: run["audit"] for tag in told["tags"] for run in tag["runs"]}
+    assert audits["v1"]["outcome"] == "proven"
+    assert {run for run, audit in audits.items() if audit} == {"v1"}
+    store_audit(two.storage, audit_result(tag="shinji", run="v3", trained=TRAINED))
+    assert two.made()[0].text.count(sentence) == 2
 
 
 @pytest.mark.parametrize("metric", get_args(Metric))

@@ -22,6 +22,8 @@ from imagetag.runs.card import model_card, store_card
 from imagetag.stats.calibration import Calibration
 from imagetag.stats.contract import Promise
 from imagetag.storage.local import LocalStorage
+from imagetag.verdicts import store_audit
+from tests.builders.audits import audit_result
 from tests.builders.datasets import make_dataset
 from tests.builders.evaluations import evaluation_of, make_evaluation, promise, scored
 from tests.builders.rows import make_row
@@ -264,6 +266,20 @@ def test_an_evaluation_makes_the_card_tell_of_it(tmp_path: Path) -> None:
     written = path.stat().st_mtime_ns
     store_card(storage, RUN, DATASET, make_evaluation(cautions=["All are PNG."]))
     assert path.stat().st_mtime_ns == written
+
+
+def test_it_tells_what_an_audit_of_this_model_has_proven(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    key = Layout(RUN.tag).run(RUN.run, "README.md")
+    store_audit(storage, audit_result(trained="2025-01-01T00:00:00+00:00"))  # an earlier model
+    store_card(storage, RUN, DATASET, make_evaluation())
+    assert "Audited" not in storage.read(key).decode()
+    store_audit(storage, audit_result(name="a" * 12, trained=RUN.created))
+    store_card(storage, RUN, DATASET, make_evaluation())
+    told = "0.95 proven on your pictures, 2026-12-01, 60 judged"
+    assert f"of 300 pictures elsewhere that it called the tag: `{told}`" in (
+        storage.read(key).decode()
+    )
 
 
 def test_a_long_value_is_cut() -> None:
