@@ -201,7 +201,7 @@ def wrongly() -> Iterator[list[str]]:
 
 def clicks() -> Iterator[list[str]]:
     """Yield a row a case: the mean number of verdicts, and in brackets the median."""
-    for called in _CALLED:
+    for called in _CALLED[:-1]:  # of very many each row takes minutes
         for truth in (1.0, 0.99, 0.97, 0.9):
             right = drawn(called, truth, 3)
             cells = []
