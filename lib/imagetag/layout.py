@@ -203,7 +203,7 @@ class Layout:
 
     def is_verdict_part(self, key: str) -> bool:
         """Tell whether a key below `verdicts` is of some of them."""
-        return bool(re.fullmatch(r"[0-9a-f]{8,64}\.jsonl", key.removeprefix(self.verdicts)))
+        return _is_part(key.removeprefix(self.verdicts))
 
     @property
     def audits(self) -> str:
@@ -235,6 +235,10 @@ class Layout:
     def audited_part(self, name: str, digest: str) -> str:
         """Return the key of some of that."""
         return f"{self.audited(name)}{digest}.jsonl"
+
+    def is_audited_part(self, name: str, key: str) -> bool:
+        """Tell whether a key below `audited` is of some of that."""
+        return _is_part(key.removeprefix(self.audited(name)))
 
     @property
     def dataset(self) -> str:
@@ -375,6 +379,10 @@ def checked_run(name: str, option: str = "--run") -> str:
             "letter or digit, 100 at most, and not 'latest'"
         )
     return name
+
+
+def _is_part(name: str) -> bool:
+    return bool(re.fullmatch(r"[0-9a-f]{8,64}\.jsonl", name))
 
 
 def _checked_audit(name: str) -> str:

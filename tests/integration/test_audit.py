@@ -81,6 +81,10 @@ def test_keys_prove_a_precision_and_the_job_ends_with_it(
             until(browser, lambda: text(browser, "end-title") == "No more is asked")
             assert "0.8" in text(browser, "end-text")
             assert "6 judged" in text(browser, "end-text")
+            ActionChains(browser).send_keys("u").perform()  # the last was a mistake
+            judge(browser, items[5], "y")
+            until(browser, lambda: text(browser, "end-title") == "No more is asked")
+            until(browser, lambda: text(browser, "saved") == "All is saved.")
             browser.get("about:blank")
             process.send_signal(signal.SIGINT)
             _, told = process.communicate(timeout=PATIENCE)

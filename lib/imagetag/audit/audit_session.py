@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
@@ -29,7 +31,6 @@ from imagetag.sentences import counted
 from imagetag.stats import Audited, audit, more_to_prove
 from imagetag.storage import ObjectNotFound, Storage, load_record
 from imagetag.verdicts import (
-    Answer,
     AuditResult,
     Judgement,
     load_judgements,
@@ -113,7 +114,7 @@ class AuditSession(Session):
 
         """
         with self._storing:
-            self._before = self._load()
+            self._hear(self._load().items())
             self._took()
             self._tell_card()
         return self.result
@@ -189,10 +190,10 @@ class AuditSession(Session):
             confidence=self._confidence,
         )
 
-    def _load(self) -> dict[str, Answer]:
+    def _load(self) -> dict[str, Judgement]:
         found = load_judgements(self._storage, self._tag, self.name)
         self._updated = max((one.at for one in found.values()), default=_NEVER)
-        return {item: one.answer for item, one in found.items()}
+        return found
 
     def _read(self, item: str) -> bytes:
         try:
@@ -211,7 +212,9 @@ class AuditSession(Session):
 def drawn(tag: str, predictions: Predictions) -> tuple[str, dict[str, Called]]:
     """Return an audit's name, and its pictures in the order of the draw, by what stands for each.
 
-    Both depend on the tag, the run and the pictures alone, in whatever order those are given.
+    The order depends on the tag, the run and the names of the pictures alone, however those are
+    given. The name is of the folder or URL that they are below too: what was said of pictures says
+    nothing of others that are called the same elsewhere.
     """
     files = sorted(called.file for called in predictions.called)
     whole = json.dumps([tag, predictions.run, predictions.trained, files])
@@ -221,7 +224,8 @@ def drawn(tag: str, predictions: Predictions) -> tuple[str, dict[str, Called]]:
         return _digest(f"{seed}\n{called.file}")
 
     order = sorted(predictions.called, key=place)
-    return seed[:12], {_digest(called.file)[:24]: called for called in order}
+    name = _digest(f"{seed}\n{predictions.base}")[:12]
+    return name, {_digest(called.file)[:24]: called for called in order}
 
 
 def open_audit(
@@ -269,6 +273,8 @@ def open_audit(
     if not found.run:
         made = load_run(storage, tag, run)
         found = Predictions(found.places, found.called, made.run, made.created, found.base)
+    given = base if "://" in base or not base else os.path.realpath(base)
+    found = replace(found, base=found.base or given)
     base = base or found.base
 
     def name(called: Called) -> str:

@@ -127,7 +127,7 @@ def _called(place: str, kind: str, path: Path, tag: str) -> Iterator[Called]:
             if str(decision).lower() != "true":
                 continue
             file, page = row["file"], row.get("page_url") or ""
-            if not isinstance(file, str) or not file or len(file) > _MAX_NAME:
+            if not isinstance(file, str) or not _is_name(file):
                 raise ValueError(f"{str(file)[:100]!r} names no picture")
             yield Called(file, page if isinstance(page, str) else "")
     except InputError:
@@ -144,6 +144,12 @@ def _called(place: str, kind: str, path: Path, tag: str) -> Iterator[Called]:
             f"--predictions {place}: it has no decision on the tag {tag!r}; it has those of "
             f"{others}: say --tag"
         )
+
+
+def _is_name(text: str) -> bool:
+    """Tell whether a text can name a picture: JSON may hold what no UTF-8 and no path can."""
+    writable = "\0" not in text and not any("\ud800" <= one <= "\udfff" for one in text)
+    return writable and 0 < len(text) <= _MAX_NAME
 
 
 def _csv(path: Path) -> Iterator[Row]:

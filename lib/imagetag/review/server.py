@@ -147,7 +147,7 @@ def make_app(session: Session, token: str) -> Flask:
         now = datetime.now(UTC)
         unknown = [one.id for one in sent if not session.has(one.item)]
         known = [one for one in sent if session.has(one.item)]
-        session.take(
+        given = (
             Given(
                 id=one.id,
                 item=one.item,
@@ -156,6 +156,7 @@ def make_app(session: Session, token: str) -> Flask:
             )
             for one in known
         )
+        session.take(given, now)
         return news(saved=[one.id for one in known], unknown=unknown)
 
     app.register_blueprint(page)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, Protocol
 
 from pydantic import AwareDatetime, StringConstraints
 
@@ -82,11 +81,20 @@ class NoPicture(Exception):
     """A picture cannot be shown; the text says why."""
 
 
-@dataclass(frozen=True)
-class _Standing:
-    at: datetime
-    id: str
-    answer: Answer
+class Told(Protocol):
+    """What was said of a picture: of several, the one with the latest time stands."""
+
+    @property
+    def id(self) -> str:
+        """Its own."""
+
+    @property
+    def answer(self) -> Answer:
+        """What was said."""
+
+    @property
+    def at(self) -> datetime:
+        """When."""
 
 
 class Session(ABC):
@@ -96,17 +104,16 @@ class Session(ABC):
         about: what the page says of it.
         items: the names of the pictures, in the order in which they are shown: of lower-case
             letters and digits, 64 at most.
-        answers: what was said of some of them before.
+        told: what was said of some of them before.
 
     """
 
     def __init__(
-        self, about: About, items: Sequence[str], answers: Mapping[str, Answer] | None = None
+        self, about: About, items: Sequence[str], told: Mapping[str, Told] | None = None
     ) -> None:
         self.about, self.items = about, tuple(items)
         self._among = frozenset(self.items)
-        self._before = {item: answer for item, answer in (answers or {}).items() if self.has(item)}
-        self._standing: dict[str, _Standing] = {}
+        self._standing = {item: one for item, one in (told or {}).items() if self.has(item)}
         self._taken: set[str] = set()
         self._changes: list[tuple[str, Answer]] = []
         self._storing, self._changing = threading.Lock(), threading.Lock()
@@ -119,8 +126,7 @@ class Session(ABC):
     def answers(self) -> dict[str, Answer]:
         """What stands of each picture that has an answer."""
         with self._changing:
-            given = {item: found.answer for item, found in self._standing.items()}
-        found = {**self._before, **given}
+            found = {item: one.answer for item, one in self._standing.items()}
         return {item: answer for item, answer in found.items() if answer != "withdrawn"}
 
     def changes(self, seen: int) -> tuple[int, list[tuple[str, Answer]]]:
@@ -128,10 +134,15 @@ class Session(ABC):
         with self._changing:
             return len(self._changes), self._changes[max(0, seen) :]
 
-    def take(self, given: Iterable[Given]) -> None:
+    def take(self, given: Iterable[Given], now: datetime | None = None) -> None:
         """Take answers; once it returns, they are stored.
 
         Those that were taken before are passed over. Of two about one picture the newer counts.
+
+        Args:
+            given: the answers.
+            now: the time by the clock that they have theirs from. What stands from later than that
+                is of a clock that goes otherwise, or was set back since: they are put behind it.
 
         Raises:
             KeyError: if one is about a picture that is not the session's; none is taken then.
@@ -145,18 +156,32 @@ class Session(ABC):
                     raise KeyError(one.item)
             if not new:
                 return
-            self._store(tuple(new.values()))
-            with self._changing:
-                for one in new.values():
-                    found, before = (
-                        _Standing(one.at, one.id, one.answer),
-                        self._standing.get(one.item),
-                    )
-                    if before is None or (before.at, before.id) < (found.at, found.id):
-                        self._standing[one.item] = found
-                        self._changes.append((one.item, one.answer))
-                self._taken.update(new)
+            timed = tuple(self._timed(new.values(), now))
+            self._store(timed)
+            self._hear((one.item, one) for one in timed)
+            self._taken.update(new)
             self._took()
+
+    def _timed(self, given: Iterable[Given], now: datetime | None) -> Iterator[Given]:
+        latest = {} if now is None else {item: one.at for item, one in self._standing.items()}
+        for one in given:
+            last = latest.get(one.item)
+            if now is None or last is None or last <= now:
+                yield one
+                continue
+            latest[one.item] = last + timedelta(microseconds=1)
+            yield one.model_copy(update={"at": latest[one.item]})
+
+    def _hear(self, told: Iterable[tuple[str, Told]]) -> None:
+        """Let what was said of the session's pictures stand where nothing newer does."""
+        with self._changing:
+            for item, one in told:
+                before = self._standing.get(item)
+                if not self.has(item):
+                    continue
+                if before is None or (before.at, before.id) < (one.at, one.id):
+                    self._standing[item] = one
+                    self._changes.append((item, one.answer))
 
     def progress(self) -> Progress:
         """Return how far it has come."""

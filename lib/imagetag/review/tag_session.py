@@ -91,7 +91,7 @@ class TagSession(Session):
                 neighbours=neighbours is not None,
             ),
             tuple(self._asked),
-            {md5: verdict.answer for md5, verdict in verdicts.standing.items()},
+            verdicts.standing,
         )
 
     def has(self, item: str) -> bool:

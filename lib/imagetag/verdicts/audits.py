@@ -91,13 +91,15 @@ def store_judgements(storage: Storage, tag: str, name: str, told: Iterable[Judge
 
 
 def load_judgements(storage: Storage, tag: str, name: str) -> dict[str, Judgement]:
-    """Return the newest of each picture that was not withdrawn, by its item.
+    """Return the newest of each picture, by its item, also what takes one back.
 
     Raises:
         InputError: if a part cannot be read; it names the line.
 
     """
-    keys = (entry.key for entry in storage.list(Layout(tag).audited(name)))
+    layout = Layout(tag)
+    listed = storage.list(layout.audited(name))
+    keys = (entry.key for entry in listed if layout.is_audited_part(name, entry.key))
 
     def read(key: str) -> list[Judgement]:
         return _read(storage, key)
@@ -108,7 +110,7 @@ def load_judgements(storage: Storage, tag: str, name: str) -> dict[str, Judgemen
             before = newest.get(one.item)
             if before is None or (before.at, before.id) < (one.at, one.id):
                 newest[one.item] = one
-    return {item: one for item, one in newest.items() if one.answer != "withdrawn"}
+    return newest
 
 
 def store_audit(storage: Storage, result: AuditResult) -> None:

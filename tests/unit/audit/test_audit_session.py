@@ -150,6 +150,38 @@ def test_the_models_card_tells_it(storage: Storage, output: str) -> None:
     assert "`0.95 proven on your pictures, 2026-12-01, 60 judged`" in card
 
 
+def test_of_two_judges_the_newer_verdict_counts_whoever_ends_last(
+    storage: Storage, output: str
+) -> None:
+    one, two = (open_audit(storage, "robot", [output], by=by) for by in ("ann", "bob"))
+    taken(one, "yyy")
+    later = [item.model_copy(update={"at": START + timedelta(days=1)}) for item in given(two, "nu")]
+    two.take(later)
+    found = one.finish()
+    assert (found.right, found.wrong) == (0, 1), "the second is taken back, so the third waits"
+    assert open_audit(storage, "robot", [output]).result == found
+    assert one.changes(3)[1] == [(one.items[0], "no"), (one.items[1], "withdrawn")]
+
+
+def test_pictures_of_the_same_names_elsewhere_are_drawn_alike_and_judged_anew(
+    storage: Storage, tmp_path: Path, output: str
+) -> None:
+    first = open_audit(storage, "robot", [output])
+    taken(first, "y" * 60)
+    names = {f"{number:03}.png": number % 4 != 0 for number in range(400)}
+    other = tmp_path / "other"
+    (tmp_path / "pictures").rename(other)
+    second = open_audit(storage, "robot", [str(predicted(tmp_path / "b.csv", names, base=other))])
+    assert second.items == first.items, "no luckier draw"
+    assert second.result.judged == 0
+    store_run(storage, make_run(run="first"))
+    alone = str(predicted(tmp_path / "c.csv", names, about=False))
+    third = open_audit(storage, "robot", [alone], run="first", base=str(other))
+    assert third.name == second.name, "--input says what about.json would"
+    (tmp_path / "pictures").symlink_to(other)
+    assert open_audit(storage, "robot", [output]).result.judged == 60
+
+
 def test_pictures_are_shown_as_jpegs_and_without_what_the_model_says(
     storage: Storage, output: str, tmp_path: Path
 ) -> None:
@@ -207,6 +239,8 @@ def test_damaged_judgements_are_told_with_their_line(storage: Storage, output: s
     session = open_audit(storage, "robot", [output])
     taken(session, "y")
     [entry] = storage.list("robot/audited/")
+    storage.write(f"robot/audited/{session.name}/notes.txt", b"none of ours")
+    assert open_audit(storage, "robot", [output]).answers == session.answers
     storage.write(entry.key, storage.read(entry.key) + b"{}\n")
     with pytest.raises(InputError, match=r"\.jsonl line 2: item: Field required; mend"):
         open_audit(storage, "robot", [output])

@@ -70,6 +70,8 @@ def test_what_is_wrong_is_one_line_that_says_where(tmp_path: Path) -> None:
         ("a.jsonl", '{"file": "a.png"\n'),
         ("a.jsonl", "[1]\n"),
         ("a.jsonl", '{"file": ["a"], "decision": true, "tag": "robot"}\n'),
+        ("a.jsonl", '{"file": "\\ud800.png", "decision": true, "tag": "robot"}\n'),
+        ("a.jsonl", '{"file": "\\u0000.png", "decision": true, "tag": "robot"}\n'),
         ("a.parquet", "PAR1 it is none"),
         ("a.csv", 'file,decision,tag\n"a.png,true,robot\n'),
     ],

@@ -57,11 +57,29 @@ def test_the_newer_of_two_answers_counts_whichever_comes_first() -> None:
 
 
 def test_what_is_withdrawn_stands_no_longer_also_of_an_earlier_session() -> None:
-    session = Kept(answers={"a": "yes", "c": "no"})
+    session = Kept(told={"a": given("8", "a", "yes"), "c": given("9", "c", "no")})
     assert session.answers == {"a": "yes"}
-    session.take([given("1", "a", "withdrawn")])
+    session.take([given("1", "a", "withdrawn", seconds=1)])
     assert session.answers == {}
     assert session.progress().done == 0
+
+
+def test_what_waited_since_before_an_earlier_session_does_not_stand_over_its_answer() -> None:
+    session = Kept(told={"a": given("8", "a", "no", seconds=5)})
+    session.take([given("1", "a", "yes")])
+    assert session.answers == {"a": "no"}, "as whoever reads what is stored says"
+
+
+def test_an_answer_after_a_clock_was_set_back_stands_and_keeps_its_place() -> None:
+    session = Kept(told={"a": given("8", "a", "no", seconds=3600)})
+    both = [given("1", "a", "yes"), given("2", "a", "unclear", seconds=1), given("3", "b", "no")]
+    session.take(both, now=NOW + timedelta(seconds=2))
+    assert session.answers == {"a": "unclear", "b": "no"}
+    session.take([given("4", "a", "withdrawn", seconds=3)], now=NOW + timedelta(seconds=3))
+    assert session.answers == {"b": "no"}
+    times = [one.at for one in session.stored if one.item == "a"]
+    assert NOW + timedelta(seconds=3600) < times[0] < times[1] < times[2]
+    assert session.stored[2].at == NOW, "nothing of the future stands there"
 
 
 def test_what_could_not_be_stored_is_not_taken_and_can_be_sent_again() -> None:

@@ -143,8 +143,10 @@
   const hear = (news) => {
     for (const [item, answer] of news.changes) answers.set(item, answer);
     seen = news.seen;
+    const over = ended();
     progress = news.progress;
     showProgress();
+    if (over && !ended() && mode === "end") showPlace(nextOpen(place)); // an answer was taken back
   };
 
   const later = (milliseconds) => {
