@@ -37,6 +37,8 @@ from imagetag.job import (
     run_job,
 )
 from imagetag.predict import (
+    MOST_ADVISED,
+    AdviceAsked,
     Copies,
     FoundPosts,
     PredictionRun,
@@ -123,6 +125,11 @@ class PredictSettings(TagsSettings, StorageSettings):
         lt=1,
         description="from which probability on the decision is true; by default as evaluate chose",
     )
+    advice: AdviceAsked = Field(
+        "auto",
+        description="estimate how many of the images have each tag, and whether the threshold "
+        f"keeps the promised precision among them; auto does it for up to {MOST_ADVISED} tags",
+    )
     batch_size: int = Field(32, ge=1, description="images the model takes at once")
     shard_index: int = pod_index_field("which share of the images is this pod's")
     shard_count: int = Field(1, ge=1, description="how many pods share the images")
@@ -180,6 +187,7 @@ def work(settings: PredictSettings) -> None:
             batch_size=settings.batch_size,
             concurrency=settings.concurrency,
             shard=(settings.shard_index, settings.shard_count),
+            advice=settings.advice,
         )
         if settings.output == "-":
             predict = predicting.to_terminal

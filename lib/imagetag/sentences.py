@@ -256,6 +256,38 @@ def _predicted(fields: Event) -> str:
     return text if fields["output"] == "-" else f"{text}; {fields['output']}"
 
 
+def _estimated(fields: Event) -> str:
+    if not fields["alike"]:
+        return (
+            f"by their scores these {fields['images']:,} images are unlike those that the "
+            "threshold was tried on: don't trust what is called the tag before an audit "
+            "(imagetag audit)"
+        )
+    share, precision, wanted = fields["share"], fields["precision"], fields["wanted"]
+    low, value, high = (_percent(share[name]) for name in ("low", "value", "high"))
+    text = (
+        f"about {value} % ({low} to {high} %) of these {fields['images']:,} images have the tag; "
+        f"at this share the precision of what is called it is about {precision['value']:.2f} "
+        f"({precision['low']:.2f} to {precision['high']:.2f})"
+    )
+    if fields["advice"] is None:
+        return text
+    if fields["advice"] == "keep":
+        return f"{text}: keep the threshold; this is estimated, not promised"
+    text += f", and {wanted:g} was wanted"
+    if fields["advice"] == "tighten":
+        return f"{text}: tighten it by --threshold {fields['threshold']:g}, or audit it"
+    return (
+        f"{text}: don't trust it before an audit (imagetag audit), as the pictures that it was "
+        "tried on show no threshold that keeps it"
+    )
+
+
+def _percent(share: float) -> str:
+    percent = 100 * share
+    return f"{round(percent, 0 if percent >= 10 else 1 if percent >= 1 else 2):g}"
+
+
 def _read_list(fields: Event) -> str:
     more = {"joined": fields["joined"], "of unknown rating": fields["rating_unknown"]}
     told = [f"{count:,} {what}" for what, count in more.items() if count]
@@ -335,6 +367,7 @@ _SENTENCES: dict[str, Callable[[Event], str]] = {
     "left out": _left_out,
     "embedded": _embedded,
     "packed": _packed,
+    "estimated": _estimated,
     "phase": _phase,
     "no label is judged": lambda fields: f"no label is judged: {fields['reason']}",
     "precision cannot be promised": _not_promised,

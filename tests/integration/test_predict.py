@@ -42,6 +42,7 @@ from imagetag.storage.local import LocalStorage
 from imagetag.storage.opening import open_storage
 from tests.boardserver.guarded import GuardedServer
 from tests.builders.pictures import encoded
+from tests.builders.results import make_logits, make_pictures, table_of
 from tests.ended import Ended
 from tests.forked import Forked
 from tests.integration.scraping import Drawn, Moody, write_post
@@ -250,6 +251,40 @@ def test_what_was_predicted_is_not_predicted_again(
     (tmp_path / "out.csv").unlink()
     assert run(stored, *options).events[-1] == "predicted"
     assert run(stored, *options).events == ["already predicted"]
+
+
+def test_what_a_folder_has_is_estimated_at_the_end(
+    fresh: Path, folder: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    for number in range(4):
+        shutil.copytree(folder, mine / str(number))
+    pictures = make_pictures(150, 150)
+    options = ["--input", mine, "--output", tmp_path / "out.csv"]
+    missing = run(fresh, *options, "--advice", "yes")
+    assert (missing.code, missing.events) == (
+        0,
+        ["no advice on what these images have", "predicted"],
+    )
+    assert "threshold_predictions.csv" in missing.lines[0]["reason"]
+    for seed, part in enumerate(("threshold", "test")):
+        table = table_of(pictures, make_logits(pictures, 4.0, seed=seed))
+        open_storage(str(fresh)).write(LAYOUT.run("tiny", f"{part}_predictions.csv"), table)
+    (tmp_path / "out.csv").unlink()
+    ended = run(fresh, *options)
+    assert (ended.code, ended.events) == (0, ["predicted", "estimated"])
+    told = ended.lines[-1]
+    assert (told["tag"], told["images"], told["wanted"]) == (TAG, 120, None)
+    assert 0 <= told["share"]["low"] <= told["share"]["value"] <= told["share"]["high"] <= 1
+    about = json.loads((tmp_path / "out.csv.about.json").read_bytes())
+    assert about["advice"][TAG] == {name: told[name] for name in about["advice"][TAG]}
+    again = run(fresh, *options)
+    assert again.events == ["already predicted", "estimated"]
+    assert again.lines[-1]["share"] == told["share"]
+    terminal = run(fresh, "--input", mine)
+    assert terminal.events == ["predicted", "estimated"]
+    assert terminal.lines[-1]["share"] == told["share"]
+    assert run(fresh, "--input", mine, "--advice", "no").events == ["predicted"]
 
 
 NO_TENSORFLOW = """

@@ -4,6 +4,8 @@ from .input_sources import is_fetched as is_fetched
 from .input_sources import may_be_fetched as may_be_fetched
 from .input_sources import open_inputs as open_inputs
 from .named_pictures import Named as Named
+from .prediction_run import MOST_ADVISED as MOST_ADVISED
+from .prediction_run import AdviceAsked as AdviceAsked
 from .prediction_run import PredictionRun as PredictionRun
 from .remote import FoundPosts as FoundPosts
 from .remote import read_query as read_query

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,49 +15,14 @@ from imagetag.errors import one_line
 from imagetag.imaging import BadImage
 from imagetag.log import get_logger
 from imagetag.models import Score, Scorer
+from imagetag.predict.judge import DIGITS, RAW_THRESHOLD, Judge, judge_of
 from imagetag.predict.networks import Networks
 from imagetag.predict.sources import Picture, Source, StoredPictures
 from imagetag.predict.writers import Answers, Prediction
 from imagetag.runs import Decision, Run, load_decision, load_run
-from imagetag.stats import Calibration
 from imagetag.storage import Place, opened
 
-RAW_THRESHOLD = 0.5  # where nothing was decided
-_DIGITS = 6
 _MAX_ERROR = 500  # characters
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Judge:
-    """From logits to what is told of pictures.
-
-    Attributes:
-        probability: returns the probabilities that the tag is in them, of the same shape.
-        positive: tells whether each is enough.
-
-    """
-
-    probability: Callable[[Floats], Floats]
-    positive: Callable[[Floats], Bools]
-
-
-def judge_of(decision: Decision | None, threshold: float | None = None) -> Judge:
-    """Return how to go by what evaluate has decided, or without it by raw probabilities.
-
-    Args:
-        decision: of the run; None if it was not evaluated.
-        threshold: the least probability of a positive; None for what was decided, or 0.5.
-
-    """
-    calibration = Calibration() if decision is None else decision.calibration
-    probability = calibration.probabilities
-    if decision is not None and threshold is None:
-        return Judge(probability, lambda logits: logits >= decision.logit_threshold)
-    least = RAW_THRESHOLD if threshold is None else threshold
-    return Judge(probability, lambda logits: probability(logits) >= least)
 
 
 def predict_tag(
@@ -185,7 +150,7 @@ def _judged(
     decisions = np.stack([judge.positive(column) for judge, column in columns], axis=1)
     broken = np.isnan(logits)
     for row, called, none in zip(
-        probabilities.round(_DIGITS).tolist(), decisions.tolist(), broken, strict=True
+        probabilities.round(DIGITS).tolist(), decisions.tolist(), broken, strict=True
     ):
         for place in np.flatnonzero(none):
             row[place] = called[place] = None

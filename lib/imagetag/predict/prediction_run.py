@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from imagetag.layout import Layout
 from imagetag.log import Progress, get_logger
@@ -21,9 +21,12 @@ from imagetag.quiet import quiet_imports
 from imagetag.storage import ObjectNotFound, Storage
 
 if TYPE_CHECKING:
+    from imagetag.predict.advice import Advisor
     from imagetag.predict.classifiers import Classifiers
     from imagetag.runs import Decision, Run
 
+AdviceAsked = Literal["auto", "no", "yes"]
+MOST_ADVISED = 20  # tags that are told of without being asked for
 
 _AT_ONCE = {"threads": 16, "ahead": 32}  # runs that are read, of which there may be a thousand
 
@@ -43,6 +46,7 @@ class PredictionRun:
         batch_size: pictures the model takes at once.
         concurrency: pictures that are fetched at once, where they are not on this machine.
         shard: which share of the pictures this is, from 0, and of how many.
+        advice: whether to tell what the pictures have of each tag.
 
     """
 
@@ -60,6 +64,7 @@ class PredictionRun:
         batch_size: int,
         concurrency: int,
         shard: tuple[int, int],
+        advice: AdviceAsked,
     ) -> None:
         self._storage, self._runs = storage, runs
         self._source, self._copies, self._sidecars = source, copies, sidecars
@@ -70,6 +75,11 @@ class PredictionRun:
         self._scratch = scratch
         self._table = Table(shape, [run.tag for run in runs])
         self._shape: Shape = shape
+        self._advisor: Advisor | None = None
+        if advice == "yes" or (advice == "auto" and len(runs) <= MOST_ADVISED):
+            from imagetag.predict.advice import Advisor
+
+            self._advisor = Advisor(storage, runs, threshold)
 
     def to_terminal(self) -> None:
         """Write rows as they come."""
@@ -77,7 +87,8 @@ class PredictionRun:
         writer = CsvWriter(sys.stdout, self._table)
         pictures = filter(self._is_mine, self._source.pictures())
         try:
-            for _, answers in self._answers(pictures, bar=not sys.stdout.isatty()):
+            found = (a for _, a in self._answers(pictures, bar=not sys.stdout.isatty()))
+            for answers in found if self._advisor is None else self._advisor.watch(found):
                 writer.write(answers)
                 tally.count(answers)
         except BaseException as error:
@@ -86,6 +97,8 @@ class PredictionRun:
         if self._copies is not None:
             self._copies.wait()
         self._tell(tally, "-")
+        if self._advisor is not None:
+            _tell_advice(self._advisor.advice())
 
     def to_file(self, output: Storage, name: str, kind: Kind) -> None:
         """Write rows to a file, in parts first, or go on with those that are there."""
@@ -107,6 +120,7 @@ class PredictionRun:
                 positives=about.positives,
                 output=f"{output.url}/{name}",
             )
+            _tell_advice(about.advice)
             return
         try:
             for picture, answers in self._answers(parts.remaining(self._source, self._is_mine)):
@@ -115,8 +129,9 @@ class PredictionRun:
             kept = parts.save_at_last()
             error.add_note(f"{kept} images are done; run it again to go on")
             raise
-        parts.finish(kind)
+        about = parts.finish(kind, self._advisor)
         self._tell(parts.tally, f"{output.url}/{name}", reused=parts.reused)
+        _tell_advice(about.advice)
 
     def _answers(
         self, pictures: Iterator[Picture], *, bar: bool = True
@@ -215,3 +230,11 @@ def _digest_of_decision(storage: Storage, run: Run) -> str | None:
         ).hexdigest()
     except ObjectNotFound:
         return None
+
+
+def _tell_advice(advice: Mapping[str, Mapping[str, Any]]) -> None:
+    """Tell what is estimated of tags, now or in an earlier run."""
+    for tag, shift in advice.items():
+        log = get_logger()
+        say = log.info if shift.get("advice") in (None, "keep") else log.warning
+        say("estimated", tag=tag, **{name: value for name, value in shift.items() if name != "tag"})

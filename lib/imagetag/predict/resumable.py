@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,6 +29,9 @@ from imagetag.log import get_logger
 from imagetag.predict.sources import Picture, Source
 from imagetag.predict.writers import Answers, Kind, Table, write_file
 from imagetag.storage import LocalStorage, ObjectNotFound, Storage, is_key
+
+if TYPE_CHECKING:
+    from imagetag.predict.advice import Advisor
 
 # Answers are stored after so many seconds, or so many pictures, or answers. The longer a run has
 # taken, the longer it may be, so that it has some thousands of parts at the most, and a kill costs
@@ -81,6 +84,7 @@ class About(BaseModel):
         positives: of how many tags and pictures together the decision is true.
         errors: how many pictures have one, by its reason.
         bytes: of the output.
+        advice: by tag, what the pictures tell of it, as `stats.Shift` has it.
 
     """
 
@@ -97,6 +101,7 @@ class About(BaseModel):
     bytes: int
     created: str
     software: str
+    advice: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 @dataclass
@@ -328,13 +333,15 @@ class Parts:
         self._saved, self._saved_chain = self._saved + count, after
         self._flushed = time.monotonic()
 
-    def finish(self, kind: Kind) -> About:
-        """Join all parts to the output, and remove them."""
+    def finish(self, kind: Kind, advisor: Advisor | None = None) -> About:
+        """Join all parts to the output, and remove them; an advisor looks at all of them."""
         self._store(len(self._waiting))
         with tempfile.TemporaryDirectory(prefix="imagetag-predict-") as scratch:
             path = Path(scratch) / "output"
-            write_file(path, kind, self._table, self._all())
-            about = self._tell_about(path.stat().st_size)
+            answers = self._all() if advisor is None else advisor.watch(self._all())
+            write_file(path, kind, self._table, answers)
+            advice = {} if advisor is None else advisor.advice()
+            about = self._tell_about(path.stat().st_size, advice)
             # While the output is another already, it must not pass for this one's, nor for
             # somebody's file.
             self._target.write(self._about_key, b"{}\n")
@@ -358,7 +365,7 @@ class Parts:
                 )
             yield from map(Answers.from_json, part[1])
 
-    def _tell_about(self, size: int) -> About:
+    def _tell_about(self, size: int, advice: dict[str, dict[str, Any]]) -> About:
         return About(
             request=self._request,
             pictures=self._chain,
@@ -370,6 +377,7 @@ class Parts:
             bytes=size,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             software=f"imagetag {__version__}",
+            advice=advice,
         )
 
     # --- Names

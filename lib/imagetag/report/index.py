@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from imagetag import __version__
@@ -22,6 +23,7 @@ from imagetag.imaging import BadImage, load_rgb
 from imagetag.layout import INDEX, Layout, report
 from imagetag.pages import data_uri, environment, jpeg, shrunk, store_tag_pages
 from imagetag.report.results import Evaluation, Training, load_result
+from imagetag.sentences import sentence
 from imagetag.storage import LocalStorage, ObjectNotFound, Storage
 
 _SHOWN = 6  # pictures of a tag's predictions
@@ -42,7 +44,8 @@ class Scored:
 class Predictions:
     """What was predicted with a tag's classifier: where the rows are, and what they say.
 
-    `best` are the pictures of the greatest probabilities.
+    `best` are the pictures of the greatest probabilities; `advice` is what they were estimated to
+    tell, in a sentence, empty where nothing is.
     """
 
     path: Path
@@ -50,6 +53,7 @@ class Predictions:
     positives: int
     errors: int
     best: tuple[Scored, ...]
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,7 @@ def _read_predictions(path: Path) -> dict[str, Predictions]:
             heapq.heappush(counts.best, (scored.probability, -counts.rows, scored))
             if len(counts.best) > _SHOWN:
                 heapq.heappop(counts.best)
+    advice = _read_advice(path.with_name(path.name + ".about.json"))
     return {
         tag: Predictions(
             path,
@@ -182,9 +187,19 @@ def _read_predictions(path: Path) -> dict[str, Predictions]:
             counts.positives,
             counts.errors,
             tuple(scored for _, _, scored in sorted(counts.best, reverse=True)),
+            sentence({"event": "estimated", **advice[tag]}) if tag in advice else "",
         )
         for tag, counts in found.items()
     }
+
+
+def _read_advice(path: Path) -> dict[str, dict[str, Any]]:
+    """Return what predict has estimated of tags; nothing where no file says so."""
+    try:
+        found = json.loads(path.read_bytes())["advice"]
+        return {tag: dict(shift) for tag, shift in found.items()}
+    except (OSError, LookupError, TypeError, ValueError, AttributeError):
+        return {}
 
 
 def tags_of_leaderboard(storage: Storage) -> list[str]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetag.review.scores import Scored, one_of_each_group
+from imagetag.review.scores import one_of_each_group
+from imagetag.runs import StoredScore
 from imagetag.sentences import counted
 from imagetag.stats import Promise, looks, lower_bound
 from imagetag.verdicts import Answer
@@ -31,7 +32,7 @@ class Outlook:
 
     """
 
-    def __init__(self, scores: Sequence[Scored], promise: Promise) -> None:
+    def __init__(self, scores: Sequence[StoredScore], promise: Promise) -> None:
         ranked = sorted(one_of_each_group(scores), key=lambda one: (-one.logit, one.md5))
         self._md5s = [one.md5 for one in ranked]
         self._positive = np.array([one.label == "positive" for one in ranked], bool)

@@ -12,8 +12,8 @@ from typing import Literal, get_args
 from imagetag.dataset import Row
 from imagetag.errors import InputError
 from imagetag.layout import Label
-from imagetag.review.scores import Scored, load_scores, one_of_each_group
-from imagetag.runs import Run, Suspect, load_decision, load_suspects
+from imagetag.review.scores import one_of_each_group
+from imagetag.runs import Run, StoredScore, Suspect, load_decision, load_scores, load_suspects
 from imagetag.storage import Storage
 
 QueueName = Literal["suspects", "mistakes", "uncertain", "promise", "test", "random"]
@@ -130,5 +130,5 @@ def _suspect(one: Suspect) -> Asked:
     )
 
 
-def _scored(one: Scored) -> Asked:
+def _scored(one: StoredScore) -> Asked:
     return Asked(one.md5, said=percent(one.probability), used=_PARTS[one.part])

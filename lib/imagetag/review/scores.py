@@ -1,48 +1,13 @@
-"""What a run's model says of pictures, as evaluate stored it in tables beside the run."""
+"""Scores of pictures as a review asks about them."""
 
 from __future__ import annotations
 
-import csv
-import math
-import re
-import shlex
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from collections.abc import Iterable
 
-from imagetag.csv_cells import unquoted
-from imagetag.errors import InputError, one_line
-from imagetag.layout import Label, Layout
-from imagetag.storage import ObjectNotFound, Storage
-
-ScoredPart = Literal["threshold", "test"]
-
-_MAX_BYTES = 256 << 20  # of a table
-_MAX_LINE = 1 << 16  # bytes
-_MD5 = re.compile(r"[0-9a-f]{32}")
-_LABELS: dict[str, Label] = {"positive": "positive", "negative": "negative"}
-_DECISIONS = {"true": True, "false": False}
+from imagetag.runs import StoredScore
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A picture, its label, and what the run's model says of it."""
-
-    md5: str
-    part: ScoredPart
-    label: Label
-    group: str
-    logit: float
-    probability: float
-    called: bool
-
-    @property
-    def mistaken(self) -> bool:
-        """Whether the decision is not what the label says."""
-        return self.called != (self.label == "positive")
-
-
-def one_of_each_group(scores: Iterable[Scored]) -> list[Scored]:
+def one_of_each_group(scores: Iterable[StoredScore]) -> list[StoredScore]:
     """Return one picture of each group, the first by its md5, in the order that they have.
 
     Evaluate counts those alone where it chooses the threshold.
@@ -52,53 +17,3 @@ def one_of_each_group(scores: Iterable[Scored]) -> list[Scored]:
     for one in sorted(found, key=lambda one: one.md5):
         first.setdefault(one.group, one.md5)
     return [one for one in found if first[one.group] == one.md5]
-
-
-def load_scores(storage: Storage, tag: str, run: str, part: ScoredPart) -> list[Scored]:
-    """Return what evaluate stored of a part's pictures, the most probable first.
-
-    Raises:
-        InputError: if nothing is stored, or it cannot be read; it names the line.
-
-    """
-    key = Layout(tag).run(run, f"{part}_predictions.csv")
-    again = f"run imagetag evaluate --tags {shlex.quote(tag)} --run {run}"
-    try:
-        with storage.open(key) as stream:
-            return list(_read(stream, part))
-    except ObjectNotFound as error:
-        raise InputError(f"{storage.url}/{key} is missing: {again} first") from error
-    except (ValueError, csv.Error) as error:
-        raise InputError(
-            f"{storage.url}/{key}: {one_line(error, 200)}; delete evaluation.json beside it and "
-            f"{again}"
-        ) from error
-
-
-def _read(stream: BinaryIO, part: ScoredPart) -> Iterator[Scored]:
-    reader = csv.DictReader(_lines(stream), strict=True)
-    for row in reader:
-        try:
-            found = Scored(
-                md5=row["md5"],
-                part=part,
-                label=_LABELS[row["label"]],
-                group=unquoted(row["group"]),
-                logit=float(row["logit"]),
-                probability=float(row["probability"]),
-                called=_DECISIONS[row["decision"]],
-            )
-            if not (_MD5.fullmatch(found.md5) and math.isfinite(found.logit)):
-                raise ValueError(f"{found.md5[:40]!r}, {found.logit}")
-        except (LookupError, TypeError, ValueError) as error:
-            raise ValueError(f"line {reader.line_num} cannot be read: {error}") from error
-        yield found
-
-
-def _lines(stream: BinaryIO) -> Iterator[str]:
-    left = _MAX_BYTES
-    while line := stream.readline(_MAX_LINE):
-        left -= len(line)
-        if left < 0:
-            raise ValueError(f"it is larger than {_MAX_BYTES:,} bytes")
-        yield line.decode()

@@ -21,9 +21,8 @@ from imagetag.review.neighbours import Neighbours, open_neighbours
 from imagetag.review.outlook import Outlook
 from imagetag.review.pictures import Pictures, read_bounded
 from imagetag.review.queues import QUEUES, Asked, QueueName, asked_by_run, drawn, label_of
-from imagetag.review.scores import load_scores
 from imagetag.review.session import About, Facts, Given, Neighbour, Progress, Session
-from imagetag.runs import load_decision, load_run
+from imagetag.runs import load_decision, load_run, load_scores
 from imagetag.storage import Storage
 from imagetag.verdicts import Verdict, Verdicts, load_verdicts, store_verdicts
 

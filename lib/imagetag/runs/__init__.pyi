@@ -32,6 +32,8 @@ from .runs import is_exported as is_exported
 from .runs import load_model as load_model
 from .runs import load_run as load_run
 from .runs import versions as versions
+from .stored_scores import StoredScore as StoredScore
+from .stored_scores import load_scores as load_scores
 from .suspects import Part as Part
 from .suspects import Suspect as Suspect
 from .suspects import Suspects as Suspects

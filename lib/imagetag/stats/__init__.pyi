@@ -36,3 +36,6 @@ from .metrics import at_prevalence as at_prevalence
 from .metrics import binary_metrics as binary_metrics
 from .metrics import numbered as numbered
 from .metrics import share_of as share_of
+from .shift import Shift as Shift
+from .shift import Tried as Tried
+from .shift import estimate_shift as estimate_shift

@@ -20,7 +20,8 @@ from imagetag.imaging.images import BadImage
 from imagetag.job.command_line import parse_settings
 from imagetag.models.scoring import Score, Scorer
 from imagetag.predict import sources
-from imagetag.predict.classifiers import Classifiers, Judge, judge_of, predict, predict_tag
+from imagetag.predict.classifiers import Classifiers, predict, predict_tag
+from imagetag.predict.judge import Judge, judge_of
 from imagetag.predict.sources import Cursor, Picture, Source, StoredPictures
 from imagetag.predict.writers import Answers, Prediction
 from imagetag.runs.decision import sigmoid

@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Sequence
 
 from imagetag.review.outlook import Outlook
-from imagetag.review.scores import Scored
+from imagetag.runs import StoredScore
 from imagetag.stats import Promise, promise_precision
 from imagetag.verdicts import Answer
 
 
-def scores_of(labels: Sequence[int], groups: Sequence[str] | None = None) -> list[Scored]:
+def scores_of(labels: Sequence[int], groups: Sequence[str] | None = None) -> list[StoredScore]:
     return [
-        Scored(
+        StoredScore(
             md5=hashlib.md5(str(number).encode()).hexdigest(),
             part="threshold",
             label="positive" if label else "negative",
