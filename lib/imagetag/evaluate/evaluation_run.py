@@ -14,7 +14,13 @@ from typing import get_args
 from imagetag.dataset import Dataset, Row, Sample, read_rows, sync
 from imagetag.errors import InputError
 from imagetag.evaluate.evaluate import held_out, standing_verdicts
-from imagetag.evaluate.judged import Standing, judged_test, judged_threshold, learned_labels
+from imagetag.evaluate.judged import (
+    Standing,
+    is_unlearned,
+    judged_test,
+    judged_threshold,
+    learned_labels,
+)
 from imagetag.evaluate.label_errors import Example, find_suspects
 from imagetag.evaluate.page import Pictures, evaluation_page
 from imagetag.evaluate.scores import Fetch, OfHead, OfModel, Scores
@@ -257,8 +263,7 @@ def _parts(
         verdict = standing.get(row.md5)
         said = row.label if verdict is None else LABELS_BY.get(verdict.answer)
         relabelled += before is not None and before.label not in (row.label, said)
-        if before is not None and before.use in LEARNED:
-            unlearned += verdict is not None and before.label != said
+        unlearned += is_unlearned(before, row, standing)
         use = "train" if before is None or before.use == "excluded" else before.use
         parts[use].append(row)
     seen = {

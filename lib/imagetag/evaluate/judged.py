@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from imagetag.dataset import Row
+from imagetag.inputs import LEARNED, Used
 from imagetag.layout import Label
 from imagetag.models import Score
 from imagetag.runs import Judged, Request, Scored, Turned, one_of_each_group
@@ -26,6 +27,20 @@ def learned_labels(pictures: Pictures, standing: Standing) -> list[tuple[Row, Sc
     """Return pictures that were learned from, by verdicts; those of which none can tell are out."""
     known = [item for item in pictures if _answer(item[0], standing) != "unclear"]
     return _labelled(known, standing, lambda row: row.md5 in standing)[0]
+
+
+def is_unlearned(used: Used | None, row: Row, standing: Standing) -> bool:
+    """Tell whether people say other of a picture than what a run has learned from it.
+
+    That may be another label, or that none can tell; or it was left out, and somebody can.
+    """
+    verdict = standing.get(row.md5)
+    if used is None or verdict is None:
+        return False
+    label = LABELS_BY.get(verdict.answer)
+    if used.use == "excluded":
+        return label is not None
+    return used.use in LEARNED and used.label != label
 
 
 def judged_test(pictures: Pictures, standing: Standing) -> tuple[list[tuple[Row, Score]], Judged]:

@@ -13,6 +13,7 @@ from .pack_index import Packed as Packed
 from .pack_index import load_packed as load_packed
 from .partition import Partition as Partition
 from .partition import Use as Use
+from .partition import Used as Used
 from .partition import find_partition as find_partition
 from .partition import load_partition as load_partition
 from .partition import rows_of_parts as rows_of_parts

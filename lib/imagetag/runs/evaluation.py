@@ -147,7 +147,8 @@ class ByVerdicts(Record):
     Args:
         digest: of all that stand; empty where none do, or they are ignored.
         learned: what they changed of what the run has learned from.
-        unlearned: pictures of that which have another label by now, or of which none can tell.
+        unlearned: pictures of that which have another label by now, or of which none can tell; and
+            those that were left out, of which somebody can.
         threshold: what came of those on pictures kept for the threshold.
         test: what came of those on pictures of the test split.
 
@@ -172,7 +173,7 @@ class ByVerdicts(Record):
         if self.unlearned:
             found.append(
                 f"Other verdicts since then are on {counted(self.unlearned, 'picture')} that it "
-                "has learned from: train again."
+                "has learned from or left out: train again."
             )
         if self.threshold is not None and self.threshold.judged:
             found.append(_of_threshold(self.threshold))

@@ -11,10 +11,13 @@ import pytest
 from imagetag.dataset.manifest import Row
 from imagetag.evaluate.judged import (
     Pictures,
+    is_unlearned,
     judged_test,
     judged_threshold,
     learned_labels,
 )
+from imagetag.inputs import Use, Used
+from imagetag.layout import Label
 from imagetag.models import Score
 from imagetag.runs.evaluation import ByVerdicts, Judged, Request
 from imagetag.runs.runs import Turned
@@ -161,6 +164,27 @@ def test_of_what_was_learned_from_every_verdict_counts() -> None:
 # ---- what is said of it
 
 
+@pytest.mark.parametrize(
+    ("use", "label", "answer", "expected"),
+    [
+        ("train", "positive", "yes", False),
+        ("train", "positive", "no", True),
+        ("validation", "negative", "unclear", True),
+        ("threshold", "negative", "yes", False),
+        ("excluded", "negative", "unclear", False),
+        ("excluded", "negative", "no", True),  # such as a suspect that is none
+        ("excluded", "negative", "yes", True),
+    ],
+)
+def test_a_training_is_of_yesterday_where_people_say_other_than_it_has_learned(
+    use: Use, label: Label, answer: Answer, expected: bool
+) -> None:
+    row = make_row(0)
+    assert is_unlearned(Used(use, label), row, said([row], answer)) is expected
+    assert not is_unlearned(Used(use, label), row, {})
+    assert not is_unlearned(None, row, said([row], answer))
+
+
 def test_nothing_is_said_where_nothing_is() -> None:
     assert ByVerdicts().sentences == ()
     assert ByVerdicts(threshold=Judged(pictures=9), test=Judged(pictures=9)).sentences == ()
@@ -175,7 +199,7 @@ def test_what_counts_and_what_does_not_is_said_with_what_is_left() -> None:
     texts = ByVerdicts(learned=learned, unlearned=1, threshold=unused, test=unused).sentences
     assert texts[0].startswith("Verdicts of people turned 1 label to positive and 0 to negative")
     assert "2 pictures of which none can tell" in texts[0]
-    assert "on 1 picture that it has learned from: train again" in texts[1]
+    assert "on 1 picture that it has learned from or left out: train again" in texts[1]
     assert "1 verdict on what the threshold is chosen on did not count" in texts[2]
     assert "the 78 pictures of the highest scores, one of each group, are judged" in texts[2]
     assert "of which 77 are left" in texts[2]
