@@ -30,6 +30,7 @@ class EvaluateSettings(TagSettings):
     """Options of `imagetag evaluate`."""
 
     headings: ClassVar = {
+        "Labels": ("suspects", "verdicts"),
         "Speed and caches": ("batch_size", "cache_folder", "concurrency"),
     }
 
