@@ -252,7 +252,7 @@ def test_a_scrape_after_embed_is_told_of_and_loses_nothing(
     assert jobs.train.main([*arguments, "--features", "latest"]) == 3
     [line] = [line for line in log_lines(capsys.readouterr().err) if line["level"] == "error"]
     assert "have no features of the extractor" in line["event"]
-    assert "imagetag embed --tags new_pictures" in line["event"]
+    assert f"imagetag embed --extractor {run.extractor} --tags new_pictures" in line["event"]
     for name, data in kept.items():
         storage.write(name, data)
     assert jobs.train.main([*arguments, "--features", "latest"]) == 0

@@ -26,7 +26,8 @@ class Embedded:
     Attributes:
         done: got features now.
         already: had some before.
-        unreadable: cannot be decoded: that is stored, and none tries again.
+        unreadable: cannot be decoded, or the network makes no numbers of them: that is stored, and
+            none tries again.
         missing: the md5 of those that are in a manifest and not in storage: nothing is stored of
             them.
 
@@ -74,6 +75,9 @@ def embed_pictures(
         _Parts(store, extractor.batch_size) as parts,
     ):
         for md5, features in found:
+            if not isinstance(features, BadImage) and np.isnan(features).any():
+                # As what cannot be decoded is stored, none may take it for that in silence.
+                features = BadImage("features", "the network makes no numbers of it")
             if isinstance(features, BadImage):
                 get_logger().warning(
                     "left out", md5=md5, reason=features.reason, detail=str(features)

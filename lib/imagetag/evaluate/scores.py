@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetag.dataset import Row, Sample
+from imagetag.errors import InputError
 from imagetag.evaluate.gradcam import GradCam
 from imagetag.evaluate.shown import ShownPictures
 from imagetag.features import ExtractorRecord, SharedFeatures, load_network
@@ -134,7 +135,10 @@ class OfHead:
 
     def camera(self) -> GradCam:
         """Return what shows where the extractor and the head look, in the picture as it is."""
-        model, camera = _camera_on(self._storage, self._record)
+        found = _camera_on(self._storage, self._record)
+        if isinstance(found, InputError):
+            raise found
+        model, camera = found
         set_head(model, self._head.weights, self._head.bias)
         return camera
 
@@ -145,18 +149,23 @@ class OfHead:
 
 
 @lru_cache(maxsize=1)  # to load and to trace it takes longer than all that follows
-def _camera_on(storage: Storage, record: ExtractorRecord) -> tuple[keras.Model, GradCam]:
-    """Return a model on one view of an extractor, for any head, and its camera."""
-    with tempfile.TemporaryDirectory(prefix="imagetag-evaluate-") as scratch:
-        network = load_network(storage, record, Path(scratch))
-    no_weights = np.zeros(record.channels)
-    model = classifier_on(network, record.image_size, 1, no_weights, 0.0)
-    return model, GradCam(model)
+def _camera_on(
+    storage: Storage, record: ExtractorRecord
+) -> tuple[keras.Model, GradCam] | InputError:
+    """Return a model on one view of an extractor, for any head, and its camera; or why none."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="imagetag-evaluate-") as scratch:
+            network = load_network(storage, record, Path(scratch))
+        no_weights = np.zeros(record.channels)
+        model = classifier_on(network, record.image_size, 1, no_weights, 0.0)
+        return model, GradCam(model)
+    except InputError as error:
+        return error
 
 
 @lru_cache(maxsize=1)
 def _shown_by(record: ExtractorRecord) -> ShownPictures:
-    return ShownPictures(record.resize)
+    return ShownPictures(record.resize, record.fill)
 
 
 def _narrowed(features: NDArray[np.float32] | None) -> NDArray[np.float32] | None:

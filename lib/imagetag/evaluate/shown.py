@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imagetag.dataset import Resize, load_pixels
+from imagetag.dataset import GREY, Resize, load_pixels
 from imagetag.evaluate.gradcam import GradCam, on_picture, overlay
 from imagetag.evaluate.page import Pictures
 from imagetag.imaging import load_rgb
@@ -40,13 +40,14 @@ class ShownPictures:
     """Makes what pages show of pictures; each is decoded once as long as it is kept.
 
     Args:
-        resize: how pictures are fitted into the camera's model.
+        resize: how pictures are fitted into the camera's model,
+        fill: and the colour of the bars beside them, in each channel, 0..255.
         most: bytes that are kept at the most: those are let go that were asked for longest ago.
 
     """
 
-    def __init__(self, resize: Resize, most: int = _MOST) -> None:
-        self._resize, self._most = resize, most
+    def __init__(self, resize: Resize, fill: int = GREY, most: int = _MOST) -> None:
+        self._resize, self._fill, self._most = resize, fill, most
         self._kept: OrderedDict[str, _Shown] = OrderedDict()
         self._bytes = 0
 
@@ -89,7 +90,7 @@ class ShownPictures:
         thumbnail = jpeg(shrunk(load_rgb(data, at_least=(256, 256))))
         if camera is None:
             return _Shown(thumbnail, None)
-        pixels = load_pixels(data, camera.size, self._resize)
+        pixels = load_pixels(data, camera.size, self._resize, self._fill)
         return _Shown(thumbnail, camera.maps(pixels[np.newaxis])[0])
 
     def _keep(self, md5: str, shown: _Shown) -> None:

@@ -49,8 +49,8 @@ class ExportedTag(Record):
 class Input(Record):
     """What the pixels are that a model takes, `(batch, height, width, channels)`.
 
-    `bars` is the grey beside a picture of another aspect, where `resize` puts it into the input
-    with bars.
+    `bars` is the colour beside a picture of another aspect, where `resize` puts it into the input
+    with bars: each of its channels.
     """
 
     image_size: Size

@@ -1,7 +1,7 @@
 """From a file's bytes to pixels as a graph of TensorFlow's operations, saved with a SavedModel.
 
 What `dataset.load_pixels` does with Pillow is repeated here: decode, onto white, reduce, resize,
-crop or grey bars.
+crop or bars.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from imagetag.imaging import Size
 _MAX_PIXELS = 50_000_000  # of a picture: decoding it takes some 26 bytes a pixel
 
 
-def load_pixels(data: Any, size: Size, resize: Resize) -> Any:
+def load_pixels(data: Any, size: Size, resize: Resize, bars: int = GREY) -> Any:
     """Return what `dataset.load_pixels` does, within a level or two, as a graph of operations.
 
     But EXIF is not read, and neither GIF nor a BMP with a palette is taken: TensorFlow makes a
@@ -27,6 +27,7 @@ def load_pixels(data: Any, size: Size, resize: Resize) -> Any:
         data: a string tensor, the file's bytes.
         size: (height, width) in pixels to fit the picture into.
         resize: how.
+        bars: their colour, in each channel, 0..255.
 
     Returns:
         `(height, width, 3)` float32, RGB, whole numbers in 0..255.
@@ -45,7 +46,7 @@ def load_pixels(data: Any, size: Size, resize: Resize) -> Any:
         ],
         default=lambda: _in_full(_decode_bmp(data, begins(b"BM"))),
     )
-    return _fitted(picture, *_frame(shape, size, resize), size)
+    return _fitted(picture, *_frame(shape, size, resize), size, bars)
 
 
 def _in_full(picture: Any) -> tuple[Any, Any]:
@@ -150,8 +151,8 @@ def _check_pixels(sides: Any) -> Any:
     return tf.debugging.Assert(pixels <= _MAX_PIXELS, [message])
 
 
-def _fitted(picture: Any, inner: Any, part: Any, size: Size) -> Any:
-    """Resize the middle part of a picture to `inner` pixels, and put grey bars around that."""
+def _fitted(picture: Any, inner: Any, part: Any, size: Size, bars: int) -> Any:
+    """Resize the middle part of a picture to `inner` pixels, and put bars around that."""
     shape = tf.cast(tf.shape(picture)[:2], tf.float64)
     shown = part * shape
     start = (shape - shown) / 2
@@ -173,10 +174,10 @@ def _fitted(picture: Any, inner: Any, part: Any, size: Size) -> Any:
         kernel_type="triangle",
         antialias=True,
     )[0]
-    bars = tf.constant(size) - tf.cast(inner, tf.int32)
-    before = bars // 2
-    paddings = tf.concat([tf.stack([before, bars - before], axis=1), [[0, 0]]], axis=0)
-    padded = tf.pad(tf.round(resized), paddings, constant_values=GREY)
+    left = tf.constant(size) - tf.cast(inner, tf.int32)
+    before = left // 2
+    paddings = tf.concat([tf.stack([before, left - before], axis=1), [[0, 0]]], axis=0)
+    padded = tf.pad(tf.round(resized), paddings, constant_values=bars)
     return tf.ensure_shape(padded, (*size, 3))
 
 

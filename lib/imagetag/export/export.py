@@ -11,11 +11,13 @@ from tempfile import TemporaryDirectory
 import keras
 import numpy as np
 
+from imagetag.dataset import GREY
 from imagetag.errors import InputError
 from imagetag.export.contents import Contents, Format, Input, exported_tag
 from imagetag.export.formats import write
 from imagetag.export.joined import joined, with_decisions
 from imagetag.export.target import Target, format_of
+from imagetag.features import find_extractor
 from imagetag.layout import encode
 from imagetag.log import Progress, get_logger
 from imagetag.models import Heads, core_of, split_model
@@ -69,7 +71,7 @@ def export_tags(
         tags=tuple(
             exported_tag(run, load_decision(storage, run.tag, run.run, run.created)) for run in runs
         ),
-        input=_input_of(runs),
+        input=_input_of(storage, runs),
         versions=versions("tensorflow", "keras"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -114,27 +116,30 @@ def _parts(
             progress.advance()
 
 
-def _input_of(runs: Sequence[Run]) -> Input:
+def _input_of(storage: Storage, runs: Sequence[Run]) -> Input:
     """Return what pixels the models take, all of them.
 
     Raises:
         InputError: if some take others.
 
     """
+    names = {run.extractor for run in runs if run.extractor and run.resize == "letterbox"}
+    bars = {name: find_extractor(storage, name).fill for name in names}
     tags = defaultdict(list)
     for run in runs:
-        tags[run.image_size, run.resize].append(run.tag)
+        tags[run.image_size, run.resize, bars.get(run.extractor, GREY)].append(run.tag)
     if len(tags) > 1:
         told = "; ".join(
-            f"{height}x{width} {resize}: {_names(some)}"
-            for ((height, width), resize), some in tags.items()
+            f"{height}x{width} {resize}, bars of {colour}: {_names(some)}"
+            for ((height, width), resize, colour), some in tags.items()
         )
         raise InputError(
             "one file has one input, and these models take different ones, "
-            f"by --image-size and --resize of imagetag train: {told}: export them one by one"
+            "by --image-size and --resize of imagetag train, or --padding of imagetag embed: "
+            f"{told}: export them one by one"
         )
-    [(size, resize)] = tags
-    return Input(image_size=size, resize=resize)
+    [(size, resize, colour)] = tags
+    return Input(image_size=size, resize=resize, bars=colour)
 
 
 def _tell_doubts(contents: Contents) -> None:

@@ -43,7 +43,8 @@ def _write_keras(model: keras.Model, path: Path, contents: Contents) -> None:
             "a .keras file would name the SavedModel of the extractor, and not have it: let "
             "--output be FILE.onnx, FILE.tflite or a folder"
         )
-    with_resizing(model, contents.input.image_size, contents.input.resize).save(path)
+    taken = contents.input
+    with_resizing(model, taken.image_size, taken.resize, taken.bars).save(path)
     append_contents(path, contents)
 
 
@@ -53,7 +54,8 @@ def _write_saved_model(model: keras.Model, path: Path, contents: Contents) -> No
         "logit_threshold": np.array([least_logit(tag.logit_threshold) for tag in contents.tags]),
     }
     taken = contents.input
-    write_saved_model(model, path, taken.image_size, taken.resize, told)
+    size, resize, bars = taken.image_size, taken.resize, taken.bars
+    write_saved_model(model, path, size, resize, told, bars=bars)
     file = path / FOLDER_FILE
     file.parent.mkdir()
     file.write_text(contents.model_dump_json(indent=2), encoding="utf-8")

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import ops
 from numpy.typing import ArrayLike
 
-from imagetag.dataset import Resize
+from imagetag.dataset import GREY, Resize
 from imagetag.export.decoding import load_pixels
 from imagetag.imaging import Size
 from imagetag.layout import Layout
@@ -53,6 +53,8 @@ def write_saved_model(
     size: Size,
     resize: Resize,
     told: Mapping[str, ArrayLike] | None = None,
+    *,
+    bars: int = GREY,
 ) -> None:
     """Write a model as a SavedModel of two signatures, of files and of pixels.
 
@@ -62,6 +64,7 @@ def write_saved_model(
         size: (height, width) in pixels of the input.
         resize: how pictures are fitted into it, as `dataset.load_pixels` does.
         told: further outputs by name, which are the same for every picture.
+        bars: the colour beside a picture of another aspect, in each channel, 0..255.
 
     """
     constants = {name: tf.constant(values)[tf.newaxis] for name, values in (told or {}).items()}
@@ -73,7 +76,7 @@ def write_saved_model(
 
     def from_bytes(image_bytes: Any) -> dict[str, Any]:
         pixels = tf.map_fn(
-            lambda data: load_pixels(data, size, resize),
+            lambda data: load_pixels(data, size, resize, bars),
             image_bytes,
             fn_output_signature=tf.TensorSpec((*size, 3), tf.float32),
         )

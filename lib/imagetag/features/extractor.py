@@ -124,6 +124,22 @@ class ExtractorRecord(Record):
         """The colour of the bars, in each channel, 0..255."""
         return _PADDING[self.padding]
 
+    def check_input(self, dtype: str) -> None:
+        """See to it that pixels of this range can be given to a network.
+
+        Args:
+            dtype: of its input.
+
+        Raises:
+            Unusable: if it takes whole numbers, and these are none.
+
+        """
+        if dtype == "uint8" and self.pixel_range != "byte":
+            raise Unusable(
+                f"it takes pixels as bytes, and --pixel-range {self.pixel_range} has other "
+                "numbers: leave that out"
+            )
+
     def scale(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return what red, green and blue, in 0..255, are multiplied by, and what is added."""
         factors, offsets = _SCALES[self.pixel_range]

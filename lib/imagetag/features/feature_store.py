@@ -40,7 +40,7 @@ class StoredFeatures:
     Attributes:
         extractor: the name of what made them.
         values: `(rows, views, channels)` float16, mapped into memory.
-        rows: by a picture's md5 its row; -1 where the picture cannot be decoded.
+        rows: by a picture's md5 its row; -1 where it has none, as it cannot be decoded, say.
 
     """
 
@@ -63,8 +63,8 @@ class StoredFeatures:
         if absent:
             raise InputError(
                 f"{absent:,} of {len(md5s):,} pictures of the tag {tag!r} have no features of the "
-                f"extractor {self.extractor!r}: run imagetag embed --tags {shlex.quote(tag)} with "
-                "it again"
+                f"extractor {self.extractor!r}: run imagetag embed --extractor {self.extractor} "
+                f"--tags {shlex.quote(tag)}"
             )
         return np.array([self.rows[md5] for md5 in md5s], np.intp)
 
@@ -87,7 +87,7 @@ class StoredFeatures:
         there = places >= 0
         if not there.all():
             get_logger().warning(
-                "left out", images=int((~there).sum()), detail="they cannot be decoded"
+                "left out", images=int((~there).sum()), detail="embed has no features of them"
             )
         return there, self.values[places[there]]
 
@@ -120,7 +120,10 @@ class FeatureStore:
             InputError: if a part cannot be read.
 
         """
-        return sorted(set(md5s) - self.ids())
+        left = set(md5s)
+        for _, there in self._parts():
+            left.difference_update(there)
+        return sorted(left)
 
     def add(self, md5s: Sequence[str], features: NDArray[np.float16]) -> str:
         """Store the features of some pictures as one part, and return its digest.

@@ -63,6 +63,7 @@ class OnnxExtractor:
         self.record = record
         self._sessions = [open_session(path, device) for device in range(devices)]
         self._input, self._output = describe(self._sessions[0], record.output)
+        record.check_input(np.dtype(self._input.dtype).name)
         self._share = self._input.batch or batch_size
         self.batch_size = self._share * devices
         self._pool = ThreadPoolExecutor(devices, thread_name_prefix="onnx")
@@ -116,7 +117,9 @@ def open_session(path: Path, device: int = 0) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers)
     except Exception as error:  # its own classes have no base of their own
-        raise Unusable(f"it is no ONNX file that can be loaded ({one_line(error, 200)})") from error
+        raise Unusable(
+            f"it is no ONNX file that can be loaded by itself ({one_line(error, 200)})"
+        ) from error
 
 
 def describe(session: Any, output: str = "") -> tuple[OnnxInput, str]:

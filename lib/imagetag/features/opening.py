@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ def prepare_extractor(what: str, asked: Asked, folder: Path) -> tuple[ExtractorR
         what: the name of a backbone, or the path of a `.keras` file, an ONNX file or the folder of
             a SavedModel.
         asked: how it takes pictures.
-        folder: gets the network of one by name.
+        folder: gets the network of one by name, and a copy of an ONNX file while it is tried.
 
     Raises:
         UsageError: if there is no such network, or it is none that features can be had of.
@@ -46,7 +47,7 @@ def prepare_extractor(what: str, asked: Asked, folder: Path) -> tuple[ExtractorR
         path = Path(what)
         kind = kind_of(path)
         try:
-            record = _prepare_file(kind, path, asked)
+            record = _prepare_file(kind, path, asked, folder)
         except Unusable as error:
             raise UsageError(f"--extractor {what}: {error}") from error
     return record.model_copy(update={"asked": asked.digest(what)}), path
@@ -142,7 +143,7 @@ def _prepare_application(name: str, asked: Asked, folder: Path) -> tuple[Extract
     return _record("application", name, content, size, asked, channels), path
 
 
-def _prepare_file(kind: Kind, path: Path, asked: Asked) -> ExtractorRecord:
+def _prepare_file(kind: Kind, path: Path, asked: Asked, folder: Path) -> ExtractorRecord:
     signature, output = asked.signature, asked.output
     if signature and kind != "saved_model":
         raise Unusable("--signature is of a SavedModel, and this is none")
@@ -152,7 +153,11 @@ def _prepare_file(kind: Kind, path: Path, asked: Asked) -> ExtractorRecord:
     elif kind == "saved_model":
         signature, output, fixed = saved_model.find_signature(path, signature, output)
     else:
-        found, output = onnx_network.describe(onnx_network.open_session(path), output)
+        # As it is stored: what it has in files beside it would not be there.
+        (folder / "alone").mkdir(parents=True, exist_ok=True)
+        alone = Path(shutil.copyfile(path, folder / "alone" / path.name))
+        found, output = onnx_network.describe(onnx_network.open_session(alone), output)
+        alone.unlink()
         fixed = found.size
     size = _settled_size(asked.image_size, fixed)
     record = _record(kind, path.stem, files_digest(path), size, asked, 1)
@@ -194,7 +199,9 @@ def _network(record: ExtractorRecord, path: Path) -> keras.Model:
         return keras_network.as_network(record, part)
     _check_files(record, path)
     if record.kind == "keras":
-        return keras_network.as_network(record, keras_network.load_keras(path, record.output))
+        part = keras_network.load_keras(path, record.output)
+        record.check_input(str(part.inputs[0].dtype))
+        return keras_network.as_network(record, part)
     return keras_network.as_network(record, saved_model.layer_of(record, path))
 
 

@@ -25,7 +25,7 @@ def find_signature(
 
     Args:
         path: of the SavedModel's folder.
-        signature: its name; by default the usual one.
+        signature: its name; by default the usual one, or the only one.
         output: its name; by default the only one that can be features.
 
     Raises:
@@ -37,7 +37,8 @@ def find_signature(
     except Exception as error:  # whatever TensorFlow says of a folder that is none
         raise Unusable(f"it is no SavedModel ({one_line(error, 200)})") from error
     there = ", ".join(sorted(signatures)) or "none"
-    name = signature or next(filter(signatures.__contains__, _USUAL), next(iter(signatures), ""))
+    only = next(iter(signatures)) if len(signatures) == 1 else _USUAL[0]
+    name = signature or next(filter(signatures.__contains__, _USUAL), only)
     if name not in signatures:
         raise Unusable(f"it has no signature {name!r}, but {there}: name one by --signature")
     inputs = list(signatures[name].structured_input_signature[1].values())
@@ -64,6 +65,7 @@ def layer_of(record: ExtractorRecord, path: Path) -> Callable[[Any], Any]:
     """Return the SavedModel as a layer, from pictures as it takes them to its output."""
     layer = keras.layers.TFSMLayer(str(path), call_endpoint=record.signature)
     (spec,) = layer.call_endpoint_fn.structured_input_signature[1].values()
+    record.check_input(spec.dtype.name)
 
     def call(pictures: Any) -> Any:
         return layer(keras.ops.cast(pictures, spec.dtype.name))[record.output]

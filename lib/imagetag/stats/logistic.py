@@ -207,16 +207,18 @@ class _Problem:
         self._scale = _scales(rows.var(axis=0), self.pictures)
         rows -= self._center
         rows /= self._scale
-        weighted = rows * np.sqrt(self._importance)[:, None]
+        weights = np.sqrt(self._importance)[:, None]
+        rows *= weights  # in place: of a large tag they are most of the memory
         if len(rows) > rows.shape[1]:
-            squares, self._axes = np.linalg.eigh(weighted.T @ weighted)
+            squares, self._axes = np.linalg.eigh(rows.T @ rows)
         else:
-            squares, sides = np.linalg.eigh(weighted @ weighted.T)
+            squares, sides = np.linalg.eigh(rows @ rows.T)
             there = squares > 1e-10 * squares[-1]
             squares = squares[there]
-            self._axes = weighted.T @ (sides[:, there] / np.sqrt(squares))
+            self._axes = rows.T @ (sides[:, there] / np.sqrt(squares))
         self._squares = np.maximum(squares, 0)
         self._rows = rows @ self._axes
+        self._rows /= weights
 
     def solve(self, known: Floats, strengths: Floats) -> tuple[Floats, Floats]:
         """Return the weights, `(axes, columns)`, and the biases, `(columns,)`, of the optimum.

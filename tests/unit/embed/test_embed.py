@@ -139,6 +139,26 @@ def test_what_cannot_be_decoded_is_noted_and_what_is_not_there_is_not(
     assert len(decoded) == 1, "what cannot be decoded is tried again"
 
 
+def test_a_picture_of_which_a_network_makes_no_numbers_is_told_of(
+    storage: LocalStorage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one that overflows in 16 bits."""
+    store(storage, "fox", range(6))
+    pictures = find_pictures(storage, ["fox"])
+    extractor = Means()
+
+    def overflowing(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        found = Means.features(extractor, pixels)
+        found[0, 1, 2] = np.nan  # of each batch of 4 the first
+        return found
+
+    extractor.features = overflowing  # type: ignore[method-assign]
+    assert embed_pictures(storage, extractor, pictures) == Embedded(4, 0, 2, frozenset())
+    assert capsys.readouterr().out.count("the network makes no numbers of it") == 2
+    rows = FeatureStore(storage, make_record()).read(pictures, Path("unused")).rows
+    assert sum(row == -1 for row in rows.values()) == 2
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, EndpointUnreachable])
 def test_what_is_stopped_loses_nothing_that_was_computed(
     error: type[BaseException], storage: LocalStorage

@@ -83,6 +83,20 @@ def test_without_a_camera_there_are_thumbnails_alone(files: dict[str, Path]) -> 
     assert not found.overlays
 
 
+@pytest.mark.parametrize("fill", [128, 255])
+def test_a_camera_sees_the_bars_that_its_network_knows(files: dict[str, Path], fill: int) -> None:
+    seen: list[NDArray[np.uint8]] = []
+
+    class Noting(Camera):
+        def maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+            seen.append(pixels)
+            return Camera.maps(self, pixels)
+
+    ShownPictures("letterbox", fill).of(["a"], files, cast("GradCam", Noting()))
+    [pixels] = seen
+    assert (pixels[0, 0] == fill).all()
+
+
 def test_what_was_asked_for_longest_ago_is_let_go_where_there_is_no_room(
     files: dict[str, Path],
 ) -> None:

@@ -19,6 +19,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
+from PIL import Image
 
 from imagetag.dataset import local_copy
 from imagetag.dataset.local_copy import load_pixels
@@ -37,6 +38,7 @@ from imagetag.storage.local import LocalStorage
 from jobs import export as export_job
 from jobs import predict as predict_job
 from tests import predicting
+from tests.builders.pictures import encoded
 from tests.ended import Ended, log_lines
 from tests.predicting import make_model, store_heads, store_model
 
@@ -338,6 +340,36 @@ def test_a_keras_file_has_no_place_for_a_saved_model_of_others(
     assert done.code == 3
     assert "a .keras file would name the SavedModel of the extractor" in done.complaint
     assert not list(tmp_path.iterdir())
+
+
+def test_bars_have_the_colour_that_the_extractor_saw(tmp_path: Path) -> None:
+    """They are most of a picture as wide as this."""
+    model = make_model(SIZE)
+    body = keras.Model(core_of(model).input, core_of(model).get_layer("features").output)
+    folder = tmp_path / "storage"
+    record = store_heads(str(folder), body, ("fox",), tmp_path, Asked(padding="white"))
+    store_heads(str(folder), body, ("cat",), tmp_path)
+    data = encoded(Image.new("RGB", (150, 10)), "PNG")
+    storage = LocalStorage(folder)
+    whole = load_model(storage, load_run(storage, "fox", "latest"), tmp_path / "fox")
+    seen = record.pixels_of(data)[np.newaxis].astype(np.float32)
+    expected = logits_of(core_of(whole)).predict_on_batch(seen)
+
+    output = tmp_path / "tags"
+    assert export_tags(storage, ["fox"], str(output)).input.bars == 255
+    served = tf.saved_model.load(output).signatures["serving_default"]
+    answer = served(image_bytes=tf.constant([data]))["logit"]
+    np.testing.assert_allclose(answer, expected, rtol=0, atol=LOGITS)
+
+    export_tags(storage, ["fox"], str(tmp_path / "tags.keras"))
+    loaded = keras.models.load_model(tmp_path / "tags.keras")
+    white, at_its_size = (np.full((1, *size, 3), 255, np.float32) for size in ((10, 150), SIZE))
+    answer, expected = (loaded.predict_on_batch(pixels)["logit"] for pixels in (white, at_its_size))
+    np.testing.assert_allclose(answer, expected, rtol=0, atol=LOGITS)
+
+    done = export(folder, "--tags", "fox,cat", "--output", tmp_path / "both")
+    assert done.code == 3
+    assert "bars of 255: fox; 67x72 letterbox, bars of 128: cat" in done.complaint
 
 
 def test_heads_of_one_extractor_are_one_matrix() -> None:

@@ -276,11 +276,46 @@ BAD: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "no picture for ONNX": (
         lambda path: onnx_file(path / "a.onnx", ["n", 5, "h", "w"]), {}, "and not one batch of",
     ),
+    "usual signature of several": (
+        lambda path: _two_signatures(path / "m"),
+        {}, "no signature 'serving_default', but one, two: name one by --signature",
+    ),
+    "bytes for a SavedModel": (
+        lambda path: exported(path / "m", mix(dtype="uint8")),
+        {"pixel_range": "unit"}, "takes pixels as bytes, and --pixel-range unit has other",
+    ),
+    "bytes for a .keras": (
+        lambda path: _saved(path / "a.keras", mix(dtype="uint8")),
+        {"pixel_range": "signed"}, "takes pixels as bytes",
+    ),
+    "bytes for ONNX": (
+        lambda path: onnx_file(path / "a.onnx", [1, 24, 32, 3], TensorProto.UINT8),
+        {"pixel_range": "imagenet"}, "takes pixels as bytes",
+    ),
+    "weights beside ONNX": (
+        lambda path: _weights_beside(onnx_file(path / "a.onnx", ["n", 3, "h", "w"])),
+        {}, "it is no ONNX file that can be loaded by itself",
+    ),
     "signature of ONNX": (
         lambda path: onnx_file(path / "a.onnx", ["n", 3, "h", "w"]),
         {"signature": "x"}, "--signature is of a SavedModel",
     ),
 }  # fmt: skip
+
+
+def _two_signatures(path: Path) -> Path:
+    module = tf.Module()
+    spec = tf.TensorSpec([None, 24, 32, 3], tf.float32)
+    module.run = tf.function(lambda x: {"a": _vector(x)}, input_signature=[spec])
+    run = module.run.get_concrete_function()
+    tf.saved_model.save(module, str(path), {"one": run, "two": run})
+    return path
+
+
+def _weights_beside(path: Path) -> Path:
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="weights", size_threshold=0)
+    return path
 
 
 def _file(path: Path, data: bytes) -> Path:
