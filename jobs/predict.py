@@ -60,6 +60,7 @@ class PredictSettings(TagsSettings, StorageSettings):
     """Options of `imagetag predict`."""
 
     headings: ClassVar = {
+        "Decisions, and what they are worth": ("threshold", "advice"),
         "Boards and downloads": (
             "board_user",
             "board_key",

@@ -276,7 +276,7 @@ def _estimated(fields: Event) -> str:
         return f"{text}: keep the threshold; this is estimated, not promised"
     text += f", and {wanted:g} was wanted"
     if fields["advice"] == "tighten":
-        return f"{text}: tighten it by --threshold {fields['threshold']:g}, or audit it"
+        return f"{text}: tighten the threshold by --threshold {fields['threshold']:g}, or audit it"
     return (
         f"{text}: don't trust it before an audit (imagetag audit), as the pictures that it was "
         "tried on show no threshold that keeps it"

@@ -37,7 +37,7 @@ def test_what_was_estimated_is_told_in_a_sentence(tmp_path: Path) -> None:
     assert found.advice == (
         "about 3.1 % (0.9 to 6.2 %) of these 4,000 images have the tag; at this share the "
         "precision of what is called it is about 0.71 (0.40 to 0.90), and 0.95 was wanted: "
-        "tighten it by --threshold 0.9931, or audit it"
+        "tighten the threshold by --threshold 0.9931, or audit it"
     )
 
 
