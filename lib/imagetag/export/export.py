@@ -130,7 +130,8 @@ def _input_of(storage: Storage, runs: Sequence[Run]) -> Input:
         tags[run.image_size, run.resize, bars.get(run.extractor, GREY)].append(run.tag)
     if len(tags) > 1:
         told = "; ".join(
-            f"{height}x{width} {resize}, bars of {colour}: {_names(some)}"
+            f"{height}x{width} {resize}"
+            f"{'' if colour == GREY else f', bars of {colour}'}: {_names(some)}"
             for ((height, width), resize, colour), some in tags.items()
         )
         raise InputError(
