@@ -252,6 +252,7 @@ def _parts(
     """
     used = load_partition(storage, run)
     parts: dict[Part, list[Row]] = {part: [] for part in get_args(Part)}
+    same = run.fingerprint == dataset.fingerprint  # then labels are others by verdicts alone
     added = relabelled = unlearned = 0
     for row in read_rows(storage, dataset):
         before = used.get(row.md5)
@@ -262,7 +263,7 @@ def _parts(
         added += before is None
         verdict = standing.get(row.md5)
         said = row.label if verdict is None else LABELS_BY.get(verdict.answer)
-        relabelled += before is not None and before.label not in (row.label, said)
+        relabelled += not same and before is not None and before.label not in (row.label, said)
         unlearned += is_unlearned(before, row, standing)
         use = "train" if before is None or before.use == "excluded" else before.use
         parts[use].append(row)
