@@ -349,8 +349,14 @@ class TrainSettings(TagSettings):
         if self.run is not None:
             checked_run(self.run)
 
-    def check_extractor(self, storage: Storage) -> None:
-        """See to it that the extractor is what the settings say, where they say anything."""
+    def with_extractor(self, storage: Storage) -> TrainSettings:
+        """Return the settings with the extractor's own name: another may be the latest later on.
+
+        Raises:
+            InputError: if there is none.
+            UsageError: if it is other than the settings say, where they say anything.
+
+        """
         from imagetag.features import find_extractor  # NumPy: not for --help
 
         found = find_extractor(storage, self.features)
@@ -363,6 +369,7 @@ class TrainSettings(TagSettings):
                     f"{option_name(name)} {given}: the extractor {found.name!r} has {value}; leave "
                     "the option out, or run imagetag embed with it"
                 )
+        return self.model_copy(update={"features": found.name})
 
     def with_preset(self) -> TrainSettings:
         """Return the settings with the preset's values where none is given."""
@@ -404,7 +411,7 @@ def work(settings: TrainSettings) -> None:
     check_mlflow(settings.mlflow)
     storage = open_storage(settings.storage, settings.concurrency, existing=True)
     if settings.features != "no":
-        settings.check_extractor(storage)
+        settings = settings.with_extractor(storage)
 
     def check(tag: str) -> None:
         check_dataset(storage, tag)

@@ -105,14 +105,11 @@ def open_session(path: Path, device: int = 0) -> Any:
         Unusable: if it cannot load the file.
 
     """
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise UsageError(f"{path.name} needs ONNX Runtime: install image-tag-classification[onnx]")
-    import onnxruntime  # an extra
-
+    onnxruntime = _runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS
     providers: list[Any] = ["CPUExecutionProvider"]
-    if _GPU in onnxruntime.get_available_providers():
+    if uses_gpus():
         providers.insert(0, (_GPU, {"device_id": device}))
     try:
         return onnxruntime.InferenceSession(str(path), options, providers)
@@ -120,6 +117,24 @@ def open_session(path: Path, device: int = 0) -> Any:
         raise Unusable(
             f"it is no ONNX file that can be loaded by itself ({one_line(error, 200)})"
         ) from error
+
+
+def uses_gpus() -> bool:
+    """Tell whether ONNX Runtime is one that can use GPUs.
+
+    Raises:
+        UsageError: if it is not installed.
+
+    """
+    return _GPU in _runtime().get_available_providers()
+
+
+def _runtime() -> Any:
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise UsageError("an ONNX file needs ONNX Runtime: install image-tag-classification[onnx]")
+    import onnxruntime  # an extra
+
+    return onnxruntime
 
 
 def describe(session: Any, output: str = "") -> tuple[OnnxInput, str]:

@@ -17,6 +17,8 @@ from imagetag.features.asked import Asked, files_digest, kind_of
 from imagetag.features.extractor import Extractor, ExtractorRecord, Kind, Unusable
 from imagetag.features.stored_extractors import fetch_network
 from imagetag.imaging import Size
+from imagetag.log import get_logger
+from imagetag.models import device_names
 from imagetag.storage import Storage
 
 if TYPE_CHECKING:
@@ -119,6 +121,12 @@ def open_extractor(
     if record.kind == "onnx":
         _check_files(record, path)
         devices = int(strategy.num_replicas_in_sync) if strategy else 1
+        gpus = strategy is not None and any("GPU" in device for device in device_names())
+        if gpus and not onnx_network.uses_gpus():
+            get_logger().warning(
+                "ONNX Runtime uses no GPU: install onnxruntime-gpu", extractor=record.name
+            )
+            devices = 1  # which uses all processors
         return onnx_network.OnnxExtractor(record, path, batch_size, devices)
     if strategy is None:
         return keras_network.KerasExtractor(record, _network(record, path), batch_size)

@@ -93,6 +93,8 @@ def mark_latest(storage: Storage, record: ExtractorRecord) -> None:
 def fetch_network(storage: Storage, record: ExtractorRecord, folder: Path) -> Path:
     """Fetch an extractor's network into a folder, and return its path: of a file or a folder.
 
+    What is there already is not fetched again.
+
     Whether it is what the record says is for whoever loads it.
 
     Raises:
@@ -111,7 +113,9 @@ def fetch_network(storage: Storage, record: ExtractorRecord, folder: Path) -> Pa
             "imagetag embed again; features that are stored are kept"
         )
     for key in found:
-        storage.download(key, folder / key.removeprefix(root))
+        path = folder / key.removeprefix(root)
+        if not path.exists():
+            storage.download(key, path)
     return folder / record.file
 
 

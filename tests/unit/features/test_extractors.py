@@ -102,6 +102,10 @@ def test_a_folder_is_stored_with_all_below_it(storage: LocalStorage, tmp_path: P
         (folder / name).write_text(name)
     record = store_extractor(storage, make_record(kind="saved_model"), folder)
     found = fetch_network(storage, record, tmp_path / "copy")
+    before = found.stat().st_ino, (found / "saved_model.pb").stat().st_ino
+    assert fetch_network(storage, record, tmp_path / "copy") == found
+    after = found.stat().st_ino, (found / "saved_model.pb").stat().st_ino
+    assert after == before, "it is fetched again"
     assert sorted(p.relative_to(found).as_posix() for p in found.rglob("*") if p.is_file()) == [
         "assets/a/b.txt",
         "saved_model.pb",

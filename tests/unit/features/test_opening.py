@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from imagetag.errors import InputError, UsageError
+from imagetag.features import opening
 from imagetag.features.asked import Asked
 from imagetag.features.extraction import extract
 from imagetag.features.extractor import Extractor
@@ -357,6 +358,20 @@ def test_onnx_runs_on_several_devices_as_on_one(tmp_path: Path) -> None:
     several = open_extractor(one.record, path, batch_size=1, strategy=strategy)
     assert several.batch_size == 3
     assert np.allclose(several.features(PIXELS), one.features(PIXELS))
+
+
+def test_onnx_without_its_gpus_is_told_of_and_runs_once_on_all_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That GPUs are there is TensorFlow's word; what is installed here has none."""
+    path = onnx_file(tmp_path / "a.onnx", ["n", 3, "h", "w"])
+    one = opened(path)
+    assert open_extractor(one.record, path, strategy=_Replicas(2)).batch_size == 64
+    assert "no GPU" not in capsys.readouterr().out
+    monkeypatch.setattr(opening, "device_names", lambda: ["GPU:0", "GPU:1"])
+    found = open_extractor(one.record, path, batch_size=1, strategy=_Replicas(2))
+    assert found.batch_size == 1
+    assert "install onnxruntime-gpu" in capsys.readouterr().out
 
 
 class _Replicas:

@@ -13,7 +13,7 @@ from imagetag.errors import InputError, UsageError
 from imagetag.features.extractor import ExtractorRecord
 from imagetag.features.feature_store import FeatureStore
 from imagetag.features.shared import SharedFeatures
-from imagetag.features.stored_extractors import mark_latest, store_extractor
+from imagetag.features.stored_extractors import find_extractor, mark_latest, store_extractor
 from imagetag.layout import Layout
 from imagetag.runs.heads import load_head
 from imagetag.runs.runs import Run, load_run
@@ -195,5 +195,6 @@ def test_settings_that_the_extractor_has_otherwise(
     extract(storage, tmp_path)
     settings = TrainSettings(**{**GIVEN, **values})
     with pytest.raises(UsageError, match=text):
-        settings.check_extractor(storage)
-    TrainSettings(**GIVEN, image_size="24x32").check_extractor(storage)
+        settings.with_extractor(storage)
+    found = TrainSettings(**GIVEN, image_size="24x32").with_extractor(storage)
+    assert found.features == find_extractor(storage).name, "the latest may become another"
