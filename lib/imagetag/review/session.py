@@ -163,14 +163,15 @@ class Session(ABC):
             self._took()
 
     def _timed(self, given: Iterable[Given], now: datetime | None) -> Iterator[Given]:
-        latest = {} if now is None else {item: one.at for item, one in self._standing.items()}
+        latest: dict[str, Told] = {}
         for one in given:
-            last = latest.get(one.item)
-            if now is None or last is None or last <= now:
+            last = latest.get(one.item) or self._standing.get(one.item)
+            if now is None or last is None or last.at <= now:
                 yield one
                 continue
-            latest[one.item] = last + timedelta(microseconds=1)
-            yield one.model_copy(update={"at": latest[one.item]})
+            moved = one.model_copy(update={"at": last.at + timedelta(microseconds=1)})
+            latest[one.item] = moved
+            yield moved
 
     def _hear(self, told: Iterable[tuple[str, Told]]) -> None:
         """Let what was said of the session's pictures stand where nothing newer does."""
