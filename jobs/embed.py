@@ -166,6 +166,9 @@ def stored_extractor(settings: EmbedSettings, storage: Storage) -> ExtractorReco
         raise UsageError(
             "--weights none: features of random weights tell nothing; take imagenet or a file"
         )
+    size, least = parse_size(settings.image_size), LEAST_SIDES.get(what, 0)
+    if size is not None and min(size) < least:
+        raise UsageError(f"--image-size {settings.image_size}: {what} needs {least} pixels a side")
     if settings.needs_imagenet and is_alexnet(what):
         raise UsageError(f"--extractor {what}: there are no ImageNet weights of it; give --weights")
     if what in LEAST_SIDES or (what != "latest" and Path(what).exists()):

@@ -17,7 +17,6 @@ from imagetag.export.contents import Contents, Format, Input, exported_tag
 from imagetag.export.formats import write
 from imagetag.export.joined import joined, with_decisions
 from imagetag.export.target import Target, format_of
-from imagetag.features import find_extractor
 from imagetag.layout import encode
 from imagetag.log import Progress, get_logger
 from imagetag.models import Heads, core_of, split_model
@@ -120,11 +119,11 @@ def _input_of(storage: Storage, runs: Sequence[Run]) -> Input:
     """Return what pixels the models take, all of them.
 
     Raises:
-        InputError: if some take others.
+        InputError: if some take others, or an extractor is missing.
 
     """
-    names = {run.extractor for run in runs if run.extractor and run.resize == "letterbox"}
-    bars = {name: find_extractor(storage, name).fill for name in names}
+    heads = {run.extractor: run for run in runs if run.extractor and run.resize == "letterbox"}
+    bars = {name: load_head(storage, run)[1].fill for name, run in heads.items()}
     tags = defaultdict(list)
     for run in runs:
         tags[run.image_size, run.resize, bars.get(run.extractor, GREY)].append(run.tag)

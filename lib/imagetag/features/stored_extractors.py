@@ -131,4 +131,6 @@ def _no_extractor(storage: Storage, name: str, option: str) -> InputError:
     ]
     what = "features" if name == "latest" else f"features of the extractor {name!r}"
     told = f": {option} can be {nearest_first(name, there)}; or" if there else ":"
-    return InputError(f"no {what} in {storage.url}{told} run imagetag embed first")
+    embeds = option == "--extractor"
+    advice = f"name a network with {option}" if embeds else "run imagetag embed first"
+    return InputError(f"no {what} in {storage.url}{told} {advice}")

@@ -44,7 +44,15 @@ def load_head(storage: Storage, run: Run) -> tuple[LinearHead, ExtractorRecord]:
     """
     key = Layout(run.tag).run(run.run, _FILE)
     advice = f"delete {storage.url}/{Layout(run.tag).run(run.run, 'metrics.json')} and train again"
-    record = find_extractor(storage, run.extractor)
+    try:
+        record = find_extractor(storage, run.extractor)
+    except InputError as error:
+        if not isinstance(error.__cause__, ObjectNotFound):
+            raise
+        raise InputError(
+            f"{storage.url}/{key} is a head on features of {run.extractor!r}, and that extractor "
+            "is not in storage: run imagetag embed with its network and settings again"
+        ) from error
     try:
         with storage.open(key) as stream:
             data = stream.read(_MAX_BYTES)

@@ -175,7 +175,8 @@ def test_a_picture_that_is_not_in_storage_is_told(
     ("arguments", "code", "complaint"),
     [
         (["--extractor", "mobilnet"], 2, "there is no backbone of that name"),
-        (["--extractor", "latest"], 3, "no features in "),
+        (["--extractor", "latest"], 3, ": name a network with --extractor"),
+        (["--extractor", "vgg19", "--image-size", "16x64"], 2, "vgg19 needs 32 pixels a side"),
         (["--extractor", "mobilenet", "--weights", "none"], 2, "random weights tell nothing"),
         (["--extractor", "NETWORK", "--image-size", "32x32"], 2, "--image-size says 32x32"),
         (["--extractor", "NETWORK", "--output-name", "no"], 2, "it has no layer 'no'"),

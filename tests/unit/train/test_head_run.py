@@ -149,6 +149,9 @@ def test_a_head_of_another_extractor_is_refused(storage: Storage, tmp_path: Path
     other = store_extractor(storage, make_record(channels=CHANNELS + 1), tmp_path / "model.keras")
     with pytest.raises(InputError, match="9 channels"):
         load_head(storage, run.model_copy(update={"extractor": other.name}))
+    storage.delete(f".features/{run.extractor}/extractor.json")
+    with pytest.raises(InputError, match=r"head\.npz is a head on features of .* not in storage"):
+        load_head(storage, run)
 
 
 def test_a_damaged_head_says_what_to_do(storage: Storage, tmp_path: Path) -> None:
