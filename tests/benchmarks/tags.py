@@ -6,8 +6,8 @@
 
 By itself it takes the drawn board: pictures of the demo, made small, and tags of one to three of
 the things in them. A storage that is given has scraped tags; it is copied, without its features and
-runs. Processor seconds and memory are of the commands, as the system accounts for them; decoded
-pictures are counted in them. Plain is scikit-learn's LogisticRegression on the same pictures'
+runs. Processor seconds are of the commands, as the system accounts for them; decoded pictures and
+memory are counted in them. Plain is scikit-learn's LogisticRegression on the same pictures'
 features, standardized, C = 0.01, one tag at a time.
 """
 
@@ -57,7 +57,7 @@ from tests.builders.pictures import encoded
 from tests.builders.rows import row_of
 
 _LEARNED = ("train", "validation")
-_COUNTED = "BENCHMARK_DECODED"  # the variable with the file that has the count
+_COUNTED = "BENCHMARK_COUNTED"  # the variable with the file that has the counts
 _SIDE = 128  # pixels, of drawn pictures
 _PROBED = 50  # tags that get a plain logistic regression too
 _TOGETHER = 3  # things that a tag names at the most
@@ -65,7 +65,7 @@ _MOST = 0.7  # of the pictures: what more have is no tag
 
 
 def counted(job: str, arguments: list[str]) -> int:
-    """Run a job, and write how many pictures it decoded into the file of a variable.
+    """Run a job, and write what it took into the file of a variable: pictures decoded, memory.
 
     Returns the job's exit code.
     """
@@ -79,7 +79,10 @@ def counted(job: str, arguments: list[str]) -> int:
 
     images._decoded = decoded  # type: ignore[assignment]
     code: int = importlib.import_module(f"jobs.{job}").main(arguments)
-    Path(os.environ[_COUNTED]).write_text(str(next(count)))
+    # Of this program: what the system accounts for begins with its parent's.
+    status = Path("/proc/self/status").read_text()
+    peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    Path(os.environ[_COUNTED]).write_text(f"{next(count)} {peak}")
     return code
 
 
@@ -93,13 +96,13 @@ class Jobs:
 
     def run(self, job: str, tags: Sequence[str], *options: str) -> float:
         """Run a job of some tags; returns its processor seconds, and prints what else it took."""
-        listed, count = self._scratch / "tags.txt", self._scratch / "decoded"
+        listed, counts = self._scratch / "tags.txt", self._scratch / "counts"
         listed.write_text("".join(f"{tag}\n" for tag in tags))
         named = [*self._common, "--tags-file", str(listed)]
         if job not in ("status", "report"):
             named += self._cache
         command = [sys.executable, "-m", "tests.benchmarks.tags", "counted", job]
-        environment = {**os.environ, _COUNTED: str(count)}
+        environment = {**os.environ, _COUNTED: str(counts)}
         process = subprocess.Popen(
             [*command, *named, *options], env=environment, stdout=subprocess.DEVNULL
         )
@@ -108,10 +111,10 @@ class Jobs:
         if process.returncode:
             raise SystemExit(f"{job} ended with {process.returncode}")
         seconds = used.ru_utime + used.ru_stime
+        decoded, peak = map(int, counts.read_text().split())
         print(
             f"  {job:9} of {len(tags):5,} tags {seconds:8.1f} processor seconds, "
-            f"{used.ru_maxrss / 1024:6,.0f} MB at the peak, "
-            f"{int(count.read_text()):6,} pictures decoded",
+            f"{peak / 1024:6,.0f} MB at the peak, {decoded:6,} pictures decoded",
             flush=True,
         )
         return seconds
@@ -136,7 +139,6 @@ def main() -> None:
             options.size = options.size or "160x160"
             shutil.copytree(options.storage, place)
             shutil.rmtree(place / ".features", ignore_errors=True)
-            shutil.rmtree(place / ".extractors", ignore_errors=True)
             for runs in place.glob("*/models"):
                 shutil.rmtree(runs)
         else:
@@ -259,7 +261,8 @@ def _measure(
     places = sum(map(len, rows.values()))
     print(f"{len(tags)} tags take {ours / theirs:.1f} x the processor time of one by a whole model")
     print(f"{len(pictures):,} distinct pictures in {places:,} places")
-    extractor, features = _stored(place.glob(".extractors")), _stored(place.glob(".features"))
+    features = _stored(place.glob(".features/*/parts"))
+    extractor = _stored(place.glob(".features")) - features
     print(
         f"stored: runs {trained / 1e6:.1f} MB, {trained / len(tags) / 1e3:.1f} kB each; with "
         f"their evaluations {evaluated / 1e6:.1f} MB, {evaluated / len(tags) / 1e3:.1f} kB each; "
