@@ -7,12 +7,18 @@ import warnings
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from imagetag.boards import Login, open_board
-from imagetag.checks import checked_model
+from imagetag.checks import ThresholdFrom, check_threshold_from, checked_model
 from imagetag.errors import InputError, TransientError, UsageError
-from imagetag.job import CommaList, FolderPlace, run_job, threshold_fraction_field
+from imagetag.job import (
+    CommaList,
+    FolderPlace,
+    run_job,
+    threshold_fraction_field,
+    threshold_from_field,
+)
 from imagetag.log import get_logger
 from imagetag.plan import (
     Network,
@@ -44,7 +50,12 @@ class PlanSettings(ScrapeSettings):
     """Options of `imagetag plan`."""
 
     headings: ClassVar = {
-        "The promise": ("min_precision", "confidence", "threshold_fraction"),
+        "The promise": (
+            "min_precision",
+            "confidence",
+            "threshold_fraction",
+            "threshold_from",
+        ),
         "Training, and how fast work is": (
             "model",
             "features",
@@ -79,6 +90,7 @@ class PlanSettings(ScrapeSettings):
         1, ge=1, description="how many pods share the pictures of embed, a GPU each"
     )
     threshold_fraction: float = threshold_fraction_field()
+    threshold_from: ThresholdFrom = threshold_from_field()
     min_precision: float = Field(0.95, gt=0, lt=1, description="the precision to promise")
     confidence: float = Field(0.95, gt=0, lt=1, description="how sure that must be")
     rates: CommaList = Field(
@@ -93,6 +105,16 @@ class PlanSettings(ScrapeSettings):
     price_gb_out: float | None = _price_field("a GB that is read out of storage")
     price_1000_put: float | None = _price_field("1,000 writes and lists (PUT, LIST)")
     price_1000_get: float | None = _price_field("1,000 reads (GET)")
+
+    @model_validator(mode="after")
+    def _threshold_from(self) -> PlanSettings:
+        check_threshold_from(self.threshold_from, self.features, "no")
+        return self
+
+    @property
+    def share_for_threshold(self) -> float:
+        """The share of the train split that the threshold will be chosen on."""
+        return 1.0 if self.threshold_from == "out-of-fold" else self.threshold_fraction
 
 
 def work(settings: PlanSettings) -> None:
@@ -122,7 +144,7 @@ def work(settings: PlanSettings) -> None:
         limit=settings.limit,
         negative_ratio=settings.negative_ratio,
         test_fraction=settings.test_fraction,
-        threshold_fraction=settings.threshold_fraction,
+        threshold_fraction=settings.share_for_threshold,
         max_rate=settings.max_rate,
         scrape_pods=settings.shard_count,
         train_pods=settings.train_pods,

@@ -17,6 +17,8 @@ from imagetag.checks import (
     LEAST_SIDES,
     SETTINGS_OF_HEADS,
     VERDICTS,
+    ThresholdFrom,
+    check_threshold_from,
     checked_model,
     checked_size,
     checked_verdicts,
@@ -51,6 +53,7 @@ from imagetag.job import (
     run_job,
     tell_next,
     threshold_fraction_field,
+    threshold_from_field,
     validation_fraction_field,
 )
 from imagetag.layout import checked_run
@@ -95,6 +98,7 @@ class TrainSettings(TagSettings):
             "mirror",
             "validation_fraction",
             "threshold_fraction",
+            "threshold_from",
             "exclude_suspects",
             "verdicts",
             "packed",
@@ -240,6 +244,7 @@ class TrainSettings(TagSettings):
     )
     validation_fraction: float = validation_fraction_field()
     threshold_fraction: float = threshold_fraction_field()
+    threshold_from: ThresholdFrom = threshold_from_field()
     seed: int = Field(1, ge=0, lt=2**31, description="of everything random")
     mixed_precision: Literal["auto", "yes", "no"] = Field(
         "auto",
@@ -298,6 +303,7 @@ class TrainSettings(TagSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainSettings:
+        check_threshold_from(self.threshold_from, self.features, self.exclude_suspects)
         if self.features != "no":
             self._check_features()
             return self
@@ -343,6 +349,12 @@ class TrainSettings(TagSettings):
             raise UsageError(
                 f"{option_name(min(other))} does not go with --features: a head alone is trained, "
                 "and all else is the extractor's"
+            )
+        unused = self.model_fields_set & {"validation_fraction", "threshold_fraction"}
+        if self.threshold_from == "out-of-fold" and unused:
+            raise UsageError(
+                f"{option_name(min(unused))} does not go with --threshold-from out-of-fold: "
+                "nothing is held back"
             )
         if self.features != "latest":
             checked_run(self.features, option="--features")

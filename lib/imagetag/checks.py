@@ -6,7 +6,9 @@ import os
 import re
 import zipfile
 from pathlib import Path
+from typing import Literal
 
+from imagetag.errors import UsageError
 from imagetag.layout import checked_run
 from imagetag.suggest import did_you_mean, nearest
 
@@ -39,6 +41,7 @@ SETTINGS_OF_HEADS = frozenset(
         "class_weights",
         "validation_fraction",
         "threshold_fraction",
+        "threshold_from",
         "seed",
     }
 )
@@ -47,6 +50,9 @@ SETTINGS_OF_HEADS = frozenset(
 
 VERDICTS = ("use", "ignore")
 """What can be made of what people have said of pictures."""
+
+ThresholdFrom = Literal["held-out", "out-of-fold"]
+"""Whose scores choose the threshold: of pictures that are held back, or of all, out of fold."""
 
 
 class Wrong(ValueError):
@@ -116,6 +122,27 @@ def checked_weights(text: str) -> str:
     if problem := weights_problem(path):
         raise Wrong(f"{text[:300]!r} {problem}")
     return text
+
+
+def check_threshold_from(choice: ThresholdFrom, features: str, exclude_suspects: str) -> None:
+    """Check that what chooses the threshold goes with the rest of a training.
+
+    Raises:
+        UsageError: if it does not.
+
+    """
+    if choice == "held-out":
+        return
+    if features == "no":
+        raise UsageError(
+            f"--threshold-from {choice}: goes with --features alone, as a head is fitted again for "
+            "each fold"
+        )
+    if exclude_suspects != "no":
+        raise UsageError(
+            f"--threshold-from {choice}: not with --exclude-suspects, as each label that the "
+            "threshold is chosen on would have a say in what is left out"
+        )
 
 
 FOLDER_VARIABLE = "IMAGETAG_IMAGENET_FOLDER"

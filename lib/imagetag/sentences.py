@@ -222,9 +222,9 @@ def _evaluated(fields: Event) -> str:
 
 def _evidence(fields: Event) -> str:
     return (
-        f"{fields['right']:,} of {fields['called']:,} calls were right on images kept for this, "
-        f"so precision is at least {fields['bound']:.3f} with {100 * fields['confidence']:g} % "
-        "confidence"
+        f"{fields['right']:,} of {fields['called']:,} calls were right on images that it had not "
+        f"seen, so precision is at least {fields['bound']:.3f} with "
+        f"{100 * fields['confidence']:g} % confidence"
     )
 
 

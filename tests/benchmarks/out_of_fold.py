@@ -105,7 +105,7 @@ def judged(world: World, seed: int) -> list[list[Outcome]]:
     members = np.array(groups)
     kept = np.isin(members, np.unique(members)[random.random(world.groups) < _KEPT])
     some = fit_head(features[~kept], labels[~kept], list(members[~kept]))
-    head = fit_head(features, labels, groups)
+    head = fit_head(features, labels, groups, as_in_folds=True)
     share = _one_a_group(labels[~kept], members[~kept]).mean()
     by_kept = some, labels[kept], some.logits(features[kept]), members[kept], share
     share = _one_a_group(labels, members).mean()
@@ -153,8 +153,9 @@ WORLDS: dict[str, World] = {
     "good": World(200, 1, 0.5, 5.0, 64, 0.95),
     "many channels": World(200, 1, 0.5, 6.0, 256, 0.95),
     "many": World(800, 1, 0.5, 4.0, 64, 0.95),
-    "few, more channels": World(100, 1, 0.5, 5.0, 512, 0.9),
+    "few, more channels": World(100, 1, 0.5, 8.0, 512, 0.8),
     "very few": World(24, 1, 0.5, 3.0, 16, 0.6),
+    "rarer": World(400, 1, 0.1, 4.5, 64, 0.9),
     "very rare": World(400, 1, 0.05, 3.5, 64, 0.6),
 }
 """Each has some cases of use; where labels are wrong, no threshold keeps the promise."""

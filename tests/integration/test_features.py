@@ -227,7 +227,7 @@ def test_verdicts_of_people_train_another_head_and_figures_they_cannot_flatter(
     second = learn()
     assert second.run != first.run
     assert second.turned == Turned(to_negative=4, left_out=1)
-    learned = {md5: label for md5, (_, label) in load_partition(storage, second).items()}
+    learned = {md5: used.label for md5, used in load_partition(storage, second).items()}
     assert {learned[row.md5] for row in turned} == {"negative"}
     latest = evaluate()
     assert (latest.verdicts.unlearned, latest.since.relabelled) == (0, 0)
@@ -284,6 +284,52 @@ def test_ten_positives_get_a_head_and_are_told_what_it_is_worth(
     page = storage.read(Layout(tag).run(line["run"], "report.html")).decode()
     assert line["worth"][1:] in page
     assert "nan" not in line["worth"]
+
+
+def test_a_threshold_from_out_of_fold_scores_is_chosen_on_all_that_is_learned_from(
+    storage: Storage, tmp_path: Path
+) -> None:
+    tag = "all_learned_from"
+    rows = [picture.row for picture in PICTURES]
+    store_dataset(storage, tag, rows, [picture.data for picture in PICTURES])
+    shared = ["--storage", storage.url, "--tags", tag]
+    cache = ["--cache-folder", str(tmp_path / "cache")]
+    options = ["--features", "latest", "--threshold-from", "out-of-fold"]
+    assert jobs.train.main([*shared, *cache, *options]) == 0
+    with undrawn():
+        assert jobs.evaluate.main([*shared, *cache, "--min-precision", "0.8"]) == 0
+    run = load_run(storage, tag, "latest")
+    layout = Layout(tag)
+    learned = {row.md5: row.group for row in rows if row.split == "train"}
+    evaluation = Evaluation.model_validate_json(
+        storage.read(layout.run(run.run, "evaluation.json"))
+    )
+    promise = evaluation.decision.promise
+    assert promise is not None
+    assert promise.met
+    assert promise.positives + promise.negatives == len(set(learned.values()))
+    assert sum(evaluation.chosen_on.values()) == len(learned)
+    table = storage.read(layout.run(run.run, "threshold_predictions.csv")).decode()
+    chosen_on = {row["md5"]: float(row["logit"]) for row in csv.DictReader(io.StringIO(table))}
+    assert chosen_on.keys() == learned.keys()
+    for name in ("report.html", "README.md"):
+        assert "judged by a head that" in storage.read(layout.run(run.run, name)).decode()
+
+    picture = next(picture for picture in PICTURES if picture.row.split == "train")
+    (tmp_path / f"it.{picture.row.ext}").write_bytes(picture.data)
+    output = tmp_path / "rows.csv"
+    given = ["--input", str(tmp_path / f"it.{picture.row.ext}"), "--output", str(output)]
+    assert jobs.predict.main([*shared, *given]) == 0
+    [said] = csv.DictReader(io.StringIO(output.read_text()))
+    head, record = load_head(storage, run)
+    stored = SharedFeatures(storage, [tag], tmp_path).of(record)
+    features = stored.values[stored.find([picture.row.md5], tag)].astype(np.float32)
+    [logit] = head.logits(features)  # of the head that has learned from it
+    assert float(said["probability"]) == pytest.approx(
+        evaluation.decision.probability(logit), abs=2e-3
+    )
+    assert logit != pytest.approx(chosen_on[picture.row.md5], abs=1e-3)
+    assert jobs.export.main([*shared, "--output", str(tmp_path / "one.keras")]) == 0
 
 
 def test_both_heads_are_exported_on_one_extractor(storage: Storage, tmp_path: Path) -> None:

@@ -329,7 +329,7 @@ def test_what_each_picture_was_used_for_is_stored_and_no_group_in_two_parts(
     used = load_partition(LocalStorage(trained[0]), found)
     assert used.keys() == {row.md5 for row in ROWS if row.split == "train"}
     for part in get_args(PartName):
-        assert {md5 for md5, (use, _) in used.items() if use == part} == md5s(part)
+        assert {md5 for md5, picture in used.items() if picture.use == part} == md5s(part)
     groups = {
         part: {row.group for row in ROWS if row.md5 in md5s(part)} for part in get_args(PartName)
     }

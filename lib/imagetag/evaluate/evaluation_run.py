@@ -1,6 +1,7 @@
 """Evaluate a trained model: choose its threshold on pictures kept for it, then test it.
 
-The training kept them out of everything, so nothing before has been chosen by them. Nothing before
+The training kept them out of everything, so nothing before has been chosen by them. Or it was
+learned from all, and each has the score of a head that has seen nothing of its fold. Nothing before
 has looked at the test split, and it decides nothing here.
 """
 
@@ -10,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
+
+import numpy as np
 
 from imagetag.dataset import Dataset, Row, Sample, read_rows, sync
 from imagetag.errors import InputError
@@ -27,7 +30,7 @@ from imagetag.evaluate.scores import Fetch, OfHead, OfModel, Scores
 from imagetag.evaluate.threshold import decide, share_of_positives
 from imagetag.explore import read_cautions
 from imagetag.features import SharedFeatures
-from imagetag.inputs import LEARNED, load_partition
+from imagetag.inputs import LEARNED, OutOfFold, load_partition
 from imagetag.job import measured
 from imagetag.layout import LABELS, PARTS, Label, Layout
 from imagetag.log import get_logger, working
@@ -90,18 +93,19 @@ def evaluate_run(
     """
     verdicts = standing_verdicts(storage, run.tag, request)
     standing = verdicts.standing
-    parts, since, unlearned = _parts(storage, run, dataset, standing)
+    parts, unseen, since, unlearned = _parts(storage, run, dataset, standing)
     share = share_of_positives(parts["train"])
     if not request.suspects:
         parts["train"], parts["validation"] = [], []
     if since.anything:
         get_logger().warning(
             "the dataset has changed since this run was trained: the threshold is chosen on what "
-            "the run has kept for it, less what is tied to what it has seen",
+            f"the run has {'scored out of fold' if unseen else 'kept for it'}, less what is tied "
+            "to what it has seen",
             run=run.run,
             **since.model_dump(),
         )
-    rows = [row for part in parts.values() for row in part]
+    rows = list({row.md5: row for part in parts.values() for row in part}.values())
 
     def fetch(some: Sequence[Row]) -> Sequence[Sample]:
         return sync(storage, run.tag, some, cache_folder / "images", concurrency)
@@ -117,6 +121,8 @@ def evaluate_run(
         part: [(row, scores[row.md5]) for row in found if row.md5 in scores]
         for part, found in parts.items()
     }
+    if unseen:  # without features, as they are examples already
+        scored["threshold"] = [(row, unseen[row.md5]) for row in parts["threshold"]]
     for part in LEARNED:
         scored[part] = learned_labels(scored[part], standing)
     scored["threshold"], of_threshold = judged_threshold(
@@ -241,14 +247,18 @@ class _Results:
 
 def _parts(
     storage: Storage, run: Run, dataset: Dataset, standing: Standing
-) -> tuple[dict[Part, list[Row]], Since, int]:
-    """Return the rows of each part, and what has changed since the run was trained.
+) -> tuple[dict[Part, list[Row]], dict[str, Score], Since, int]:
+    """Return the rows of each part, scores out of fold, and what has changed since the training.
 
     At last, of how many pictures verdicts say other than it has learned.
 
     What was used for what is what the run has stored of it. Groups are today's: a picture kept for
     the threshold that turns out to be a near-duplicate of one that was trained on is left out.
     What the threshold and the test do not need is there to find suspect labels alone.
+
+    Scores out of fold, by md5, are there if the threshold is chosen on them: on pictures of the
+    part `train`, which are in `threshold` too. Who of a group today was in several folds is left
+    out: what scored one of them had seen the others.
     """
     used = load_partition(storage, run)
     parts: dict[Part, list[Row]] = {part: [] for part in get_args(Part)}
@@ -267,18 +277,23 @@ def _parts(
         unlearned += is_unlearned(before, row, standing)
         use = "train" if before is None or before.use == "excluded" else before.use
         parts[use].append(row)
-    seen = {
-        row.group
-        for row in parts["train"] + parts["validation"]
-        if row.md5 in used and used[row.md5].use != "excluded"
-    }
-    kept = [row for row in parts["threshold"] if row.group not in seen]
-    since = Since(
-        added=added,
-        gone=len(used) - sum(len(parts[part]) for part in PARTS) + added,
-        relabelled=relabelled,
-        tied=len(parts["threshold"]) - len(kept),
-    )
+    gone = len(used) - sum(len(parts[part]) for part in PARTS) + added
+    scored: dict[str, OutOfFold] = {}
+    if run.out_of_fold:
+        for md5, picture in used.items():
+            if picture.out_of_fold is not None:
+                scored[md5] = picture.out_of_fold
+        parts["threshold"] = [row for row in parts["train"] if row.md5 in scored]
+        kept = _of_one_fold(parts["threshold"], scored)
+    else:
+        seen = {
+            row.group
+            for row in parts["train"] + parts["validation"]
+            if row.md5 in used and used[row.md5].use != "excluded"
+        }
+        kept = [row for row in parts["threshold"] if row.group not in seen]
+    tied = len(parts["threshold"]) - len(kept)
+    since = Since(added=added, gone=gone, relabelled=relabelled, tied=tied)
     parts["threshold"] = kept
     needed: tuple[tuple[Part, str], ...] = (
         ("threshold", "to choose the threshold on"),
@@ -291,7 +306,16 @@ def _parts(
                     f"the tag {run.tag!r} has no {label} image {purpose}: scrape more, "
                     "by a higher --limit or of a fuller folder, and train again"
                 )
-    return parts, since, unlearned
+    unseen = {md5: Score(np.array([score.logit], np.float32)) for md5, score in scored.items()}
+    return parts, unseen, since, unlearned
+
+
+def _of_one_fold(rows: Sequence[Row], scored: Mapping[str, OutOfFold]) -> list[Row]:
+    """Return the pictures whose groups, as they are today, are within a fold."""
+    folds: dict[str, set[int]] = {}
+    for row in rows:
+        folds.setdefault(row.group, set()).add(scored[row.md5].fold)
+    return [row for row in rows if len(folds[row.group]) == 1]
 
 
 def _decided(decision: Decision, scored: Sequence[tuple[Row, Score]]) -> list[Scored]:

@@ -69,6 +69,7 @@ def evaluation_page(
             tag_page=way(layout.run(evaluation.run, "report.html"), layout.index),
             decision=evaluation.decision,
             promise=evaluation.decision.promise,
+            out_of_fold=evaluation.settings.get("threshold_from") == "out-of-fold",
             metrics=evaluation.metrics,
             chosen=evaluation.metrics.chosen,
             dataset=evaluation.dataset,

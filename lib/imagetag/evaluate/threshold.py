@@ -1,4 +1,4 @@
-"""Which pictures are called the tag: calibration and threshold, chosen on those kept for it."""
+"""Which pictures are called the tag: calibration and threshold, chosen on those not seen."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def decide(
     share: float,
     judged: int | None = None,
 ) -> Decision:
-    """Choose calibration and threshold on the pictures that were kept for it.
+    """Choose calibration and threshold on pictures that what scored them has not seen.
 
     Args:
         run: whose model.
         dataset: the tag's, as it is now.
         request: what is wanted.
-        kept: the pictures, with what the model says of them.
+        kept: the pictures, with what is said of them: by the model, or out of fold.
         share: of positives to expect among them, of one picture a group.
         judged: of one picture a group, how many of the highest scores have a person's label, below
             which no threshold may be; None where all labels are the dataset's.

@@ -1,6 +1,7 @@
 from .augment import RandomAffine as RandomAffine
 from .batch_plan import Plan as Plan
 from .batches import Batches as Batches
+from .cleaning import IGNORE as IGNORE
 from .cleaning import LEARNED as LEARNED
 from .cleaning import Cleaning as Cleaning
 from .cleaning import find_cleaning as find_cleaning
@@ -11,6 +12,7 @@ from .pack import Packing as Packing
 from .pack import pack_tag as pack_tag
 from .pack_index import Packed as Packed
 from .pack_index import load_packed as load_packed
+from .partition import OutOfFold as OutOfFold
 from .partition import Partition as Partition
 from .partition import Use as Use
 from .partition import Used as Used

@@ -97,14 +97,17 @@ def find_cleaning(
         dataset: the tag's.
         suspects: `no`; a run's name, or RUN@DIGEST as an earlier training has it; or `latest`: the
             newest evaluated run that was trained without leaving out any itself, so that the same
-            command is the same training also when that is complete.
+            command is the same training also when that is complete. Runs whose threshold is from
+            out-of-fold scores are none of these: labels that the next threshold is chosen on have
+            had a say in what they suspect.
         verdicts: `use`, `ignore`, or the digest that an earlier training has.
         fractions: of the train split, for validation and for the threshold.
 
     Raises:
         InputError: if no suspects were looked for, or what is stored of them, of the verdicts or of
             the dataset cannot be read.
-        UsageError: if a choice is none of these, or a digest is of another list.
+        UsageError: if a choice is none of these, a digest is of another list, or the threshold of
+            the suspects' run is from out-of-fold scores.
 
     """
     name, suspected = _suspected(storage, dataset.tag, suspects)
@@ -143,6 +146,12 @@ def _suspected(storage: Storage, tag: str, choice: str) -> tuple[str, frozenset[
     run, _, digest = choice.partition("@")
     run = _latest(storage, tag) if choice == "latest" else checked_run(run, _OPTION)
     suspects = load_suspects(storage, tag, run)
+    if load_run(storage, tag, run).out_of_fold:
+        raise UsageError(
+            f"{_OPTION} {choice[:120]!r}: this run of {tag!r} has its threshold from out-of-fold "
+            "scores, and held back no labels from judging the others; name one with "
+            "--threshold-from held-out"
+        )
     if suspects.reason:
         get_logger().warning("no suspects to exclude", run=run, reason=suspects.reason)
     md5s = frozenset(
@@ -158,7 +167,7 @@ def _suspected(storage: Storage, tag: str, choice: str) -> tuple[str, frozenset[
 
 
 def _latest(storage: Storage, tag: str) -> str:
-    """Return the newest run that was evaluated, and trained on suspects too."""
+    """Return the newest run that was evaluated, trained on suspects too, and held some back."""
     runs: list[Run] = []
     for key in sorted(_lists(storage, tag)):
         try:
@@ -166,7 +175,8 @@ def _latest(storage: Storage, tag: str) -> str:
         except (InputError, ValueError) as error:
             get_logger().warning("run passed over", key=key, reason=str(error))
             continue
-        if run.settings.get("exclude_suspects", "no") == "no":  # older runs lack it
+        all_images = run.settings.get("exclude_suspects", "no") == "no"  # older runs lack it
+        if all_images and not run.out_of_fold:
             runs.append(run)
     if not runs:
         raise InputError(

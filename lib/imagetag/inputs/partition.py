@@ -11,7 +11,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from imagetag.dataset import Dataset, Row, parts_of_groups, read_rows
 from imagetag.errors import InputError, one_line
@@ -23,6 +23,7 @@ from imagetag.storage import ObjectNotFound, Storage
 Use = Literal["train", "validation", "threshold", "excluded"]
 
 _COLUMNS = ["md5", "label", "use"]
+_OUT_OF_FOLD = ["fold", "logit"]
 _MAX_BYTES = 1 << 30  # of `parts.csv`, which has some 50 a picture
 
 
@@ -54,6 +55,17 @@ class Partition:
         """Return the label of a picture of the train split, as the training takes it."""
         return self.cleaning.label_of(row, self.groups[row.group])
 
+    def with_out_of_fold(self, scores: Mapping[str, OutOfFold]) -> Partition:
+        """Return the same, with what is said of pictures by md5 where nothing of them was seen."""
+        reader = csv.DictReader(io.StringIO(self.table.decode()))
+        table = io.StringIO()
+        writer = csv.writer(table)
+        writer.writerow([*_COLUMNS, *_OUT_OF_FOLD])
+        for row in reader:
+            score = scores.get(row["md5"], ("", ""))
+            writer.writerow([*(row[column] for column in _COLUMNS), *score])
+        return replace(self, table=table.getvalue().encode())
+
 
 class _Picture(NamedTuple):
     """What of a row decides its use."""
@@ -63,11 +75,23 @@ class _Picture(NamedTuple):
     group: str
 
 
+class OutOfFold(NamedTuple):
+    """The fold of a picture, with all of its group, and its logit by a head without that fold."""
+
+    fold: int
+    logit: float
+
+
 class Used(NamedTuple):
-    """What a picture was used for, and the label it had for the training."""
+    """What a picture was used for, and the label it had for the training.
+
+    `out_of_fold` is there where the threshold is chosen on such scores, of pictures that could be
+    read.
+    """
 
     use: Use
     label: Label
+    out_of_fold: OutOfFold | None = None
 
 
 def find_partition(
@@ -166,7 +190,13 @@ def load_partition(storage: Storage, run: Run) -> dict[str, Used]:
         if hashlib.sha256(data).hexdigest() != run.parts:
             raise ValueError("it is not what the run has stored")
         reader = csv.DictReader(io.StringIO(data.decode()))
-        return {row["md5"]: Used(row["use"], row["label"]) for row in reader}  # type: ignore[arg-type]
+        return {row["md5"]: _used(row) for row in reader}
     except (ObjectNotFound, ValueError, csv.Error) as error:
         why = "is missing" if isinstance(error, ObjectNotFound) else f"({one_line(error, 200)})"
         raise InputError(f"{storage.url}/{key} {why}: train the run again") from error
+
+
+def _used(row: Mapping[str, Any]) -> Used:
+    scored = bool(row.get("fold"))
+    score = OutOfFold(int(row["fold"]), float(row["logit"])) if scored else None
+    return Used(row["use"], row["label"], score)

@@ -36,6 +36,7 @@ from .shared_fields import max_rate_field as max_rate_field
 from .shared_fields import mlflow_field as mlflow_field
 from .shared_fields import pod_index_field as pod_index_field
 from .shared_fields import threshold_fraction_field as threshold_fraction_field
+from .shared_fields import threshold_from_field as threshold_from_field
 from .shared_fields import validation_fraction_field as validation_fraction_field
 from .shell_completion import SHELLS as SHELLS
 from .shell_completion import completion as completion

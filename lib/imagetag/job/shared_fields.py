@@ -89,6 +89,16 @@ def threshold_fraction_field() -> Any:
     )
 
 
+def threshold_from_field() -> Any:
+    """Return the field of the option `--threshold-from`, whose type is `ThresholdFrom`."""
+    return Field(
+        "held-out",
+        description="with --features: held-out chooses it on --threshold-fraction of the train "
+        "split, out-of-fold on all of it, which is learned from too: each image is judged by a "
+        "head that has seen nothing of its group",
+    )
+
+
 def contact_field() -> Any:
     """Return the field of the option `--contact`, whose type is `Contact`."""
     return Field("", description="an address or URL in the user agent, for the board's owner")

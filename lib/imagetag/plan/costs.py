@@ -36,7 +36,8 @@ class Settings:
         limit: positives of a tag, at the most.
         negative_ratio: negatives for each.
         test_fraction: share of the images that no training reads, and
-        threshold_fraction: share of the others that is kept for the threshold.
+        threshold_fraction: share of the others that the threshold is chosen on; heads may learn
+            from it too.
         max_rate: requests a second of the whole job.
         scrape_pods: that share the tags, and
         train_pods: that train, each its own tags, on one device each.
@@ -140,7 +141,7 @@ class TagEstimate:
 class Estimate:
     """What all of it takes; with fewer than `needed` positives no promise can be made.
 
-    `needed_images` are as many of a tag that so many of them are kept for the threshold. `month` is
+    `needed_images` are as many of a tag that the threshold is chosen on so many of them. `month` is
     what a month of storage costs, None without its price.
     """
 

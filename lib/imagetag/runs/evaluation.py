@@ -105,8 +105,9 @@ class Shown(Captioned, Record):
 class Since(Record):
     """How the dataset differs from what a run was trained on, in pictures of the train split.
 
-    `relabelled` are of the pictures that are still there. `tied` were kept for the threshold, and
-    are left out of it: by now they are in one group with what was trained or validated on.
+    `relabelled` are of the pictures that are still there. `tied` were kept for the threshold, or
+    scored out of fold for it, and are left out of it: by now they are in one group with what was
+    trained or validated on, or was in another fold.
     """
 
     added: int = 0

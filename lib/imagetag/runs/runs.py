@@ -46,10 +46,10 @@ class Run(BaseModel):
     """A complete training run, stored as its `metrics.json`: the marker, written last.
 
     `image_size` is (height, width) in pixels; `images` counts what was trained and validated on,
-    and kept for the threshold; `parts` is a digest of `parts.csv`, which says what each picture was
-    used for, empty in older runs; `turned` is what verdicts changed of what was trained and
-    validated on; `history` is a row an epoch; `validation` are the metrics of the
-    best epoch, whose weights the model has.
+    and what the threshold is chosen on, which may be the same; `parts` is a digest of `parts.csv`,
+    which says what each picture was used for, empty in older runs; `turned` is what verdicts
+    changed of what was trained and validated on; `history` is a row an epoch; `validation` are the
+    metrics of the best epoch, whose weights the model has.
 
     A run on features has the name of their `extractor`, and a head in place of a model; no epochs;
     and its `validation` is of pictures that the head had not seen (out of fold).
@@ -80,6 +80,11 @@ class Run(BaseModel):
     global_batch: int = 0
     versions: dict[str, str]
     created: str
+
+    @property
+    def out_of_fold(self) -> bool:
+        """Whether the threshold is chosen on what was learned from, by scores out of fold."""
+        return bool(self.settings.get("threshold_from") == "out-of-fold")  # older runs lack it
 
     @property
     def resize(self) -> Resize:

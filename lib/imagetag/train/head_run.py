@@ -12,7 +12,7 @@ from imagetag.dataset import Row
 from imagetag.errors import InputError
 from imagetag.explore import HeldOut, read_cautions
 from imagetag.features import SharedFeatures
-from imagetag.inputs import Partition, rows_of_parts, store_partition
+from imagetag.inputs import OutOfFold, Partition, rows_of_parts, store_partition
 from imagetag.job import measured
 from imagetag.layout import LABELS, Label, Layout, PartName
 from imagetag.log import get_logger
@@ -30,7 +30,8 @@ def make_head(target: Target, shared: SharedFeatures) -> Run:
     """Fit a head to the features of a tag's train split, and store it as a run.
 
     Nothing is held back for validation: how strongly the head is regularized is decided by
-    cross-validation over groups. What is kept for the threshold is as in any other training.
+    cross-validation over groups. What is kept for the threshold is as in any other training; or
+    nothing is, and it will be chosen on the scores of the cross-validation, which are stored.
 
     Raises:
         InputError: if there are too few pictures, or some have no features.
@@ -43,7 +44,14 @@ def make_head(target: Target, shared: SharedFeatures) -> Run:
     groups = [row.group for row in rows]
     _check_groups(target.dataset.tag, rows)
     balanced = target.training.class_weights == "balanced"
-    head = fit_head(values, targets, groups, balanced=balanced)
+    out_of_fold = target.training.threshold_from == "out-of-fold"
+    head = fit_head(values, targets, groups, balanced=balanced, as_in_folds=out_of_fold)
+    if out_of_fold:
+        folds, logits = head.folds.tolist(), head.out_of_fold.astype(np.float32)
+        scores = map(OutOfFold, folds, logits)
+        partition = partition.with_out_of_fold(
+            dict(zip((row.md5 for row in rows), scores, strict=True))
+        )
     run = _run(target, partition, head, targets, time.monotonic() - began)
     return _store(target, partition, head, run)
 
@@ -81,9 +89,11 @@ def _run(
 ) -> Run:
     training, extractor = target.training, target.extractor
     assert extractor is not None  # noqa: S101 - it decides that a head is made
+    learned = {label: int((targets == (label == "positive")).sum()) for label in LABELS}
+    out_of_fold = training.threshold_from == "out-of-fold"
     counts: dict[PartName, dict[Label, int]] = {
-        "train": {label: int((targets == (label == "positive")).sum()) for label in LABELS},
-        "threshold": dict(partition.images["threshold"]),
+        "train": learned,
+        "threshold": learned if out_of_fold else dict(partition.images["threshold"]),
     }
     return Run(
         tag=target.dataset.tag,

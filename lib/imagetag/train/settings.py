@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from imagetag.checks import (
     SETTINGS_OF_HEADS,
+    ThresholdFrom,
+    check_threshold_from,
     checked_model,
     checked_size,
     checked_verdicts,
@@ -71,8 +73,16 @@ class Training(BaseModel):
     shear: float = Field(5.73, ge=0, lt=90)
     validation_fraction: float = Field(VALIDATION_FRACTION, gt=0, lt=1)
     threshold_fraction: float = Field(THRESHOLD_FRACTION, gt=0, lt=1)
+    threshold_from: ThresholdFrom = "held-out"
     mixed_precision: Precision = "float32"
     seed: int = Field(1, ge=0, lt=2**31)
+
+    @property
+    def fractions(self) -> tuple[float, float]:
+        """The shares of the train split for validation and for the threshold alone."""
+        if self.threshold_from == "out-of-fold":
+            return 0.0, 0.0
+        return self.validation_fraction, self.threshold_fraction
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,13 @@ class Means:
 
 
 def settled(training: Training) -> Training:
-    """Return the settings with every `auto` replaced by what it stands for."""
+    """Return the settings with every `auto` replaced by what it stands for.
+
+    Raises:
+        UsageError: if they do not go together.
+
+    """
+    check_threshold_from(training.threshold_from, training.features, training.exclude_suspects)
     if training.features != "no":
         return training
     weights, pretrained = training.weights, not is_alexnet(training.model)
@@ -154,12 +170,16 @@ def deciding(training: Training | Mapping[str, Any]) -> dict[str, Any]:
     if found.get("features", "no") != "no":
         found = {name: value for name, value in found.items() if name in SETTINGS_OF_HEADS}
     found.pop("image_size", None)
+    if found.get("threshold_from") == "out-of-fold":  # nothing is held back
+        found.pop("validation_fraction", None)
+        found.pop("threshold_fraction", None)
     unused = {
         "exclude_suspects": "no",
         "verdicts": "ignore",
         "features": "no",
         "head": "trained",
         "mirror": "no",
+        "threshold_from": "held-out",
     }
     for name, without in unused.items():
         if found.get(name) == without:

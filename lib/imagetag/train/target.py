@@ -12,7 +12,15 @@ from imagetag.errors import InputError, UsageError
 from imagetag.explore import input_size
 from imagetag.features import ExtractorRecord, find_extractor
 from imagetag.imaging import Size
-from imagetag.inputs import Cleaning, Partition, find_cleaning, find_partition, load_packed
+from imagetag.inputs import (
+    IGNORE,
+    Cleaning,
+    Partition,
+    find_cleaning,
+    find_partition,
+    load_packed,
+    load_partition,
+)
 from imagetag.layout import checked_run
 from imagetag.log import get_logger
 from imagetag.runs import Run, load_run
@@ -49,12 +57,10 @@ class Target:
             InputError: if the manifest cannot be read.
 
         """
-        training = self.training
-        fractions = training.validation_fraction, training.threshold_fraction
-        return find_partition(self.storage, self.dataset, *fractions, self.cleaning)
+        return find_partition(self.storage, self.dataset, *self.training.fractions, self.cleaning)
 
     def completed(self) -> Run | None:
-        """Return the run if it is complete already.
+        """Return the run if it is complete already, with its scores where it has some.
 
         Raises:
             UsageError: if it is, of other settings or images.
@@ -73,6 +79,12 @@ class Target:
                 f"--run {self.run!r} of {tag!r} is complete, with other settings or other images; "
                 "choose another name"
             )
+        if run.out_of_fold:
+            try:
+                load_partition(self.storage, run)
+            except InputError as error:  # scores are not made anew without the head
+                get_logger().warning("training again", run=self.run, reason=str(error))
+                return None
         return run
 
 
@@ -86,10 +98,15 @@ def find_target(storage: Storage, tag: str, training: Training, run: str | None)
 
     """
     dataset = load_dataset(storage, tag)
-    fractions = training.validation_fraction, training.threshold_fraction
     cleaning = find_cleaning(
-        storage, dataset, training.exclude_suspects, training.verdicts, fractions
+        storage, dataset, training.exclude_suspects, training.verdicts, training.fractions
     )
+    if training.threshold_from == "out-of-fold" and cleaning.verdicts != IGNORE:
+        raise InputError(
+            f"--threshold-from out-of-fold: people have judged images of the train split of "
+            f"{tag!r}, and which they were shown hangs on labels that the threshold is chosen on; "
+            "add --verdicts ignore, by which nothing is learned from them, or leave it out"
+        )
     update = {"exclude_suspects": cleaning.suspects, "verdicts": cleaning.verdicts}
     training = settled(training).model_copy(update=update)
     extractor = None

@@ -49,16 +49,16 @@ def learned(storage: LocalStorage) -> Run:
 
 def test_labels_that_people_turned_are_no_change_of_the_dataset(storage: LocalStorage) -> None:
     run = learned(storage)
-    _, since, unlearned = _parts(storage, run, load_dataset(storage, TAG), {})  # are ignored now
+    _, _, since, unlearned = _parts(storage, run, load_dataset(storage, TAG), {})  # are ignored now
     assert not since.anything
     assert unlearned == 0
 
 
 def test_a_label_that_the_board_has_changed_is_one(storage: LocalStorage) -> None:
     run = learned(storage)
-    parts, _, _ = _parts(storage, run, load_dataset(storage, TAG), {})
+    parts, *_ = _parts(storage, run, load_dataset(storage, TAG), {})
     changed = parts["train"][5]
     other = changed.model_copy(update={"label": LABELS[1 - LABELS.index(changed.label)]})
     store_dataset(storage, TAG, [other if row.md5 == changed.md5 else row for row in ROWS])
-    _, since, _ = _parts(storage, run, load_dataset(storage, TAG), {})
+    _, _, since, _ = _parts(storage, run, load_dataset(storage, TAG), {})
     assert since.relabelled >= 1

@@ -185,6 +185,15 @@ def test_latest_is_the_newest_evaluated_run_that_was_trained_on_suspects_too(
     assert find(storage, "excluding").suspects.startswith("excluding@")
 
 
+def test_what_held_no_labels_back_suspects_nothing_for_others(storage: LocalStorage) -> None:
+    name = "all-learned-from"
+    complete(storage, name, "2030-01-01T00:00:00+00:00", threshold_from="out-of-fold")
+    store_suspects(storage, TAG, name, suspects(SUSPECTED))
+    assert not find(storage, "latest").suspects.startswith(name)
+    with pytest.raises(UsageError, match="threshold from out-of-fold scores"):
+        find(storage, name)
+
+
 def test_a_list_that_is_listed_late_is_the_latest(storage: LocalStorage) -> None:
     complete(storage, "newer", "2026-02-01T00:00:00+00:00", exclude_suspects="no")
     storage.write(LAYOUT.latest, b"newer\n")
@@ -311,6 +320,7 @@ def test_runs_from_before_there_was_a_choice_are_still_complete(storage: LocalSt
         "features": "no",
         "head": "trained",
         "mirror": "no",
+        "threshold_from": "held-out",
     }
     assert {name: settings.pop(name) for name in unknown} == unknown
     complete(storage, target.run, "2026-05-01T00:00:00+00:00", **settings)

@@ -366,3 +366,12 @@ def test_the_command_plans_for_a_folder(tmp_path: Path, capsys: pytest.CaptureFi
     assert "features: of vgg19, which is assumed: without --storage it is" in text(capsys)
     assert plan_job.main([*options, "--storage", "s3://"]) == 0  # without what was measured
     assert "what was measured there is not known" in capsys.readouterr().err
+
+
+def test_out_of_fold_the_threshold_is_chosen_on_the_whole_train_split() -> None:
+    given: dict[str, Any] = {"tags": ("fox",), "threshold_fraction": 0.3}
+    assert plan_job.PlanSettings(**given).share_for_threshold == 0.3
+    given["threshold_from"] = "out-of-fold"
+    assert plan_job.PlanSettings(**given, features="latest").share_for_threshold == 1.0
+    with pytest.raises(UsageError, match="goes with --features alone"):
+        plan_job.PlanSettings(**given)

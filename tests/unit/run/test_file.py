@@ -259,6 +259,13 @@ def test_heads_on_features_have_embed_before_them(file: Path) -> None:
     assert "embed" not in [stage.job for stage in stages(whole, ["fox"], Path())]
 
 
+def test_heads_alone_have_thresholds_from_out_of_fold(file: Path) -> None:
+    file.write_text("features = 'mobilenet'\n[train]\nthreshold-from = 'out-of-fold'\n")
+    assert "--threshold-from=out-of-fold" in options(read(file), "train")
+    with pytest.raises(UsageError, match=r"--train\.threshold-from out-of-fold: goes with"):
+        options(read(file, "--features", "no"), "train")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

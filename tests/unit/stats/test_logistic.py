@@ -128,6 +128,20 @@ def test_chance_does_not_choose_the_strength_of_few_pictures() -> None:
     assert chosen.count(1e-2) > 12
 
 
+def test_as_in_folds_a_threshold_is_of_the_same_scale() -> None:
+    """Of what is all alike, a head without a fifth of it, and one with all of it, are the same."""
+    once = draw(40, 12)
+    features, labels = (np.concatenate([values] * 5) for values in once[:2])
+    groups = [f"{number} {copy}" for copy in range(5) for number in range(40)]
+
+    def spread(as_in_folds: bool) -> float:
+        head = fit_head(features, labels, groups, strengths=[1e-3], as_in_folds=as_in_folds)
+        return float(head.logits(features).std() / head.out_of_fold.std())
+
+    assert spread(as_in_folds=True) == pytest.approx(1, abs=0.05)
+    assert spread(as_in_folds=False) > 1.2
+
+
 def test_few_pictures_have_a_head_too() -> None:
     features, labels, _ = draw(12, 40)
     labels[:] = [True] * 2 + [False] * 10

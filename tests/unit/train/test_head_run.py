@@ -14,13 +14,17 @@ from imagetag.features.extractor import ExtractorRecord
 from imagetag.features.feature_store import FeatureStore
 from imagetag.features.shared import SharedFeatures
 from imagetag.features.stored_extractors import find_extractor, mark_latest, store_extractor
+from imagetag.inputs.partition import load_partition
 from imagetag.layout import Layout
+from imagetag.runs.evaluation import train_command
 from imagetag.runs.heads import load_head
 from imagetag.runs.runs import Run, load_run
+from imagetag.stats.logistic import fit_head
 from imagetag.storage.base import Storage
 from imagetag.storage.opening import open_storage
-from imagetag.train.settings import Means, Training
+from imagetag.train.settings import Means, Training, settled
 from imagetag.train.train import train_tag
+from imagetag.verdicts import new_verdict, store_verdicts
 from jobs.train import TrainSettings
 from tests.builders.datasets import store_dataset
 from tests.builders.extractors import make_record
@@ -97,6 +101,93 @@ def test_it_is_fitted_to_train_and_validation_alone(storage: Storage, tmp_path: 
     assert "validation" not in run.images
     assert fitted + kept < 120  # the rest is the test split
     assert kept > 0.15 * (fitted + kept)
+
+
+def test_out_of_fold_everything_is_learned_from_and_has_an_unseen_score(
+    storage: Storage, tmp_path: Path
+) -> None:
+    record = extract(storage, tmp_path)
+    features_of(storage, record)
+    held_out = train(storage, tmp_path)
+    run = train(storage, tmp_path, threshold_from="out-of-fold")
+    rows = [row for row in read_rows(storage, load_dataset(storage, TAG)) if row.split == "train"]
+    assert run.images["train"] == run.images["threshold"]
+    assert sum(run.images["train"].values()) == len(rows)
+    assert run.out_of_fold
+    assert not held_out.out_of_fold
+    used = load_partition(storage, run)
+    assert used.keys() == {row.md5 for row in rows}
+    stored = SharedFeatures(storage, [TAG], tmp_path / "cache").of(record)
+    for row in rows:
+        [said] = load_head(storage, run)[0].logits(stored.values[stored.find([row.md5], TAG)])
+        score = used[row.md5].out_of_fold
+        assert score is not None
+        assert score.logit == pytest.approx(said, abs=3)
+        assert score.logit != pytest.approx(said, abs=1e-6)  # not by what has learned from it
+    rows.sort(key=lambda row: row.md5)
+    wanted = fit_head(
+        stored.values[stored.find([row.md5 for row in rows], TAG)],
+        [row.target for row in rows],
+        [row.group for row in rows],
+        as_in_folds=True,
+    )
+    assert load_head(storage, run)[0].weights == pytest.approx(wanted.weights, abs=1e-6)
+
+
+def test_what_is_held_back_for_nothing_makes_no_other_run(storage: Storage, tmp_path: Path) -> None:
+    features_of(storage, extract(storage, tmp_path))
+    run = train(storage, tmp_path, threshold_from="out-of-fold")
+    again = train(storage, tmp_path, threshold_from="out-of-fold", threshold_fraction=0.4)
+    assert again == run
+    assert "threshold_fraction" not in run.settings
+    held_out = train(storage, tmp_path)
+    assert held_out.run != run.run
+    assert "threshold_from" not in held_out.settings  # as of older versions
+    command = train_command(TAG, run.settings, run.image_size)
+    assert "--threshold-from out-of-fold" in command
+    assert "fraction" not in command
+    with pytest.raises(UsageError, match="is complete, with other settings"):
+        train_tag(storage, TAG, Training(features="latest"), run=run.run)
+
+
+def test_lost_scores_are_made_anew_with_their_head(
+    storage: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features_of(storage, extract(storage, tmp_path))
+    run = train(storage, tmp_path, threshold_from="out-of-fold")
+    key = Layout(TAG).run(run.run, "parts.csv")
+    kept = load_partition(storage, run)
+    storage.delete(key)
+    again = train(storage, tmp_path, threshold_from="out-of-fold")
+    assert "parts.csv is missing" in capsys.readouterr().out
+    assert again.run == run.run
+    assert load_partition(storage, again) == kept
+
+
+def test_out_of_fold_nothing_is_learned_from_verdicts(storage: Storage, tmp_path: Path) -> None:
+    features_of(storage, extract(storage, tmp_path))
+    before = train(storage, tmp_path, threshold_from="out-of-fold")
+    judged = next(md5 for md5 in load_partition(storage, before))
+    store_verdicts(storage, TAG, [new_verdict(judged, "unclear", "suspects")])
+    with pytest.raises(InputError, match=r"people have judged images .* add --verdicts ignore"):
+        train(storage, tmp_path, threshold_from="out-of-fold")
+    again = train(storage, tmp_path, threshold_from="out-of-fold", verdicts="ignore")
+    assert again == before
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({}, "goes with --features alone"),
+        ({"features": "latest", "exclude_suspects": "latest"}, "not with --exclude-suspects"),
+    ],
+)
+def test_what_out_of_fold_does_not_go_with(values: dict[str, Any], text: str) -> None:
+    given = {"threshold_from": "out-of-fold", **values}
+    with pytest.raises(UsageError, match=f"--threshold-from out-of-fold: {text}"):
+        TrainSettings(**{"tags": (TAG,), "storage": "data", **given})
+    with pytest.raises(UsageError, match=f"--threshold-from out-of-fold: {text}"):
+        settled(Training(**given))
 
 
 def test_few_large_groups_have_a_record_that_can_be_read(tmp_path: Path) -> None:
@@ -177,6 +268,10 @@ def test_features_are_read_once_for_all_tags(storage: Storage, tmp_path: Path) -
         ({"epochs": 3}, "--epochs does not go with --features"),
         ({"packed": "latest"}, "--packed does not go with --features"),
         ({"features": "a/b"}, "--features 'a/b'"),
+        (
+            {"threshold_from": "out-of-fold", "threshold_fraction": 0.3},
+            "--threshold-fraction does not go with --threshold-from out-of-fold",
+        ),
     ],
 )
 def test_what_does_not_go_with_features(values: dict[str, Any], text: str) -> None:
