@@ -1,6 +1,6 @@
 """How often a promise holds whose threshold is chosen on out-of-fold scores of a head.
 
-    python -m tests.benchmarks.out_of_fold [WORLD ...]
+    python -m tests.benchmarks.out_of_fold [--draws N] [WORLD ...]
 
 Features are drawn, so that the true precision of any head at any threshold is known. Beside
 pictures that are kept for the threshold: out-of-fold scores of all pictures, for the head that is
@@ -11,6 +11,7 @@ learned from.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +26,6 @@ from scipy import stats
 from imagetag.stats import LinearHead, fit_head
 from imagetag.stats.contract import promise_precision
 
-_DRAWS = 300
 CONFIDENCES = (0.95, 0.8)
 _KEPT = 0.2  # of the groups, for the threshold
 _ALIKE = 0.8  # of what the pictures of a group have in common, beside the label
@@ -161,19 +161,27 @@ WORLDS: dict[str, World] = {
 """Each has some cases of use; where labels are wrong, no threshold keeps the promise."""
 
 
-def main(names: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Print the table of some worlds, or of all."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.out_of_fold")
+    parser.add_argument("worlds", nargs="*", metavar="WORLD", help=f"of {', '.join(WORLDS)}")
+    parser.add_argument("--draws", type=int, default=300)
+    given = parser.parse_args(argv)
+    if unknown := set(given.worlds) - WORLDS.keys():
+        parser.error(f"there is no world {', '.join(sorted(unknown))}")
     columns = "".join(f"| {way}: promised | broken | recall " for way in WAYS)
     print(
-        f"{_DRAWS:,} draws; at a confidence of 0.95 a twentieth may be broken, at 0.8 a fifth\n\n"
+        f"{given.draws:,} draws; at a confidence of 0.95 a twentieth may break, at 0.8 a fifth\n"
+        "\n"
         f"| world | groups | positive | channels | precision | confidence {columns}|\n| --- "
         + "| ---: " * (5 + 3 * len(WAYS))
         + "|"
     )
     with ProcessPoolExecutor() as pool:
-        for name in names or WORLDS:
+        for name in given.worlds or WORLDS:
             world = WORLDS[name]
-            drawn = np.array(list(pool.map(partial(judged, world), range(_DRAWS), chunksize=10)))
+            found = pool.map(partial(judged, world), range(given.draws), chunksize=10)
+            drawn = np.array(list(found))
             for place, confidence in enumerate(CONFIDENCES):
                 cells = [name, world.groups, world.share, world.channels, world.precision]
                 row = [*map(str, cells), str(confidence)]
@@ -185,4 +193,4 @@ def main(names: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
