@@ -186,6 +186,7 @@ def test_a_run_says_all_that_led_to_it(trained: tuple[Path, Ended]) -> None:
             freeze_backbone="no",
             head="trained",
             mirror="no",
+            verdicts="ignore",  # as there are none
             fine_tune_blocks=1,
             epochs=3,
             learning_rate=1e-3,
