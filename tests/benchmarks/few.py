@@ -59,7 +59,7 @@ _MANY = 200  # negatives
 _ALL = 1_000_000
 _NEIGHBOURS = (1, 3, 5, 10, 20)
 _STRENGTHS = (1.0, 0.01)
-_WHOLE = (10, 20)  # positives
+_WHOLE = (20, 50)  # positives: of ten, a whole model has too few left to learn from
 _WHOLE_DRAWS = 3
 _OURS = "imagetag"
 
