@@ -12,13 +12,13 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, StringConstraints
 
-from imagetag.csv_cells import unquoted
+from imagetag.csv_cells import bounded_lines, unquoted
 from imagetag.errors import InputError, one_line
 from imagetag.explore import HeldOut
 from imagetag.layout import Label, Layout, PartName
@@ -27,7 +27,6 @@ from imagetag.stats import Answers, Exam, Ints, Metric
 from imagetag.storage import ObjectNotFound, Storage, load_record
 
 MAX_TABLE_BYTES = 256 << 20  # of `test_predictions.csv`
-_MAX_LINE = 1 << 16  # bytes
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _COLUMNS = ("md5", "label", "group", "logit", "probability", "decision")
 _LABELS = {"positive": 1, "negative": 0}
@@ -224,7 +223,7 @@ def load_table(storage: Storage, evaluation: Evaluation) -> Table:
     where = f"{storage.url}/{key}"
     try:
         with storage.open(key) as stream:
-            table = _table(_lines(stream))
+            table = _table(bounded_lines(stream, MAX_TABLE_BYTES))
     except ObjectNotFound as error:
         raise InputError(f"{where} is missing") from error
     except (ValueError, csv.Error) as error:
@@ -240,15 +239,6 @@ def load_table(storage: Storage, evaluation: Evaluation) -> Table:
     if {name: int(found.sum()) for name, found in counts.items()} != told:
         raise InputError(f"{where} and evaluation.json are not of the same evaluation")
     return table
-
-
-def _lines(stream: BinaryIO) -> Iterator[str]:
-    left = MAX_TABLE_BYTES
-    while line := stream.readline(_MAX_LINE):
-        left -= len(line)
-        if left < 0:
-            raise ValueError(f"it is larger than {MAX_TABLE_BYTES:,} bytes")
-        yield line.decode()
 
 
 def _table(lines: Iterator[str]) -> Table:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from imagetag.csv_cells import unquoted
+from imagetag.csv_cells import bounded_lines, unquoted
 from imagetag.errors import InputError, one_line
 from imagetag.layout import Label, Layout
 from imagetag.storage import ObjectNotFound, Storage
@@ -18,7 +18,6 @@ from imagetag.storage import ObjectNotFound, Storage
 ScoredPart = Literal["threshold", "test"]
 
 _MAX_BYTES = 256 << 20  # of a table
-_MAX_LINE = 1 << 16  # bytes
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _LABELS: dict[str, Label] = {"positive": "positive", "negative": "negative"}
 _DECISIONS = {"true": True, "false": False}
@@ -64,7 +63,7 @@ def load_scores(storage: Storage, tag: str, run: str, part: ScoredPart) -> list[
 
 
 def _read(stream: BinaryIO, part: ScoredPart) -> Iterator[StoredScore]:
-    reader = csv.DictReader(_lines(stream), strict=True)
+    reader = csv.DictReader(bounded_lines(stream, _MAX_BYTES), strict=True)
     for row in reader:
         try:
             found = StoredScore(
@@ -81,12 +80,3 @@ def _read(stream: BinaryIO, part: ScoredPart) -> Iterator[StoredScore]:
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(f"line {reader.line_num} cannot be read: {error}") from error
         yield found
-
-
-def _lines(stream: BinaryIO) -> Iterator[str]:
-    left = _MAX_BYTES
-    while line := stream.readline(_MAX_LINE):
-        left -= len(line)
-        if left < 0:
-            raise ValueError(f"it is larger than {_MAX_BYTES:,} bytes")
-        yield line.decode()
