@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetag.review.scores import one_of_each_group
-from imagetag.runs import StoredScore
+from imagetag.runs import StoredScore, one_of_each_group
 from imagetag.sentences import counted
 from imagetag.stats import Promise, looks, lower_bound
 from imagetag.verdicts import Answer

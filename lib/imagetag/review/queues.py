@@ -12,8 +12,15 @@ from typing import Literal, get_args
 from imagetag.dataset import Row
 from imagetag.errors import InputError
 from imagetag.layout import Label
-from imagetag.review.scores import one_of_each_group
-from imagetag.runs import Run, StoredScore, Suspect, load_decision, load_scores, load_suspects
+from imagetag.runs import (
+    Run,
+    StoredScore,
+    Suspect,
+    load_decision,
+    load_scores,
+    load_suspects,
+    one_of_each_group,
+)
 from imagetag.storage import Storage
 
 QueueName = Literal["suspects", "mistakes", "uncertain", "promise", "test", "random"]
@@ -63,8 +70,9 @@ def asked_by_run(storage: Storage, run: Run, name: QueueName) -> Iterator[Asked]
         )
         return
     if name == "promise":
-        found = load_scores(storage, run.tag, run.run, "threshold")
-        yield from map(_scored, one_of_each_group(found))
+        found = list(load_scores(storage, run.tag, run.run, "threshold"))
+        asked = {one.md5 for one in one_of_each_group(found)}
+        yield from (_scored(one) for one in found if one.md5 in asked)
         return
     test = load_scores(storage, run.tag, run.run, "test")
     if name == "test":

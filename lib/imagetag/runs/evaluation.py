@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -67,6 +67,21 @@ class Request(BaseModel):
     verdicts: Literal["use", "ignore"] = "use"
 
 
+class Grouped(Protocol):
+    """A picture by its content, and what it belongs to."""
+
+    @property
+    def md5(self) -> str:
+        """The digest of its content."""
+
+    @property
+    def group(self) -> str:
+        """What must stay in one split with it."""
+
+
+_Picture = TypeVar("_Picture", bound=Grouped)
+
+
 @dataclass(frozen=True)
 class Scored:
     """A picture with what the model says of it: a logit, a calibrated probability, a decision."""
@@ -75,6 +90,16 @@ class Scored:
     logit: float
     probability: float
     called: bool
+
+    @property
+    def md5(self) -> str:
+        """The digest of the picture's content."""
+        return self.row.md5
+
+    @property
+    def group(self) -> str:
+        """What must stay in one split with it."""
+        return self.row.group
 
     @property
     def positive(self) -> bool:
@@ -403,14 +428,14 @@ def predictions_table(scored: Iterable[Scored]) -> bytes:
     return table.getvalue().encode()
 
 
-def one_of_each_group(scored: Sequence[Scored]) -> list[Scored]:
-    """Return one picture a group, whichever comes first by its md5.
+def one_of_each_group(pictures: Iterable[_Picture]) -> list[_Picture]:
+    """Return one picture a group, whichever comes first by its md5, in the order of their md5.
 
     Those of a group are no independent trials: a parent and its child often succeed together.
     """
-    first: dict[str, Scored] = {}
-    for item in sorted(scored, key=lambda item: item.row.md5):
-        first.setdefault(item.row.group, item)
+    first: dict[str, _Picture] = {}
+    for item in sorted(pictures, key=lambda item: item.md5):
+        first.setdefault(item.group, item)
     return list(first.values())
 
 
