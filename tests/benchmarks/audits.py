@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from imagetag.stats import PrecisionBounds
 from imagetag.stats.contract import lower_bound
+from tests.walks import walked
 
 TARGET, CONFIDENCE = 0.95, 0.95
 _DRAWS = 2000
@@ -166,23 +167,12 @@ def missed(called: int) -> Iterator[list[str]]:
     }
     worst = [0.0, 0.0]
     for truth in range(called + 1):
-        for side in (0, 1):
-            alive, lost = {0: 1.0}, 0.0
-            for seen in range(called):
-                after: dict[int, float] = {}
-                for right, chance in alive.items():
-                    of_right = (truth - right) / (called - seen)
-                    for found, step in ((right + 1, of_right), (right, 1 - of_right)):
-                        if step > 0:
-                            after[found] = after.get(found, 0.0) + chance * step
-                alive = {}
-                for right, chance in after.items():
-                    bound, value = table[right, seen + 1 - right][side], truth / called
-                    if bound > value if side == 0 else bound < value:
-                        lost += chance
-                    else:
-                        alive[right] = chance
-            worst[side] = max(worst[side], lost)
+        value = truth / called
+        lost = (
+            walked(called, truth, lambda *told, value=value: table[told][0] > value),
+            walked(called, truth, lambda *told, value=value: table[told][1] < value),
+        )
+        worst = [max(pair) for pair in zip(worst, lost, strict=True)]
     yield [f"{called:,}", *(f"{100 * one:.2f} %" for one in worst)]
 
 

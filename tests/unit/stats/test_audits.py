@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import accumulate
 
 import numpy as np
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagetag.stats import Audited, PrecisionBounds, audit, more_to_prove
+from tests.walks import walked
 
 
 def ever_left_out(called: int, truth: int, confidence: float) -> tuple[float, float]:
@@ -26,24 +27,6 @@ def ever_left_out(called: int, truth: int, confidence: float) -> tuple[float, fl
         walked(called, truth, lambda right, wrong: bounds.lower(right, wrong) > share),
         walked(called, truth, lambda right, wrong: bounds.upper(right, wrong) < share),
     )
-
-
-def walked(called: int, truth: int, misses: Callable[[int, int], bool]) -> float:
-    alive, missed = {0: 1.0}, 0.0
-    for seen in range(called):
-        after: dict[int, float] = {}
-        for right, chance in alive.items():
-            of_right = (truth - right) / (called - seen)
-            for found, step in ((right + 1, of_right), (right, 1 - of_right)):
-                if step > 0:
-                    after[found] = after.get(found, 0.0) + chance * step
-        alive = {}
-        for right, chance in after.items():
-            if misses(right, seen + 1 - right):
-                missed += chance
-            else:
-                alive[right] = chance
-    return missed
 
 
 @pytest.mark.parametrize(("called", "confidence"), [(1, 0.9), (2, 0.5), (25, 0.8), (60, 0.95)])
