@@ -34,6 +34,7 @@ from imagetag.verdicts import (
     AuditResult,
     Judgement,
     load_judgements,
+    merge_judgements,
     store_audit,
     store_judgements,
 )
@@ -78,6 +79,7 @@ class AuditSession(Session):
         self._pictures = Pictures(self._read)
         name, self._drawn = drawn(tag, predictions)
         self.name = name
+        self.tidy()  # of sessions that were killed
         super().__init__(
             About(
                 key=name,
@@ -118,6 +120,10 @@ class AuditSession(Session):
             self._took()
             self._tell_card()
         return self.result
+
+    def tidy(self) -> None:
+        """Let what was said be in few parts, when no more is taken."""
+        merge_judgements(self._storage, self._tag, self.name)
 
     def first(self, count: int) -> list[Called]:
         """Return the first pictures of the draw."""

@@ -225,6 +225,7 @@ class ReviewServer:
         """
         listening = _listen(port or _own_port(session.about.key), port)
         token = secrets.token_urlsafe(24)
+        self._session = session
         self._map: dict[int, Any] = {}
         # It warns where all threads wait for a bucket, which is nothing to speak of.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
@@ -254,6 +255,7 @@ class ReviewServer:
         self._server.task_dispatcher.shutdown(cancel_pending=False)
         self._server.trigger.pull_trigger(self._close)
         self._thread.join()
+        self._session.tidy()
 
     def _close(self) -> None:
         """Hang up; in the thread that has the connections."""

@@ -15,7 +15,7 @@ from typing import Annotated, Protocol
 from pydantic import AwareDatetime, StringConstraints
 
 from imagetag.record import Record
-from imagetag.verdicts import Answer
+from imagetag.verdicts import Answer, Told, stands
 
 ItemName = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{1,64}$")]
 
@@ -81,20 +81,12 @@ class NoPicture(Exception):
     """A picture cannot be shown; the text says why."""
 
 
-class Told(Protocol):
-    """What was said of a picture: of several, the one with the latest time stands."""
-
-    @property
-    def id(self) -> str:
-        """Its own."""
+class Said(Told, Protocol):
+    """What was said of a picture."""
 
     @property
     def answer(self) -> Answer:
-        """What was said."""
-
-    @property
-    def at(self) -> datetime:
-        """When."""
+        """What that is."""
 
 
 class Session(ABC):
@@ -109,7 +101,7 @@ class Session(ABC):
     """
 
     def __init__(
-        self, about: About, items: Sequence[str], told: Mapping[str, Told] | None = None
+        self, about: About, items: Sequence[str], told: Mapping[str, Said] | None = None
     ) -> None:
         self.about, self.items = about, tuple(items)
         self._among = frozenset(self.items)
@@ -163,7 +155,7 @@ class Session(ABC):
             self._took()
 
     def _timed(self, given: Iterable[Given], now: datetime | None) -> Iterator[Given]:
-        latest: dict[str, Told] = {}
+        latest: dict[str, Said] = {}
         for one in given:
             last = latest.get(one.item) or self._standing.get(one.item)
             if now is None or last is None or last.at <= now:
@@ -173,14 +165,11 @@ class Session(ABC):
             latest[one.item] = moved
             yield moved
 
-    def _hear(self, told: Iterable[tuple[str, Told]]) -> None:
+    def _hear(self, told: Iterable[tuple[str, Said]]) -> None:
         """Let what was said of the session's pictures stand where nothing newer does."""
         with self._changing:
             for item, one in told:
-                before = self._standing.get(item)
-                if not self.has(item):
-                    continue
-                if before is None or (before.at, before.id) < (one.at, one.id):
+                if self.has(item) and stands(one, self._standing.get(item)):
                     self._standing[item] = one
                     self._changes.append((item, one.answer))
 
@@ -221,6 +210,9 @@ class Session(ABC):
             ImagetagError: if that cannot be done.
 
         """
+
+    def tidy(self) -> None:  # noqa: B027 - nothing is to be done by default
+        """Let what is stored be in few parts, when no more is taken."""
 
     def _took(self) -> None:  # noqa: B027 - nothing is to be done by default
         """Do what is to be done when answers stand that did not; one call at a time."""

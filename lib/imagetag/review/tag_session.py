@@ -24,7 +24,13 @@ from imagetag.review.queues import QUEUES, Asked, QueueName, asked_by_run, drawn
 from imagetag.review.session import About, Facts, Given, Neighbour, Progress, Session
 from imagetag.runs import load_decision, load_run, load_scores
 from imagetag.storage import Storage
-from imagetag.verdicts import Verdict, Verdicts, load_verdicts, store_verdicts
+from imagetag.verdicts import (
+    Verdict,
+    Verdicts,
+    load_verdicts,
+    merge_verdicts,
+    store_verdicts,
+)
 
 _NEIGHBOURS: Final = 12
 _MOST_TAGS = 200  # that are told of a picture
@@ -90,7 +96,7 @@ class TagSession(Session):
                 neighbours=neighbours is not None,
             ),
             tuple(self._asked),
-            verdicts.standing,
+            verdicts.newest,
         )
 
     def has(self, item: str) -> bool:
@@ -154,6 +160,10 @@ class TagSession(Session):
 
     def _store(self, given: Sequence[Given]) -> None:
         store_verdicts(self._storage, self._tag, [self._verdict(one) for one in given])
+
+    def tidy(self) -> None:
+        """Let the verdicts be in few parts, when no more is taken."""
+        merge_verdicts(self._storage, self._tag)
 
     def _verdict(self, given: Given) -> Verdict:
         asked = self._asked.get(given.item)
@@ -227,6 +237,9 @@ def open_tag_session(
                 rows[row.md5] = row
             yield row
 
+    with working("reading the verdicts"):
+        merge_verdicts(storage, tag)  # of sessions that were killed
+        verdicts = load_verdicts(storage, tag)
     with working("reading the manifest"):
         if queue == "random":
             found = drawn(every(), limit, seed)
@@ -234,7 +247,6 @@ def open_tag_session(
             asked = [Asked(row.md5, chance=chance) for row, chance in found]
         else:
             deque(every(), maxlen=0)
-        verdicts = load_verdicts(storage, tag)
     gone = len(wanted - rows.keys())
     if gone:
         get_logger().warning("left out", images=gone, detail="they are no longer in the dataset")

@@ -2,13 +2,17 @@ from .audits import AuditResult as AuditResult
 from .audits import Judgement as Judgement
 from .audits import load_audits as load_audits
 from .audits import load_judgements as load_judgements
+from .audits import merge_judgements as merge_judgements
 from .audits import newest_audit as newest_audit
 from .audits import store_audit as store_audit
 from .audits import store_judgements as store_judgements
+from .parts import Told as Told
+from .parts import stands as stands
 from .verdicts import LABELS_BY as LABELS_BY
 from .verdicts import Answer as Answer
 from .verdicts import Verdict as Verdict
 from .verdicts import Verdicts as Verdicts
 from .verdicts import load_verdicts as load_verdicts
+from .verdicts import merge_verdicts as merge_verdicts
 from .verdicts import new_verdict as new_verdict
 from .verdicts import store_verdicts as store_verdicts

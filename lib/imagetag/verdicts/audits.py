@@ -1,26 +1,26 @@
 """What audits of predictions have proven, and what people said of the pictures that were drawn.
 
 Those pictures are none of the dataset: what is said of them is kept apart from its verdicts, and no
-training takes it. It is written in parts named by their content, as verdicts are.
+training takes it. It is stored in `parts`, as verdicts are.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
-from imagetag.errors import InputError, complaint
+from imagetag.errors import InputError
 from imagetag.layout import Layout
 from imagetag.parallel import map_ahead
 from imagetag.record import Record
 from imagetag.storage import ObjectNotFound, Storage, load_record
+from imagetag.verdicts.parts import Parts, newest
 from imagetag.verdicts.verdicts import Answer
 
-_MAX_BYTES = 64 << 20  # of a part
 _AHEAD = {"threads": 16, "ahead": 64}
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -86,8 +86,7 @@ class AuditResult(Record):
 
 def store_judgements(storage: Storage, tag: str, name: str, told: Iterable[Judgement]) -> None:
     """Store what people said as one part: once it returns, that is there for good."""
-    data = "".join(one.model_dump_json() + "\n" for one in told).encode()
-    storage.write(Layout(tag).audited_part(name, hashlib.sha256(data).hexdigest()[:24]), data)
+    _parts(storage, tag, name).store(told)
 
 
 def load_judgements(storage: Storage, tag: str, name: str) -> dict[str, Judgement]:
@@ -97,20 +96,12 @@ def load_judgements(storage: Storage, tag: str, name: str) -> dict[str, Judgemen
         InputError: if a part cannot be read; it names the line.
 
     """
-    layout = Layout(tag)
-    listed = storage.list(layout.audited(name))
-    keys = (entry.key for entry in listed if layout.is_audited_part(name, entry.key))
+    return newest((one.item, one) for one in _parts(storage, tag, name).load())
 
-    def read(key: str) -> list[Judgement]:
-        return _read(storage, key)
 
-    newest: dict[str, Judgement] = {}
-    for _, part in map_ahead(read, keys, **_AHEAD):
-        for one in part:
-            before = newest.get(one.item)
-            if before is None or (before.at, before.id) < (one.at, one.id):
-                newest[one.item] = one
-    return newest
+def merge_judgements(storage: Storage, tag: str, name: str) -> None:
+    """Let the parts of an audit become one where they are many, if that can be done."""
+    _parts(storage, tag, name).tidy()
 
 
 def store_audit(storage: Storage, result: AuditResult) -> None:
@@ -147,19 +138,12 @@ def newest_audit(audits: Iterable[AuditResult], run: str, trained: str) -> Audit
     return found[-1] if found else None
 
 
-def _read(storage: Storage, key: str) -> list[Judgement]:
-    try:
-        with storage.open(key) as stream:
-            data = stream.read(_MAX_BYTES)
-    except ObjectNotFound:  # a listing may still show what is gone
-        return []
-    found = []
-    for number, line in enumerate(data.splitlines(), 1):
-        try:
-            found.append(Judgement.model_validate_json(line))
-        except ValueError as error:
-            raise InputError(
-                f"{storage.url}/{key} line {number}: {complaint(error)}; mend that line, or delete "
-                "it and judge its pictures again"
-            ) from error
-    return found
+def _parts(storage: Storage, tag: str, name: str) -> Parts[Judgement]:
+    layout = Layout(tag)
+    return Parts(
+        storage,
+        layout.audited(name),
+        Judgement,
+        partial(layout.audited_part, name),
+        partial(layout.is_audited_part, name),
+    )

@@ -1,33 +1,31 @@
 """What people say of a tag's pictures: each verdict a line, the newest of a picture counts.
 
-They are written in parts named by their content, so that two reviewers overwrite nothing of each
-other's, and a write that may or may not have arrived is repeated without harm.
+They are stored in `parts`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
 from imagetag.dataset import Md5
-from imagetag.errors import InputError, complaint
 from imagetag.layout import Label, Layout
-from imagetag.parallel import map_ahead
 from imagetag.record import Record
-from imagetag.storage import ObjectNotFound, Storage
+from imagetag.storage import Storage
+from imagetag.verdicts.parts import Parts, newest
 
 Answer = Literal["yes", "no", "unclear", "withdrawn"]
 """Whether a picture has the tag; `withdrawn` takes the one before back."""
 LABELS_BY: Mapping[Answer, Label] = {"yes": "positive", "no": "negative"}
 """The label that an answer gives; `unclear` gives none."""
 
-_MAX_BYTES = 64 << 20  # of a part
 _DIGITS = 12  # of the digest of what stands
 
 
@@ -50,9 +48,14 @@ class Verdict(Record):
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The verdict that stands for each picture, by md5; those that were withdrawn are not there."""
+    """The newest verdict of each picture, by md5, also where it takes one back."""
 
-    standing: Mapping[str, Verdict]
+    newest: Mapping[str, Verdict]
+
+    @cached_property
+    def standing(self) -> Mapping[str, Verdict]:
+        """The verdict that stands for each picture; those that were withdrawn are not there."""
+        return {md5: one for md5, one in self.newest.items() if one.answer != "withdrawn"}
 
     @property
     def digest(self) -> str:
@@ -65,12 +68,7 @@ class Verdicts:
     @classmethod
     def of(cls, verdicts: Iterable[Verdict]) -> Verdicts:
         """Return what stands when all verdicts that there are have been told, in any order."""
-        newest: dict[str, Verdict] = {}
-        for verdict in verdicts:
-            before = newest.get(verdict.md5)
-            if before is None or (before.at, before.id) < (verdict.at, verdict.id):
-                newest[verdict.md5] = verdict
-        return cls({md5: found for md5, found in newest.items() if found.answer != "withdrawn"})
+        return cls(newest((verdict.md5, verdict) for verdict in verdicts))
 
 
 def new_verdict(
@@ -88,42 +86,24 @@ def new_verdict(
 
 def store_verdicts(storage: Storage, tag: str, verdicts: Iterable[Verdict]) -> str:
     """Store verdicts as one part, and return its key: once it returns, they are there for good."""
-    data = "".join(verdict.model_dump_json() + "\n" for verdict in verdicts).encode()
-    key = Layout(tag).verdict_part(hashlib.sha256(data).hexdigest()[:24])
-    storage.write(key, data)
-    return key
+    return _parts(storage, tag).store(verdicts)
 
 
-def load_verdicts(storage: Storage, tag: str, *, concurrency: int = 16) -> Verdicts:
+def load_verdicts(storage: Storage, tag: str) -> Verdicts:
     """Return what stands of all verdicts on a tag's pictures.
 
     Raises:
         InputError: if a part cannot be read; it names the line.
 
     """
+    return Verdicts.of(_parts(storage, tag).load())
+
+
+def merge_verdicts(storage: Storage, tag: str) -> None:
+    """Let the parts of a tag's verdicts become one where they are many, if that can be done."""
+    _parts(storage, tag).tidy()
+
+
+def _parts(storage: Storage, tag: str) -> Parts[Verdict]:
     layout = Layout(tag)
-    keys = (
-        entry.key for entry in storage.list(layout.verdicts) if layout.is_verdict_part(entry.key)
-    )
-
-    def read(key: str) -> list[Verdict]:
-        return list(_read(storage, key))
-
-    parts = map_ahead(read, keys, threads=concurrency, ahead=4 * concurrency)
-    return Verdicts.of(verdict for _, part in parts for verdict in part)
-
-
-def _read(storage: Storage, key: str) -> Iterator[Verdict]:
-    try:
-        with storage.open(key) as stream:
-            data = stream.read(_MAX_BYTES)
-    except ObjectNotFound:  # a listing may still show what is gone
-        return
-    for number, line in enumerate(data.splitlines(), 1):
-        try:
-            yield Verdict.model_validate_json(line)
-        except ValueError as error:
-            raise InputError(
-                f"{storage.url}/{key} line {number}: {complaint(error)}; mend that line, or delete "
-                "it and judge its pictures again"
-            ) from error
+    return Parts(storage, layout.verdicts, Verdict, layout.verdict_part, layout.is_verdict_part)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,40 @@ def test_what_was_judged_before_is_done_already_and_told(storage: Storage) -> No
     assert (session.progress().done, session.progress().total) == (1, 2)
     [told] = [text for name, text in session.facts(first.md5).notes if name == "judged before"]
     assert told.startswith("no by Ben, ")
+
+
+def test_an_answer_stands_also_after_one_was_withdrawn_by_a_clock_that_was_ahead(
+    storage: Storage,
+) -> None:
+    first, *_ = store_reviewable(storage)
+    ahead = new_verdict(first.md5, "withdrawn", "suspects")
+    later = ahead.model_copy(update={"at": ahead.at + timedelta(days=1)})
+    store_verdicts(storage, TAG, [later])
+    session = opened(storage)
+    assert session.progress().done == 0
+    session.take([Given(id="1" * 16, item=first.md5, answer="no", at=ahead.at)], ahead.at)
+    assert load_verdicts(storage, TAG).standing[first.md5].answer == "no"
+
+
+def test_verdicts_of_a_session_and_of_one_that_was_killed_are_in_few_parts(
+    storage: Storage,
+) -> None:
+    first, second, *_ = store_reviewable(storage)
+    for _ in range(40):
+        store_verdicts(storage, TAG, [new_verdict(second.md5, "no", "suspects")])
+    session = opened(storage)
+    assert len(parts(storage)) == 1
+    for number in range(40):
+        answer(session, first.md5, "yes", number)
+    assert len(parts(storage)) == 41
+    session.tidy()
+    assert len(parts(storage)) == 1
+    found = load_verdicts(storage, TAG).standing
+    assert {md5: one.answer for md5, one in found.items()} == {first.md5: "yes", second.md5: "no"}
+
+
+def parts(storage: Storage) -> list[str]:
+    return [entry.key for entry in storage.list(Layout(TAG).verdicts)]
 
 
 def test_an_answer_of_an_older_page_on_another_picture_of_the_dataset_is_taken(
