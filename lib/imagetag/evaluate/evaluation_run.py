@@ -54,7 +54,6 @@ from imagetag.runs import (
     train_command,
 )
 from imagetag.storage import Storage
-from imagetag.verdicts import LABELS_BY
 
 _SEED = 0  # of folds
 
@@ -128,7 +127,11 @@ def evaluate_run(
     scored["threshold"], of_threshold = judged_threshold(
         scored["threshold"], standing, request, share
     )
-    scored["test"], of_test = judged_test(scored["test"], standing)
+    with working("choosing the threshold"):
+        decision = decide(
+            run, dataset, request, scored["threshold"], share, of_threshold.counted or None
+        )
+    scored["test"], of_test = judged_test(scored["test"], standing, decision.positive)
     by_verdicts = ByVerdicts(
         digest=verdicts.digest,
         learned=run.turned,
@@ -138,10 +141,6 @@ def evaluate_run(
     )
     for sentence in by_verdicts.sentences:
         get_logger().info(sentence)
-    with working("choosing the threshold"):
-        decision = decide(
-            run, dataset, request, scored["threshold"], share, of_threshold.counted or None
-        )
     with working("looking for wrong labels"):
         suspects = _suspects(scored, standing) if request.suspects else None
     pixels = run.image_size[0] * run.image_size[1]
@@ -262,7 +261,6 @@ def _parts(
     """
     used = load_partition(storage, run)
     parts: dict[Part, list[Row]] = {part: [] for part in get_args(Part)}
-    same = run.fingerprint == dataset.fingerprint  # then labels are others by verdicts alone
     added = relabelled = unlearned = 0
     for row in read_rows(storage, dataset):
         before = used.get(row.md5)
@@ -271,9 +269,7 @@ def _parts(
                 parts["test"].append(row)
             continue
         added += before is None
-        verdict = standing.get(row.md5)
-        said = row.label if verdict is None else LABELS_BY.get(verdict.answer)
-        relabelled += not same and before is not None and before.label not in (row.label, said)
+        relabelled += before is not None and before.board != row.label
         unlearned += is_unlearned(before, row, standing)
         use = "train" if before is None or before.use == "excluded" else before.use
         parts[use].append(row)

@@ -26,7 +26,7 @@ Standing = Mapping[str, Verdict]
 def learned_labels(pictures: Pictures, standing: Standing) -> list[tuple[Row, Score]]:
     """Return pictures that were learned from, by verdicts; those of which none can tell are out."""
     known = [item for item in pictures if _answer(item[0], standing) != "unclear"]
-    return _labelled(known, standing, lambda row: row.md5 in standing)[0]
+    return [(_judged_row(row, standing), score) for row, score in known]
 
 
 def is_unlearned(used: Used | None, row: Row, standing: Standing) -> bool:
@@ -43,11 +43,27 @@ def is_unlearned(used: Used | None, row: Row, standing: Standing) -> bool:
     return used.use in LEARNED and used.label != label
 
 
-def judged_test(pictures: Pictures, standing: Standing) -> tuple[list[tuple[Row, Score]], Judged]:
-    """Return the pictures of the test split, by verdicts if all are judged, and what came of it."""
+def judged_test(
+    pictures: Pictures, standing: Standing, called: Callable[[float], bool]
+) -> tuple[list[tuple[Row, Score]], Judged]:
+    """Return the pictures of the test split, by verdicts if all are judged, and what came of it.
+
+    A picture of which none can tell is one that is decided wrongly, whichever way: no figure at the
+    threshold gains by doubt, neither precision nor recall.
+
+    Args:
+        pictures: with what the model says of them.
+        standing: what people say of them.
+        called: tells whether a logit is called the tag.
+
+    """
     judged = sum(row.md5 in standing for row, _ in pictures)
     counted = judged if judged == len(pictures) else 0
-    found, turned = _labelled(pictures, standing, lambda _: counted > 0)
+
+    def doubted(score: Score) -> Label:
+        return "negative" if called(score.logit) else "positive"
+
+    found, turned, unclear = _labelled(pictures, standing, lambda _: counted > 0, doubted)
     return found, Judged(
         pictures=len(pictures),
         judged=judged,
@@ -55,6 +71,7 @@ def judged_test(pictures: Pictures, standing: Standing) -> tuple[list[tuple[Row,
         needed=len(pictures),
         left=len(pictures) - judged,
         turned=turned,
+        unclear=unclear,
     )
 
 
@@ -90,7 +107,10 @@ def judged_threshold(
     least = len(ranked) if needed is None else needed
     counted = prefix if prefix >= least else 0
     chosen = {item.row.md5 for item in ranked[:counted]}
-    found, turned = _labelled(pictures, standing, lambda row: row.md5 in chosen)
+    # What none can tell is not called the tag rightly: a promise must not gain by doubt.
+    found, turned, unclear = _labelled(
+        pictures, standing, lambda row: row.md5 in chosen, lambda _: "negative"
+    )
     return found, Judged(
         pictures=len(ranked),
         judged=judged,
@@ -98,24 +118,49 @@ def judged_threshold(
         needed=least,
         left=sum(item.row.md5 not in standing for item in ranked[:least]),
         turned=turned,
+        unclear=unclear,
     )
 
 
 def _labelled(
-    pictures: Pictures, standing: Standing, counts: Callable[[Row], bool]
-) -> tuple[list[tuple[Row, Score]], Turned]:
+    pictures: Pictures,
+    standing: Standing,
+    counts: Callable[[Row], bool],
+    doubted: Callable[[Score], Label],
+) -> tuple[list[tuple[Row, Score]], Turned, int]:
     """Return pictures with the labels by verdicts of those whose verdict counts.
 
-    What none can tell is not called the tag rightly: a promise must not gain by doubt.
+    Beside them, how many have another label by them, and of how many none can tell.
+
+    Args:
+        pictures: with what the model says of them.
+        standing: what people say of them.
+        counts: tells whose verdict counts.
+        doubted: returns the label of what none can tell.
+
     """
     found: list[tuple[Row, Score]] = []
     changed: dict[Label, int] = {"positive": 0, "negative": 0}
+    unclear = 0
     for row, score in pictures:
-        answer = _answer(row, standing) if counts(row) else None
-        label = row.label if answer is None else LABELS_BY.get(answer, "negative")
-        changed[label] += label != row.label
-        found.append((row.labelled(label), score))
-    return found, Turned(to_positive=changed["positive"], to_negative=changed["negative"])
+        if not counts(row):
+            found.append((row, score))
+        elif _answer(row, standing) == "unclear":
+            unclear += 1
+            found.append((row.labelled(doubted(score)), score))
+        else:
+            judged = _judged_row(row, standing)
+            changed[judged.label] += judged.label != row.label
+            found.append((judged, score))
+    turned = Turned(to_positive=changed["positive"], to_negative=changed["negative"])
+    return found, turned, unclear
+
+
+def _judged_row(row: Row, standing: Standing) -> Row:
+    """Return a picture with the label by its verdict, if it has one that gives any."""
+    answer = _answer(row, standing)
+    label = None if answer is None else LABELS_BY.get(answer)
+    return row if label is None else row.labelled(label)
 
 
 def _answer(row: Row, standing: Standing) -> Answer | None:

@@ -22,7 +22,7 @@ from imagetag.storage import ObjectNotFound, Storage
 
 Use = Literal["train", "validation", "threshold", "excluded"]
 
-_COLUMNS = ["md5", "label", "use"]
+_COLUMNS = ["md5", "label", "use", "turned_from"]
 _OUT_OF_FOLD = ["fold", "logit"]
 _MAX_BYTES = 1 << 30  # of `parts.csv`, which has some 50 a picture
 
@@ -85,12 +85,13 @@ class OutOfFold(NamedTuple):
 class Used(NamedTuple):
     """What a picture was used for, and the label it had for the training.
 
-    `out_of_fold` is there where the threshold is chosen on such scores, of pictures that could be
-    read.
+    `board` is the one that the dataset had, which verdicts may have turned. `out_of_fold` is there
+    where the threshold is chosen on such scores, of pictures that could be read.
     """
 
     use: Use
     label: Label
+    board: Label
     out_of_fold: OutOfFold | None = None
 
 
@@ -125,7 +126,7 @@ def find_partition(
     for picture in pictures:
         use, label = partition.use_of(picture), partition.label_of(picture)
         images[use][label] += 1
-        writer.writerow([picture.md5, label, use])
+        writer.writerow([picture.md5, label, use, picture.label if label != picture.label else ""])
         if use == "excluded":
             suspects += picture.md5 not in cleaning.judged
             unclear += picture.md5 in cleaning.judged
@@ -199,4 +200,4 @@ def load_partition(storage: Storage, run: Run) -> dict[str, Used]:
 def _used(row: Mapping[str, Any]) -> Used:
     scored = bool(row.get("fold"))
     score = OutOfFold(int(row["fold"]), float(row["logit"])) if scored else None
-    return Used(row["use"], row["label"], score)
+    return Used(row["use"], row["label"], row.get("turned_from") or row["label"], score)

@@ -156,6 +156,8 @@ class Judged(Record):
         needed: must be judged before any verdict counts, and
         left: of those are not.
         turned: labels that are others by it.
+        unclear: of those that are counted, none can tell: on the test split each is decided
+            wrongly, and for the threshold it has no tag.
 
     """
 
@@ -165,6 +167,7 @@ class Judged(Record):
     needed: int = 0
     left: int = 0
     turned: Turned = Turned()
+    unclear: int = 0
 
 
 class ByVerdicts(Record):
@@ -220,6 +223,7 @@ def _of_threshold(part: Judged) -> str:
     return (
         f"Of the {counted(part.pictures, 'picture')} that the threshold is chosen on, one of each "
         f"group, {which} have their label by people, who turned {_labels(part.turned)}."
+        + _unclear(part, "count as without the tag")
     )
 
 
@@ -232,8 +236,12 @@ def _of_test(part: Judged) -> str:
         )
     return (
         f"All {counted(part.pictures, 'test picture')} have their label by people, who turned "
-        f"{_labels(part.turned)}."
+        f"{_labels(part.turned)}." + _unclear(part, "count as decided wrongly")
     )
+
+
+def _unclear(part: Judged, how: str) -> str:
+    return f" Those of which none can tell {how}: {part.unclear:,}." if part.unclear else ""
 
 
 def _labels(turned: Turned) -> str:

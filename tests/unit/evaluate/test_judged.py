@@ -43,6 +43,10 @@ def said(rows: Iterable[Row], answer: Answer = "yes") -> dict[str, Verdict]:
     return dict(Verdicts.of(told).standing)
 
 
+def none_called(_logit: float) -> bool:
+    return False
+
+
 def rows_of(found: Pictures) -> list[Row]:
     return [row for row, _ in found]
 
@@ -60,28 +64,45 @@ def turned(before: Pictures, after: Pictures) -> list[int]:
 def test_verdicts_on_test_pictures_count_when_all_are_judged() -> None:
     before = pictures(20)
     standing = said(rows_of(before)[:19])
-    found, judged = judged_test(before, standing)
+    found, judged = judged_test(before, standing, none_called)
     assert not turned(before, found)
     assert judged == Judged(pictures=20, judged=19, needed=20, left=1)
-    found, judged = judged_test(before, standing | said(rows_of(before)[19:], "no"))
+    found, judged = judged_test(before, standing | said(rows_of(before)[19:], "no"), none_called)
     assert turned(before, found) == [*range(0, 19, 2), 19]
     changed = Turned(to_positive=10, to_negative=1)
     assert judged == Judged(pictures=20, judged=20, counted=20, needed=20, turned=changed)
 
 
-def test_what_none_can_tell_is_not_called_the_tag_rightly() -> None:
+def test_what_none_can_tell_is_decided_wrongly_in_the_test() -> None:
     before = pictures(20)
-    standing = said(rows_of(before), "unclear")
-    assert {row.label for row in rows_of(judged_test(before, standing)[0])} == {"negative"}
+    rows = rows_of(before)
+    standing = said(rows[:4], "unclear") | said(rows[4:10]) | said(rows[10:], "unclear")
+    found, judged = judged_test(before, standing, lambda logit: logit > -10)
+    assert [row.label for row in rows_of(found)] == ["negative"] * 4 + ["positive"] * 16
+    assert (judged.unclear, judged.turned) == (14, Turned(to_positive=3))
+    [text] = ByVerdicts(test=judged).sentences
+    assert text.endswith("Those of which none can tell count as decided wrongly: 14.")
+    found, judged = judged_test(before, said(rows[:4], "unclear"), lambda logit: logit > -10)
+    assert not turned(before, found)
+    assert judged.unclear == 0, "none counts yet"
+
+
+def test_what_none_can_tell_promises_nothing() -> None:
     before = pictures()
     standing = said(rows_of(before)[:NEEDED], "unclear")
-    found, _ = judged_threshold(before, standing, REQUEST, 0.5)
+    found, judged = judged_threshold(before, standing, REQUEST, 0.5)
     assert {row.label for row in rows_of(found)[:NEEDED]} == {"negative"}
+    assert judged.unclear == NEEDED
+    [text] = ByVerdicts(threshold=judged).sentences
+    assert text.endswith(f"Those of which none can tell count as without the tag: {NEEDED}.")
 
 
 def test_without_verdicts_nothing_is_judged() -> None:
     before = pictures(20)
-    for found, judged in (judged_test(before, {}), judged_threshold(before, {}, REQUEST, 0.5)):
+    for found, judged in (
+        judged_test(before, {}, none_called),
+        judged_threshold(before, {}, REQUEST, 0.5),
+    ):
         assert not turned(before, found)
         assert (judged.judged, judged.counted) == (0, 0)
 
@@ -180,8 +201,8 @@ def test_a_training_is_of_yesterday_where_people_say_other_than_it_has_learned(
     use: Use, label: Label, answer: Answer, expected: bool
 ) -> None:
     row = make_row(0)
-    assert is_unlearned(Used(use, label), row, said([row], answer)) is expected
-    assert not is_unlearned(Used(use, label), row, {})
+    assert is_unlearned(Used(use, label, label), row, said([row], answer)) is expected
+    assert not is_unlearned(Used(use, label, label), row, {})
     assert not is_unlearned(None, row, said([row], answer))
 
 

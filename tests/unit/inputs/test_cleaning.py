@@ -413,8 +413,8 @@ def settle(storage: Storage, verdicts: str = "use", **changes: Any) -> Target:
 
 def labels(target: Target) -> dict[str, tuple[Use, Label]]:
     """Return what each picture is used for and its label, as `parts.csv` has them."""
-    reader = csv.reader(io.StringIO(target.partition().table.decode()))
-    return {md5: (use, label) for md5, label, use in list(reader)[1:]}  # type: ignore[misc]
+    reader = csv.DictReader(io.StringIO(target.partition().table.decode()))
+    return {row["md5"]: (row["use"], row["label"]) for row in reader}  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
