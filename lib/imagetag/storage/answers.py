@@ -32,7 +32,13 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import DecodeError
 
 from imagetag.errors import ImagetagError, TransientError, UsageError, one_line
-from imagetag.storage.base import AccessDenied, BucketNotFound, EndpointUnreachable, ObjectNotFound
+from imagetag.storage.base import (
+    AccessDenied,
+    BucketNotFound,
+    CredentialsExpired,
+    EndpointUnreachable,
+    ObjectNotFound,
+)
 
 NETWORK = (BotoConnectionError, HTTPClientError)
 """What botocore raises where nothing, or nothing of HTTP, came back."""
@@ -42,13 +48,13 @@ _DENIED = {
     "403",
     "AccessDenied",
     "AllAccessDisabled",
-    "ExpiredToken",
     "InvalidAccessKeyId",
     "InvalidToken",
     "RequestExpired",
     "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
 }
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _MISSING = {"NoSuchKey", "NotFound"}
 _PASSING = {
     "IDPCommunicationError",
@@ -106,6 +112,10 @@ class NoS3Answer(Exception):
     """What answered is no S3 server; the text says what it answered."""
 
 
+class DamagedAnswer(Exception):
+    """What answered is an S3 server, and something on the way is not right."""
+
+
 def check_answer(operation_model: Any, response_dict: Mapping[str, Any], **_: Any) -> None:
     """Look at an answer before botocore does, to which any text is a success or a passing 500.
 
@@ -113,6 +123,7 @@ def check_answer(operation_model: Any, response_dict: Mapping[str, Any], **_: An
 
     Raises:
         NoS3Answer: if this is none.
+        DamagedAnswer: if this was one.
 
     """
     operation, status = operation_model.name, int(response_dict["status_code"])
@@ -122,6 +133,8 @@ def check_answer(operation_model: Any, response_dict: Mapping[str, Any], **_: An
     if passes(status) or (body and _is_cut_short(headers, body)):
         return
     root = _root(body)
+    if root == "" and status < 300 and f"<{_ROOTS.get(operation, 'Error')}".encode() in body[:500]:
+        raise DamagedAnswer(f"the text that should be a {operation} breaks off or is damaged")
     if status >= 400:
         strange = root not in (None, "Error")
     elif status >= 300:
@@ -158,7 +171,7 @@ def judged(error: Exception, where: str, *, bucket: str, endpoint: str) -> Image
         )
     if isinstance(error, ClientError):
         return _refusal(error, where, bucket)
-    if isinstance(error, IncompleteReadError | FlexibleChecksumError):
+    if isinstance(error, IncompleteReadError | FlexibleChecksumError | DamagedAnswer):
         return TransientError(f"{where}: the answer was damaged: {one_line(error)}")
     if isinstance(error, NETWORK):
         return unreachable(
@@ -254,6 +267,10 @@ def _refusal(error: ClientError, where: str, bucket: str) -> ImagetagError:
     if code in _MISSING or (code == "404" and error.operation_name in _OF_OBJECTS):
         return ObjectNotFound(f"{where}: there is no such object")
     skew = _skew(headers)
+    if code in _EXPIRED:
+        return CredentialsExpired(
+            f"{where}: access denied ({code}); {skew or 'the credentials have expired: renew them'}"
+        )
     if code in _DENIED:
         what = skew or (
             "this machine's clock differs from the server's; set it right"
@@ -272,6 +289,12 @@ def _refusal(error: ClientError, where: str, bucket: str) -> ImagetagError:
     advice = _advice(status, f"{code} {message}", region, endpoint) or skew
     if not advice and code == str(status):
         advice = _CONSOLE
+        if status == 400 and error.operation_name == "HeadObject":
+            # An answer to a HEAD has no text: it has no other way to say so.
+            return CredentialsExpired(
+                f"{said}; renew the credentials if they expire, set AWS_DEFAULT_REGION to where "
+                f"the bucket is, or {advice}"
+            )
     return UsageError(f"{said}; {advice}" if advice else said)
 
 

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,24 +118,54 @@ class _Providers:
     def __init__(self, session: Any, chain: Sequence[Any], asked: _Asked) -> None:
         self._session, self._chain, self._asked = session, chain, asked
 
-    def load_credentials(self) -> _Credentials | None:
+    def load_credentials(self) -> Credentials | None:
         """Return the first credentials there are, None if there are none."""
         for provider in self._chain:
             with _told(self._asked, provider.METHOD):
                 credentials = provider.load()
             if credentials is not None:
-                return _Credentials(credentials, self._asked)
+                return Credentials(credentials, provider, self._asked)
         _check_files(self._session)
         _check_metadata_service(self._session)
         return None
 
 
-class _Credentials:
-    """botocore's credentials, which may be fetched or renewed whenever they are asked for."""
+class Credentials:
+    """botocore's credentials, which may be fetched or renewed whenever they are asked for.
 
-    def __init__(self, credentials: Any, asked: _Asked) -> None:
-        self._credentials, self._asked = credentials, asked
+    Attributes:
+        number: how often others have taken their place.
+
+    """
+
+    def __init__(self, credentials: Any, provider: Any, asked: _Asked) -> None:
+        self._credentials, self._provider, self._asked = credentials, provider, asked
         self._had = not isinstance(credentials, DeferredRefreshableCredentials)
+        self._renewing = threading.Lock()
+        self.number = 0
+
+    def renew(self, number: int) -> bool:
+        """Ask their source anew, as they are refused before their time; tell if it has others.
+
+        Args:
+            number: of those that were refused: another thread may have renewed them already.
+
+        Raises:
+            TransientError, UsageError: as `get_frozen_credentials`.
+
+        """
+        with self._renewing:
+            if number != self.number:
+                return True
+            old = self.get_frozen_credentials()
+            with _told(self._asked, self._credentials.method, had=True):
+                found = self._provider.load()
+                if found is None or found.get_frozen_credentials() == old:
+                    return False
+            self._credentials = found
+            self.number += 1
+            get_logger().warning("the credentials had expired; there are new ones")
+            return True
 
     def get_frozen_credentials(self) -> Any:
         """Return the credentials of this moment.

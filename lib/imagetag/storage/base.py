@@ -28,6 +28,10 @@ class AccessDenied(UsageError):
     """The credentials are missing, wrong, or not allowed to do this."""
 
 
+class CredentialsExpired(AccessDenied):
+    """The credentials have been right, and their time is over."""
+
+
 class EndpointUnreachable(TransientError):
     """The storage server does not answer."""
 

@@ -11,19 +11,28 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from email.utils import mktime_tz, parsedate_tz
+from http import HTTPStatus
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError
 from botocore.parsers import ResponseParserError
 
 from imagetag import __version__
-from imagetag.errors import TransientError, UsageError, one_line
+from imagetag.errors import ImagetagError, TransientError, UsageError, one_line
 from imagetag.log import get_logger
-from imagetag.storage.answers import NoS3Answer, check_answer, judged, shown
-from imagetag.storage.aws import new_session
+from imagetag.storage.answers import (
+    NETWORK,
+    DamagedAnswer,
+    NoS3Answer,
+    check_answer,
+    judged,
+    shown,
+)
+from imagetag.storage.aws import Credentials, new_session
 from imagetag.storage.base import (
+    CredentialsExpired,
     ObjectInfo,
     ObjectNotFound,
     Storage,
@@ -39,8 +48,9 @@ _PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 # What is raised where a server does not answer, or refuses; and what boto3 makes of an answer that
 # it cannot understand.
-_OF_BOTO = (BotoCoreError, ClientError, NoS3Answer)
+_OF_BOTO = (BotoCoreError, ClientError, NoS3Answer, DamagedAnswer)
 _FAILURES = (*_OF_BOTO, ResponseParserError, ValueError, LookupError, TypeError, AttributeError)
+_RESUMED = 8  # times that an object whose stream breaks off is gone on with
 _NAMES = 20  # told in one line of the log
 _EMPTY_PAGES = 1_000  # in a row, before a listing is given up
 
@@ -70,15 +80,16 @@ class S3Storage(Storage):
         self._bucket = bucket
         self._go_to(prefix)
         self._transfer = _MULTIPART
+        self._client: Any
         try:
-            self._client: Any = _new_client(concurrency)
+            self._client, self._credentials = _new_client(concurrency)
         except (BotoCoreError, ValueError) as error:
             raise UsageError(
                 f"{self.url}: the AWS settings are wrong: {one_line(error)}"
             ) from error
         # Fail here, with one line and soon, rather than in the middle of the work.
-        with self._errors(""):
-            self._client.list_objects_v2(Bucket=bucket, Prefix=self._prefix, MaxKeys=1)
+        where = {"Bucket": bucket, "Prefix": self._prefix}
+        self._once("", lambda: self._client.list_objects_v2(**where, MaxKeys=1))
 
     def _go_to(self, prefix: str) -> None:
         self._prefix = prefix + "/" if prefix else ""
@@ -161,16 +172,19 @@ class S3Storage(Storage):
             return None
 
     def open(self, key: str) -> AbstractContextManager[BinaryIO]:
-        """Open an object to stream its bytes; a failure in mid-stream is an error too."""
+        """Open an object to stream its bytes; a stream that breaks off is gone on with."""
         return self._stream(key, self._full(key))
 
     @contextlib.contextmanager
     def _stream(self, key: str, full: str) -> Iterator[BinaryIO]:
         where = {"Bucket": self._bucket, "Key": full}
-        answer = self._patiently(key, lambda: self._client.get_object(**where))
-        with self._errors(key, _OF_BOTO), contextlib.closing(answer["Body"]) as body:
+
+        def get(**rest: str) -> Any:
+            return self._patiently(key, lambda: self._client.get_object(**where, **rest))
+
+        with self._errors(key, _OF_BOTO), contextlib.closing(_Stream(get)) as stream:
             # Buffered, as a body reads a line byte by byte.
-            yield io.BufferedReader(body, 1 << 17)
+            yield io.BufferedReader(stream, 1 << 17)
 
     def write(self, key: str, data: bytes | BinaryIO) -> None:
         """Store an object; a large one goes up in parts, in parallel."""
@@ -206,11 +220,22 @@ class S3Storage(Storage):
         """Do an operation, and again after pauses while it fails for a passing reason."""
         for pause in _PAUSES:
             try:
-                with self._errors(key):
-                    return operation()
+                return self._once(key, operation)
             except TransientError as error:
                 get_logger().warning("storage fails for now", error=str(error), seconds=pause)
                 time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret
+        return self._once(key, operation)
+
+    def _once(self, key: str, operation: Callable[[], Result]) -> Result:
+        """Do an operation, and again with new credentials where those it had have expired."""
+        credentials = self._credentials
+        used = credentials.number if credentials else 0
+        try:
+            with self._errors(key):
+                return operation()
+        except CredentialsExpired:
+            if credentials is None or not credentials.renew(used):
+                raise
         with self._errors(key):
             return operation()
 
@@ -241,8 +266,10 @@ def _age(entry: dict[str, Any], now: float | None) -> float | None:
     return None if now is None or written is None else max(0.0, now - written.timestamp())
 
 
-def _new_client(concurrency: int) -> Any:
-    client = new_session().client(
+def _new_client(concurrency: int) -> tuple[Any, Credentials | None]:
+    """Return a client of S3 and what it signs with, None if there are no credentials."""
+    session = new_session()
+    client = session.client(
         "s3",
         config=Config(
             max_pool_connections=max(concurrency + 1, 10),  # and the main thread
@@ -255,7 +282,60 @@ def _new_client(concurrency: int) -> Any:
     )
     # Called before the handler of `before-parse.s3.*`, botocore's, which makes a 500 of any text.
     client.meta.events.register("before-parse.*.*", check_answer)
-    return client
+    return client, session.get_credentials()
+
+
+class _Stream(io.RawIOBase):
+    """An object's bytes; where the connection breaks, the rest is asked for again.
+
+    Args:
+        get: gives GetObject's answer to the whole, or to the part that arguments tell.
+
+    """
+
+    def __init__(self, get: Callable[..., Any]) -> None:
+        self._get = get
+        answer = get()
+        self._body, self._etag = answer["Body"], answer.get("ETag", "")
+        self._done, self._resumed = 0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            try:
+                data = self._body.read(len(buffer))
+            except (*NETWORK, IncompleteReadError) as error:
+                self._resume(error)
+                continue
+            buffer[: len(data)] = data
+            self._done += len(data)
+            return len(data)
+
+    def _resume(self, error: Exception) -> None:
+        """Ask for the rest, or raise the error if that is not to be had."""
+        self._resumed += 1
+        if self._resumed > _RESUMED or not self._etag:
+            raise error
+        get_logger().debug("a stream broke off", error=one_line(error), bytes=self._done)
+        self._body.close()
+        # Of this object, and not of one that has replaced it.
+        rest = {"Range": f"bytes={self._done}-"} if self._done else {}
+        try:
+            answer = self._get(IfMatch=self._etag, **rest)
+        except ImagetagError:
+            raise error from None
+        self._body = answer["Body"]
+        if (
+            self._done
+            and answer["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.PARTIAL_CONTENT
+        ):
+            raise error
+
+    def close(self) -> None:
+        self._body.close()
+        super().close()
 
 
 class _Unclosed(io.RawIOBase):

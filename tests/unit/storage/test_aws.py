@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import traceback
 from collections.abc import Callable, Iterator
@@ -229,6 +230,29 @@ def test_an_agent_that_refuses_in_the_middle_of_the_work_is_a_setting(agent: Any
     storage = open_storage("s3://bucket/p")
     with pytest.raises(UsageError, match="403"):
         storage.write("a", b"x")
+
+
+def test_credentials_that_are_refused_before_their_time_are_asked_for_anew_once(
+    agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = agent(lambda request: credentials(AccessKeyId=f"key{min(request.number, 1)}"))
+    refused = {"key0"}
+
+    def answer(request: Request) -> Reply:
+        if refused & set(re.findall("Credential=([^/]+)", request.headers["authorization"])):
+            return Reply(b"<Error><Code>ExpiredToken</Code></Error>", 400)
+        return Reply(LISTING, headers={"ETag": '"1"'})
+
+    with serving(answer) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+        storage = open_storage("s3://bucket/p")
+        assert len(given.requests) == 2
+        storage.write("a", b"x")
+        assert len(given.requests) == 2
+        refused.add("key1")
+        with pytest.raises(AccessDenied, match="have expired: renew them"):
+            storage.write("a", b"x")
+        assert len(given.requests) == 3, "the same ones were tried again"
 
 
 # STS.

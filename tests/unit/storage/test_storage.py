@@ -39,7 +39,7 @@ from imagetag.storage.local import LocalStorage
 from imagetag.storage.opening import open_storage
 from imagetag.storage.s3 import S3Storage
 from tests.ended import log_lines
-from tests.scripted import RawServer
+from tests.scripted import RawServer, Reply, Request, serving
 from tests.storage_contract import StorageContract
 
 
@@ -577,6 +577,32 @@ def test_an_answer_that_breaks_off_is_a_passing_failure(
     with pytest.raises(TransientError):
         storage.download("a", tmp_path / "copy")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("knows_parts", [True, False])
+def test_a_stream_that_breaks_off_is_gone_on_with_where_it_was(
+    s3_settings: None, monkeypatch: pytest.MonkeyPatch, knows_parts: bool
+) -> None:
+    data = bytes(range(200))
+    monkeypatch.setattr("imagetag.storage.s3._PAUSES", ())
+
+    def answer(request: Request) -> Reply:
+        if request.path == "/bucket":
+            return Reply(b"<ListBucketResult></ListBucketResult>")
+        start = int(request.headers.get("range", "bytes=0-")[6:-1])
+        assert start == 0 or request.headers["if-match"] == '"1"'
+        part = data[start:] if knows_parts else data
+        status = 206 if start and knows_parts else 200
+        return Reply(part[:90], status, {"ETag": '"1"'}, length=len(part))
+
+    with serving(answer) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+        storage = open_storage("s3://bucket")
+        if knows_parts:
+            assert storage.read("a") == data
+        else:
+            with pytest.raises(TransientError):
+                storage.read("a")
 
 
 def test_what_killed_writers_left_is_swept_after_a_day(tmp_path: Path) -> None:
