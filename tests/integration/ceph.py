@@ -135,6 +135,13 @@ class Ceph:
             *(f"--access-key={name}-key", f"--secret-key={name}-secret"),
         )
 
+    def add_key(self, user: str, name: str) -> None:
+        """Give a user other credentials beside those it has: `NAME-key` and `NAME-secret`."""
+        self._run(
+            *("radosgw-admin", "key", "create", f"--uid={user}", "--key-type=s3"),
+            *(f"--access-key={name}-key", f"--secret-key={name}-secret"),
+        )
+
     def stop(self) -> None:
         """Stop it, and keep the data."""
         self._signal(signal.SIGTERM)

@@ -1,24 +1,33 @@
-"""S3 storage on a real server: the contract, credentials that are checked, and a kill."""
+"""S3 storage on a real server: the contract, also where much goes wrong on the way, and a kill."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import boto3
+import botocore.auth
 import pytest
 from boto3.s3.transfer import TransferConfig
 
-from imagetag.errors import TransientError
-from imagetag.storage.base import AccessDenied, BucketNotFound, Storage
+from imagetag.errors import ImagetagError, TransientError
+from imagetag.storage.base import AccessDenied, BucketNotFound, ObjectInfo, Storage
 from imagetag.storage.opening import open_storage
 from imagetag.storage.s3 import S3Storage
+from tests.faults.mishaps import Weather, cuts_short, dies, hangs_up, loses, of_s3, told
+from tests.faults.proxy import Asked, Mishap, Proxy, proxied
 from tests.integration.ceph import Ceph, missing
 from tests.integration.conftest import new_bucket
 from tests.storage_contract import StorageContract
@@ -31,6 +40,240 @@ class TestContract(StorageContract):
         for key in ("other", "some/prefix2/x", "some/prefi", "some/prefix"):
             other.write(key, b"not ours")
         return open_storage(f"{s3_bucket}/some/prefix")
+
+
+# --- With a proxy before it, on whose way things go wrong ---------------------------------------
+
+
+@pytest.fixture
+def faulty(
+    s3_server: Ceph, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Proxy, S3Storage]]:
+    """A proxy before the server, through which a storage goes that loses no time."""
+    monkeypatch.setattr("imagetag.storage.s3._ATTEMPTS", 1)
+    monkeypatch.setattr("imagetag.storage.s3._PAUSES", (0.001,) * 5)
+    monkeypatch.setattr("botocore.retries.bucket.TokenBucket.acquire", lambda *_: True)
+    with proxied(s3_server.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+        storage = open_storage(f"{s3_bucket}/some/prefix")
+        assert isinstance(storage, S3Storage)
+        yield proxy, storage
+
+
+class TestContractInBadWeather(StorageContract):
+    """Every fifth request of the contract goes wrong, and nobody is to notice."""
+
+    weather = Weather(1, 0.2, of_s3)
+
+    @pytest.fixture
+    def storage(
+        self,
+        faulty: tuple[Proxy, S3Storage],
+        s3_server: Ceph,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> Storage:
+        proxy, storage = faulty
+        proxy.judge = self.weather
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server.endpoint)
+        storage.fair = open_storage(storage.url)  # type: ignore[attr-defined]
+        return storage
+
+    @staticmethod
+    def fill(storage: Storage, keys: Iterable[str]) -> None:
+        StorageContract.fill(storage.fair, keys)  # type: ignore[attr-defined]
+
+    # Of folders by pages, what a listing by pages shows.
+    test_folders_have_as_many_pages_as_they_take = None  # type: ignore[assignment]
+
+    def test_what_has_befallen_it(self) -> None:
+        assert self.weather.ledger.total() > 40
+
+
+LARGE = bytes(range(256)) * 8192
+PASSING = {
+    "500": told(500, "InternalError"),
+    "503": told(503, "SlowDown"),
+    "reset": hangs_up,
+    "answer lost": loses,
+    "body dies": dies,
+}
+ELSEWHERE = "<Endpoint>eu.example</Endpoint>"
+LASTING = {
+    **{name: (mishap, "75", "") for name, mishap in PASSING.items()},
+    "moved": (
+        told(301, "PermanentRedirect", ELSEWHERE, x_amz_bucket_region="eu-1"),
+        "2",
+        "AWS_DEFAULT_REGION=eu-1",
+    ),
+    "moved, nobody says where": (told(301, "PermanentRedirect"), "2", "AWS_DEFAULT_REGION"),
+    "moved for now": (
+        told(307, "TemporaryRedirect", ELSEWHERE, Location="http://eu.example/"),
+        "2",
+        "AWS_ENDPOINT_URL_S3",
+    ),
+    "another region": (
+        told(400, "AuthorizationHeaderMalformed", "<Region>eu-1</Region>"),
+        "2",
+        "AWS_DEFAULT_REGION=eu-1",
+    ),
+    "a token that has expired": (told(400, "ExpiredToken"), "2", "renew"),
+}
+USES: dict[str, Callable[[S3Storage], Any]] = {
+    "read": lambda storage: storage.read("large") == LARGE,
+    "list": lambda storage: [entry.key for entry in storage.list()] == ["copied", "large"],
+    "stat": lambda storage: storage.stat("large") == ObjectInfo("large", len(LARGE)),
+    "write": lambda storage: storage.write("copied", b"new") is None,
+    "copy": lambda storage: storage.copy("large", "copied") is None,
+}
+
+
+def test_what_goes_wrong_once_is_made_good(faulty: tuple[Proxy, S3Storage]) -> None:
+    proxy, storage = faulty
+    for key in ("copied", "large"):
+        storage.write(key, LARGE)
+    for name, mishap in PASSING.items():
+        for use, works in USES.items():
+            befallen = itertools.chain([mishap], itertools.repeat(None))
+            proxy.judge = lambda _, befallen=befallen: next(befallen)
+            assert works(storage), (name, use)
+    assert storage.read("copied") == LARGE
+    for use in ("list", "copy"):
+        befallen = itertools.chain([cuts_short], itertools.repeat(None))
+        proxy.judge = lambda _, befallen=befallen: next(befallen)
+        assert USES[use](storage), use
+
+
+def test_what_goes_on_being_wrong_is_one_line_and_leaves_nothing_by_halves(
+    faulty: tuple[Proxy, S3Storage], tmp_path: Path
+) -> None:
+    proxy, storage = faulty
+    for key in ("copied", "large"):
+        storage.write(key, LARGE)
+    download = {"download": lambda storage: storage.download("large", tmp_path / "x" / "copy")}
+    for name, (mishap, code, text) in LASTING.items():
+        for use, works in (USES | download).items():
+            proxy.judge = lambda _, mishap=mishap: mishap
+            with pytest.raises(ImagetagError) as error:
+                works(storage)
+            assert f"{error.value.exit_code}" == code, (name, use, error.value)
+            # The answer to a HEAD has no text that could tell.
+            told_by = text.partition("=")[0] if use == "stat" else text
+            assert told_by in str(error.value), (name, use, error.value)
+            assert "\n" not in str(error.value)
+    assert list((tmp_path / "x").iterdir()) == []
+    proxy.judge = lambda _: None
+    assert storage.read("copied") in (LARGE, b"new")
+    assert storage.read("large") == LARGE
+
+
+def test_a_stream_that_dies_goes_on_unless_the_object_is_another_by_then(
+    faulty: tuple[Proxy, S3Storage], tmp_path: Path
+) -> None:
+    proxy, storage = faulty
+    storage.write("large", LARGE)
+    gets: list[Asked] = []
+
+    def judge(asked: Asked) -> Mishap | None:
+        gets.append(asked)
+        return dies if len(gets) < 4 else None
+
+    proxy.judge = judge
+    storage.download("large", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == LARGE
+    starts = [int(asked.headers.get("range", "bytes=0-")[6:-1]) for asked in gets]
+    assert starts == sorted(set(starts)), "the same was fetched twice"
+    assert len(starts) == 4
+    gets.clear()
+    with pytest.raises(TransientError), storage.open("large") as stream:  # noqa: PT012
+        assert stream.read(1) == LARGE[:1]
+        proxy.judge = lambda _: None
+        storage.write("large", LARGE[::-1])
+        stream.read()
+
+
+def test_parts_of_an_upload_go_wrong_and_nobody_sees_half_of_it(
+    faulty: tuple[Proxy, S3Storage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagetag.storage.s3._ATTEMPTS", 3)
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
+    proxy, before = faulty
+    storage = open_storage(before.url)
+    assert isinstance(storage, S3Storage)
+    storage._transfer = TransferConfig(multipart_threshold=6 << 20, multipart_chunksize=5 << 20)
+    data = os.urandom(7 << 20)
+    steps = {
+        "begin": lambda asked: asked.query.startswith("uploads"),
+        "a part": lambda asked: "partNumber=2" in asked.query,
+        "end": lambda asked: asked.method == "POST" and "uploadId" in asked.query,
+    }
+    for number, (step, is_step) in enumerate(steps.items()):
+        for name in ("500", "reset", "answer lost"):
+            befallen = itertools.chain([PASSING[name]], itertools.repeat(None))
+            proxy.judge = lambda asked, of=befallen, at=is_step: next(of) if at(asked) else None
+            key = f"{number} {name}"
+            storage.write(key, data)
+            assert next(befallen) is None, (step, name)
+            assert storage.read(key) == data, (step, name)
+    proxy.judge = lambda asked: hangs_up if "partNumber=2" in asked.query else None
+    with pytest.raises(TransientError):
+        storage.write("never", data)
+    assert storage.stat("never") is None
+    assert "never" not in [entry.key for entry in storage.list()]
+
+
+@pytest.mark.parametrize("minutes", [-20, 20])
+def test_a_clock_that_is_wrong_is_told(
+    s3_bucket: str, monkeypatch: pytest.MonkeyPatch, minutes: int
+) -> None:
+    storage = open_storage(s3_bucket)
+    now = botocore.auth.get_current_datetime
+
+    def wrong() -> datetime:
+        return now() + timedelta(minutes=minutes)
+
+    monkeypatch.setattr("botocore.auth.get_current_datetime", wrong)
+    for use in (lambda: storage.write("a", b"x"), lambda: list(storage.list())):
+        with pytest.raises(AccessDenied, match="clock differs from the server's"):
+            use()
+    monkeypatch.undo()
+
+
+def test_credentials_that_expire_in_mid_run_are_asked_for_anew(
+    s3_server: Ceph,
+    faulty: tuple[Proxy, S3Storage],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    proxy, before = faulty
+    s3_server.add_key("tests", "second")
+    told_by = tmp_path / "credentials.json"
+    command = f"{sys.executable} -S -c \"print(open('{told_by}').read())\""
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {command}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+
+    def give(name: str) -> None:
+        pair = {"AccessKeyId": f"{name}-key", "SecretAccessKey": f"{name}-secret"}
+        expiry = {"Expiration": "2099-01-01T00:00:00Z"}  # as it believes
+        told_by.write_text(json.dumps({"Version": 1} | pair | expiry))
+
+    give("tests")
+    storage = open_storage(before.url)
+    storage.write("a", b"x")
+    proxy.judge = lambda asked: (
+        told(400, "ExpiredToken") if "=tests-key/" in asked.headers["authorization"] else None
+    )
+    with pytest.raises(AccessDenied, match=r"ExpiredToken.*renew"):
+        storage.write("b", b"x")
+    give("second")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: storage.write(f"b{number}", b"x"), range(16)))
+    assert storage.read("a") == b"x"
+    proxy.judge = lambda _: told(400, "ExpiredToken")
+    told_by.write_text("")
+    with pytest.raises(TransientError, match="credential_process"):
+        storage.stat("a")
 
 
 def test_a_large_file_goes_up_in_parts(s3_bucket: str, tmp_path: Path) -> None:
