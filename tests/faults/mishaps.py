@@ -74,6 +74,32 @@ def stalls(seconds: float) -> Mishap:
     return stall
 
 
+class Once:
+    """Lets a mishap befall the first request of a kind; `befell` tells whether there was one."""
+
+    def __init__(self, mishap: Mishap, kind: Callable[[Asked], bool] = lambda _: True) -> None:
+        self.befell = False
+        self._mishap, self._kind = mishap, kind
+        self._lock = threading.Lock()
+
+    def __call__(self, asked: Asked) -> Mishap | None:
+        with self._lock:
+            if self.befell or not self._kind(asked):
+                return None
+            self.befell = True
+            return self._mishap
+
+
+class Always:
+    """Lets a mishap befall each request of a kind."""
+
+    def __init__(self, mishap: Mishap, kind: Callable[[Asked], bool] = lambda _: True) -> None:
+        self._mishap, self._kind = mishap, kind
+
+    def __call__(self, asked: Asked) -> Mishap | None:
+        return self._mishap if self._kind(asked) else None
+
+
 class Weather:
     """Says what befalls a request: as often as `share` tells, and never thrice in a row.
 

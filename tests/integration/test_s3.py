@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import signal
@@ -26,7 +25,17 @@ from imagetag.errors import ImagetagError, TransientError
 from imagetag.storage.base import AccessDenied, BucketNotFound, ObjectInfo, Storage
 from imagetag.storage.opening import open_storage
 from imagetag.storage.s3 import S3Storage
-from tests.faults.mishaps import Weather, cuts_short, dies, hangs_up, loses, of_s3, told
+from tests.faults.mishaps import (
+    Always,
+    Once,
+    Weather,
+    cuts_short,
+    dies,
+    hangs_up,
+    loses,
+    of_s3,
+    told,
+)
 from tests.faults.proxy import Asked, Mishap, Proxy, proxied
 from tests.integration.ceph import Ceph, missing
 from tests.integration.conftest import new_bucket
@@ -118,12 +127,12 @@ LASTING = {
     ),
     "a token that has expired": (told(400, "ExpiredToken"), "2", "renew"),
 }
-USES: dict[str, Callable[[S3Storage], Any]] = {
-    "read": lambda storage: storage.read("large") == LARGE,
-    "list": lambda storage: [entry.key for entry in storage.list()] == ["copied", "large"],
-    "stat": lambda storage: storage.stat("large") == ObjectInfo("large", len(LARGE)),
-    "write": lambda storage: storage.write("copied", b"new") is None,
-    "copy": lambda storage: storage.copy("large", "copied") is None,
+USES: dict[str, tuple[Callable[[S3Storage], Any], Any]] = {  # and what they give
+    "read": (lambda storage: storage.read("large"), LARGE),
+    "list": (lambda storage: [entry.key for entry in storage.list()], ["copied", "large"]),
+    "stat": (lambda storage: storage.stat("large"), ObjectInfo("large", len(LARGE))),
+    "write": (lambda storage: storage.write("copied", b"new"), None),
+    "copy": (lambda storage: storage.copy("large", "copied"), None),
 }
 
 
@@ -132,15 +141,15 @@ def test_what_goes_wrong_once_is_made_good(faulty: tuple[Proxy, S3Storage]) -> N
     for key in ("copied", "large"):
         storage.write(key, LARGE)
     for name, mishap in PASSING.items():
-        for use, works in USES.items():
-            befallen = itertools.chain([mishap], itertools.repeat(None))
-            proxy.judge = lambda _, befallen=befallen: next(befallen)
-            assert works(storage), (name, use)
+        for use, (do, result) in USES.items():
+            proxy.judge = once = Once(mishap)
+            assert do(storage) == result, (name, use)
+            assert once.befell
     assert storage.read("copied") == LARGE
     for use in ("list", "copy"):
-        befallen = itertools.chain([cuts_short], itertools.repeat(None))
-        proxy.judge = lambda _, befallen=befallen: next(befallen)
-        assert USES[use](storage), use
+        proxy.judge = Once(cuts_short)
+        do, result = USES[use]
+        assert do(storage) == result, use
 
 
 def test_what_goes_on_being_wrong_is_one_line_and_leaves_nothing_by_halves(
@@ -149,12 +158,13 @@ def test_what_goes_on_being_wrong_is_one_line_and_leaves_nothing_by_halves(
     proxy, storage = faulty
     for key in ("copied", "large"):
         storage.write(key, LARGE)
-    download = {"download": lambda storage: storage.download("large", tmp_path / "x" / "copy")}
+    uses = {use: do for use, (do, _) in USES.items()}
+    uses["download"] = lambda storage: storage.download("large", tmp_path / "x" / "copy")
     for name, (mishap, code, text) in LASTING.items():
-        for use, works in (USES | download).items():
-            proxy.judge = lambda _, mishap=mishap: mishap
+        proxy.judge = Always(mishap)
+        for use, do in uses.items():
             with pytest.raises(ImagetagError) as error:
-                works(storage)
+                do(storage)
             assert f"{error.value.exit_code}" == code, (name, use, error.value)
             # The answer to a HEAD has no text that could tell.
             told_by = text.partition("=")[0] if use == "stat" else text
@@ -201,20 +211,19 @@ def test_parts_of_an_upload_go_wrong_and_nobody_sees_half_of_it(
     assert isinstance(storage, S3Storage)
     storage._transfer = TransferConfig(multipart_threshold=6 << 20, multipart_chunksize=5 << 20)
     data = os.urandom(7 << 20)
-    steps = {
+    steps: dict[str, Callable[[Asked], bool]] = {
         "begin": lambda asked: asked.query.startswith("uploads"),
         "a part": lambda asked: "partNumber=2" in asked.query,
         "end": lambda asked: asked.method == "POST" and "uploadId" in asked.query,
     }
     for number, (step, is_step) in enumerate(steps.items()):
         for name in ("500", "reset", "answer lost"):
-            befallen = itertools.chain([PASSING[name]], itertools.repeat(None))
-            proxy.judge = lambda asked, of=befallen, at=is_step: next(of) if at(asked) else None
+            proxy.judge = once = Once(PASSING[name], is_step)
             key = f"{number} {name}"
             storage.write(key, data)
-            assert next(befallen) is None, (step, name)
+            assert once.befell, (step, name)
             assert storage.read(key) == data, (step, name)
-    proxy.judge = lambda asked: hangs_up if "partNumber=2" in asked.query else None
+    proxy.judge = Always(hangs_up, steps["a part"])
     with pytest.raises(TransientError):
         storage.write("never", data)
     assert storage.stat("never") is None
@@ -226,7 +235,7 @@ def test_a_clock_that_is_wrong_is_told(
     s3_bucket: str, monkeypatch: pytest.MonkeyPatch, minutes: int
 ) -> None:
     storage = open_storage(s3_bucket)
-    now = botocore.auth.get_current_datetime
+    now: Callable[[], datetime] = botocore.auth.get_current_datetime
 
     def wrong() -> datetime:
         return now() + timedelta(minutes=minutes)
@@ -261,16 +270,15 @@ def test_credentials_that_expire_in_mid_run_are_asked_for_anew(
     give("tests")
     storage = open_storage(before.url)
     storage.write("a", b"x")
-    proxy.judge = lambda asked: (
-        told(400, "ExpiredToken") if "=tests-key/" in asked.headers["authorization"] else None
-    )
+    expired = told(400, "ExpiredToken")
+    proxy.judge = Always(expired, lambda asked: "=tests-key/" in asked.headers["authorization"])
     with pytest.raises(AccessDenied, match=r"ExpiredToken.*renew"):
         storage.write("b", b"x")
     give("second")
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: storage.write(f"b{number}", b"x"), range(16)))
     assert storage.read("a") == b"x"
-    proxy.judge = lambda _: told(400, "ExpiredToken")
+    proxy.judge = Always(expired)
     told_by.write_text("")
     with pytest.raises(TransientError, match="credential_process"):
         storage.stat("a")
