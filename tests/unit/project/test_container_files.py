@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from imagetag import __version__
+from tests.forked import run_forked
 
 ROOT = Path(__file__).parents[3]
 DOCKERFILES = ("Dockerfile.scrape", "Dockerfile.train")
@@ -274,3 +276,35 @@ def test_make_takes_an_engine_that_works(
 def test_an_engine_that_is_given_is_taken(tmp_path: Path) -> None:
     _, said = make(tmp_path, "--dry-run", "images", "ENGINE=docker", programs={"docker": NO_DAEMON})
     assert "docker build" in said
+
+
+@both
+def test_what_is_copied_exists(name: str) -> None:
+    copied = [step.text.split()[:-1] for step in steps(name) if step.instruction == "COPY"]
+    sources = [each for words in copied if not words[0].startswith("--") for each in words]
+    assert all(any(ROOT.glob(source)) for source in sources)
+
+
+def test_what_fetches_weights_has_all_that_it_imports(tmp_path: Path) -> None:
+    found = steps("Dockerfile.train")
+    start = next(i for i, step in enumerate(found) if step.text.endswith(" AS weights"))
+    for step in itertools.takewhile(lambda step: step.instruction != "FROM", found[start + 1 :]):
+        if step.instruction == "COPY":
+            *sources, target = step.text.split()
+            into = tmp_path / target.removeprefix("/build/")
+            for path in (path for source in sources for path in ROOT.glob(source)):
+                if path.is_dir():
+                    shutil.copytree(path, into)
+                else:
+                    into.mkdir(exist_ok=True)
+                    shutil.copy(path, into)
+    script = (
+        "import runpy, sys\n"
+        "there = [path for path in sys.path if path not in sys.argv[4:]]\n"
+        "sys.path[:] = [sys.argv[3], *there]\n"
+        "sys.argv[1:] = ['', '--into', sys.argv[2]]\n"
+        "runpy.run_module('imagetag.models.weights', run_name='__main__')\n"
+    )
+    into = tmp_path / "weights"
+    run_forked(script, ["", str(into), str(tmp_path), str(ROOT), str(ROOT / "lib")])
+    assert into.is_dir()
