@@ -10,7 +10,6 @@ import hashlib
 import io
 import shlex
 import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,14 @@ from imagetag.errors import InputError
 from imagetag.features.extractor import ExtractorRecord
 from imagetag.log import get_logger
 from imagetag.parallel import map_ahead
-from imagetag.storage import ObjectNotFound, Storage
+from imagetag.storage import ObjectNotFound, Storage, read_arrays
 
 PART = 4096
 """The most pictures of a part."""
 
 _AT_ONCE = 8  # lists that are read
 _ID = 16  # bytes of an md5
+_HEADER = 1 << 16  # bytes of an array's header, at the most
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -198,18 +198,24 @@ class FeatureStore:
             text = ids.hex()
             yield digest, [text[i : i + 2 * _ID] for i in range(0, len(text), 2 * _ID)]
 
+    @property
+    def _most_bytes(self) -> int:
+        """The bytes of the largest part, unpacked."""
+        return _HEADER + PART * self.record.views * self.record.channels * 2
+
     def _read_part(self, digest: str) -> NDArray[np.float16]:
         key = layout.feature_part(self.record.name, digest, "npz")
         try:
-            with np.load(io.BytesIO(self._storage.read(key)), allow_pickle=False) as file:
-                values: NDArray[np.float16] = file["features"]
+            values = read_arrays(self._storage.read(key), self._most_bytes)["features"]
         except ObjectNotFound as error:
             raise self._damaged(digest, "it is missing") from error
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError) as error:
             raise self._damaged(digest, "it is no such archive") from error
         if values.shape[1:] != (self.record.views, self.record.channels):
             raise self._damaged(digest, f"it has features of the shape {values.shape[1:]}")
-        return values
+        if values.dtype != np.float16:
+            raise self._damaged(digest, f"it has features of {values.dtype}")
+        return values.astype(np.float16, copy=False)
 
     def _damaged(self, digest: str, why: str) -> InputError:
         ids = layout.feature_part(self.record.name, digest, "ids")

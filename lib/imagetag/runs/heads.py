@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from imagetag.features import ExtractorRecord, find_extractor
 from imagetag.layout import Layout
 from imagetag.runs.runs import Run
 from imagetag.stats import LinearHead
-from imagetag.storage import ObjectNotFound, Storage
+from imagetag.storage import ObjectNotFound, Storage, read_arrays
 
 if TYPE_CHECKING:
     import keras
@@ -56,12 +55,12 @@ def load_head(storage: Storage, run: Run) -> tuple[LinearHead, ExtractorRecord]:
     try:
         with storage.open(key) as stream:
             data = stream.read(_MAX_BYTES)
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            weights = np.asarray(file["weights"], np.float64)
-            bias, strength = float(file["bias"]), float(file["strength"])
+        file = read_arrays(data, _MAX_BYTES)
+        weights = np.asarray(file["weights"], np.float64)
+        bias, strength = float(file["bias"]), float(file["strength"])
     except ObjectNotFound as error:
         raise InputError(f"{storage.url}/{key} is missing; {advice}") from error
-    except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{storage.url}/{key} cannot be read; {advice}") from error
     if weights.shape != (record.channels,):
         raise InputError(

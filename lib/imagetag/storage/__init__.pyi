@@ -1,3 +1,4 @@
+from .arrays import read_arrays as read_arrays
 from .base import AccessDenied as AccessDenied
 from .base import ObjectInfo as ObjectInfo
 from .base import ObjectNotFound as ObjectNotFound

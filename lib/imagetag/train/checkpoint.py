@@ -9,7 +9,6 @@ it is there or nothing, and the newest that can be read is the one that counts.
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import secrets
 import shutil
@@ -26,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from imagetag.errors import ImagetagError, one_line
 from imagetag.layout import Layout
 from imagetag.log import get_logger
-from imagetag.storage import ObjectNotFound, Storage
+from imagetag.storage import ObjectNotFound, Storage, read_arrays
 from imagetag.train.losses import STATS
 
 Arrays = list[npt.NDArray[np.generic]]
@@ -116,15 +115,12 @@ def read_checkpoint(data: bytes) -> Checkpoint:
 
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            state = State.model_validate_json(file["state"].tobytes())
-            arrays: dict[str, Arrays] = {"variables": [], "optimizer": [], "best": [], "head": []}
-            for name in sorted(set(file.files) - {"state"}):
-                values = file[name]
-                if not isinstance(values, np.ndarray):  # a member of another kind, as bytes
-                    raise ValueError(f"{name} is no array")
-                arrays[name.partition("-")[0]].append(values)
-    except Exception as error:  # a damaged file makes zipfile and NumPy raise almost anything
+        found = read_arrays(data)
+        state = State.model_validate_json(found.pop("state").tobytes())
+        arrays: dict[str, Arrays] = {"variables": [], "optimizer": [], "best": [], "head": []}
+        for name, values in sorted(found.items()):
+            arrays[name.partition("-")[0]].append(values)
+    except (ValueError, KeyError) as error:
         raise ValueError(one_line(error, 200)) from error
     return Checkpoint(state, **arrays)
 
