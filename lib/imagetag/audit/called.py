@@ -132,7 +132,7 @@ def _called(place: str, kind: str, path: Path, tag: str) -> Iterator[Called]:
             yield Called(file, page if isinstance(page, str) else "")
     except InputError:
         raise
-    except (ValueError, LookupError, csv.Error, OSError) as error:
+    except (ValueError, LookupError, RecursionError, csv.Error, OSError) as error:
         what = f"no column {error}" if isinstance(error, KeyError) else one_line(error, 200)
         raise InputError(
             f"--predictions {place}: row {number} cannot be read ({what}); it must be as imagetag "

@@ -126,8 +126,9 @@ def _text(path: Path, kind: Format) -> bytes | str | None:
         except DecodeError:
             return None
         return next((item.value for item in model.metadata_props if item.key == NAME), None)
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(FILE) as stream:
-            return stream.read(_MAX_BYTES)
-    except (zipfile.BadZipFile, KeyError):
-        return None
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive, archive.open(FILE) as stream:
+                return stream.read(_MAX_BYTES)
+        except Exception:  # of what is no such archive zipfile raises almost anything
+            return None

@@ -192,12 +192,14 @@ def load_partition(storage: Storage, run: Run) -> dict[str, Used]:
             raise ValueError("it is not what the run has stored")
         reader = csv.DictReader(io.StringIO(data.decode()))
         return {row["md5"]: _used(row) for row in reader}
-    except (ObjectNotFound, ValueError, csv.Error) as error:
+    except (ObjectNotFound, LookupError, TypeError, ValueError, csv.Error) as error:
         why = "is missing" if isinstance(error, ObjectNotFound) else f"({one_line(error, 200)})"
         raise InputError(f"{storage.url}/{key} {why}: train the run again") from error
 
 
 def _used(row: Mapping[str, Any]) -> Used:
+    if row["use"] not in get_args(Use) or row["label"] not in LABELS:
+        raise ValueError(f"{row['use']!r}, {row['label']!r}")
     scored = bool(row.get("fold"))
     score = OutOfFold(int(row["fold"]), float(row["logit"])) if scored else None
     return Used(row["use"], row["label"], row.get("turned_from") or row["label"], score)

@@ -36,7 +36,7 @@ def _split_commas(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if value.startswith('["'):  # as `joined` writes what has a comma
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             return tuple(json.loads(value))
     return tuple(part.strip() for part in value.split(",") if part.strip())
 

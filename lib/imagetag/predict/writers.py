@@ -99,7 +99,7 @@ class Answers:
         """
         try:
             return Answers(**json.loads(line))
-        except TypeError as error:
+        except (TypeError, RecursionError) as error:
             raise ValueError(str(error)) from error
 
 

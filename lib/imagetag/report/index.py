@@ -198,7 +198,7 @@ def _read_advice(path: Path) -> dict[str, dict[str, Any]]:
     try:
         found = json.loads(path.read_bytes())["advice"]
         return {tag: dict(shift) for tag, shift in found.items()}
-    except (OSError, LookupError, TypeError, ValueError, AttributeError):
+    except (OSError, LookupError, RecursionError, TypeError, ValueError, AttributeError):
         return {}
 
 
@@ -207,7 +207,7 @@ def tags_of_leaderboard(storage: Storage) -> list[str]:
     try:
         found = json.loads(storage.read(report("leaderboard.json")))
         return [str(item["tag"]) for item in found["tags"]]
-    except (ObjectNotFound, ValueError, LookupError, TypeError):
+    except (ObjectNotFound, LookupError, RecursionError, TypeError, ValueError):
         return []
 
 

@@ -35,7 +35,7 @@ def read_file(
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {one_line(error)}") from error
     jobs = nested(settings_class)
     keys = [

@@ -75,8 +75,9 @@ def _read(stream: BinaryIO, part: ScoredPart) -> Iterator[StoredScore]:
                 probability=float(row["probability"]),
                 called=_DECISIONS[row["decision"]],
             )
-            if not (_MD5.fullmatch(found.md5) and math.isfinite(found.logit)):
-                raise ValueError(f"{found.md5[:40]!r}, {found.logit}")
+            numbers = math.isfinite(found.logit) and 0 <= found.probability <= 1
+            if not (_MD5.fullmatch(found.md5) and numbers):
+                raise ValueError(f"{found.md5[:40]!r}, {found.logit}, {found.probability}")
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(f"line {reader.line_num} cannot be read: {error}") from error
         yield found

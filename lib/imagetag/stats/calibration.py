@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from imagetag.record import Record
 from imagetag.stats.intervals import share_interval
@@ -38,10 +39,23 @@ class Calibration(Record):
     nats, cross-validated.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     method: Method = "none"
-    temperature: float = 1.0
+    temperature: float = Field(1.0, gt=0)
     points: tuple[tuple[float, float], ...] = ()
     log_loss: dict[Method, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_points(self) -> Self:
+        if self.method == "isotonic" and not self.points:
+            raise ValueError("it has no points")
+        if any(not 0 <= probability <= 1 for _, probability in self.points) or any(
+            before[0] > behind[0] or before[1] > behind[1]
+            for before, behind in pairwise(self.points)
+        ):
+            raise ValueError("its points do not rise from 0 to 1")
+        return self
 
     def probabilities(self, logits: ArrayLike) -> Floats:
         """Return the probabilities of some logits, of the same shape."""

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import ConfigDict, Field
 
 from imagetag.proof import least_right
 from imagetag.record import Record
@@ -32,6 +33,8 @@ _MANY = 1000  # times as many pictures are as good as any number
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Inside = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=0)]
 
 
 class Promise(Record):
@@ -48,18 +51,20 @@ class Promise(Record):
     where it is met, or where no number would help.
     """
 
-    min_precision: float
-    confidence: float
-    level: float
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    min_precision: Inside
+    confidence: Inside
+    level: Inside
     threshold: float
     met: bool
-    bound: float
-    called: int
-    right: int
-    positives: int
-    negatives: int
-    judged: int | None = None
-    needed: int | None = None
+    bound: float = Field(ge=0, le=1)
+    called: Count
+    right: Count
+    positives: Count
+    negatives: Count
+    judged: Count | None = None
+    needed: Count | None = None
 
     @property
     def too_few(self) -> bool:

@@ -234,7 +234,7 @@ def test_an_evaluated_run_has_its_test_figures(promised: Promise | None, said: s
 )
 def test_calibrated_is_said_only_of_what_was(method: Any, said: str) -> None:
     evaluation = make_evaluation()
-    calibration = Calibration(method=method)
+    calibration = Calibration(method=method, points=((-1.0, 0.1), (1.0, 0.9)))
     decision = evaluation.decision.model_copy(update={"calibration": calibration})
     evaluation = evaluation.model_copy(update={"decision": decision})
     assert said in model_card(RUN, DATASET, (), evaluation)
