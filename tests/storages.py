@@ -1,13 +1,15 @@
-"""Storages that misbehave as real ones may, around one that does not."""
+"""Storages that misbehave as real ones may, around one that does not, and one in memory."""
 
 from __future__ import annotations
 
+import io
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
-from imagetag.storage.base import ObjectInfo, Storage
+from imagetag.storage.base import ObjectInfo, ObjectNotFound, Storage, checked_key
 
 
 class Killed(BaseException):
@@ -93,3 +95,40 @@ class Late(Wrapped):
         if entry is not None and self._still(key):
             self._deleted[key] = entry
         super().delete(key)
+
+
+class InMemory(Storage):
+    """Objects in a dict, some microseconds each."""
+
+    url = "memory"
+
+    def __init__(self, objects: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        self.objects = dict(objects)
+
+    def list(self, folder: str = "") -> Iterator[ObjectInfo]:
+        checked_key(folder, folder=True)
+        for key, data in sorted(self.objects.items()):
+            if key.startswith(folder):
+                yield ObjectInfo(key, len(data))
+
+    def folders(self, folder: str = "") -> Iterator[str]:
+        below = (entry.key.removeprefix(folder) for entry in self.list(folder))
+        yield from sorted({key.partition("/")[0] for key in below if "/" in key})
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        data = self.objects.get(checked_key(key))
+        return None if data is None else ObjectInfo(key, len(data))
+
+    def open(self, key: str) -> AbstractContextManager[BinaryIO]:
+        if checked_key(key) not in self.objects:
+            raise ObjectNotFound(f"{self.url}/{key}: there is no such object")
+        return io.BytesIO(self.objects[key])
+
+    def write(self, key: str, data: bytes | BinaryIO) -> None:
+        self.objects[checked_key(key)] = data if isinstance(data, bytes) else data.read()
+
+    def copy(self, source: str, key: str) -> None:
+        self.write(key, self.read(source))
+
+    def delete(self, key: str) -> None:
+        self.objects.pop(checked_key(key), None)

@@ -1,0 +1,42 @@
+"""What fuzzing has found is not found again: `tests/fuzz/corpus`, and all targets with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz.fuzzing import HOSTILE
+from tests.fuzz.target import CORPUS, Target
+from tests.fuzz.targets import kinds, targets_of
+
+_MOST = 200_000  # bytes of all that is kept
+_OF = kinds()
+
+
+@pytest.fixture(params=_OF)
+def target(request: pytest.FixtureRequest) -> Target:
+    name: str = request.param
+    return targets_of(_OF[name])[name]
+
+
+def test_what_is_whole_is_taken(target: Target) -> None:
+    """Else a target might refuse all that it is given, and nothing would ever be found."""
+    kept = [path.read_bytes() for path in target.corpus() if path.name.startswith("whole")]
+    whole = [*target.whole(), *kept]
+    assert whole
+    assert all(map(target.takes, whole))
+
+
+def test_what_is_kept_is_read_or_refused(target: Target) -> None:
+    for data in [b"", *(path.read_bytes() for path in target.corpus())]:
+        target.takes(data)
+
+
+def test_what_is_hostile_is_read_or_refused(target: Target) -> None:
+    for data in HOSTILE if target.quick else ():
+        target.takes(data)
+
+
+def test_all_that_is_kept_is_small_and_of_a_target() -> None:
+    files = [path for path in CORPUS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < _MOST
+    assert {path.parent for path in files} <= {CORPUS / name for name in _OF}
