@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SOURCES := lib jobs tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types tests touched unit integration bench docs format lock images push load deploy status logs undeploy e2e clean
+.PHONY: help setup demo test check lint types tests touched unit integration bench fuzz docs format lock advisories sbom images push load deploy status logs undeploy e2e clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -70,6 +70,30 @@ integration: $(READY)  ## tests with real servers, browsers and processes on loo
 
 bench: $(READY)  ## speed and memory, as ratios of two things measured in one run
 	$(BIN)/python -m tests.benchmarks
+
+# What these take besides; where there is no atheris for a machine, hypothesis alone leads.
+TOOLS := $(VENV)/.tools
+$(TOOLS): requirements/tools.txt $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes --no-deps -r $<
+	@touch $@
+
+FUZZ_SECONDS ?= 10
+fuzz: $(READY)  ## all that reads what comes from outside: FUZZ_SECONDS=10 for each of TARGETS, or of all
+	@$(MAKE) --no-print-directory $(TOOLS) || echo "atheris cannot be had here: hypothesis alone leads" >&2
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(TARGETS)
+
+# What cannot be looked up counts as wrong: where nobody answered, nothing was checked.
+advisories: $(TOOLS)  ## known vulnerabilities of the packages of all locks: asks PyPI, or SERVICE=osv
+	@failed=; for lock in requirements/*.txt; do \
+	  echo "$$lock:"; \
+	  $(BIN)/pip-audit --strict --progress-spinner off --disable-pip --require-hashes \
+	    --vulnerability-service $(or $(SERVICE),pypi) -r $$lock || failed="$$failed $$lock"; \
+	done; \
+	test -z "$$failed" || { echo "not found to be free of known vulnerabilities:$$failed (above is why; where it is that" \
+	  "nobody could be asked, nothing was checked)" >&2; exit 1; }
+
+sbom: $(READY)  ## what is in each image, from its lock: CycloneDX in build/sbom
+	$(BIN)/python -m tests.packages build/sbom
 
 # Container images, by docker, podman or buildah. What the Dockerfiles ask for is taken from make's arguments
 # or the environment: make images DEVICE=cpu BROWSER=1 WEIGHTS=vgg19,mobilenet PIP_INDEX_URL=...
@@ -158,6 +182,7 @@ lock:  ## resolve requirements/*.txt anew (needs uv); UPGRADE=--upgrade takes ne
 	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra train --extra onnx --extra parquet -o requirements/train-cpu.txt
 	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra train --extra onnx --extra parquet --extra cuda -o requirements/train.txt
 	$(UV_COMPILE) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
+	$(UV_COMPILE) -c requirements/dev.txt requirements/tools.in -o requirements/tools.txt
 
 clean:  ## remove .venv, caches and the demo's output
-	rm -rf $(VENV) .venv-bench demo-output .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-bench build demo-output .mypy_cache .pytest_cache .ruff_cache

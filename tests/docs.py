@@ -1,8 +1,9 @@
-"""The README and docs/ as tests read them, and their tables of options: `make docs` writes those.
+"""The README and docs/ as tests read them, and the tables in them that `make docs` writes.
 
-A table stands between `<!-- options of JOB -->` and `<!-- end of options -->`, and is made from the
-job's settings model. `common` is the table of what all jobs take that work on tags; those options
-are in no other.
+A table of options stands between `<!-- options of JOB -->` and `<!-- end of options -->`, and is
+made from the job's settings model. `common` is the table of what all jobs take that work on tags;
+those options are in no other. That of the packages in the images stands between
+`<!-- packages of the images -->` and `<!-- end of packages -->`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import re
 import shlex
 from itertools import pairwise
-from pathlib import Path
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -20,9 +20,14 @@ from imagetag.job.options import default_text, option_name, sections
 from imagetag.job.settings import JobSettings, TagSettings, nested
 from imagetag.job.variables import env_name
 from jobs import settings_of
+from tests import packages
 
-ROOT = Path(__file__).parents[1]
+ROOT = packages.ROOT
 _TABLE = re.compile(r"(<!-- options of ([a-z-]+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
+
+_PACKAGES = re.compile(
+    r"(<!-- packages of the images -->\n).*?(<!-- end of packages -->)", re.DOTALL
+)
 
 
 def pages() -> dict[str, str]:
@@ -38,6 +43,7 @@ def tables(text: str) -> list[str]:
 
 def with_tables(text: str) -> str:
     """Return a page's text with its tables made anew."""
+    text = _PACKAGES.sub(lambda match: f"{match[1]}\n{packages.table()}\n\n{match[2]}", text)
     return _TABLE.sub(lambda match: f"{match[1]}\n{_table(match[2])}\n{match[3]}", text)
 
 

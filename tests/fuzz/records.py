@@ -228,7 +228,7 @@ def _judged() -> InMemory:
 
 
 def _verdicts(storage: Storage) -> None:
-    found = load_verdicts(storage, TAG, concurrency=1)
+    found = load_verdicts(storage, TAG)
     assert len(found.digest) in (0, 12)
 
 
