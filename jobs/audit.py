@@ -19,12 +19,14 @@ from imagetag.job import (
     Places,
     StorageSettings,
     allow_private_hosts_field,
+    by_field,
     check_page,
     checked_tag,
     contact_field,
     ignore_robots_field,
     max_rate_field,
     measured,
+    port_field,
     run_job,
 )
 from imagetag.log import get_logger
@@ -61,14 +63,8 @@ class AuditSettings(StorageSettings):
         "",
         description="the run that they are predictions of, where no about.json beside them tells",
     )
-    by: str = Field("", max_length=100, description="your name, stored with each verdict")
-    port: int = Field(
-        0,
-        ge=0,
-        le=65535,
-        description="the port to listen on; 0 takes the same for the same audit, or another where "
-        "that is taken",
-    )
+    by: str = by_field()
+    port: int = port_field("audit")
     max_rate: float = max_rate_field()
     contact: Contact = contact_field()
     ignore_robots: bool = ignore_robots_field()

@@ -15,8 +15,10 @@ from imagetag.job import (
     FolderPath,
     StorageSettings,
     TagsSettings,
+    by_field,
     cache_folder_field,
     check_page,
+    port_field,
     run_job,
     tell_command,
 )
@@ -41,16 +43,10 @@ class ReviewSettings(TagsSettings, StorageSettings):
     run: Annotated[str, AfterValidator(checked_run_name)] = Field(
         "latest", description="whose model says what is asked: a run's name, or latest"
     )
-    by: str = Field("", max_length=100, description="your name, stored with each verdict")
+    by: str = by_field()
     limit: int = Field(10_000, ge=1, le=100_000, description="the most pictures of the queue")
     seed: int = Field(0, description="of the queue random: the same seed draws the same")
-    port: int = Field(
-        0,
-        ge=0,
-        le=65535,
-        description="the port to listen on; 0 takes the same for the same queue, or another where "
-        "that is taken",
-    )
+    port: int = port_field("queue")
     cache_folder: FolderPath = cache_folder_field()
 
 

@@ -29,7 +29,7 @@ from imagetag.review import About, Facts, Given, NoPicture, Pictures, Progress, 
 from imagetag.runs import Evaluation, load_run, store_card
 from imagetag.sentences import counted
 from imagetag.stats import Audited, audit, more_to_prove
-from imagetag.storage import ObjectNotFound, Storage, load_record
+from imagetag.storage import ObjectNotFound, Storage, is_key, load_record
 from imagetag.verdicts import (
     AuditResult,
     Judgement,
@@ -282,10 +282,10 @@ def open_audit(
     given = base if "://" in base or not base else os.path.realpath(base)
     found = replace(found, base=found.base or given)
     base = base or found.base
+    _check_inside(found, base)
 
     def name(called: Called) -> str:
-        alone = not base or "://" in called.file or called.file.startswith("/")
-        return called.file if alone else f"{base.rstrip('/')}/{called.file}"
+        return f"{base.rstrip('/')}/{called.file}" if base else called.file
 
     fetched = any(_is_url(name(called)) for called in found.called)
     source = Named((), client() if client is not None and fetched else None)
@@ -300,6 +300,21 @@ def open_audit(
     )
     _check_pictures([name(called) for called in session.first(_LOOKED_FOR)])
     return session
+
+
+def _check_inside(predictions: Predictions, base: str) -> None:
+    """Check that all pictures are below a folder or URL, if there is one: rows are anybody's.
+
+    Raises:
+        InputError: if one is not.
+
+    """
+    for called in predictions.called if base else ():
+        if not is_key(called.file):
+            raise InputError(
+                f"--predictions {','.join(predictions.places)[:300]}: {called.file[:300]!r} is not "
+                f"the name of a picture in {base}: names in the rows of a folder are below it"
+            )
 
 
 def _check_pictures(names: Iterable[str]) -> None:

@@ -26,6 +26,7 @@ from .settings import nested as nested
 from .shared_fields import allow_private_hosts_field as allow_private_hosts_field
 from .shared_fields import board_key_field as board_key_field
 from .shared_fields import board_user_field as board_user_field
+from .shared_fields import by_field as by_field
 from .shared_fields import cache_folder_field as cache_folder_field
 from .shared_fields import check_mlflow as check_mlflow
 from .shared_fields import check_page as check_page
@@ -35,6 +36,7 @@ from .shared_fields import ignore_robots_field as ignore_robots_field
 from .shared_fields import max_rate_field as max_rate_field
 from .shared_fields import mlflow_field as mlflow_field
 from .shared_fields import pod_index_field as pod_index_field
+from .shared_fields import port_field as port_field
 from .shared_fields import threshold_fraction_field as threshold_fraction_field
 from .shared_fields import threshold_from_field as threshold_from_field
 from .shared_fields import validation_fraction_field as validation_fraction_field

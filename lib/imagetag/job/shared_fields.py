@@ -46,6 +46,22 @@ def check_mlflow(uri: str) -> None:
         )
 
 
+def by_field() -> Any:
+    """Return the field of the option `--by`."""
+    return Field("", max_length=100, description="your name, stored with each verdict")
+
+
+def port_field(what: str) -> Any:
+    """Return the field of the option `--port` of a page about something."""
+    return Field(
+        0,
+        ge=0,
+        le=65535,
+        description=f"the port to listen on; 0 takes the same for the same {what}, or another "
+        "where that is taken",
+    )
+
+
 def check_page() -> None:
     """Check that what serves a page to a person is there.
 

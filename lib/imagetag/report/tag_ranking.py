@@ -19,7 +19,7 @@ from imagetag.log import get_logger
 from imagetag.report.results import Evaluation, Result, Table, Training, load_result, load_table
 from imagetag.stats import RESAMPLED, Answers, Exam, Ints, Metric, Span, Standing, compare
 from imagetag.storage import Storage
-from imagetag.verdicts import AuditResult, load_audits, newest_audit
+from imagetag.verdicts import AuditResult, audits_of, load_audits
 
 MAX_RUNS = 50  # of a tag that are compared
 _MAX_TABLES = 512 << 20  # bytes of all tables of a tag: they are held at once
@@ -39,7 +39,7 @@ class Entry:
     `place` is `best`, `tied` where the difference from the best may be noise, or `behind`; None
     where it is not compared, and `reason` says why. `value` is on the pictures that all compared
     runs have. Where that is only a part of its own, `partial` is True. `audit` is the newest of the
-    run's predictions.
+    run's predictions that came to an end, or the newest of all.
     """
 
     training: Training
@@ -187,7 +187,8 @@ def rank_runs(storage: Storage, tag: str, runs: Runs, metric: Metric) -> TagRank
 
 def _with_audit(entry: Entry, audits: Sequence[AuditResult]) -> Entry:
     training = entry.training
-    return replace(entry, audit=newest_audit(audits, training.run, training.created))
+    found = audits_of(audits, training.run, training.created)
+    return replace(entry, audit=found[0]) if found else entry
 
 
 def verdict(ranking: TagRanking) -> tuple[str, str]:

@@ -18,9 +18,10 @@ from imagetag.runs.evaluation import ByVerdicts, Evaluation
 from imagetag.runs.runs import Run
 from imagetag.stats import BinaryMetrics, Estimate
 from imagetag.storage import ObjectNotFound, Storage
-from imagetag.verdicts import AuditResult, load_audits, newest_audit
+from imagetag.verdicts import AuditResult, audits_of, load_audits
 
 _LONGEST = 300  # characters of a value
+_MOST_AUDITS = 5  # that are told
 
 
 def model_card(
@@ -28,7 +29,7 @@ def model_card(
     dataset: Dataset,
     cautions: Sequence[str] = (),
     evaluation: Evaluation | None = None,
-    audit: AuditResult | None = None,
+    audits: Sequence[AuditResult] = (),
 ) -> str:
     """Return a run's model card, in Markdown with GitHub's tables, behind front matter in YAML.
 
@@ -39,7 +40,7 @@ def model_card(
         dataset: what the run was trained on.
         cautions: what makes its numbers better than they are, a sentence each.
         evaluation: of the run, once there is one.
-        audit: the newest of its predictions, once there is one; it is told beside the evaluation.
+        audits: of its predictions; the first ones are told beside the evaluation.
 
     """
     body = _template().render(
@@ -47,7 +48,7 @@ def model_card(
         dataset=dataset,
         cautions=cautions,
         evaluation=evaluation,
-        audit=audit,
+        audits=audits[:_MOST_AUDITS],
         estimates=_estimates(evaluation.metrics) if evaluation else {},
         test=dataset.images.get("test", {}),
         by_verdicts=(
@@ -74,10 +75,10 @@ def _template() -> Template:
 
 
 def store_card(storage: Storage, run: Run, dataset: Dataset, evaluation: Evaluation) -> None:
-    """Make a run's model card tell of its evaluation and its newest audit, if it does not."""
+    """Make a run's model card tell of its evaluation and its audits, if it does not."""
     key = Layout(run.tag).run(run.run, "README.md")
-    audit = newest_audit(load_audits(storage, run.tag), run.run, run.created)
-    card = model_card(run, dataset, evaluation.cautions, evaluation, audit).encode()
+    audits = audits_of(load_audits(storage, run.tag), run.run, run.created)
+    card = model_card(run, dataset, evaluation.cautions, evaluation, audits).encode()
     try:
         if storage.read(key) == card:
             return

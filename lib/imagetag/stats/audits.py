@@ -55,7 +55,8 @@ class PrecisionBounds:
         if called < 1 or not 0 < confidence < 1:
             raise ValueError(f"{called} called pictures, confidence {confidence}")
         self.called = called
-        self._limit = -math.log1p(-confidence) - _ROUNDING
+        # Above 0, so that the likeliest number always stands.
+        self._limit = max(_ROUNDING, -math.log1p(-confidence) - _ROUNDING)
 
     def lower(self, right: int, wrong: int) -> float:
         """Return the lower bound where so many of those judged have the tag, or have not.
@@ -126,10 +127,10 @@ class PrecisionBounds:
 class Audited(Record):
     """What judged pictures say of the claim that `target` of the called ones have the tag.
 
-    `right`, `wrong` and `unclear` are the verdicts that count: those up to the one that proved or
-    refuted it. The precision is `low` or more, and `high` or less, each with the probability
-    `confidence`; a picture that is `unclear` is taken for wrong in the one and for right in the
-    other.
+    `right`, `wrong` and `unclear` are the verdicts. The precision is `low` or more, and `high` or
+    less, each with the probability `confidence`: they are the sharpest bounds so far, as all of
+    them hold together. A picture that is `unclear` is taken for wrong in the one and for right in
+    the other. What was proven or refuted first stays so, whatever comes after it.
     """
 
     called: int
@@ -168,25 +169,28 @@ def audit(
     if len(answers) > called:
         raise ValueError(f"{len(answers)} answers on {called} pictures")
 
-    def after(number: int) -> Audited:
-        seen = answers[:number]
-        right, wrong = seen.count(True), seen.count(False)
-        unclear = number - right - wrong
-        low, high = _bounds(called, confidence, right, wrong, unclear)
-        return Audited(
-            called=called,
-            target=target,
-            confidence=confidence,
-            right=right,
-            wrong=wrong,
-            unclear=unclear,
-            low=low,
-            high=high,
-            outcome=_outcome(low, high, target, left=called - number),
-        )
-
-    found = (after(number) for number in range(len(answers) + 1))
-    return next((one for one in found if one.outcome != "open"), after(len(answers)))
+    low, high = 0.0, 1.0
+    outcome: Outcome = "open"
+    counts = {True: 0, False: 0, None: 0}
+    for number in range(len(answers) + 1):
+        if number:
+            counts[answers[number - 1]] += 1
+        lower, upper = _bounds(called, confidence, counts[True], counts[False], counts[None])
+        if max(low, lower) <= min(high, upper):  # else one has failed, and what was known stays
+            low, high = max(low, lower), min(high, upper)
+        if outcome == "open":
+            outcome = _outcome(low, high, target, left=called - number)
+    return Audited(
+        called=called,
+        target=target,
+        confidence=confidence,
+        right=counts[True],
+        wrong=counts[False],
+        unclear=counts[None],
+        low=low,
+        high=high,
+        outcome=outcome,
+    )
 
 
 @functools.lru_cache(maxsize=4)  # a page asks every other second

@@ -39,7 +39,7 @@ from imagetag.layout import (
 from imagetag.record import Record
 from imagetag.sentences import counted
 from imagetag.storage import ObjectInfo, ObjectNotFound, Storage, load_record
-from imagetag.verdicts import load_audits, newest_audit
+from imagetag.verdicts import audits_of, load_audits
 
 State = Literal[
     "none", "incomplete", "running", "lost", "stopped", "failed", "outdated", "complete"
@@ -371,14 +371,15 @@ class _Reading:
         return marker, self._told("evaluate", marker.created, "", outdated=reason)
 
     def _audited(self, training: _Trained | None) -> StageStatus:
-        """Return what the newest audit of the run has proven; nothing is read where none was."""
+        """Return what the first audit of the run has proven; nothing is read where none was."""
         if training is None or not any(key.stage == "audit" for key in self._records):
             return self._told("audit")
         created = training.created.isoformat(timespec="seconds")
-        found = newest_audit(load_audits(self._storage, self._tag), training.run, created)
-        if found is None:
+        found = audits_of(load_audits(self._storage, self._tag), training.run, created)
+        if not found:
             return self._told("audit")
-        return self._told("audit", found.updated, f"{found.short}, {found.judged} judged")
+        first = found[0]
+        return self._told("audit", first.updated, f"{first.short}, {first.judged} judged")
 
     def _told(
         self,

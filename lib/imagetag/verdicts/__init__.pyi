@@ -1,9 +1,9 @@
 from .audits import AuditResult as AuditResult
 from .audits import Judgement as Judgement
+from .audits import audits_of as audits_of
 from .audits import load_audits as load_audits
 from .audits import load_judgements as load_judgements
 from .audits import merge_judgements as merge_judgements
-from .audits import newest_audit as newest_audit
 from .audits import store_audit as store_audit
 from .audits import store_judgements as store_judgements
 from .parts import Told as Told

@@ -125,8 +125,10 @@ def load_audits(storage: Storage, tag: str) -> list[AuditResult]:
     return sorted(found, key=lambda result: (result.updated, result.name))
 
 
-def newest_audit(audits: Iterable[AuditResult], run: str, trained: str) -> AuditResult | None:
-    """Return the newest of a run's that has a verdict, None if there is none.
+def audits_of(audits: Iterable[AuditResult], run: str, trained: str) -> list[AuditResult]:
+    """Return a run's that have a verdict: those that came to an end first, and the newest first.
+
+    Each is of other pictures: what one has proven, the beginning of another does not hide.
 
     Args:
         audits: the newest last.
@@ -135,7 +137,7 @@ def newest_audit(audits: Iterable[AuditResult], run: str, trained: str) -> Audit
 
     """
     found = [one for one in audits if (one.run, one.trained) == (run, trained) and one.judged]
-    return found[-1] if found else None
+    return sorted(found[::-1], key=lambda one: one.outcome == "open")
 
 
 def _parts(storage: Storage, tag: str, name: str) -> Parts[Judgement]:

@@ -15,8 +15,8 @@ from imagetag.errors import InputError, UsageError
 from imagetag.layout import Layout
 from imagetag.review import Given, NoPicture
 from imagetag.storage import Storage, open_storage
-from imagetag.verdicts import Answer, load_audits, load_verdicts, newest_audit
-from tests.builders.audits import CREATED, predicted
+from imagetag.verdicts import Answer, audits_of, load_audits, load_verdicts
+from tests.builders.audits import CREATED, audit_result, predicted
 from tests.builders.datasets import store_dataset
 from tests.builders.evaluations import make_evaluation
 from tests.builders.pictures import encoded
@@ -76,9 +76,9 @@ def test_some_sixty_right_ones_prove_a_precision_and_it_is_stored(
     taken(session, "y", 59)
     assert session.progress().ended == "0.95 proven on your pictures, 2026-12-01, 60 judged"
     [stored] = load_audits(storage, "robot")
-    assert stored == session.result == newest_audit([stored], "first", CREATED)
+    assert [stored] == [session.result] == audits_of([stored], "first", CREATED)
     assert (stored.called, stored.judged, stored.outcome) == (300, 60, "proven")
-    assert newest_audit([stored], "first", "2027-01-01T00:00:00+00:00") is None
+    assert audits_of([stored], "first", "2027-01-01T00:00:00+00:00") == []
     assert not load_verdicts(storage, "robot").standing, "they are no labels of the dataset"
 
 
@@ -123,7 +123,7 @@ def test_it_is_refuted_and_says_so(storage: Storage, output: str) -> None:
     taken(session, "yynnnn")
     progress = session.progress()
     assert progress.ended.startswith("0.95 refuted on your pictures, 2026-12-01, ")
-    assert "to 0.9" in progress.outlook
+    assert session.result.high < 0.95
 
 
 def test_two_judges_at_once_lose_nothing(storage: Storage, output: str) -> None:
@@ -233,6 +233,31 @@ def test_the_run_is_known_or_said(storage: Storage, tmp_path: Path, output: str)
 def names_of(folder: Path) -> dict[str, bool | None]:
     found: Iterable[Path] = (folder / "pictures").iterdir()
     return {str(path): True for path in found}
+
+
+def test_a_lower_target_hides_nothing_that_was_proven(storage: Storage, output: str) -> None:
+    taken(open_audit(storage, "robot", [output]), "y" * 60)
+    open_audit(storage, "robot", [output], target=0.8)
+    [found] = load_audits(storage, "robot")
+    assert found.sentence == "0.95 proven on your pictures, 2026-12-01, 60 judged"
+
+
+def test_a_new_audit_of_others_hides_none_that_came_to_an_end() -> None:
+    old = audit_result()
+    new = audit_result(name="a" * 12, outcome="open", right=3, updated="2026-12-02T00:00:00Z")
+    newer = audit_result(name="b" * 12, outcome="refuted", updated="2026-12-03T00:00:00Z")
+    unjudged = audit_result(name="c" * 12, outcome="open", right=0)
+    assert audits_of([unjudged, old, new], "first", CREATED) == [old, new]
+    assert audits_of([old, new, newer], "first", CREATED) == [newer, old, new]
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../a.png", "a/../../b.png", "s3://b/a.png"])
+def test_a_picture_outside_the_folder_is_none_of_an_audit(
+    storage: Storage, tmp_path: Path, name: str
+) -> None:
+    output = str(predicted(tmp_path / "a.csv", {"b.png": True, name: True}, base=tmp_path))
+    with pytest.raises(InputError, match=f"'{name}' is not the name of a picture in {tmp_path}"):
+        open_audit(storage, "robot", [output])
 
 
 def test_damaged_judgements_are_told_with_their_line(storage: Storage, output: str) -> None:
