@@ -131,13 +131,13 @@ def audits_of(audits: Iterable[AuditResult], run: str, trained: str) -> list[Aud
     Each is of other pictures: what one has proven, the beginning of another does not hide.
 
     Args:
-        audits: the newest last.
+        audits: of the tag.
         run: its name.
         trained: when it was made: another of the same name is another.
 
     """
     found = [one for one in audits if (one.run, one.trained) == (run, trained) and one.judged]
-    return sorted(found[::-1], key=lambda one: one.outcome == "open")
+    return sorted(found, key=lambda one: (one.outcome == "open", -one.updated.timestamp()))
 
 
 def _parts(storage: Storage, tag: str, name: str) -> Parts[Judgement]:
