@@ -1,6 +1,6 @@
 """How many verdicts an audit takes, and how often what it proves does not hold.
 
-    python -m tests.benchmarks audits
+    python -m tests.benchmarks audits [CALLED ...]
 
 Pictures that were called a tag are drawn without replacement and judged until a precision of 0.95
 is proven or refuted with a confidence of 0.95. Beside the bounds in use: the betting sequences of
@@ -8,17 +8,23 @@ Waudby-Smith and Ramdas (Estimating means of bounded random variables by betting
 with two ways to bet, against the hardest precision that must be rejected alone; their package
 confseq 0.0.11 has them, and must be compiled. And Clopper-Pearson's bound at each look, which is no
 bound of many looks.
+
+At last, two strata: the sure pictures, and the doubted ones, of low probability. They are drawn
+from in proportion to their number, or twice or four times as often from the doubted, and what
+proves the target is the same ratio over the numbers of wrong ones in either, against the likeliest
+pair of numbers that must be rejected.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from imagetag.stats import PrecisionBounds
 from imagetag.stats.contract import lower_bound
@@ -28,6 +34,9 @@ TARGET, CONFIDENCE = 0.95, 0.95
 _DRAWS = 2000
 _CALLED = (100, 300, 1000, 10_000)
 _EXACT = (100, 300)
+_STRATA_DRAWS = 200
+_STRATA = ((240, 60), (900, 100))  # sure and doubted pictures
+_OFTEN = (1, 2, 4)  # how often doubted pictures are drawn, beside sure ones
 
 Draws = NDArray[np.bool_]
 Clicks = NDArray[np.float64]
@@ -176,9 +185,9 @@ def missed(called: int) -> Iterator[list[str]]:
     yield [f"{called:,}", *(f"{100 * one:.2f} %" for one in worst)]
 
 
-def wrongly() -> Iterator[list[str]]:
+def wrongly(numbers: Iterable[int]) -> Iterator[list[str]]:
     """Yield a row: how often a claim that just fails is proven / that just holds is refuted."""
-    for called in _CALLED:
+    for called in numbers:
         below = (math.ceil(TARGET * called - 1e-9) - 1) / called
         fails, holds = drawn(called, below, 1), drawn(called, TARGET, 2)
         cells = [
@@ -189,9 +198,9 @@ def wrongly() -> Iterator[list[str]]:
         yield [f"{called:,}", *cells]
 
 
-def clicks() -> Iterator[list[str]]:
+def clicks(numbers: Iterable[int]) -> Iterator[list[str]]:
     """Yield a row a case: the mean number of verdicts, and in brackets the median."""
-    for called in _CALLED[:-1]:  # of very many each row takes minutes
+    for called in numbers:
         for truth in (1.0, 0.99, 0.97, 0.9):
             right = drawn(called, truth, 3)
             cells = []
@@ -201,6 +210,93 @@ def clicks() -> Iterator[list[str]]:
                 cells.append(f"{ends.mean():.0f} ({np.median(ends):.0f})")
             what = "refuted" if truth < TARGET else "proven"
             yield [f"{called:,}", f"{truth:g}", what, *cells]
+
+
+class Strata:
+    """What proves the target by verdicts on two strata, however often either was drawn from."""
+
+    def __init__(self, sizes: tuple[int, int]) -> None:
+        self._sizes, called = sizes, sum(sizes)
+        self._most = called - math.ceil(TARGET * called - 1e-9)  # wrong ones, if it holds
+        one, other = np.meshgrid(*(np.arange(self._most + 1) for _ in sizes), indexing="ij")
+        holds = (one + other <= self._most) & (one <= sizes[0]) & (other <= sizes[1])
+        self._wrong = one[holds], other[holds]
+        weights = [-np.log(1 + number + called / 500) for number in self._wrong]
+        self._weights = weights[0] + weights[1] - special.logsumexp(weights[0] + weights[1])
+        rest = self._most + 1 - np.arange(self._most + 2)
+        edge = (self._most + 1 - rest <= sizes[0]) & (rest <= sizes[1])
+        self._fails = self._most + 1 - rest[edge], rest[edge]
+
+    def proves(self, right: tuple[int, int], wrong: tuple[int, int]) -> bool:
+        """Tell whether so many right and wrong ones of each prove the target."""
+        likely = [self._likely(*one) for one in zip(self._sizes, right, wrong, strict=True)]
+        if sum(int(one.argmax()) for one in likely) > self._most:
+            return False
+        mixed = sum(one[number] for one, number in zip(likely, self._wrong, strict=True))
+        least = sum(one[number] for one, number in zip(likely, self._fails, strict=True))
+        evidence = special.logsumexp(self._weights + mixed) - np.max(least, initial=-np.inf)
+        return bool(evidence >= -math.log(1 - CONFIDENCE))
+
+    @staticmethod
+    def _likely(size: int, right: int, wrong: int) -> NDArray[np.float64]:
+        """Return ln P(seen | wrong ones in the stratum), but for a constant, (size + 1,)."""
+        number = np.arange(size + 1.0)
+        of, left = special.gammaln(number + 1), special.gammaln(size - number + 1)
+        with np.errstate(invalid="ignore"):
+            found = of - special.gammaln(number - wrong + 1)
+            found += left - special.gammaln(size - number - right + 1)
+        found[(number < wrong) | (size - number < right)] = -np.inf
+        return np.asarray(found, np.float64)
+
+    def clicks(self, truths: Sequence[NDArray[np.bool_]], often: int) -> float:
+        """Return after how many verdicts a draw proves the target; all, if none does.
+
+        Args:
+            truths: of each stratum, in the order of drawing.
+            often: how often the doubted are drawn.
+
+        """
+        places = [
+            ((place + 0.5) / (size * (often if stratum else 1)), stratum)
+            for stratum, size in enumerate(self._sizes)
+            for place in range(size)
+        ]
+        seen, wrong = [0, 0], [0, 0]
+        for number, (_, stratum) in enumerate(sorted(places), 1):
+            right = bool(truths[stratum][seen[stratum]])
+            seen[stratum] += 1
+            wrong[stratum] += not right
+            if number >= 1 / (1 - TARGET) and right:
+                rights = (seen[0] - wrong[0], seen[1] - wrong[1])
+                if self.proves(rights, (wrong[0], wrong[1])):
+                    return number
+            if sum(wrong) > self._most:
+                break
+        return sum(self._sizes)
+
+
+def strata() -> Iterator[list[str]]:
+    """Yield a row a case: the mean number of verdicts without strata, and with each allocation."""
+    for sizes in _STRATA:
+        called, method, plain = sum(sizes), Strata(sizes), InUse(sum(sizes))
+        for truth, of_doubted in ((1.0, 0.0), (0.99, 1.0), (0.97, 1.0), (0.97, 0.75), (0.97, 0.2)):
+            wrong = round((1 - truth) * called)
+            doubted = round(of_doubted * wrong)
+            random = np.random.default_rng(4)
+            found = []
+            for _ in range(_STRATA_DRAWS):
+                truths = [
+                    random.permutation(np.arange(size) >= count)
+                    for size, count in zip(sizes, (wrong - doubted, doubted), strict=True)
+                ]
+                once = plain.proven(random.permutation(np.concatenate(truths))[np.newaxis])
+                found.append([min(float(once[0]), called)])
+                found[-1] += [method.clicks(truths, often) for often in _OFTEN]
+            means = np.mean(found, axis=0)
+            where = "" if not wrong else f"{doubted} of {wrong}"
+            yield [
+                f"{sizes[0]} and {sizes[1]}", f"{truth:g}", where, *(f"{one:.0f}" for one in means)
+            ]  # fmt: skip
 
 
 def _first(there: Draws) -> Clicks:
@@ -214,16 +310,25 @@ def _table(head: list[str], rows: Iterator[list[str]]) -> None:
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def main() -> int:
-    """Print the tables."""
+def main(words: Sequence[str]) -> int:
+    """Print the tables, of some numbers of called pictures or of all."""
+    numbers = [int(word) for word in words] or list(_CALLED)
     print("how often at the most, of all truths, a bound in use ever misses it, exactly")
-    _table(["called", "lower", "upper"], (row for called in _EXACT for row in missed(called)))
+    _table(
+        ["called", "lower", "upper"],
+        (row for called in _EXACT if called in numbers for row in missed(called)),
+    )
     print(f"\n0.95 just fails and is proven / holds and is refuted, ever; {_DRAWS:,} draws")
-    _table(["called", *methods(1)], wrongly())
+    _table(["called", *methods(1)], wrongly(numbers))
     print(f"\nverdicts until 0.95 is proven or refuted: mean (median); {_DRAWS:,} draws")
-    _table(["called", "true precision", "until", *methods(1)], clicks())
+    _table(["called", "true precision", "until", *methods(1)], clicks(numbers))
+    if not words:
+        print(f"\nverdicts until 0.95 is proven, with two strata: mean; {_STRATA_DRAWS:,} draws")
+        cases = ["sure and doubted", "true precision", "wrong ones among the doubted"]
+        drawn_from = (f"doubted {often} times as often" for often in _OFTEN)
+        _table([*cases, "no strata, in use", *drawn_from], strata())
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
