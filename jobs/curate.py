@@ -36,14 +36,19 @@ class CurateSettings(TagSettings):
 def work(settings: CurateSettings) -> None:
     """Curate the dataset of each tag of this shard."""
     share_memory_among_threads()
-    from imagetag.curate import curate_tag  # NumPy: not for --help
+    from imagetag.curate import Seen, curate_tag  # NumPy: not for --help
 
+    seen = Seen()
     storage = open_storage(settings.storage, settings.concurrency, existing=True)
     failures = judge_tags(settings, lambda tag: check_dataset(storage, tag))
     for_each_tag(
         settings,
         lambda tag: curate_tag(
-            storage, tag, threshold=settings.hash_threshold, concurrency=settings.concurrency
+            storage,
+            tag,
+            threshold=settings.hash_threshold,
+            concurrency=settings.concurrency,
+            seen=seen,
         ),
         Heartbeats(storage, "curate"),
         failures,

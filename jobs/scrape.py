@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator
@@ -34,7 +36,7 @@ from imagetag.job import (
 )
 from imagetag.log import get_logger
 from imagetag.scrape import How, Scraper, Selection
-from imagetag.storage import open_storage
+from imagetag.storage import Storage, open_storage
 from imagetag.web import Client, Unblocker
 
 
@@ -161,24 +163,30 @@ def work(settings: ScrapeSettings) -> None:
         return
     share_memory_among_threads()
     login = Login(settings.board_user, settings.board_key.get_secret_value())
-    with open_client(settings) as client:
+    with open_client(settings) as client, ThreadPoolExecutor(1) as loader:
         board = open_board(settings.board, client, login)
         storage = open_storage(settings.storage, settings.concurrency)
         how = How(settings.concurrency, settings.perceptual_hash)
         scraper = Scraper(storage, board, selection_of(settings, board.root), how)
+        # What it imports takes a while: that is done while the board is asked.
+        curator = loader.submit(_curator, settings, storage) if settings.curate else None
 
         def scrape(tag: str) -> None:
             if settings.retry_failed:
                 scraper.retry(tag)
             else:
                 scraper.scrape(tag)
-            if settings.curate:
-                from imagetag.curate import curate_tag  # NumPy: not for --help
-
-                curate_tag(storage, tag, concurrency=settings.concurrency)
+            if curator:
+                curator.result()(tag)
 
         for_each_tag(settings, scrape, Heartbeats(storage, "scrape"))
     tell_next("explore", settings)
+
+
+def _curator(settings: ScrapeSettings, storage: Storage) -> Callable[[str], object]:
+    from imagetag.curate import Seen, curate_tag  # NumPy: not for --help
+
+    return partial(curate_tag, storage, concurrency=settings.concurrency, seen=Seen())
 
 
 @contextmanager

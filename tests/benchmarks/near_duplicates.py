@@ -6,26 +6,35 @@ A changed copy of each picture is planted among the pictures of FOLDER (any dept
 600 drawn scenes), one change after the other. A copy is found if it is called a twin of its
 original. Twins among the originals, as they are, are counted and can be drawn side by side:
 someone has to look which of them are different pictures.
+
+What is looked up, where pictures are too many to compare all pairs, is told beside all pairs: on
+the same pictures, and on 5,000 to 100,000 layouts in clusters, with memory and how time grows.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import multiprocessing
 import random
+import resource
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from imagetag.demo.scenes import draw_posts
-from imagetag.imaging import layouts, similarity
+from imagetag.imaging import layouts, similarity, twins
 from imagetag.imaging.images import BadImage, load_rgb
+
+_SIZES = {"all pairs": (5_000, 10_000), "looked up": (5_000, 10_000, 20_000, 50_000, 100_000)}
 
 Change = Callable[[Image.Image, random.Random], Image.Image]
 
@@ -120,23 +129,26 @@ def look(path: Path, name: str) -> tuple[Looked, Looked] | None:
 def _looked(data: bytes) -> Looked:
     cells = layouts.layout_cells(layouts.perceptual_hashes(data))
     assert cells
-    return cells, similarity.thumbnail(data)
+    return cells, twins.thumbnail(data)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--threshold", type=int, default=layouts.THRESHOLD)
-    parser.add_argument("--many", type=int, default=20_000, help="layouts to time the matching on")
+    parser.add_argument("--growth", action="store_true", help="only how time and memory grow")
     parser.add_argument("--sheet", type=Path, help="draw the twins among the originals here")
     options = parser.parse_args()
+    if options.growth:
+        growth()
+        return
     with tempfile.TemporaryDirectory() as scratch:
         if options.folder is None:
             options.folder = Path(scratch)
             draw_posts(options.folder, 600, seed=77)
         measure(options)
     time_hashing()
-    time_matching(options.many)
+    growth()
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -150,19 +162,27 @@ def measure(options: argparse.Namespace) -> None:
     seen, planted = [both[0] for both in looked if both], [both[1] for both in looked if both]
     everything = seen + planted
     kinds = range(len(everything))
-    began = time.perf_counter()
-    pairs = similarity.alike(b"".join(looked[0] for looked in everything), kinds)
+    cells = b"".join(looked[0] for looked in everything)
+    began = time.process_time()
+    pairs = similarity.alike(cells, kinds, all_pairs=len(kinds))
     print(f"{len(everything)} pictures, {len(pairs)} pairs to look at closely", end=", ")
-    print(f"found in {time.perf_counter() - began:.0f} s", end="; ")
-    began = time.perf_counter()
-    twins = list(_twins(pairs, everything, options.threshold))
-    print(f"looked at in {time.perf_counter() - began:.0f} s\n")
+    print(f"found in {time.process_time() - began:.1f} s of the processor", end="; ")
+    began = time.process_time()
+    judged = _twins(pairs, everything, options.threshold)
+    each = 1000 * (time.process_time() - began) / max(1, len(pairs))
+    print(f"looked at in {each:.2f} ms each")
+    began = time.process_time()
+    known = {_both(pair) for pair in similarity.alike(cells, kinds, all_pairs=0)}
+    kept = sum(pair in known for pair in judged)
+    print(
+        f"looked up instead: {len(known)} pairs in {time.process_time() - began:.1f} s, with "
+        f"{kept} of the {len(judged)} pairs of twins, {100 * kept / max(1, len(judged)):.1f} %\n"
+    )
 
     found: set[int] = set()
     among: list[tuple[int, int]] = []
     strangers: list[tuple[int, int]] = []
-    for one, other in twins:
-        low, high = sorted((one, other))
+    for low, high in judged:
         pair = (originals[low % len(seen)], originals[high % len(seen)])
         if high < len(seen):
             among.append(pair)
@@ -185,10 +205,14 @@ def measure(options: argparse.Namespace) -> None:
 
 def _twins(
     pairs: list[similarity.Pair], pictures: list[Looked], threshold: int
-) -> Iterator[tuple[int, int]]:
-    for pair in pairs:
-        if similarity.are_twins(pictures[pair.outer][1], pictures[pair.inner][1], pair, threshold):
-            yield pair.outer, pair.inner
+) -> list[tuple[int, int]]:
+    thumbnails = {number: looked[1] for number, looked in enumerate(pictures)}
+    told = twins.are_twins(thumbnails, pairs, threshold)
+    return [_both(pair) for pair, are in zip(pairs, told, strict=True) if are]
+
+
+def _both(pair: similarity.Pair) -> tuple[int, int]:
+    return min(pair.outer, pair.inner), max(pair.outer, pair.inner)
 
 
 def _table(copies: list[tuple[int, str]], found: set[int]) -> None:
@@ -230,23 +254,111 @@ def time_hashing() -> None:
     print(f"\nhashing: {rate:.0f} images/s in one thread (JPEG, {len(buffer.getvalue())} bytes)")
 
 
-def time_matching(count: int) -> None:
-    """Print how long `count` layouts take: clouds of colour, no two of them alike."""
-    rng = random.Random(0)
-    cells = bytearray()
-    for _ in range(count):
-        cloud = Image.frombytes("RGB", (6, 6), rng.randbytes(108))
-        image = cloud.resize((64, 64), Image.Resampling.BICUBIC)
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        cells += layouts.layout_cells(layouts.perceptual_hashes(buffer.getvalue())) or b""
-    began = time.perf_counter()
-    pairs = similarity.alike(cells, range(count))
-    seconds = time.perf_counter() - began
-    print(
-        f"matching: {count} layouts in {seconds:.1f} s ({len(pairs)} pairs); 100,000 would take "
-        f"{seconds * (100_000 / count) ** 2:.0f} s, as time grows with the square"
-    )
+# --- Growth -----------------------------------------------------------------------------------
+
+
+def growth() -> None:
+    """Print time and memory of many layouts, looked up and by all pairs, and how they grow."""
+    print("\n| layouts | how | pairs | planted | processor | memory |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: |")
+    for name, sizes in _SIZES.items():
+        seconds = []
+        for count in sizes:
+            every = count if name == "all pairs" else 0
+            # Each in a process of its own, whose memory is then its own too.
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                pairs, found, taken, memory = pool.submit(matched, count, every).result()
+            seconds.append(taken)
+            print(
+                f"| {count:,} | {name} | {pairs:,} | {100 * found:.1f} % found | {taken:.1f} s "
+                f"| {memory:.0f} MB |",
+                flush=True,
+            )
+        exponent = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
+        print(f"\n{name}: time grows as the number to the power of {exponent:.2f}\n")
+
+
+def matched(count: int, all_pairs: int) -> tuple[int, float, float, float]:
+    """Match so many layouts.
+
+    Returns how many pairs there are, the share of the planted among them, seconds of the
+    processor, and the most megabytes that the process had.
+    """
+    cells, planted = clusters(count)
+    similarity.alike(cells[: 2 * layouts.LAYOUT_BYTES], range(2))  # what is made once
+    began = time.process_time()
+    pairs = {_both(pair) for pair in similarity.alike(cells, range(count), all_pairs)}
+    taken = time.process_time() - began
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    there = [couple for couple in planted if _alone(cells, couple)]
+    return len(pairs), sum(couple in pairs for couple in there) / len(there), taken, memory
+
+
+def _alone(cells: bytes, couple: tuple[int, int]) -> bool:
+    """Tell whether two are a pair where there are no others."""
+    size = layouts.LAYOUT_BYTES
+    both = b"".join(cells[number * size : (number + 1) * size] for number in couple)
+    return bool(similarity.alike(both, range(2)))
+
+
+def clusters(count: int) -> tuple[bytes, list[tuple[int, int]]]:
+    """Return layouts as many pictures have them, and the numbers of 500 planted twins.
+
+    They are sums of waves, the coarser the stronger, and each has more or less of one of 40 styles,
+    of which some are much more common than others: a tenth are more style than anything else, and
+    alike at first sight. A tenth are crops of others, half of those mirrored; 2 % are flat, and 1 %
+    have the very same layout.
+    """
+    rng = np.random.default_rng(count)
+    waves = 200 / (1 + np.add.outer(np.arange(8), np.arange(8))) ** 1.5
+    waves = np.stack([waves, waves / 3, waves / 3])
+    waves[0, 0, 0] = 0
+    styles = rng.normal(size=(40, 3, 8, 8))
+    common = 1 / np.arange(1, 41)
+    cells = np.empty((count, layouts.LAYOUT_BYTES), np.uint8)
+    crops = count // 10
+    own = np.empty((crops, 3, 8, 8), np.float32)
+    for start in range(0, count, 1000):
+        stop = min(start + 1000, count)
+        size = stop - start
+        of = rng.choice(40, size, p=common / common.sum())
+        share = rng.beta(2, 2, (size, 1, 1, 1))
+        mixed = np.sqrt(share) * styles[of] + np.sqrt(1 - share) * rng.normal(size=(size, 3, 8, 8))
+        windows = np.tile([0.0, 0.0, 1.0, 1.0], (size, 1))
+        if start < crops:
+            own[start:stop] = mixed[: crops - start]
+        late = np.arange(start, stop) - (count - crops)  # the crops come last
+        parts = late >= 0
+        mixed[parts] = own[late[parts]]
+        corners = rng.uniform(0, 0.1, (parts.sum(), 4)) * [1, 1, -1, -1]
+        windows[parts] += corners
+        windows[parts & (late % 2 == 1)] = windows[parts & (late % 2 == 1)][:, [2, 1, 0, 3]]
+        cells[start:stop] = _layouts(mixed * waves, windows)
+        kind = np.where(parts | (np.arange(start, stop) < crops), 1.0, rng.random(size))
+        cells[start:stop][kind < 0.02] = rng.integers(0, 256, ((kind < 0.02).sum(), 1))
+        cells[start:stop][(kind >= 0.02) & (kind < 0.03)] = cells[0]
+    chosen = np.linspace(0, crops - 1, 500).astype(int).tolist()
+    return cells.tobytes(), [(number, count - crops + number) for number in chosen]
+
+
+def _layouts(waves: npt.NDArray[Any], windows: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Return the layouts of windows of sums of waves; of one from right to left, mirrored."""
+    left, top, right, bottom = windows.T
+    across, down = _means(left, right), _means(top, bottom)
+    planes = down[:, None] @ waves @ across[:, None].swapaxes(2, 3) + 128
+    planes = planes.clip(0, 255)
+    small = planes[:, 1:].reshape(-1, 2, layouts.CHROMA, 2, layouts.CHROMA, 2).mean((3, 5))
+    flat = [planes[:, 0].reshape(len(waves), -1), small.reshape(len(waves), -1)]
+    return np.concatenate(flat, axis=1).astype(np.uint8)
+
+
+def _means(start: npt.NDArray[Any], stop: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the mean of 8 waves in each of the cells of a stretch: `(stretches, cells, 8)`."""
+    edges = start[:, None] + (stop - start)[:, None] * np.linspace(0, 1, layouts.LUMA + 1)
+    turns = np.pi * np.arange(1, 8)
+    rises = np.diff(np.sin(edges[:, :, None] * turns), axis=1) / turns
+    rises /= np.diff(edges, axis=1)[:, :, None]
+    return np.concatenate([np.ones((len(start), layouts.LUMA, 1)), rises], axis=2)
 
 
 if __name__ == "__main__":

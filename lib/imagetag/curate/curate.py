@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from imagetag.curate.seen import Pixels, Seen
 from imagetag.dataset import (
     Curated,
     Curation,
@@ -42,11 +42,12 @@ from imagetag.dataset import (
 )
 from imagetag.errors import TransientError
 from imagetag.imaging import (
+    BLANK,
     METHOD,
     THRESHOLD,
     BadImage,
+    Pair,
     alike,
-    are_twins,
     layout_cells,
     perceptual_hashes,
     thumbnail,
@@ -55,15 +56,20 @@ from imagetag.layout import LABELS, SPLITS, Label, Layout, Split, parse_image
 from imagetag.log import Progress, get_logger
 from imagetag.storage import ObjectNotFound, Place, Storage, opened
 
-_BATCH = 256  # images or pairs that wait for the pool of threads
-_THUMBNAILS = 1000  # kept in memory, 48 kB each
+_BATCH = 256  # images that wait for the pool of threads
+_PAIRS = 64  # looked at before what they tell is reckoned with
 _MAX_FILE = 200 << 20  # bytes; more than any scraped image has
 
 Made = TypeVar("Made")
 
 
 def curate_tag(
-    storage: Place, tag: str, *, threshold: int = THRESHOLD, concurrency: int = 16
+    storage: Place,
+    tag: str,
+    *,
+    threshold: int = THRESHOLD,
+    concurrency: int = 16,
+    seen: Seen | None = None,
 ) -> Dataset:
     """Find near-duplicates over the whole of a tag's dataset; return what remains of it.
 
@@ -75,6 +81,7 @@ def curate_tag(
         tag: its tag.
         threshold: in how many of 256 bits the PDQ hashes of twins may differ.
         concurrency: how many images are read at once.
+        seen: what other tags' pictures have shown: those they share are not looked at again.
 
     Raises:
         InputError: if there is no complete dataset, or its manifest cannot be read.
@@ -101,8 +108,9 @@ def curate_tag(
     # Of a run that was killed, or that was at work at the same time: its images may be gone.
     listed = [key for key in part_keys(storage, layout, "curated") if key not in named]
     elsewhere = _drops(read_parts(storage, listed, Curated, strict=False))
+    seen = seen or Seen()
     with _threads(concurrency) as pool:
-        gallery = _Gallery(storage, layout, pool)
+        gallery = _Gallery(storage, layout, pool, seen)
         rows = distinct(read_parts(storage, dataset.parts, Row))
         gallery.read(row for row in rows if row.md5 not in earlier)
         repeats = read_parts(storage, dataset.repeats, Repeat)
@@ -153,7 +161,7 @@ def curate_tag(
         if image.md5 in found and found[image.md5].dropped and image.md5 not in deleted:
             storage.delete(gallery.key(number))
     if others:  # their images may be gone: what another run has dropped is dropped here too
-        return curate_tag(storage, tag, threshold=threshold, concurrency=concurrency)
+        return curate_tag(storage, tag, threshold=threshold, concurrency=concurrency, seen=seen)
     _report(gallery, unreadable, dataset, curation)
     return dataset
 
@@ -254,9 +262,10 @@ class _Image:
 class _Gallery:
     """The images of a dataset: their layouts in memory, their thumbnails as they are needed."""
 
-    def __init__(self, storage: Storage, layout: Layout, pool: ThreadPoolExecutor) -> None:
-        self._storage, self._layout, self._pool = storage, layout, pool
-        self._thumbnails: OrderedDict[int, Any] = OrderedDict()
+    def __init__(
+        self, storage: Storage, layout: Layout, pool: ThreadPoolExecutor, seen: Seen
+    ) -> None:
+        self._storage, self._layout, self._pool, self._seen = storage, layout, pool, seen
         self.images: list[_Image] = []
         self.cells: list[bytes | None] = []
         self.unreadable: dict[int, str] = {}
@@ -289,19 +298,25 @@ class _Gallery:
         image = self.images[number]
         return self._layout.image(image.split, image.label, image.md5, image.ext)
 
-    def thumbnails(self, numbers: set[int]) -> dict[int, Any]:
+    def twins(self, pairs: Sequence[Pair], threshold: int) -> list[bool]:
+        """Tell of pairs of images whether they are twins; of what cannot be read none is."""
+        thumbnails = self._thumbnails({number for pair in pairs for number in _both(pair)})
+        there = [pair for pair in pairs if thumbnails.keys() >= set(_both(pair))]
+        names = {number: self.images[number].md5 for number in thumbnails}
+        told = dict(zip(there, self._seen.twins(thumbnails, names, there, threshold), strict=True))
+        return [told.get(pair, False) for pair in pairs]
+
+    def _thumbnails(self, numbers: set[int]) -> dict[int, Pixels]:
         """Return thumbnails, as `thumbnail` makes them, of those that can be read."""
-        wanted = sorted(numbers - self._thumbnails.keys() - self.unreadable.keys())
+        found = {number: self._seen.thumbnail(self.images[number].md5) for number in numbers}
+        wanted = sorted(number for number, pixels in found.items() if pixels is None)
+        wanted = [number for number in wanted if number not in self.unreadable]
         made = self._pool.map(partial(self._made, thumbnail), wanted)
-        self._thumbnails.update(zip(wanted, made, strict=True))
-        found = {}
-        for number in numbers:
-            if self._thumbnails.get(number) is not None:
-                self._thumbnails.move_to_end(number)
-                found[number] = self._thumbnails[number]
-        while len(self._thumbnails) > _THUMBNAILS:
-            self._thumbnails.popitem(last=False)
-        return found
+        for number, pixels in zip(wanted, made, strict=True):
+            found[number] = pixels
+            if pixels is not None:
+                self._seen.keep(self.images[number].md5, pixels)
+        return {number: pixels for number, pixels in found.items() if pixels is not None}
 
     def _made(self, make: Callable[[bytes], Made], number: int) -> Made | None:
         """Return what is made of an image's bytes, None if it cannot be read."""
@@ -422,30 +437,22 @@ class _Findings:
 
 def _compare(gallery: _Gallery, findings: _Findings, threshold: int) -> None:
     """Find the twins among the images, of the pairs that matter."""
-    numbers = [number for number, cells in enumerate(gallery.cells) if cells is not None]
-    cells = b"".join(found for found in gallery.cells if found is not None)
     kinds: dict[tuple[str, str], int] = {}
     of_kind = []
-    for number in numbers:
-        image = gallery.images[number]
+    for image in gallery.images:
         # All that is in test is one kind: what is not compared there costs nothing.
         kind = ("", "") if image.split == "test" else (image.group, image.label)
         of_kind.append(kinds.setdefault(kind, len(kinds)))
-    pairs = alike(cells, of_kind)
+    pairs = alike(b"".join(cells or BLANK for cells in gallery.cells), of_kind)
     with Progress("comparing", total=len(pairs), unit="pairs") as progress:
-        for start in range(0, len(pairs), _BATCH):
-            batch = [
-                (numbers[pair.outer], numbers[pair.inner], pair)
-                for pair in pairs[start : start + _BATCH]
-            ]
-            wanted = [item for item in batch if findings.matters(item[0], item[1])]
-            thumbnails = gallery.thumbnails({number for item in wanted for number in item[:2]})
-            for outer, inner, pair in wanted:
-                if (
-                    outer in thumbnails
-                    and inner in thumbnails
-                    and findings.matters(outer, inner)
-                    and are_twins(thumbnails[outer], thumbnails[inner], pair, threshold)
-                ):
-                    findings.add(outer, inner)
+        for start in range(0, len(pairs), _PAIRS):
+            batch = pairs[start : start + _PAIRS]
+            wanted = [pair for pair in batch if findings.matters(*_both(pair))]
+            for pair, are_twins in zip(wanted, gallery.twins(wanted, threshold), strict=True):
+                if are_twins and findings.matters(*_both(pair)):
+                    findings.add(*_both(pair))
             progress.advance(len(batch))
+
+
+def _both(pair: Pair) -> tuple[int, int]:
+    return pair.outer, pair.inner

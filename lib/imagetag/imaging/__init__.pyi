@@ -11,10 +11,12 @@ from .images import inspect as inspect
 from .images import is_picture as is_picture
 from .images import load_resized as load_resized
 from .images import load_rgb as load_rgb
+from .layouts import BLANK as BLANK
 from .layouts import METHOD as METHOD
 from .layouts import THRESHOLD as THRESHOLD
 from .layouts import layout_cells as layout_cells
 from .layouts import perceptual_hashes as perceptual_hashes
+from .similarity import Pair as Pair
 from .similarity import alike as alike
-from .similarity import are_twins as are_twins
-from .similarity import thumbnail as thumbnail
+from .twins import are_twins as are_twins
+from .twins import thumbnail as thumbnail

@@ -10,11 +10,12 @@ from PIL import Image
 
 from imagetag.imaging.images import load_rgb
 
-METHOD = 2  # another number wherever another hash is made, or other twins are found
+METHOD = 3  # another number wherever another hash is made, or other twins are found
 THRESHOLD = 31  # bits of 256 that the PDQ hashes of twins may differ in: what PDQ's authors advise
 
 LUMA, CHROMA = 16, 8  # cells a side of a layout
 LAYOUT_BYTES = LUMA**2 + 2 * CHROMA**2
+BLANK = bytes([128]) * LAYOUT_BYTES  # a layout that is like no other
 _LAYOUT = "layout:"
 
 

@@ -3,19 +3,26 @@
 The hash of a whole picture does not survive a crop, so pictures are laid over each other first:
 
 1. `perceptual_hashes`, a picture's layout in 384 bytes, stands in the manifest. `alike` compares
-   each with windows of every other, for crops of up to a fifth, and names the pairs that may be.
-2. For those alone a `thumbnail` is made. `are_twins` finds where in the one the other lies, and
-   compares what they share: place by place, and by its PDQ hash.
+   each with windows of others, for crops of up to a fifth, and names the pairs that may be.
+2. For those alone thumbnails are made, and `twins` compares them.
+
+Up to a few thousand pictures each is compared with all others: then that is as fast as anything.
+Of more, windows are looked up in a graph of what is near to what (HNSW: Malkov and Yashunin, 2016,
+by voyager, which is 0.8 MB; faiss-cpu is 66 MB and usearch 58, and pynndescent wants SciPy). Each
+gives the few nearest, however many are alike, so that time grows with the number of pictures and
+not with its square. What is flat is in no graph, and pictures of the very same layout are one place
+in it. One thread makes it, in order and from one seed: so it is the same each time, as the pairs
+are. Which of all pairs it finds, and how fast, `python -m tests.benchmarks.near_duplicates` tells.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 # The pool below takes all processors; threads of BLAS in each of its own would only fight for
@@ -24,21 +31,24 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import numpy.typing as npt
-import pdqhash  # type: ignore[import-untyped]
-from PIL import Image
+import voyager
 
-from imagetag.imaging.images import load_rgb
-from imagetag.imaging.layouts import CHROMA, LAYOUT_BYTES, LUMA, THRESHOLD
+from imagetag.imaging.layouts import CHROMA, LAYOUT_BYTES, LUMA
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Cells = npt.NDArray[np.uint8]
 
-_THUMB = 128  # pixels a side of a thumbnail
+COLOUR = 1.5  # what a step of chroma counts, against one of luma
+FAINT = 2.0  # of 255; what varies less has no layout
+
 _ALIKE, _CLOSE = 0.85, 0.91  # least correlations of layouts: at first, then in finer windows
-_FAINT = 2.0  # of 255; what varies less has no layout
 _MOST = 24  # pairs of one picture that are looked at closer: the most alike
 _BLOCK, _CLOSER, _TARGETS = 128, 32, 1024  # pictures compared at once: so that caches hold them
-_COLOUR = 1.5  # what a step of chroma counts, against one of luma
+_ALL_PAIRS = 4096  # pictures that are compared with all others
+# Of the graph: links of a place, places looked at to make them, and how many of the nearest a
+# window gives, and has looked at.
+_LINKS, _MADE_BY, _NEAREST = 12, 100, 48
 
 Span = tuple[float, float]
 Window = tuple[float, float, float, float]
@@ -47,15 +57,6 @@ _WHOLE: list[Span] = [(0, 1)]
 _FINE: list[Span] = [
     (low / 20, high / 20) for low in range(5) for high in range(16, 21) if high - low >= 16
 ]
-_ALL: Window = (0, 0, 1, 1)
-_LEAST = 0.5  # of a side; a smaller window is no crop that we look for
-# Of thumbnails: the least correlation as a whole, and the most that one place of 8 x 8 may have
-# of all the difference there can be. For pictures that are equal whatever PDQ says, for twins, and
-# at first sight.
-_EQUAL, _EQUAL_PLACE = 0.99, 0.0015
-_AGREE, _AGREE_PLACE = 0.95, 0.006
-_HOPELESS = 0.6
-_MOVES = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (1, 0, 1, 0), (0, 1, 0, 1))
 _TABLE = [
     *(("outer", "i4"), ("inner", "i4"), ("window", "u1"), ("mirrored", "?"), ("score", "f4")),
 ]
@@ -75,21 +76,23 @@ class Pair:
     score: float
 
 
-def alike(cells: bytes | bytearray, kinds: Sequence[int]) -> list[Pair]:
+def alike(
+    cells: bytes | bytearray, kinds: Sequence[int], all_pairs: int = _ALL_PAIRS
+) -> list[Pair]:
     """Return the pairs of pictures that are worth a closer look.
-
-    Every picture is compared with every other, in blocks: time grows with the square of their
-    number, memory with the number.
 
     Args:
         cells: what `layout_cells` returned for each, one after the other.
         kinds: a number for each picture; those of one kind are not compared.
+        all_pairs: up to how many pictures each is compared with all others.
 
     """
     if len(kinds) < 2:
         return []
     search = _Search(
-        np.frombuffer(cells, np.uint8).reshape(-1, LAYOUT_BYTES), np.asarray(kinds, np.int64)
+        np.frombuffer(cells, np.uint8).reshape(-1, LAYOUT_BYTES),
+        np.asarray(kinds, np.int64),
+        all_pairs,
     )
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         found = [block for block in pool.map(search.block, search.starts) if len(block)]
@@ -109,17 +112,27 @@ def alike(cells: bytes | bytearray, kinds: Sequence[int]) -> list[Pair]:
 class _Search:
     """Finds, for a block of pictures, those that look like a window of one of them."""
 
-    def __init__(self, cells: npt.NDArray[np.uint8], kinds: npt.NDArray[np.int64]) -> None:
+    def __init__(self, cells: Cells, kinds: Ints, all_pairs: int) -> None:
         self._cells, self._kinds = cells, kinds
         self._coarse, self.fine, whole, whole_fine = _windows()
         self._whole, self._whole_fine = whole.of_whole(cells), whole_fine.of_whole(cells)
+        self._graph = None
+        if len(cells) > all_pairs:
+            self._graph = _Graph(cells, self._whole, self._coarse.even)
         self.starts = range(0, len(cells), _BLOCK)
 
     def block(self, start: int) -> npt.NDArray[Any]:
         """Return the table of pairs whose `outer` is in the block that starts there."""
         stop = min(start + _BLOCK, len(self._cells))
+        windows = self._coarse.of(self._cells[start:stop])
+        if self._graph is None:
+            outers, inners = self._look(windows)
+        else:
+            outers, inners = self._graph.look_up(windows)
+        outers += start
+        other = self._kinds[outers] != self._kinds[inners]
+        outers, inners = outers[other], inners[other]
         tables = []
-        outers, inners = self._look(start, stop)
         edges = np.searchsorted(outers, np.arange(start, stop + 1))
         for first in range(start, stop, _CLOSER):
             last = min(first + _CLOSER, stop)
@@ -132,26 +145,33 @@ class _Search:
                     tables.append(self._closer(outer, inner, windows[outer - first]))
         return np.concatenate(tables) if tables else np.empty(0, _TABLE)
 
-    def _look(self, start: int, stop: int) -> tuple[Ints, Ints]:
-        """Return (outer, inner) of what is alike at first sight, in the order of `outer`."""
+    def _look(self, windows: Floats) -> tuple[Ints, Ints]:
+        """Return what is alike at first sight of all pictures.
+
+        Args:
+            windows: of a block's pictures, `(pictures, windows, numbers)`.
+
+        Returns:
+            Places in the block, in order, and the pictures that one there is like.
+
+        """
         even = self._coarse.even
-        windows = self._coarse.of(self._cells[start:stop]).swapaxes(0, 1)
-        parts = [(window[:, :even].copy(), window[:, even:].copy()) for window in windows]
-        kinds = self._kinds[start:stop, None]
+        parts = [
+            (window[:, :even].copy(), window[:, even:].copy()) for window in windows.swapaxes(0, 1)
+        ]
         outers, inners = [], []
         for low in range(0, len(self._cells), _TARGETS):
             targets = self._whole[low : low + _TARGETS]
             evens, odds = targets[:, :even].T.copy(), targets[:, even:].T.copy()
-            best = np.full((stop - start, len(targets)), -1, np.float32)
+            best = np.full((len(windows), len(targets)), -1, np.float32)
             score, odd = np.empty_like(best), np.empty_like(best)
             for same, turned in parts:
                 np.matmul(same, evens, out=score)
                 np.matmul(turned, odds, out=odd)
                 score += np.abs(odd, out=odd)
                 np.maximum(best, score, out=best)
-            other = kinds != self._kinds[low : low + _TARGETS]
-            outer, inner = np.nonzero((best > _ALIKE) & other)
-            outers.append(outer + start)
+            outer, inner = np.nonzero(best > _ALIKE)
+            outers.append(outer)
             inners.append(inner + low)
         outer, inner = np.concatenate(outers), np.concatenate(inners)
         order = np.argsort(outer, kind="stable")
@@ -169,7 +189,60 @@ class _Search:
         table["score"] = scores[window, column]
         table["mirrored"] = odd[window, column] < 0
         table = table[table["score"] > _CLOSE]
-        return table[np.argsort(-table["score"], kind="stable")[:_MOST]]
+        return table[np.lexsort((table["inner"], -table["score"]))[:_MOST]]
+
+
+class _Graph:
+    """Looks up which layouts, or their mirror images, are near to a window.
+
+    Args:
+        cells: `(pictures, 384)`.
+        whole: of each picture what is to be near to a window, `(pictures, numbers)`.
+        even: how many of the numbers are even.
+
+    """
+
+    def __init__(self, cells: Cells, whole: Floats, even: int) -> None:
+        _, firsts, layouts = np.unique(cells, axis=0, return_index=True, return_inverse=True)
+        # What is flat is like nothing, and of equal layouts a graph loses some.
+        places = np.sort(firsts[np.linalg.norm(whole[firsts], axis=1) > _ALIKE])
+        self._places = len(places)
+        self._pictures = np.argsort(layouts, kind="stable")  # those of a layout together
+        self._starts = np.searchsorted(layouts[self._pictures], layouts[places])
+        self._counts = np.minimum(np.bincount(layouts)[layouts[places]], _MOST)
+        self._nearest = min(_NEAREST, 2 * self._places)
+        self._index = voyager.Index(
+            voyager.Space.Euclidean,
+            whole.shape[1],
+            M=_LINKS,
+            ef_construction=_MADE_BY,
+            random_seed=1,
+            max_elements=max(1, 2 * self._places),
+        )
+        if self._places:
+            vectors = np.tile(whole[places], (2, 1))
+            vectors[self._places :, even:] *= -1
+            self._index.add_items(vectors, num_threads=1)
+
+    def look_up(self, windows: Floats) -> tuple[Ints, Ints]:
+        """Return what is alike at first sight among the nearest; see `_Search._look`."""
+        if not self._places:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        found, distances = self._index.query(
+            windows.reshape(-1, windows.shape[-1]),
+            k=self._nearest,
+            num_threads=1,
+            query_ef=_NEAREST,
+        )
+        # Of vectors of length 1, the square of a distance is 2 - 2 x the correlation.
+        near = distances.reshape(len(windows), -1) < 2 - 2 * _ALIKE
+        places = found.reshape(len(windows), -1)[near].astype(np.int64) % self._places
+        pairs = np.unique(np.nonzero(near)[0] * self._places + places)
+        outers, places = np.divmod(pairs, self._places)
+        counts = self._counts[places]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        inners = self._pictures[np.repeat(self._starts[places], counts) + within]
+        return np.repeat(outers, counts), inners
 
 
 class _Windows:
@@ -182,47 +255,61 @@ class _Windows:
     def __init__(
         self, spans: Sequence[Span], *, luma: int, most: int, chroma: int, square: bool = False
     ) -> None:
-        boxes = [(x[0], y[0], x[1], y[1]) for y in spans for x in spans]
-        self.windows: list[Window] = [
-            box for box in boxes if not square or math.isclose(box[2] - box[0], box[3] - box[1])
+        chosen = [
+            (y, x)
+            for y in range(len(spans))
+            for x in range(len(spans))
+            if not square or math.isclose(_length(spans[x]), _length(spans[y]))
         ]
-        lumas = [(v, u) for v in range(luma) for u in range(luma) if 0 < u + v <= most]
-        chromas = [(v, u) for v in range(chroma) for u in range(chroma)]
-        odd = np.array([u % 2 for _, u in lumas + chromas + chromas])
-        self.even = int((odd == 0).sum())
-        maps = np.zeros((len(self.windows), len(odd), LAYOUT_BYTES), np.float32)
-        for (left, top, right, bottom), rows in zip(self.windows, maps, strict=True):
-            y, x = _cosines(top, bottom, luma, LUMA), _cosines(left, right, luma, LUMA)
-            for row, (v, u) in zip(rows, lumas, strict=False):
-                row[: LUMA**2] = np.outer(y[v], x[u]).ravel()
-            y, x = _cosines(top, bottom, chroma, CHROMA), _cosines(left, right, chroma, CHROMA)
-            for number, (v, u) in enumerate(chromas):
-                # A tinge says less than where the colours are.
-                wave = np.outer(y[v], x[u]).ravel() * (_COLOUR if u or v else _COLOUR / 2)
-                rows[len(lumas) + number, LUMA**2 : -(CHROMA**2)] = wave
-                rows[len(lumas) + len(chromas) + number, -(CHROMA**2) :] = wave
-        self._map = maps[:, np.argsort(odd, kind="stable")].reshape(-1, LAYOUT_BYTES).T.copy()
+        self.windows: list[Window] = [
+            (spans[x][0], spans[y][0], spans[x][1], spans[y][1]) for y, x in chosen
+        ]
+        self._waves = [
+            np.concatenate([_cosines(*span, frequencies, cells) for span in spans])
+            for frequencies, cells in ((luma, LUMA), (chroma, CHROMA))
+        ]
+        waves = [(0, v, u) for v in range(luma) for u in range(luma) if 0 < u + v <= most]
+        for plane in (1, 2):
+            waves += [(plane, v, u) for v in range(chroma) for u in range(chroma)]
+        waves.sort(key=lambda wave: wave[2] % 2)
+        self.even = sum(u % 2 == 0 for _, _, u in waves)
+        # A tinge says less than where the colours are.
+        self._weights = np.array(
+            [1 if not plane else COLOUR if u or v else COLOUR / 2 for plane, v, u in waves],
+            np.float32,
+        )
+        # Where a window's waves are among those of all spans down with all across.
+        plane, v, u = np.array(waves).T
+        frequencies = np.array([luma, chroma, chroma])[plane]
+        strides = frequencies * len(spans)
+        starts = np.cumsum([0, (luma * len(spans)) ** 2, (chroma * len(spans)) ** 2])[plane]
+        y, x = np.array(chosen).T[:, :, None]
+        self._places = starts + (y * frequencies + v) * strides + x * frequencies + u
 
-    def of(self, cells: npt.NDArray[np.uint8]) -> Floats:
+    def of(self, cells: Cells) -> Floats:
         """Return `(layouts, windows, numbers)` float32 for `(layouts, 384)` uint8."""
-        vectors = (cells.astype(np.float32) - 128) @ self._map
-        vectors = vectors.reshape(len(cells), len(self.windows), -1)
+        levels = cells.astype(np.float32) - 128
+        split = np.split(levels, [LUMA**2, LUMA**2 + CHROMA**2], axis=1)
+        found = []
+        for plane, side, number in zip(split, (LUMA, CHROMA, CHROMA), (0, 1, 1), strict=True):
+            waves = self._waves[number]
+            seen = waves @ plane.reshape(-1, side, side) @ waves.T
+            found.append(seen.reshape(len(cells), -1))
+        vectors: Floats = np.concatenate(found, axis=1)[:, self._places]
+        vectors *= self._weights
         # What varies less than that has no layout, and is like nothing.
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), _FAINT)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), FAINT)
         return vectors
 
-    def of_whole(self, cells: npt.NDArray[np.uint8]) -> Floats:
+    def of_whole(self, cells: Cells) -> Floats:
         """Return `(layouts, numbers)` float32 of the only window, for any number of layouts."""
         starts = range(0, len(cells), _TARGETS)
         return np.concatenate([self.of(cells[start : start + _TARGETS])[:, 0] for start in starts])
 
 
-@functools.cache
+@cache
 def _windows() -> tuple[_Windows, _Windows, _Windows, _Windows]:
-    """Return the windows of a first and of a closer look, and the whole as either sees it.
-
-    They are the same for all pictures, of 28 MB, and take a quarter of a second to make.
-    """
+    """Return the windows of a first and of a closer look, and the whole as either sees it."""
     return (
         _Windows(_COARSE, luma=5, most=5, chroma=3, square=True),
         _Windows(_FINE, luma=8, most=9, chroma=4),
@@ -231,135 +318,13 @@ def _windows() -> tuple[_Windows, _Windows, _Windows, _Windows]:
     )
 
 
+def _length(span: Span) -> float:
+    return span[1] - span[0]
+
+
 def _cosines(start: float, stop: float, frequencies: int, cells: int) -> Floats:
     """Return the cosine transform of a stretch of a row of cells: `(frequencies, cells)`."""
     places = (np.clip(np.arange(cells + 1) / cells, start, stop) - start) / (stop - start)
     waves = np.pi * np.arange(1, frequencies)[:, None]
     rest = np.diff(np.sin(waves * places)) / waves * np.sqrt(2)
     return np.concatenate([np.diff(places)[None], rest]).astype(np.float32)
-
-
-# --- Thumbnails -------------------------------------------------------------------------------
-
-
-def thumbnail(data: bytes) -> npt.NDArray[np.uint8]:
-    """Return a picture squeezed into a square: `(3, 128, 128)` uint8, YCbCr.
-
-    Raises:
-        BadImage: if it cannot be decoded.
-
-    """
-    picture = load_rgb(data, at_least=(_THUMB, _THUMB))
-    small = picture.resize((_THUMB, _THUMB), Image.Resampling.BOX).convert("YCbCr")
-    return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
-
-
-def are_twins(
-    outer: npt.NDArray[np.uint8],
-    inner: npt.NDArray[np.uint8],
-    pair: Pair,
-    threshold: int = THRESHOLD,
-) -> bool:
-    """Tell whether two thumbnails show one picture, one of them perhaps only a part of it.
-
-    The window is shifted until it fits best. Then what both show must agree as a whole, in every
-    place (a smile where the other frowns is another picture), and in the PDQ hash. Flat pictures
-    have no stable PDQ hash: they must agree the better.
-
-    Args:
-        outer: the one with more in it, as `thumbnail` returns it.
-        inner: the other.
-        pair: how they lie on each other, more or less.
-        threshold: bits of 256 that the PDQ hashes may differ in.
-
-    """
-    frame, target = _coloured(outer), _coloured(inner)
-    if pair.mirrored:
-        target = target[:, :, ::-1]
-    window = _fitted(_halved(frame), _halved(target), pair.window)
-    if window is None:
-        return False
-    one, other = _standard(_cut(frame, window, 32)), _standard(_cut(target, _ALL, 32))
-    correlation = float((one * other).sum())
-    wrong = float(((one - other) ** 2).reshape(3, 8, 4, 8, 4).sum((0, 2, 4)).max())
-    if correlation > _EQUAL and wrong < _EQUAL_PLACE:
-        return True
-    if correlation < _AGREE or wrong > _AGREE_PLACE:
-        return False
-    return _bits(_cut(frame[:1], window, 64)[0], _cut(target[:1], _ALL, 64)[0]) <= threshold
-
-
-def _fitted(frame: Floats, target: Floats, window: Window) -> Window | None:
-    """Return the window of the frame that is most like the target; None if none is at all."""
-    goal = _standard(_cut(target, _ALL, 24))
-
-    def likeness(candidate: Window) -> float:
-        return float((_standard(_cut(frame, candidate, 24)) * goal).sum())
-
-    best = likeness(window)
-    if best < _HOPELESS:
-        return None
-    step = 0.04
-    while step > 0.002:
-        moved = False
-        for move in _MOVES:
-            for way in (-step, step):
-                left, top, right, bottom = (
-                    min(max(edge + way * part, 0.0), 1.0)
-                    for edge, part in zip(window, move, strict=True)
-                )
-                if min(right - left, bottom - top) < _LEAST:
-                    continue
-                found = likeness((left, top, right, bottom))
-                if found > best:
-                    best, window, moved = found, (left, top, right, bottom), True
-        if not moved:
-            step /= 2
-    return window
-
-
-def _bits(one: Floats, other: Floats) -> int:
-    """Return in how many bits the PDQ hashes of two `(64, 64)` pictures of luma differ."""
-    hashes = []
-    for luma in (one, other):
-        grey = (luma + 0.5).clip(0, 255).astype(np.uint8)
-        hashes.append(pdqhash.compute(np.repeat(grey[..., None], 3, axis=2))[0])
-    return int((hashes[0] != hashes[1]).sum())
-
-
-def _coloured(pixels: npt.NDArray[np.uint8]) -> Floats:
-    planes = pixels.astype(np.float32)
-    planes[1:] = (planes[1:] - 128) * _COLOUR
-    return planes
-
-
-def _halved(planes: Floats) -> Floats:
-    half = _THUMB // 2
-    halved: Floats = planes.reshape(3, half, 2, half, 2).mean((2, 4))
-    return halved
-
-
-def _cut(planes: Floats, window: Window, side: int) -> Floats:
-    """Return the mean colours of a window's `side` x `side` cells: `(planes, side, side)`."""
-    left, top, right, bottom = window
-    pixels = planes.shape[1]
-    rows: Floats = _shares(top, bottom, side, pixels) @ planes
-    cells: Floats = rows @ _shares(left, right, side, pixels).T
-    return cells
-
-
-def _shares(start: float, stop: float, cells: int, pixels: int) -> Floats:
-    """Return which share each pixel of a row has in each cell of a stretch of it."""
-    edges = np.linspace(start, stop, cells + 1) * pixels
-    covered = (edges[:, None] - np.arange(pixels)).clip(0, 1)
-    shares = np.diff(covered, axis=0) * (cells / ((stop - start) * pixels))
-    return shares.astype(np.float32)
-
-
-def _standard(planes: Floats) -> Floats:
-    """Return it without the mean of luma, with half a tinge, and of length 1."""
-    means = planes.mean((1, 2), keepdims=True)
-    means[1:] /= 2
-    without: Floats = planes - means
-    without /= max(float(np.linalg.norm(without)), _FAINT)
-    return without

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from structlog.testing import capture_logs
 
 from imagetag.curate.curate import curate_tag
+from imagetag.curate.seen import Seen
 from imagetag.dataset.manifest import (
     Dataset,
     Row,
@@ -34,7 +35,7 @@ from imagetag.dataset.manifest import (
     write_part,
 )
 from imagetag.errors import InputError, Terminated, TransientError
-from imagetag.imaging import layouts
+from imagetag.imaging import are_twins, layouts
 from imagetag.layout import Label, Layout, Split
 from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
@@ -378,6 +379,36 @@ def test_a_hash_that_is_a_lie_costs_a_look_and_nothing_else(storage: LocalStorag
     dataset = curate_tag(storage, "fox")
     assert dataset.curation is not None
     assert dataset.curation.dropped == 0
+
+
+def test_pictures_that_tags_share_are_looked_at_once(
+    tmp_path: Path, finished: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, judged = Seen(), list[Any]()
+
+    def judge(thumbnails: Any, pairs: Any, threshold: int) -> list[bool]:
+        judged.extend(pairs)
+        return are_twins(thumbnails, pairs, threshold)
+
+    monkeypatch.setattr("imagetag.curate.seen.are_twins", judge)
+    opened: list[str] = []
+
+    class Read(Wrapped):
+        def open(self, key: str) -> AbstractContextManager[BinaryIO]:
+            opened.append(key)
+            return super().open(key)
+
+    counts = []
+    for name in ("one", "other"):
+        storage = Read(LocalStorage(tmp_path / name))
+        complete(storage, ALL)
+        opened.clear()
+        judged.clear()
+        curate_tag(storage, "fox", seen=seen)
+        assert content(storage.inner) == content(finished)
+        counts.append((len(judged), sum(not key.endswith(("json", "jsonl")) for key in opened)))
+    assert counts[0] > (0, 1)
+    assert counts[1] == (0, 0)
 
 
 def test_when_nothing_is_left_to_test_with_that_is_said(storage: LocalStorage) -> None:

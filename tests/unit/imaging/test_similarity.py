@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image, ImageOps
 from imagetag.demo.scenes import draw_posts
 from imagetag.imaging import layouts, similarity
 from imagetag.imaging.images import BadImage, load_rgb
+from imagetag.imaging.twins import are_twins, thumbnail
 from tests.benchmarks.near_duplicates import CHANGES, OTHERS, changed
 from tests.builders.pictures import encoded
 
@@ -25,21 +27,25 @@ def cloud(seed: object, size: tuple[int, int] = (240, 180)) -> Image.Image:
     return grid.resize(size, Image.Resampling.BICUBIC)
 
 
+def layouts_of(files: Iterable[bytes]) -> bytes:
+    return b"".join(layouts.layout_cells(layouts.perceptual_hashes(data)) or b"" for data in files)
+
+
+def both(pair: similarity.Pair) -> tuple[int, int]:
+    return min(pair.outer, pair.inner), max(pair.outer, pair.inner)
+
+
 def twins(
     files: list[bytes], kinds: list[int] | None = None, threshold: int = layouts.THRESHOLD
 ) -> set[tuple[int, int]]:
-    cells = b"".join(layouts.layout_cells(layouts.perceptual_hashes(data)) or b"" for data in files)
+    cells = layouts_of(files)
     assert len(cells) == 384 * len(files)
-    return {
-        (min(pair.outer, pair.inner), max(pair.outer, pair.inner))
-        for pair in similarity.alike(cells, kinds or range(len(files)))
-        if similarity.are_twins(
-            similarity.thumbnail(files[pair.outer]),
-            similarity.thumbnail(files[pair.inner]),
-            pair,
-            threshold,
-        )
+    pairs = similarity.alike(cells, kinds or range(len(files)))
+    thumbnails = {
+        number: thumbnail(files[number]) for number in {n for pair in pairs for n in both(pair)}
     }
+    told = are_twins(thumbnails, pairs, threshold)
+    return {both(pair) for pair, are in zip(pairs, told, strict=True) if are}
 
 
 def test_of_a_planted_set_95_percent_are_found_and_under_1_percent_are_false(
@@ -92,10 +98,7 @@ def test_a_format_changes_nothing(kind: str, options: dict[str, Any]) -> None:
 def test_a_pair_says_where_the_one_lies_in_the_other() -> None:
     whole = cloud(1, (400, 400))
     part = ImageOps.mirror(whole.crop((40, 0, 360, 320)))
-    cells = b"".join(
-        layouts.layout_cells(layouts.perceptual_hashes(encoded(picture))) or b""
-        for picture in (whole, part)
-    )
+    cells = layouts_of(encoded(picture) for picture in (whole, part))
     [pair] = similarity.alike(cells, [0, 1])
     assert (pair.outer, pair.inner, pair.mirrored) == (0, 1, True)
     assert pair.window == pytest.approx((0.1, 0, 0.9, 0.8), abs=0.051)
@@ -147,7 +150,7 @@ def test_rubbish_is_refused(data: bytes) -> None:
     with pytest.raises(BadImage):
         layouts.perceptual_hashes(data)
     with pytest.raises(BadImage):
-        similarity.thumbnail(data)
+        thumbnail(data)
 
 
 @given(st.lists(st.text() | st.text("layout:AB+/=0").map(lambda text: "layout:" + text)))
@@ -167,3 +170,68 @@ def test_a_hash_is_the_same_each_time_and_short() -> None:
 
 def test_nothing_has_no_pairs() -> None:
     assert similarity.alike(b"", []) == []
+
+
+def test_of_many_the_nearest_are_looked_up_and_none_of_the_twins_is_lost() -> None:
+    rng = random.Random(5)
+    pictures = [cloud(number, (60, 45)) for number in range(120)]
+    parts = [picture.crop((rng.randint(0, 6), 0, 57, 42)) for picture in pictures[:60]]
+    mirrored = [ImageOps.mirror(picture) for picture in pictures[:20]]
+    cells = layouts_of(map(encoded, [*pictures, *parts, *mirrored]))
+    kinds = range(len(cells) // 384)
+    found = similarity.alike(cells, kinds, all_pairs=0)
+    assert {(number, number + 120) for number in range(60)} <= set(map(both, found))
+    assert found == similarity.alike(cells, kinds)
+    assert found == similarity.alike(cells, kinds, all_pairs=0)  # however often it is asked
+
+
+@pytest.mark.parametrize("all_pairs", [0, 10_000])
+def test_of_very_many_that_are_alike_each_is_in_a_few_pairs(all_pairs: int) -> None:
+    white, rng = bytearray(layouts_of([encoded(cloud(1))])), random.Random(3)
+    cells = bytearray()
+    for number in range(400):
+        layout = bytearray(white)
+        for place in rng.sample(range(384), 40):
+            layout[place] = (layout[place] + rng.choice((-1, 1))) % 256
+        cells += white if number % 2 else layout  # half of them are the very same
+    pairs = similarity.alike(cells, range(400), all_pairs)
+    assert len(pairs) <= 400 * 24
+    linked = dict(enumerate(range(400)))
+    for pair in pairs:  # all of them hang together
+        low, high = sorted((_end(linked, pair.outer), _end(linked, pair.inner)))
+        linked[high] = low
+    assert {_end(linked, number) for number in range(400)} == {0}
+
+
+def _end(linked: dict[int, int], number: int) -> int:
+    while linked[number] != number:
+        number = linked[number]
+    return number
+
+
+@pytest.mark.parametrize("count", [2, 3, 50])
+def test_what_is_flat_is_in_no_pair_however_many_there_are(count: int) -> None:
+    flat = layouts_of(encoded(Image.new("RGB", (64, 64), (n, n, n))) for n in range(count))
+    assert similarity.alike(flat, range(count), all_pairs=0) == []
+    one = layouts_of([encoded(cloud(1))])
+    [pair] = similarity.alike(one + flat + one, range(count + 2), all_pairs=0)
+    assert both(pair) == (0, count + 1)
+
+
+def test_of_one_kind_none_is_looked_up() -> None:
+    cells = layouts_of([encoded(cloud(1))]) * 30
+    assert similarity.alike(cells, [4] * 30, all_pairs=0) == []
+    pairs = similarity.alike(cells, [*[4] * 29, 5], all_pairs=0)
+    assert {both(pair)[1] for pair in pairs} == {29}
+
+
+def test_a_verdict_does_not_depend_on_what_is_judged_beside_it() -> None:
+    files = [encoded(cloud(n // 2), "JPEG", quality=50 + n) for n in range(12)]
+    files += [encoded(Image.blend(cloud(n), cloud(n + 50), 0.17)) for n in range(6)]
+    pairs = similarity.alike(layouts_of(files), range(len(files)))
+    thumbnails = dict(enumerate(map(thumbnail, files)))
+    together = are_twins(thumbnails, pairs)
+    assert True in together
+    assert False in together
+    assert together == [are_twins(thumbnails, [pair])[0] for pair in pairs]
+    assert are_twins({}, []) == []
