@@ -31,7 +31,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import numpy.typing as npt
-import voyager
 
 from imagetag.imaging.layouts import CHROMA, LAYOUT_BYTES, LUMA
 
@@ -211,6 +210,8 @@ class _Graph:
         self._starts = np.searchsorted(layouts[self._pictures], layouts[places])
         self._counts = np.minimum(np.bincount(layouts)[layouts[places]], _MOST)
         self._nearest = min(_NEAREST, 2 * self._places)
+        import voyager  # for very many pictures alone
+
         self._index = voyager.Index(
             voyager.Space.Euclidean,
             whole.shape[1],
