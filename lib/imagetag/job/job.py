@@ -204,14 +204,20 @@ def judge_tags(settings: TagSettings, check: Callable[[str], object]) -> Failure
     """
     failures = Failures(settings)
 
-    def judge(tag: str) -> None:
-        with failures.noted(tag):
-            check(tag)
+    def judge(tag: str) -> ImagetagError | None:
+        with structlog.contextvars.bound_contextvars(tag=tag):
+            try:
+                check(tag)
+            except ImagetagError as error:
+                return error
+        return None
 
-    # One after the other, a thousand tags in a bucket would take a minute.
+    # One after the other, a thousand tags in a bucket would take a minute. Told is in their order.
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="judge") as pool:
-        for _ in pool.map(judge, failures.tags):
-            pass
+        for tag, error in zip(failures.tags, pool.map(judge, failures.tags), strict=True):
+            with failures.noted(tag):
+                if error is not None:
+                    raise error
     if all(tag in failures for tag in failures.tags):
         failures.tell()
     return failures

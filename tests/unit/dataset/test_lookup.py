@@ -122,16 +122,26 @@ def test_where_no_tag_is_left_nothing_is_begun(storage: LocalStorage) -> None:
         judge_tags(two, lambda tag: check_dataset(storage, tag))
 
 
-def test_tags_are_judged_at_once_and_told_in_their_order(storage: LocalStorage) -> None:
-    both = threading.Barrier(2, timeout=60)  # one alone would wait for the other in vain
+def test_tags_are_judged_at_once_and_told_in_their_order(
+    storage: LocalStorage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    last = threading.Event()
 
     def check(tag: str) -> None:
-        both.wait()
-        check_dataset(storage, tag)
+        if tag == "foxx":
+            assert last.wait(60), "one alone would wait for the other in vain"
+        try:
+            check_dataset(storage, tag)
+        finally:
+            if tag == "anmal":
+                last.set()
 
     settings = TagSettings(storage=storage.url, tags=("foxx", "anmal"))
+    log.configure("json", "info")
     with pytest.raises(InputError, match="2 of 2 tags failed: foxx, anmal"):
         judge_tags(settings, check)
+    lines = map(json.loads, capfd.readouterr().err.splitlines())
+    assert [line["tag"] for line in lines] == ["foxx", "anmal"]
 
 
 @pytest.mark.parametrize(
