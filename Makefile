@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := lib jobs tests
+# Set, it would have each of the hundreds of processes that tests start compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint types tests touched unit integration bench fuzz docs format lock advisories sbom images push load deploy status logs undeploy e2e clean

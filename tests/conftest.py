@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import os
@@ -9,6 +10,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 import structlog
+from botocore.loaders import JSONFileLoader
 from hypothesis import HealthCheck, settings
 
 from tests.pages import undrawn
@@ -18,6 +20,10 @@ pytest.register_assert_rewrite("tests.storage_contract")
 # A busy machine is no defect: nothing that hypothesis runs is judged by the clock.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+# Each of hundreds of sessions would read anew what botocore knows of S3: a third of a second.
+_read_of_botocore = functools.cache(functools.partial(JSONFileLoader.load_file, JSONFileLoader()))
+JSONFileLoader.load_file = lambda _, path: _read_of_botocore(path)
 
 _NO_SKIPS = os.environ.get("IMAGETAG_NO_SKIPS") == "1"
 _skipped: list[str] = []

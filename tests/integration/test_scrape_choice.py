@@ -234,10 +234,9 @@ def test_tags_in_a_bucket_share_by_copies_on_the_server(
     assert max(Counter(board.asked).values()) == 1
     run(board, storage, "--limit", "15", tags=tags)
     assert images(bucket) == images(storage)
+    client = boto3.Session().client("s3")
     kinds = {
-        boto3.Session()
-        .client("s3")
-        .head_object(Bucket=url[5:], Key=f"some where/{key}")["ContentType"]
+        client.head_object(Bucket=url[5:], Key=f"some where/{key}")["ContentType"]
         for key in image_keys(bucket)
     }
     assert kinds <= {"image/png", "image/jpeg", "image/webp"}, "a copy lost its type"
