@@ -1,6 +1,6 @@
 """How many verdicts an audit takes, and how often what it proves does not hold.
 
-    python -m tests.benchmarks audits [CALLED ...]
+    python -m tests.benchmarks.audits [CALLED ...]
 
 Pictures that were called a tag are drawn without replacement and judged until a precision of 0.95
 is proven or refuted with a confidence of 0.95. Beside the bounds in use: the betting sequences of

@@ -19,7 +19,7 @@ def predicted(
     *,
     tag: str = "robot",
     others: tuple[str, ...] = (),
-    base: Path | None = None,
+    base: Path | str | None = None,
     run: str = "first",
     kind: Kind = "csv",
     shape: Shape = "long",

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,16 @@ import botocore.auth
 import pytest
 from boto3.s3.transfer import TransferConfig
 
+from imagetag.audit import open_audit
 from imagetag.errors import ImagetagError, TransientError
+from imagetag.layout import Layout
+from imagetag.review import Given, open_tag_session
 from imagetag.storage.base import AccessDenied, BucketNotFound, ObjectInfo, Storage
 from imagetag.storage.opening import open_storage
 from imagetag.storage.s3 import S3Storage
+from imagetag.verdicts import load_audits, load_verdicts, new_verdict, store_verdicts
+from tests.builders.audits import predicted
+from tests.builders.reviews import TAG, picture_of, store_reviewable
 from tests.faults.mishaps import (
     Always,
     Once,
@@ -349,6 +355,47 @@ storage.upload(Path(sys.argv[2]), "large")
     storage = open_storage(s3_bucket)
     assert list(storage.list()) == []
     assert storage.stat("large") is None
+
+
+def test_a_person_judges_pictures_of_a_bucket(s3_bucket: str, tmp_path: Path) -> None:
+    storage = open_storage(s3_bucket)
+    store_reviewable(storage)
+    sessions = [open_tag_session(storage, TAG, "promise", by=by) for by in ("ann", "bob")]
+    items = sessions[0].items
+    assert sessions[0].picture(items[0], 100).startswith(b"\xff\xd8")
+
+    def judge(place: int) -> None:
+        session = sessions[place % 2]
+        session.take([given(place, items[place // 2])])
+        session.tidy()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(judge, range(2 * len(items))))
+    for _ in range(40):
+        store_verdicts(storage, TAG, [new_verdict(items[0], "no", "promise")])
+    assert set(load_verdicts(storage, TAG).standing) == set(items)
+    sessions[0].tidy()
+    assert len(list(storage.list(Layout(TAG).verdicts))) == 1
+    assert set(load_verdicts(storage, TAG).standing) == set(items)
+
+
+def test_predictions_of_a_bucket_are_audited_there(s3_bucket: str, tmp_path: Path) -> None:
+    storage = open_storage(s3_bucket)
+    names = {f"{number}.png": True for number in range(20)}
+    predicted(tmp_path / "a.csv", names, base=f"{s3_bucket}/new")
+    for file in ("a.csv", "a.csv.about.json"):
+        storage.upload(tmp_path / file, f"out/{file}")
+    for name in names:
+        storage.write(f"new/{name}", picture_of(1))
+    session = open_audit(storage, TAG, [f"{s3_bucket}/out/a.csv"])
+    assert session.picture(session.items[0], 100).startswith(b"\xff\xd8")
+    session.take([given(number, item) for number, item in enumerate(session.items)])
+    [found] = load_audits(storage, TAG)
+    assert (found.outcome, found.judged) == ("proven", 20)
+
+
+def given(number: int, item: str) -> Given:
+    return Given(id=f"{number:016x}", item=item, answer="yes", at=datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def test_what_was_acknowledged_survives_a_kill_of_the_server(

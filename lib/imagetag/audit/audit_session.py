@@ -79,7 +79,7 @@ class AuditSession(Session):
         self._pictures = Pictures(self._read)
         name, self._drawn = drawn(tag, predictions)
         self.name = name
-        self.tidy()  # of sessions that were killed
+        self._tidy()  # of sessions that were killed
         super().__init__(
             About(
                 key=name,
@@ -120,10 +120,6 @@ class AuditSession(Session):
             self._took()
             self._tell_card()
         return self.result
-
-    def tidy(self) -> None:
-        """Let what was said be in few parts, when no more is taken."""
-        merge_judgements(self._storage, self._tag, self.name)
 
     def first(self, count: int) -> list[Called]:
         """Return the first pictures of the draw."""
@@ -168,6 +164,9 @@ class AuditSession(Session):
         ]
         store_judgements(self._storage, self._tag, self.name, told)
         self._updated = max(self._updated, *(one.at for one in told))
+
+    def _tidy(self) -> None:
+        merge_judgements(self._storage, self._tag, self.name)
 
     def _took(self) -> None:
         self._audited = self._audit()

@@ -20,6 +20,9 @@ from imagetag.verdicts import Answer, Told, stands
 ItemName = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{1,64}$")]
 
 
+_TIDY_AFTER = 256  # parts
+
+
 class Given(Record):
     """An answer that a person has given; `id` is its own, `at` is when."""
 
@@ -109,6 +112,7 @@ class Session(ABC):
         self._taken: set[str] = set()
         self._changes: list[tuple[str, Answer]] = []
         self._storing, self._changing = threading.Lock(), threading.Lock()
+        self._tidying, self._parts = threading.Lock(), 0
 
     def has(self, item: str) -> bool:
         """Tell whether an answer about a picture is taken."""
@@ -153,6 +157,9 @@ class Session(ABC):
             self._hear((one.item, one) for one in timed)
             self._taken.update(new)
             self._took()
+            self._parts += 1
+            if self._parts % _TIDY_AFTER == 0:  # else the end of a long session would take long
+                threading.Thread(target=self.tidy, name="tidy", daemon=True).start()
 
     def _timed(self, given: Iterable[Given], now: datetime | None) -> Iterator[Given]:
         latest: dict[str, Said] = {}
@@ -211,8 +218,13 @@ class Session(ABC):
 
         """
 
-    def tidy(self) -> None:  # noqa: B027 - nothing is to be done by default
-        """Let what is stored be in few parts, when no more is taken."""
+    def tidy(self) -> None:
+        """Let what is stored be in few parts: at the end, and now and then before."""
+        with self._tidying:
+            self._tidy()
+
+    def _tidy(self) -> None:  # noqa: B027 - nothing is to be done by default
+        """Let what is stored be in few parts, while others may be stored; one call at a time."""
 
     def _took(self) -> None:  # noqa: B027 - nothing is to be done by default
         """Do what is to be done when answers stand that did not; one call at a time."""

@@ -161,8 +161,7 @@ class TagSession(Session):
     def _store(self, given: Sequence[Given]) -> None:
         store_verdicts(self._storage, self._tag, [self._verdict(one) for one in given])
 
-    def tidy(self) -> None:
-        """Let the verdicts be in few parts, when no more is taken."""
+    def _tidy(self) -> None:
         merge_verdicts(self._storage, self._tag)
 
     def _verdict(self, given: Given) -> Verdict:

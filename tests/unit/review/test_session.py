@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,12 +22,16 @@ class Kept(Session):
         super().__init__(About(key="k", tag="robot", title="t"), items, **changes)
         self.stored: list[Given] = []
         self.failing = False
+        self.tidied = threading.Event()
 
     def facts(self, item: str) -> Facts:
         return Facts(caption=item)
 
     def picture(self, item: str, side: int) -> bytes:
         return b""
+
+    def _tidy(self) -> None:
+        self.tidied.set()
 
     def _store(self, given: Sequence[Given]) -> None:
         if self.failing:
@@ -98,3 +103,12 @@ def test_a_strange_picture_spoils_a_batch_before_anything_is_stored() -> None:
     with pytest.raises(KeyError):
         session.take([given("1", "a", "yes"), given("2", "z", "yes")])
     assert session.stored == []
+
+
+def test_what_is_stored_is_tidied_in_a_long_session_too() -> None:
+    session = Kept()
+    for number in range(255):
+        session.take([given(str(number), "a", "yes", number)])
+    assert not session.tidied.is_set()
+    session.take([given("255", "b", "no")])
+    assert session.tidied.wait(60)
