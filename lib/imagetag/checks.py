@@ -13,6 +13,7 @@ from imagetag.layout import checked_run
 from imagetag.suggest import did_you_mean, nearest
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_HDF5_HEAD = 48  # bytes, of either version
 
 # Every model, and the least pixels a side that it takes. Keras is asked by a test: importing it
 # takes seconds. A backbone that is not of keras.applications is a module of `models` of its name.
@@ -199,6 +200,8 @@ def weights_problem(path: Path) -> str:
         return "" if whole else "is no .keras archive, or not all of one"
     if not head.startswith(_HDF5):
         return "is no HDF5 file"
+    if len(head) < _HDF5_HEAD:
+        return f"is cut off: it has {len(head)} bytes"
     # Where an HDF5 file ends is told at its beginning, in two versions of that.
     start = 40 if head[8] < 2 else 28
     end = int.from_bytes(head[start : start + 8], "little")

@@ -117,7 +117,7 @@ class _NotOurs(Exception):
 
 TARGETS = (
     Target("pack", _packed, whole=_index),
-    Target("shard", _records, (ValueError,), _shard),
+    Target("shard", _records, whole=_shard),
     Target("checkpoint", _checkpoint, (ValueError,), _checkpoints),
     Target("exported", _contents, (_NotOurs,), _exported),
 )

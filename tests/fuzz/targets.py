@@ -6,7 +6,7 @@ import importlib
 
 from tests.fuzz.target import Target
 
-KINDS = ("boards", "lists", "records", "models", "pictures", "keys")
+KINDS = ("boards", "lists", "records", "models", "pictures", "keys", "answers")
 
 
 def targets_of(kind: str) -> dict[str, Target]:

@@ -10,8 +10,12 @@ import struct
 from typing import BinaryIO
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from imagetag.errors import InputError
 
 _HEADER = struct.Struct("<QI")  # of a record: the length of its data, and a checksum of that
+_MAX_RECORD = 1 << 30  # bytes; one has a JPEG of some thousand
 _FOOTER = 4  # bytes: a checksum of the data
 
 
@@ -28,9 +32,20 @@ def make_example(jpeg: bytes, target: int, md5: str) -> bytes:
 
 
 def read_example(record: bytes) -> tuple[bytes, int]:
-    """Return the JPEG and the target that `make_example` made a record of."""
-    feature = tf.train.Example.FromString(record).features.feature
-    return feature["jpeg"].bytes_list.value[0], feature["target"].int64_list.value[0]
+    """Return the JPEG and the target that `make_example` made a record of.
+
+    Raises:
+        InputError: if it made none.
+
+    """
+    try:
+        feature = tf.train.Example.FromString(record).features.feature
+        return feature["jpeg"].bytes_list.value[0], feature["target"].int64_list.value[0]
+    except (DecodeError, IndexError) as error:
+        raise InputError(
+            "a shard of the pack has a record that is no picture: delete the pack and run "
+            "imagetag pack again"
+        ) from error
 
 
 def next_record(file: BinaryIO, *, needed: bool) -> bytes | None:
@@ -42,6 +57,8 @@ def next_record(file: BinaryIO, *, needed: bool) -> bytes | None:
     if len(header) < _HEADER.size:
         return None
     length, _ = _HEADER.unpack(header)
+    if length > _MAX_RECORD:
+        return None
     if not needed:
         file.seek(length + _FOOTER, os.SEEK_CUR)
         return b""

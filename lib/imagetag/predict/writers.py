@@ -12,6 +12,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, TextIO, get_args
 
+from pydantic import TypeAdapter
+
 from imagetag.csv_cells import quoted
 from imagetag.errors import UsageError
 
@@ -97,11 +99,10 @@ class Answers:
             ValueError: if it is no such line.
 
         """
-        try:
-            return Answers(**json.loads(line))
-        except (TypeError, RecursionError) as error:
-            raise ValueError(str(error)) from error
+        return _ANSWERS.validate_json(line)
 
+
+_ANSWERS = TypeAdapter(Answers)
 
 _LONG: dict[str, type] = {
     "file": str,

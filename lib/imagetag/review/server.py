@@ -143,7 +143,9 @@ def make_app(session: Session, token: str) -> Flask:
         # A browser says where a script's request comes from, and no script can say otherwise.
         if request.headers.get("Origin") != f"http://{request.host}":
             abort(403)
-        sent = _Batch.model_validate(request.get_json()).answers
+        if not request.is_json:
+            abort(415)
+        sent = _Batch.model_validate_json(request.get_data()).answers
         now = datetime.now(UTC)
         unknown = [one.id for one in sent if not session.has(one.item)]
         known = [one for one in sent if session.has(one.item)]

@@ -64,8 +64,8 @@ def retry_after(value: str | None) -> float | None:
     """Return the seconds that a Retry-After header asks for, as a number or as a date."""
     if value is None:
         return None
-    if value.strip().isdecimal():
-        return float(value)
+    if (number := value.strip()).isdecimal():
+        return float(number)
     try:
         date = email.utils.parsedate_to_datetime(value)
         return max(0.0, date.timestamp() - time.time())

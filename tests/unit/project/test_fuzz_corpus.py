@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.fuzz.fuzzing import HOSTILE
-from tests.fuzz.target import CORPUS, Target
+from tests.fuzz.target import CORPUS, Target, TooSlow
 from tests.fuzz.targets import kinds, targets_of
 
 _MOST = 200_000  # bytes of all that is kept
@@ -40,3 +40,22 @@ def test_all_that_is_kept_is_small_and_of_a_target() -> None:
     files = [path for path in CORPUS.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < _MOST
     assert {path.parent for path in files} <= {CORPUS / name for name in _OF}
+
+
+def test_what_must_not_be_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.fuzz.target._SECONDS", 0.05)
+
+    def read(data: bytes) -> object:
+        while data == b"slow":
+            pass
+        if data == b"large":
+            return bytearray(3 << 30)
+        if data == b"other":
+            raise KeyError(data)
+        return int("")
+
+    target = Target("a", read, (ValueError,))
+    assert not target.takes(b"refused")
+    for data, found in ((b"slow", TooSlow), (b"large", MemoryError), (b"other", KeyError)):
+        with pytest.raises(found):
+            target.takes(data)
