@@ -39,7 +39,14 @@ HOSTILE = (
 
 
 class Findings:
-    """Tries inputs on a target, and keeps those on which it does what it must not."""
+    """Tries inputs on a target, and keeps those on which it does what it must not.
+
+    Attributes:
+        notes: whether each input is written down first, for what ends the process.
+
+    """
+
+    notes = True
 
     def __init__(self, kind: str, name: str, seconds: float) -> None:
         self.target = targets_of(kind)[name]
@@ -49,7 +56,6 @@ class Findings:
         self.places: dict[str, str] = {}
         self._slowest = 0.0
         self._seconds, self._end = seconds, float("inf")
-        self._last = self.folder / "last"  # for what ends the process
 
     def begin(self) -> None:
         """Let the time run from here on, behind all that is imported and known."""
@@ -62,8 +68,8 @@ class Findings:
 
     def tried(self, data: bytes) -> None:
         """Try an input."""
-        if not self.target.quick or self.executions < 100:
-            self._last.write_bytes(data)
+        if self.notes:
+            (self.folder / "last").write_bytes(data)
         self.executions += 1
         begun = time.process_time()
         try:
@@ -154,6 +160,7 @@ def _with_atheris(findings: Callable[[], Findings], tell: Callable[[str], object
         for data in known:  # what is imported late is so by now
             found.tried(data)
     found.begin()
+    found.notes = False  # libFuzzer does that itself
 
     def once(data: bytes) -> None:
         if found.over:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.fuzz.fuzzing import HOSTILE
+from tests.fuzz import fuzzing
+from tests.fuzz.fuzzing import HOSTILE, Findings
 from tests.fuzz.target import CORPUS, Target, TooSlow
 from tests.fuzz.targets import kinds, targets_of
 
@@ -59,3 +62,22 @@ def test_what_must_not_be_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     for data, found in ((b"slow", TooSlow), (b"large", MemoryError), (b"other", KeyError)):
         with pytest.raises(found):
             target.takes(data)
+
+
+def test_what_is_found_is_kept_once_for_each_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def read(data: bytes) -> None:
+        if data.startswith(b"a"):
+            raise KeyError(data)
+        raise ValueError(data)
+
+    monkeypatch.setattr(fuzzing, "FOUND", tmp_path)
+    monkeypatch.setattr(fuzzing, "targets_of", lambda _: {"a": Target("a", read, (ValueError,))})
+    found = Findings("kind", "a", 1.0)
+    for data in (b"refused", b"a1", b"a2"):
+        found.tried(data)
+        assert (tmp_path / "a" / "last").read_bytes() == data
+    [place] = found.places.values()
+    assert Path(place).read_bytes() == b"a1"
+    assert (found.executions, found.taken) == (3, 0)
