@@ -9,10 +9,14 @@ import argparse
 import asyncio
 import bisect
 import hashlib
+import io
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
+import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -22,6 +26,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from PIL import Image
+
+_ROOT = Path(__file__).parents[2]
 _PAGE = 1000  # posts at once
 _DATE = "Sat Jan 06 12:00:00 +0000 2024"
 
@@ -98,6 +105,47 @@ _BEGIN = b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 
 def _commented(post_id: int) -> bytes:
     return _BEGIN + b"\xff\xfe\0\x0a%08d" % post_id
+
+
+def jpeg(picture: Image.Image, **options: Any) -> bytes:
+    """Return a JPEG that posts can be written of."""
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", **options)
+    return stream.getvalue()
+
+
+class Served:
+    """A board in a process of its own; used as a context."""
+
+    def __init__(self, folder: Path, latency: float = 0.0) -> None:
+        self._command = [sys.executable, "-m", "tests.benchmarks.board", str(folder)]
+        self._command += ["--latency", str(latency)]
+
+    def __enter__(self) -> Served:
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, text=True, cwd=_ROOT
+        )
+        assert self._process.stdout is not None
+        self.root = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def stats(self) -> dict[str, Any]:
+        """Return what was asked since the last call."""
+        with urllib.request.urlopen(f"{self.root}/stats", timeout=10) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+
+    def options(self, storage: str, *tags: str) -> list[str]:
+        """Return the options of scrape for tags of this board, as fast as it can."""
+        return [
+            *("--board", f"gelbooru02+{self.root}", "--allow-private-hosts"),
+            *("--max-rate", "10000", "--log-level", "warning"),
+            *("--storage", storage, "--tags", ",".join(tags)),
+        ]
 
 
 class Board:

@@ -6,9 +6,10 @@ The pictures are JPEGs of 1000 x 1500 pixels of noise over gradients, 300 kB eac
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
-import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ from imagetag.inputs.augment import RandomAffine
 from imagetag.inputs.batch_plan import NOISE, Plan
 from imagetag.inputs.batches import Batches
 from imagetag.inputs.feed import DecodedImages, compiled
+from tests.benchmarks.ratios import Goal, Ratio, compared, with_unit
 
 _IMAGES, _SIZE, _BATCH, _RUNS, _LATER = 192, (300, 200), 16, 5, 20
 
@@ -102,7 +104,8 @@ def _images_a_second(epoch: Iterable[Any]) -> float:
     return _IMAGES / (time.perf_counter() - started)
 
 
-def _measure(folder: Path, samples: list[Sample]) -> dict[str, float]:
+def _measure(folder: Path, samples: list[Sample]) -> tuple[float, float, float, float, float]:
+    """Return images a second: theirs; decoded at full size, at a quarter; ours at first, later."""
     augment = compiled(RandomAffine(shear=0.1), jit=True)
     # Compiled outside the measurement.
     augment(np.zeros((_BATCH, *_SIZE, 3), "uint8"), np.zeros((_BATCH, NOISE), "float32"))
@@ -110,35 +113,27 @@ def _measure(folder: Path, samples: list[Sample]) -> dict[str, float]:
     room = _IMAGES * _SIZE[0] * _SIZE[1] * 3
     source = DecodedImages(samples, _SIZE, "stretch", memory=room, disk=room, folder=folder)
     feed = Batches.of(source, targets, Plan(targets, _BATCH, seed=1))
-    theirs = _images_a_second(_image_data_generator(folder))
-    bare = _images_a_second(_bare(samples, 1))
-    scaled = _images_a_second(_bare(samples, 4))
+    with contextlib.redirect_stdout(sys.stderr):  # it tells what it found
+        theirs = _images_a_second(_image_data_generator(folder))
+    full, quarter = (_images_a_second(_bare(samples, ratio)) for ratio in (1, 4))
     batches = iter(feed.from_step(0, 0))
     first = _images_a_second(_ours(batches, feed.steps, augment))
     # Over many epochs, as what was made ahead while the first one ended comes for nothing.
     later = _LATER * _images_a_second(_ours(batches, _LATER * feed.steps, augment))
-    return {
-        "ImageDataGenerator.flow_from_directory": theirs,
-        "bare decoding, full size": bare,
-        "bare decoding at a quarter (DCT)": scaled,
-        "Batches + RandomAffine, first epoch": first,
-        "Batches + RandomAffine, later epochs": later,
-    }
+    return theirs, full, quarter, first, later
 
 
-def main() -> None:
-    """Print a line a contender: the median rate of several runs, and the ratios in one run."""
+def rows() -> Iterator[Ratio]:
+    """Yield both epochs beside theirs, and the first beside bare decoding."""
     with tempfile.TemporaryDirectory(prefix="imagetag-bench-") as scratch:
         folder = Path(scratch)
         samples = _draw(folder)
         runs = [_measure(folder, samples) for _ in range(_RUNS)]
-    for name in runs[0]:
-        rate = statistics.median(run[name] for run in runs)
-        to_theirs, to_bare = (
-            statistics.median(run[name] / run[other] for run in runs) for other in list(runs[0])[:2]
-        )
-        print(f"{name:40} {rate:7.1f} images/s {to_theirs:5.1f} x {to_bare:5.2f} of bare decoding")
-
-
-if __name__ == "__main__":
-    main()
+    theirs, full, quarter, first, later = zip(*runs, strict=True)
+    first_epoch, tell = "augmented batches, the first epoch", with_unit("images/s")
+    generator = "ImageDataGenerator"
+    yield compared(first_epoch, first, theirs, tell, by=generator, goal=Goal(3))
+    yield compared(first_epoch, first, full, tell, by="decoding alone", goal=Goal(0.7))
+    yield compared(first_epoch, first, quarter, tell, by="decoding alone, at a quarter")
+    later_epochs = "augmented batches, later epochs: what is kept is augmented"
+    yield compared(later_epochs, later, theirs, tell, by=generator, goal=Goal(10))

@@ -1,5 +1,5 @@
 """How fast pictures are scored, beside `model.predict` on one at a time, and the bare forward pass;
-and how long `imagetag predict` takes with 1, 100 and 1,000 tags on one network.
+and what `imagetag predict` takes with 1,000 tags on one network, beside 1.
 
 The pictures are JPEGs of 320 x 240 pixels, 12 kB each; the models have random weights. Where a
 model uses every processor, decoding takes its share of them: a twentieth beside MobileNet, next to
@@ -9,12 +9,9 @@ nothing beside VGG16.
 from __future__ import annotations
 
 import io
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -25,10 +22,12 @@ from PIL import Image
 from imagetag.dataset.local_copy import load_pixels
 from imagetag.models.architectures import build_model, features_of, with_resizing
 from imagetag.models.scoring import Input, Network, Score, Scorer, network_of
+from tests.benchmarks.commands import run_job
+from tests.benchmarks.ratios import Goal, Ratio, compared, with_unit
 from tests.predicting import store_heads
 
-_SIZE, _FILES, _RUNS = (224, 224), 64, 7
-_SIZE_OF_HEADS, _PICTURES, _TAGS, _TAG_RUNS = (160, 160), 300, (1, 100, 1000), 3
+_SIZE, _FILES, _PAIRS = (224, 224), 64, 3
+_SIZE_OF_HEADS, _PICTURES, _TAGS, _TAG_PAIRS = (160, 160), 300, 1000, 2
 # A model, how many pictures it takes at once, how many batches, and how many pictures alone.
 _MODELS = (("mobilenet", 32, 16, 32), ("vgg16", 8, 4, 8))
 
@@ -75,8 +74,8 @@ def _alone(model: keras.Model, paths: list[Path]) -> float:
     return len(paths) / (time.perf_counter() - started)
 
 
-def _measure(paths: list[Path], name: str, size: int, batches: int, few: int) -> None:
-    """Print the median rates of several runs, in turn, and the medians of their ratios."""
+def _measured(paths: list[Path], name: str, size: int, batches: int, few: int) -> Iterator[Ratio]:
+    """Yield a model's rates from files to scores, beside both."""
     keras.utils.set_random_seed(0)
     model = with_resizing(build_model(name, _SIZE, weights=None), _SIZE, "letterbox")
     network = network_of(model, Input(_SIZE, "letterbox"), size)
@@ -91,64 +90,41 @@ def _measure(paths: list[Path], name: str, size: int, batches: int, few: int) ->
             _bare(network, batch, size * batches),
             _alone(model, paths[:few]),
         )
-        for _ in range(_RUNS)
+        for _ in range(_PAIRS)
     ]
-    ours, bare, alone = (statistics.median(column) for column in zip(*runs, strict=True))
-    slower = statistics.median(run[1] / run[0] for run in runs)
-    faster = statistics.median(run[0] / run[2] for run in runs)
-    print(f"{name}, batches of {size}, {len(os.sched_getaffinity(0))} processors")
-    print(f"  {'Scorer, from files to scores':36} {ours:7.1f} images/s")
-    print(
-        f"  {'the bare forward pass':36} {bare:7.1f} images/s; ours takes {slower:.3f} x its time"
-    )
-    print(
-        f"  {'model.predict on one at a time':36} {alone:7.1f} images/s; ours is {faster:.1f} x it"
-    )
+    ours, bare, alone = zip(*runs, strict=True)
+    what, tell = f"prediction by {name}, batches of {size}, from files", with_unit("pictures/s")
+    yield compared(what, ours, alone, tell, by="`model.predict`, one by one", goal=Goal(2))
+    yield compared(what, ours, bare, tell, by="the bare forward pass", goal=Goal(0.85))
 
 
-def _measure_tags(folder: Path, paths: list[Path]) -> None:
-    """Print how long the job takes with more and more tags on one extractor, in turn."""
+def _with_tags(folder: Path, paths: list[Path]) -> Ratio:
+    """Return how long the job takes with very many tags on one extractor, beside one tag."""
     keras.utils.set_random_seed(0)
     body = features_of(build_model("mobilenet", _SIZE_OF_HEADS, weights=None))
-    storage, pictures = folder / "storage", folder / "many"
-    tags = [f"tag_{number}" for number in range(max(_TAGS))]
+    storage, pictures, output = folder / "storage", folder / "many", folder / "out.csv"
+    tags = [f"tag_{number}" for number in range(_TAGS)]
     store_heads(str(storage), body, tags, folder)
     pictures.mkdir()
     for number in range(_PICTURES):
         (pictures / f"{number}.jpg").symlink_to(paths[number % _FILES])
-    seconds: dict[int, list[float]] = {count: [] for count in _TAGS}
-    for _ in range(_TAG_RUNS):
-        for count in _TAGS:
+    seconds: dict[int, list[float]] = {1: [], _TAGS: []}
+    for _ in range(_TAG_PAIRS):
+        for count, taken in seconds.items():
             (folder / "tags.txt").write_text("".join(f"{tag}\n" for tag in tags[:count]))
-            options = [
-                "--storage",
-                storage,
-                "--tags-file",
-                folder / "tags.txt",
-                "--input",
-                pictures,
-            ]
-            options += ["--output", folder / "out.csv", "--layout", "wide", "--log-level", "error"]
-            (folder / "out.csv").unlink(missing_ok=True)
-            started = time.perf_counter()
-            command = [sys.executable, "-m", "jobs.predict", *map(str, options)]
-            subprocess.run(command, check=True)
-            seconds[count].append(time.perf_counter() - started)
-    one = seconds[_TAGS[0]]
-    print(f"imagetag predict of {_PICTURES} pictures by heads on MobileNet, 160 x 160, 2 views")
-    for count, took in seconds.items():
-        times = statistics.median(now / first for now, first in zip(took, one, strict=True))
-        print(f"  {count:5,} tags {statistics.median(took):7.1f} s; {times:.2f} x one tag's")
+            options = ["--storage", storage, "--tags-file", folder / "tags.txt"]
+            options += ["--input", pictures, "--output", output, "--layout", "wide"]
+            output.unlink(missing_ok=True)
+            taken.append(run_job("predict", [*map(str, options), "--log-level", "error"]).processor)
+    what = f"imagetag predict of {_PICTURES} pictures, {_TAGS:,} heads on MobileNet"
+    tell = with_unit("processor seconds")
+    return compared(what, seconds[_TAGS], seconds[1], tell, by="1 head", goal=Goal(1.5, "at most"))
 
 
-def main() -> None:
-    """Print the figures of each model, and of many tags."""
+def rows() -> Iterator[Ratio]:
+    """Yield the figures of each model, and of many tags."""
     with tempfile.TemporaryDirectory(prefix="imagetag-bench-") as scratch:
         paths = _draw(Path(scratch))
-        _measure_tags(Path(scratch), paths)
         for model in _MODELS:
-            _measure(paths, *model)
-
-
-if __name__ == "__main__":
-    main()
+            yield from _measured(paths, *model)
+        yield _with_tags(Path(scratch), paths)

@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib
 import itertools
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -52,38 +50,18 @@ from imagetag.layout import LABELS, PARTS, Layout
 from imagetag.quiet import quiet_imports
 from imagetag.runs import load_run
 from imagetag.storage import Storage, open_storage
+from tests.benchmarks.commands import run_job
+from tests.benchmarks.ratios import Goal, Ratio, compared, with_unit
 from tests.builders.datasets import store_dataset
 from tests.builders.pictures import encoded
 from tests.builders.rows import row_of
 
 _LEARNED = ("train", "validation")
-_COUNTED = "BENCHMARK_COUNTED"  # the variable with the file that has the counts
+_FEW, _PAIRS = 20, 2  # tags of the table of ratios
 _SIDE = 128  # pixels, of drawn pictures
 _PROBED = 50  # tags that get a plain logistic regression too
 _TOGETHER = 3  # things that a tag names at the most
 _MOST = 0.7  # of the pictures: what more have is no tag
-
-
-def counted(job: str, arguments: list[str]) -> int:
-    """Run a job, and write what it took into the file of a variable: pictures decoded, memory.
-
-    Returns the job's exit code.
-    """
-    from imagetag.imaging import images
-
-    decode, count = images._decoded, itertools.count()
-
-    def decoded(*given: Any) -> Any:
-        next(count)
-        return decode(*given)
-
-    images._decoded = decoded  # type: ignore[assignment]
-    code: int = importlib.import_module(f"jobs.{job}").main(arguments)
-    # Of this program: what the system accounts for begins with its parent's.
-    status = Path("/proc/self/status").read_text()
-    peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    Path(os.environ[_COUNTED]).write_text(f"{next(count)} {peak}")
-    return code
 
 
 class Jobs:
@@ -96,41 +74,23 @@ class Jobs:
 
     def run(self, job: str, tags: Sequence[str], *options: str) -> float:
         """Run a job of some tags; returns its processor seconds, and prints what else it took."""
-        listed, counts = self._scratch / "tags.txt", self._scratch / "counts"
+        listed = self._scratch / "tags.txt"
         listed.write_text("".join(f"{tag}\n" for tag in tags))
         named = [*self._common, "--tags-file", str(listed)]
         if job not in ("status", "report"):
             named += self._cache
-        command = [sys.executable, "-m", "tests.benchmarks.tags", "counted", job]
-        environment = {**os.environ, _COUNTED: str(counts)}
-        process = subprocess.Popen(
-            [*command, *named, *options], env=environment, stdout=subprocess.DEVNULL
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"{job} ended with {process.returncode}")
-        seconds = used.ru_utime + used.ru_stime
-        decoded, peak = map(int, counts.read_text().split())
+        used = run_job(job, [*named, *options])
         print(
-            f"  {job:9} of {len(tags):5,} tags {seconds:8.1f} processor seconds, "
-            f"{peak / 1024:6,.0f} MB at the peak, {decoded:6,} pictures decoded",
-            flush=True,
+            f"  {job:9} of {len(tags):5,} tags {used.processor:8.1f} processor seconds, "
+            f"{used.peak / 1e6:6,.0f} MB at the peak, {used.decoded:6,} pictures decoded",
+            file=sys.stderr,
         )
-        return seconds
+        return used.processor
 
 
 def main() -> None:
     """Print what the tags took, beside a few of them by whole models."""
-    parser = argparse.ArgumentParser("tests.benchmarks.tags")
-    parser.add_argument("--storage", type=Path, help="with scraped tags; by default some are drawn")
-    parser.add_argument("--tags", type=int, default=50, help="how many are drawn")
-    parser.add_argument("--pictures", type=int, default=1000, help="of the drawn board")
-    parser.add_argument("--limit", type=int, default=40, help="pictures a label of a drawn tag")
-    parser.add_argument("--weights", default="none", help="of MobileNet; random for drawn tags")
-    parser.add_argument("--size", help="by default 160x160, and 96x96 of drawn pictures")
-    parser.add_argument("--whole", type=int, default=2, help="how many tags get whole models")
-    options = parser.parse_args()
+    options = _options(sys.argv[1:])
     with tempfile.TemporaryDirectory(prefix="imagetag-bench-") as folder:
         scratch = Path(folder)
         place = scratch / "storage"
@@ -147,6 +107,52 @@ def main() -> None:
             if options.weights == "none":
                 options.weights = _random_weights(files[:32], options.size, scratch)
         _measure(jobs, open_storage(str(place)), place, options, scratch)
+
+
+def rows() -> Iterator[Ratio]:
+    """Yield what a few tags take on features, beside a whole model of one of them."""
+    options = _options(["--tags", str(_FEW), "--pictures", "600"])
+    pairs = []
+    with tempfile.TemporaryDirectory(prefix="imagetag-bench-") as folder:
+        scratch = Path(folder)
+        files = _draw(open_storage(str(scratch / "drawn")), options, scratch)
+        weights = _random_weights(files[:32], "96x96", scratch)
+        network = ["--weights", weights, "--image-size", "96x96"]
+        for number in range(_PAIRS):
+            place = scratch / f"storage-{number}"
+            shutil.copytree(scratch / "drawn", place)
+            jobs, tags = Jobs(scratch, place), sorted(tags_in(open_storage(str(place))))
+            features = sum(_on_features(jobs, tags, network))
+            pairs.append((features, _whole(jobs, tags[:1], network)))
+    ours, theirs = zip(*pairs, strict=True)
+    what = f"embed, train and evaluate {_FEW} tags on features, MobileNet"
+    tell = with_unit("processor seconds")
+    yield compared(what, ours, theirs, tell, by="one whole model", goal=Goal(3, "at most"))
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("tests.benchmarks.tags")
+    parser.add_argument("--storage", type=Path, help="with scraped tags; by default some are drawn")
+    parser.add_argument("--tags", type=int, default=50, help="how many are drawn")
+    parser.add_argument("--pictures", type=int, default=1000, help="of the drawn board")
+    parser.add_argument("--limit", type=int, default=40, help="pictures a label of a drawn tag")
+    parser.add_argument("--weights", default="none", help="of MobileNet; random for drawn tags")
+    parser.add_argument("--size", help="by default 160x160, and 96x96 of drawn pictures")
+    parser.add_argument("--whole", type=int, default=2, help="how many tags get whole models")
+    return parser.parse_args(arguments)
+
+
+def _on_features(jobs: Jobs, tags: Sequence[str], network: Sequence[str]) -> Iterator[float]:
+    """Embed, train and evaluate tags; yield the processor seconds of each."""
+    yield jobs.run("embed", tags, "--extractor", "mobilenet", *network)
+    yield jobs.run("train", tags, "--features", "latest")
+    yield jobs.run("evaluate", tags)
+
+
+def _whole(jobs: Jobs, tags: Sequence[str], network: Sequence[str]) -> float:
+    """Train and evaluate whole models of tags; return the processor seconds of one."""
+    train = jobs.run("train", tags, "--model", "mobilenet", *network)
+    return (train + jobs.run("evaluate", tags)) / len(tags)
 
 
 def _draw(storage: Storage, options: argparse.Namespace, scratch: Path) -> list[bytes]:
@@ -239,10 +245,10 @@ def _measure(
     tags = sorted(tags_in(storage))
     network = ["--weights", options.weights, "--image-size", options.size]
     print("features, and a head a tag")
-    ours = jobs.run("embed", tags, "--extractor", "mobilenet", *network)
-    ours += jobs.run("train", tags, "--features", "latest")
+    steps = _on_features(jobs, tags, network)
+    ours = next(steps) + next(steps)
     trained = _stored(place.glob("*/models"))
-    ours += jobs.run("evaluate", tags)
+    ours += next(steps)
     evaluated = _stored(place.glob("*/models"))
     jobs.run("report", tags)
     jobs.run("status", tags)
@@ -254,8 +260,7 @@ def _measure(
     whole, probed = (_some(tags, count) for count in (options.whole, _PROBED))
     plain = {tag: _plain(storage, tag, rows[tag], stored) for tag in {*whole, *probed}}
     print("whole models")
-    theirs = jobs.run("train", whole, "--model", "mobilenet", *network)
-    theirs = (theirs + jobs.run("evaluate", whole)) / len(whole)
+    theirs = _whole(jobs, whole, network)
     by_whole = {tag: _precision(storage, tag) for tag in whole}
 
     places = sum(map(len, rows.values()))
@@ -325,7 +330,4 @@ def _of(
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if sys.argv[1:2] == ["counted"]:
-        sys.exit(counted(sys.argv[2], sys.argv[3:]))
-    else:
-        main()
+    main()

@@ -41,6 +41,7 @@ from imagetag.storage.s3 import S3Storage
 from tests.ended import log_lines
 from tests.scripted import RawServer, Reply, Request, serving
 from tests.storage_contract import StorageContract
+from tests.storages import Counting, InMemory
 
 
 @pytest.fixture
@@ -58,6 +59,14 @@ class TestLocalContract(StorageContract):
     @pytest.fixture
     def storage(self, tmp_path: Path) -> Storage:
         return open_storage(str(tmp_path / "data"))
+
+
+class TestInMemoryContract(StorageContract):
+    """The storage of tests and simulations, with another that counts around it."""
+
+    @pytest.fixture
+    def storage(self) -> Storage:
+        return Counting(InMemory())
 
 
 class TestS3Contract(StorageContract):
