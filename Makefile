@@ -70,8 +70,8 @@ unit: $(READY)  ## unit tests, in a few minutes
 integration: $(READY)  ## tests with real servers, browsers and processes on loopback
 	$(BIN)/pytest tests/e2e tests/integration $(BY_FILE) 3
 
-bench: $(READY)  ## speed and memory, as ratios of two things measured in one run
-	$(BIN)/python -m tests.benchmarks
+bench: $(READY)  ## speed, memory and growth as one table of ratios, into docs/figures.md: a quarter of an hour
+	$(BIN)/python -m tests.benchmarks --write
 
 # What these take besides; where there is no atheris for a machine, hypothesis alone leads.
 TOOLS := $(VENV)/.tools

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import bisect
 import io
+import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -164,6 +165,65 @@ class Counting(Wrapped):
         self.inner.delete(key)
 
 
+class InMemory(Storage):
+    """Objects in a dict, some microseconds each."""
+
+    url = "memory"
+
+    def __init__(self, objects: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        self.objects = dict(objects)
+        self._keys: list[str] = []
+
+    def list(self, folder: str = "") -> Iterator[ObjectInfo]:
+        keys, place = self._from(folder)
+        while place < len(keys) and keys[place].startswith(folder):
+            if found := self.stat(keys[place]):
+                yield found
+            place += 1
+
+    def folders(self, folder: str = "") -> Iterator[str]:
+        keys, place = self._from(folder)
+        while place < len(keys) and keys[place].startswith(folder):
+            name, slash, _ = keys[place].removeprefix(folder).partition("/")
+            if slash:
+                yield name
+                # "0" is the character behind "/".
+                place = bisect.bisect_left(keys, f"{folder}{name}0", place)
+            else:
+                place += 1
+
+    def _from(self, folder: str) -> tuple[Sequence[str], int]:
+        """Return all keys in their order, and where those of a folder begin."""
+        checked_key(folder, folder=True)
+        kinds = self.kinds()
+        if len(self._keys) != sum(map(len, kinds)):
+            self._keys = sorted(itertools.chain(*kinds))
+        return self._keys, bisect.bisect_left(self._keys, folder)
+
+    def kinds(self) -> tuple[Collection[str], ...]:
+        """Return the keys of each kind of objects."""
+        return (self.objects,)
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        data = self.objects.get(checked_key(key))
+        return None if data is None else ObjectInfo(key, len(data))
+
+    def open(self, key: str) -> AbstractContextManager[BinaryIO]:
+        if checked_key(key) not in self.objects:
+            raise ObjectNotFound(f"{self.url}/{key}: there is no such object")
+        return io.BytesIO(self.objects[key])
+
+    def write(self, key: str, data: bytes | BinaryIO) -> None:
+        self.objects[checked_key(key)] = data if isinstance(data, bytes) else data.read()
+
+    def copy(self, source: str, key: str) -> None:
+        self.write(key, self.read(source))
+
+    def delete(self, key: str) -> None:
+        self.objects.pop(checked_key(key), None)
+        self._keys = []
+
+
 @dataclass(frozen=True)
 class Made:
     """An object that is made whenever it is read, so that nothing holds it."""
@@ -172,77 +232,30 @@ class Made:
     make: Callable[[], bytes]
 
 
-class InMemory(Storage):
-    """Objects in a dict, some microseconds each, or made when they are read: more than a disk has.
+class MadeUp(InMemory):
+    """Has objects besides that are made when they are read: more of them than a disk would take.
 
     Attributes:
-        objects: by their keys.
-        others: makes what is to be read and is none of them, such as any picture; None for none.
+        made: by their keys.
+        others: makes what is to be read and is not there, such as any picture; None for none.
 
     """
 
-    url = "memory"
-
-    def __init__(
-        self,
-        objects: Mapping[str, bytes | Made] = MappingProxyType({}),
-        *,
-        others: Callable[[str], bytes | None] = lambda _: None,
-    ) -> None:
-        self.objects = dict(objects)
+    def __init__(self, others: Callable[[str], bytes | None] = lambda _: None) -> None:
+        super().__init__()
+        self.made: dict[str, Made] = {}
         self.others = others
-        self._keys: list[str] = []
 
-    def _sorted(self) -> list[str]:
-        if len(self._keys) != len(self.objects):
-            self._keys = sorted(self.objects)
-        return self._keys
-
-    def _below(self, folder: str) -> Iterator[str]:
-        keys = self._sorted()
-        for place in range(bisect.bisect_left(keys, folder), len(keys)):
-            if not keys[place].startswith(folder):
-                return
-            yield keys[place]
-
-    def list(self, folder: str = "") -> Iterator[ObjectInfo]:
-        keys = self._below(checked_key(folder, folder=True))
-        return (found for key in keys if (found := self.stat(key)))
-
-    def folders(self, folder: str = "") -> Iterator[str]:
-        checked_key(folder, folder=True)
-        keys = self._sorted()
-        place = bisect.bisect_left(keys, folder)
-        while place < len(keys) and keys[place].startswith(folder):
-            name, slash, _ = keys[place].removeprefix(folder).partition("/")
-            if slash:
-                yield name
-                # "0" is the character behind "/"
-                place = bisect.bisect_left(keys, f"{folder}{name}0", place)
-            else:
-                place += 1
+    def kinds(self) -> tuple[Collection[str], ...]:
+        return self.objects, self.made
 
     def stat(self, key: str) -> ObjectInfo | None:
-        found = self.objects.get(checked_key(key))
-        return None if found is None else ObjectInfo(key, self._size(found))
+        if key in self.made:
+            return ObjectInfo(key, self.made[key].size)
+        return super().stat(key)
 
     def open(self, key: str) -> AbstractContextManager[BinaryIO]:
-        found = self.objects.get(checked_key(key))
-        data = found.make() if isinstance(found, Made) else found
-        if data is None and (data := self.others(key)) is None:
-            raise ObjectNotFound(f"{self.url}/{key}: there is no such object")
-        return io.BytesIO(data)
-
-    def write(self, key: str, data: bytes | BinaryIO) -> None:
-        self.objects[checked_key(key)] = data if isinstance(data, bytes) else data.read()
-
-    def copy(self, source: str, key: str) -> None:
-        with self.open(source) as stream:
-            self.write(key, stream.read())
-
-    def delete(self, key: str) -> None:
-        self.objects.pop(checked_key(key), None)
-        self._keys = []
-
-    def _size(self, found: bytes | Made) -> int:
-        return found.size if isinstance(found, Made) else len(found)
+        data = self.made[key].make() if key in self.made else None
+        if data is None and key not in self.objects:
+            data = self.others(key)
+        return super().open(key) if data is None else io.BytesIO(data)

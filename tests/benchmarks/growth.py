@@ -24,7 +24,7 @@ from tests.benchmarks.ratios import Ratio, grown, with_unit
 from tests.builders.many import Many
 from tests.builders.results import make_logits, make_pictures, write_run
 from tests.builders.statuses import NOW, ago, write_all
-from tests.storages import InMemory
+from tests.storages import InMemory, MadeUp
 
 _TAGS = (1, 10, 50)  # that are scraped
 _POSTS, _LIMIT = 5_000, 10
@@ -66,7 +66,7 @@ def curated(count: int) -> Callable[[], object]:
 
 def reported(count: int) -> Callable[[], object]:
     """Return what compares a run of 400 test pictures of each of so many tags."""
-    storage, pictures = InMemory(), make_pictures(200, 200)
+    storage, pictures = MadeUp(), make_pictures(200, 200)
     logits = make_logits(pictures, 3.0, seed=1)
     many = Many(count)
     many.store(storage)
@@ -83,9 +83,9 @@ def told(count: int) -> Callable[[], object]:
     return lambda: Overview(storage, threads=2).read(NOW)
 
 
-def _with_rows(count: int, *, layouts: bool = False) -> InMemory:
+def _with_rows(count: int, *, layouts: bool = False) -> MadeUp:
     picture = jpeg(Image.effect_noise((160, 120), 60).convert("RGB"))
-    storage = InMemory(others=lambda _: picture)
+    storage = MadeUp(lambda _: picture)
     Many(1, limit=count // 2, layouts=layouts).store(storage)
     return storage
 

@@ -51,7 +51,7 @@ from tests.builders.extractors import make_record
 from tests.builders.many import Many
 from tests.builders.results import make_logits, make_pictures, write_run
 from tests.builders.statuses import NOW, ago, write_evaluated, write_explored, write_trained
-from tests.storages import Counting, InMemory, Made
+from tests.storages import Counting, Made, MadeUp
 
 HEAD = ("what", "how", "requests to storage", "bytes", "processor", "memory", "plan")
 SHARED = 100  # pictures a tag that the negatives of all tags are of
@@ -267,7 +267,7 @@ def _of(many: Many) -> str:
 
 
 def _stored(many: Many) -> Counting:
-    storage = InMemory()
+    storage = MadeUp()
     many.store(storage)
     return Counting(storage)
 
@@ -284,7 +284,7 @@ def _done(many: Many) -> Counting:
 
 def _add_images(storage: Counting, tag: str, lines: bytes) -> None:
     """Put pictures of nothing where the rows of a part say that they are."""
-    assert isinstance(storage.inner, InMemory)
+    assert isinstance(storage.inner, MadeUp)
     for line in lines.splitlines():
         row = json.loads(line)
         key = Layout(tag).image(row["split"], row["label"], row["md5"], row["ext"])
@@ -293,14 +293,14 @@ def _add_images(storage: Counting, tag: str, lines: bytes) -> None:
 
 def _add_features(storage: Storage, many: Many) -> None:
     """Put lists of pictures that have features, all there are, as embed stores them."""
-    assert isinstance(storage, InMemory)
+    assert isinstance(storage, MadeUp)
     for start in range(0, many.distinct, PART):
         end = min(start + PART, many.distinct)
         make = partial(many.digests, start, end)
         digest = f"{start:024x}"
         for ext, size in (("npz", PART * 4096), ("ids", 16 * (end - start))):
             key = layout.feature_part(_RECORD.name, digest, ext)  # type: ignore[arg-type]
-            storage.objects[key] = Made(size, make)
+            storage.made[key] = Made(size, make)
 
 
 def _plan(many: Many, *, pods: int = 1, features: bool = False) -> Estimate:

@@ -16,7 +16,7 @@ from imagetag.imaging.layouts import CHROMA, LUMA
 from imagetag.layout import LABELS, Label, Layout
 from tests.builders.datasets import make_dataset
 from tests.builders.rows import make_row
-from tests.storages import InMemory, Made
+from tests.storages import Made, MadeUp
 
 _PART = 200  # rows of a part, as scrape writes them
 _FIRST = 10_000_000  # post ids have as many digits
@@ -61,7 +61,7 @@ class Many:
         """How many pictures there are, each once."""
         return self.tags * self.limit + (self.pool or self.tags * self.limit)
 
-    def store(self, storage: InMemory) -> None:
+    def store(self, storage: MadeUp) -> None:
         """Put the markers into a storage, and manifests that are made when they are read."""
         size = len(self.part(0, "negative", 0)) // min(_PART, self.limit)
         for number, tag in enumerate(self.names):
@@ -72,7 +72,7 @@ class Many:
                     parts.append(Layout(tag).part("part", name))
                     make = partial(self.part, number, label, start)
                     rows = min(_PART, self.limit - start)
-                    storage.objects[parts[-1]] = Made(size * rows, make)
+                    storage.made[parts[-1]] = Made(size * rows, make)
             write_dataset(storage, self.dataset(tag, tuple(parts)))
 
     def dataset(self, tag: str, parts: tuple[str, ...]) -> Dataset:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
-from imagetag.dataset import load_dataset, read_rows
+from imagetag.dataset import Row, load_dataset, read_rows
 from imagetag.errors import InputError
-from imagetag.layout import Layout
+from imagetag.layout import Label, Layout, Split
 from imagetag.log import Progress
 from imagetag.storage import Storage
 
 _SHARING = 8  # digits of an md5 that say whose a picture is
 
 
-class Pictures(dict[str, str]):
-    """Keys of pictures by their md5.
+class Pictures(Mapping[str, str]):
+    """Keys of pictures by their md5, made when they are asked for: there may be many millions.
 
     Attributes:
         places: each of them, counted once for each tag that has it.
@@ -23,9 +24,37 @@ class Pictures(dict[str, str]):
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self.places = 0
         self.fingerprints: dict[str, str] = {}
+        self._where: dict[str, _Where] = {}
+
+    def __getitem__(self, md5: str) -> str:
+        where = self._where[md5]
+        return where.layout.image(where.split, where.label, md5, where.ext)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def add(self, layout: Layout, rows: Iterable[Row]) -> None:
+        """Take pictures of a tag; those that are there already stay where they are."""
+        shared: dict[_Where, _Where] = {}
+        for row in rows:
+            self.places += 1
+            if row.md5 not in self._where:
+                where = _Where(layout, row.split, row.label, row.ext)
+                self._where[row.md5] = shared.setdefault(where, where)
+
+
+class _Where(NamedTuple):
+    """What the keys of pictures have in common that lie beside each other."""
+
+    layout: Layout
+    split: Split
+    label: Label
+    ext: str
 
 
 def find_pictures(
@@ -56,15 +85,12 @@ def find_pictures(
     names = list(tags)
     with Progress("manifests", total=len(names), unit="tags") as progress:
         for tag in names:
-            layout = Layout(tag)
             try:
                 dataset = load_dataset(storage, tag)
-                for row in read_rows(storage, dataset):
-                    if int(row.md5[:_SHARING], 16) % count != index:
-                        continue
-                    found.places += 1
-                    if row.md5 not in found:
-                        found[row.md5] = layout.image(row.split, row.label, row.md5, row.ext)
+                rows = read_rows(storage, dataset)
+                if count > 1:
+                    rows = (row for row in rows if int(row.md5[:_SHARING], 16) % count == index)
+                found.add(Layout(tag), rows)
                 found.fingerprints[tag] = dataset.fingerprint
             except InputError as error:
                 if failed is None:

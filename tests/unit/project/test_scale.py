@@ -8,9 +8,10 @@ from functools import partial
 
 import pytest
 
+from imagetag.embed import find_pictures
 from tests.benchmarks import scale
 from tests.builders.many import Many
-from tests.storages import Counting, InMemory
+from tests.storages import Counting, InMemory, MadeUp
 
 
 def many(tags: int) -> Many:
@@ -39,9 +40,9 @@ def test_a_tag_more_takes_the_same_requests(
 
 def test_made_up_manifests_are_what_they_say() -> None:
     of = many(3)
-    storage = InMemory()
+    storage = MadeUp()
     of.store(storage)
-    found = scale.find_pictures(storage, of.names)
+    found = find_pictures(storage, of.names)
     assert (len(found), found.places) == (of.distinct, of.rows)
     assert len(of.digests(0, of.distinct)) == 16 * of.distinct
     assert {bytes.fromhex(md5) for md5 in found} == {
