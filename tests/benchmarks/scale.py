@@ -23,6 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 
 from PIL import Image
@@ -222,18 +223,16 @@ def plan(many: Many) -> Counted:
 def from_board(tags: int, limit: int) -> list[Counted]:
     """Scrape, curate and explore a few tags of a board, which share what has none of them."""
     names = [f"tag_{number:02}" for number in range(tags)]
-    tiny = jpeg(Image.effect_noise((64, 64), 60).convert("RGB"))
-    count = 20 * tags * limit
-    posts = (
-        Picture(
-            post,
-            "jpg",
-            tiny,
-            (64, 64),
-            ("solo", *names[post % (10 * tags) : post % (10 * tags) + 1]),
-        )
-        for post in range(count, 0, -1)
-    )
+    random = Random(0)
+
+    def post(number: int) -> Picture:
+        """Return a cloud of colours; one in ten has a tag."""
+        cloud = Image.frombytes("RGB", (6, 6), random.randbytes(108))
+        data = jpeg(cloud.resize((64, 64), Image.Resampling.BICUBIC))
+        place = number % (10 * tags)
+        return Picture(number, "jpg", data, (64, 64), ("solo", *names[place : place + 1]))
+
+    posts = map(post, range(20 * tags * limit, 0, -1))
     stages = _plan(Many(tags, limit)).stages
     planned: dict[str, tuple[int, int]] = {each.stage: (each.gets, each.puts) for each in stages}
     with tempfile.TemporaryDirectory(prefix="imagetag-bench-") as scratch:
@@ -354,7 +353,7 @@ def measured(tags: int, limit: int) -> Iterator[Counted]:
         moved=times * gone_on.moved,
         seconds=times * gone_on.seconds,
     )
-    for count in (1, 10):
+    for count in (10, 1):
         yield _apart(embed_share, many, count)
     for work in (report, status, plan):
         yield _apart(work, many)
