@@ -10,7 +10,6 @@ from pydantic import AfterValidator, Field
 
 from imagetag.checks import checked_run_name
 from imagetag.job import FilePlace, StorageSettings, TagsSettings, run_job
-from imagetag.quiet import quiet_imports
 from imagetag.storage import open_storage
 
 
@@ -38,8 +37,8 @@ def work(settings: ExportSettings) -> None:
     """Export the tags' models."""
     tags = settings.all_tags()
     storage = open_storage(settings.storage, existing=True)
-    with quiet_imports():  # TensorFlow: not for --help
-        from imagetag.export import export_tags
+    # NumPy: not for --help. TensorFlow comes where there is something to write.
+    from imagetag.export import export_tags
 
     export_tags(
         storage,

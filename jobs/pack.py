@@ -22,7 +22,6 @@ from imagetag.job import (
     threshold_fraction_field,
     validation_fraction_field,
 )
-from imagetag.quiet import quiet_imports
 from imagetag.storage import open_storage
 
 
@@ -74,8 +73,8 @@ def work(settings: PackSettings) -> None:
             check_run(storage, tag, settings.exclude_suspects.partition("@")[0])
 
     failures = judge_tags(settings, check)
-    with quiet_imports():  # TensorFlow: not for --help
-        from imagetag.inputs import Packing, pack_tag
+    # NumPy: not for --help. TensorFlow comes with the first shard that is missing.
+    from imagetag.inputs import Packing, pack_tag
 
     packing = Packing(**settings.model_dump(include=set(Packing.model_fields)))
     for_each_tag(

@@ -14,7 +14,9 @@ import pytest
 
 import jobs.embed
 import jobs.evaluate
+import jobs.explore
 import jobs.export
+import jobs.pack
 import jobs.predict
 import jobs.train
 from imagetag.dataset import local_copy
@@ -36,6 +38,7 @@ from tests.builders.datasets import store_dataset
 from tests.builders.drawn import PICTURES, TAG
 from tests.ended import log_lines
 from tests.pages import undrawn
+from tests.plainly import HEAVY, imported_by
 
 OTHER = "blue_square"
 TAGS = (TAG, OTHER)
@@ -72,6 +75,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory, network: Path) -> Storage:
     assert jobs.embed.main([*shared, *cache, "--extractor", str(network)]) == 0
     assert jobs.train.main([*shared, *cache, "--features", "latest"]) == 0
     with undrawn():
+        assert jobs.explore.main(shared) == 0  # whose cautions evaluate tells
         assert jobs.evaluate.main([*shared, *cache]) == 0
     return storage
 
@@ -122,6 +126,29 @@ def test_the_composed_model_gives_the_logits_of_the_head(storage: Storage, tmp_p
     said = load_model(storage, run, tmp_path).predict(pixels.astype(np.float32), verbose=0)
     logits = np.log(said / (1 - said))[:, 0]
     assert logits == pytest.approx(head.logits(features.astype(np.float32)), abs=0.02)
+
+
+def test_where_nothing_is_left_nothing_heavy_is_imported(storage: Storage, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "a.png").write_bytes(PICTURES[0].data)
+    several = ["--storage", storage.url, "--tags", ",".join(TAGS)]
+    cache = ["--cache-folder", tmp_path / "cache"]
+    first = [
+        ["pack", *several, "--image-size", "16x16"],
+        ["export", *several, "--output", tmp_path / "tags.keras"],
+        ["predict", *several, "--input", tmp_path / "new", "--output", tmp_path / "rows.csv"],
+    ]
+    with undrawn():
+        for job, *arguments in first:
+            assert getattr(jobs, job).main(list(map(str, arguments))) == 0
+    imported = imported_by(
+        ["explore", *several],
+        ["embed", *several, *cache, "--extractor", "latest"],
+        ["train", *several, *cache, "--features", "latest"],
+        ["evaluate", *several, *cache, "--run", "latest"],
+        *first,
+    )
+    assert imported & HEAVY == set()
 
 
 def test_heatmaps_are_of_each_tags_own_head(storage: Storage, tmp_path: Path) -> None:

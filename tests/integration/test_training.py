@@ -63,6 +63,7 @@ from tests.builders.rows import key_of
 from tests.ended import Ended, log_lines
 from tests.forked import Forked, run_forked
 from tests.pages import undrawn
+from tests.plainly import HEAVY, imported_by
 
 QUICK = ("--model", "alexnet-small", "--epochs", "1")
 Lines = list[dict[str, Any]]
@@ -1207,6 +1208,17 @@ def test_every_test_image_is_scored_and_no_other(
         expected = float(calibration.probabilities(raw))
         assert float(table[md5]["probability"]) == pytest.approx(expected, abs=1e-3)
         assert (table[md5]["label"], table[md5]["page_url"]) == (item.row.label, item.row.page_url)
+
+
+def test_what_is_done_already_is_told_without_tensorflow(
+    evaluated: tuple[Path, Ended, Run], cache: Path
+) -> None:
+    storage, _, _ = evaluated
+    imported = imported_by(
+        ["train", *on(storage, cache), *QUICK, "--epochs", 3, "--seed", 11],
+        ["evaluate", *on(storage, cache), "--no-suspects"],
+    )
+    assert imported & HEAVY == set()
 
 
 def test_the_page_names_the_tag_and_the_run(evaluated: tuple[Path, Ended, Run]) -> None:

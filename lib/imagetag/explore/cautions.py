@@ -81,7 +81,7 @@ class HeldOut:
         """
         if self.min_precision is None:
             return ""
-        from imagetag.stats import positives_needed  # SciPy's statistics: not for --help
+        from imagetag.stats import positives_needed  # SciPy: not for --help
 
         count, pictures = self.threshold.get("positive", 0), sum(self.threshold.values())
         needed = positives_needed(

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import keras
-import numpy as np
-
 from imagetag.dataset import GREY
 from imagetag.errors import InputError
 from imagetag.export.contents import Contents, Format, Input, exported_tag
-from imagetag.export.formats import write
-from imagetag.export.joined import joined, with_decisions
 from imagetag.export.target import Target, format_of
-from imagetag.layout import encode
-from imagetag.log import Progress, get_logger
-from imagetag.models import Heads, core_of, split_model
-from imagetag.runs import Run, find_runs, load_decision, load_head, load_model, versions
+from imagetag.log import get_logger
+from imagetag.quiet import quiet_imports
+from imagetag.runs import Run, find_runs, load_decision, load_head, versions
 from imagetag.storage import Place, Storage, opened
 
 _SHOWN = 10  # tags by name
@@ -83,36 +77,16 @@ def export_tags(
             get_logger().info("already exported", tags=len(runs), output=target.url)
             return before
         _tell_doubts(contents)
-        model, extractors = joined(_parts(storage, runs, scratch), contents.input.image_size)
+        with quiet_imports():  # TensorFlow: not where there is nothing to do
+            from imagetag.export.writing import write_models
         path = scratch / "written" / Path(output).name
         path.parent.mkdir()
-        write(with_decisions(model, contents.tags), path, contents)
+        extractors = write_models(storage, runs, contents, path, scratch)
         size = target.store(path)
     get_logger().info(
         "exported", tags=len(runs), extractors=extractors, bytes=size, output=target.url
     )
     return contents
-
-
-def _parts(
-    storage: Storage, runs: Sequence[Run], scratch: Path
-) -> Iterator[tuple[keras.Model, Heads]]:
-    """Yield each run's model up to its features, and its head; an extractor is loaded once."""
-    extractors: dict[str, keras.Model] = {}
-    with Progress("export") as progress:
-        for run in runs:
-            if run.extractor in extractors:
-                head, _ = load_head(storage, run)
-                heads = Heads(head.weights[:, np.newaxis], np.array([head.bias]))
-                yield extractors[run.extractor], heads
-            else:
-                with TemporaryDirectory(prefix="model-", dir=scratch) as folder:
-                    model = load_model(storage, run, Path(folder) / encode(run.tag))
-                body, heads = split_model(core_of(model), run.image_size)
-                if run.extractor:
-                    extractors[run.extractor] = body
-                yield body, heads
-            progress.advance()
 
 
 def _input_of(storage: Storage, runs: Sequence[Run]) -> Input:

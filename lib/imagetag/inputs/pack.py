@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from imagetag import __version__
@@ -37,10 +36,10 @@ from imagetag.imaging import BadImage, Frame, Size, load_resized
 from imagetag.inputs.cleaning import IGNORE, Cleaning, find_cleaning
 from imagetag.inputs.pack_index import Packed, Shard, load_packed
 from imagetag.inputs.partition import find_partition, train_rows
-from imagetag.inputs.tfrecord import make_example
 from imagetag.layout import LABELS, Label, Layout, PartName
 from imagetag.log import Progress, get_logger
 from imagetag.parallel import map_ahead
+from imagetag.quiet import quiet_imports
 from imagetag.storage import ObjectNotFound, Storage
 
 _PARTS: tuple[PartName, ...] = ("train", "validation")
@@ -326,6 +325,10 @@ class _Packer:
         scratch: Path,
         progress: Progress,
     ) -> Shard:
+        with quiet_imports():  # TensorFlow: not where all is packed
+            import tensorflow as tf
+
+            from imagetag.inputs.tfrecord import make_example
         labels: dict[Label, int] = dict.fromkeys(LABELS, 0)
         left_out: Counter[str] = Counter()
         path = scratch / "shard.tfrecord"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import platform
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -195,10 +196,20 @@ def load_model(storage: Storage, run: Run, folder: Path) -> keras.Model:
 
 
 def versions(*libraries: str) -> dict[str, str]:
-    """Return the versions of what a result depends on: ours, and some libraries'."""
+    """Return the versions of what a result depends on: ours, and some libraries'.
+
+    None of these is imported for it, if its package is called as it is.
+    """
     return {
         "imagetag": __version__,
         "python": platform.python_version(),
-        **{name: importlib.import_module(name).__version__ for name in libraries},
+        **{name: _version(name) for name in libraries},
         "numpy": np.__version__,
     }
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:  # scikit-learn is sklearn, and TensorFlow has builds
+        return str(importlib.import_module(library).__version__)

@@ -114,10 +114,10 @@ def lower_bound(right: ArrayLike, called: ArrayLike, confidence: float) -> Any:
         confidence: with which probability the precision is above the bound, in (0, 1).
 
     """
-    from scipy import stats  # slow, and whoever reads what was found does without
+    from scipy import special  # slow, and whoever reads what was found does without
 
     good, total = np.asarray(right, np.float64), np.asarray(called, np.float64)
-    bound = stats.beta.ppf(1 - confidence, np.maximum(good, 1), total - good + 1)
+    bound = special.betaincinv(np.maximum(good, 1), total - good + 1, 1 - confidence)
     return np.where(good > 0, bound, 0.0)[()]
 
 
@@ -287,13 +287,9 @@ def promise_precision(
 
 def _passes(numbers: Ints, precision: float, alpha: float) -> float:
     """Return how probable it is that any look passes a test of level `alpha`."""
-    from scipy import stats
-
-    # How many must be right at each look: the least with P(X >= that) <= alpha. What is next to it
-    # passes: a bound is computed otherwise, and may round a tie to the other side.
-    alpha *= 1 + 1e-9
-    least = stats.binom.isf(alpha, numbers, precision).astype(np.int64) + 1
-    least += stats.binom.sf(least - 1, numbers, precision) > alpha
+    # What is next to it passes: a bound is computed otherwise, and may round a tie to the other
+    # side.
+    least = _least_rare(numbers, precision, alpha * (1 + 1e-9))
     passed = 0.0
     # Probabilities of `fewest`, `fewest` + 1, ... right ones, none of which has passed so far.
     fewest, alive, before = 0, np.ones(1), 0
@@ -309,12 +305,37 @@ def _passes(numbers: Ints, precision: float, alpha: float) -> float:
     return passed
 
 
+def _least_rare(numbers: Ints, precision: float, alpha: float) -> Ints:
+    """Return at each look the least number of right ones with P(X >= that) <= alpha.
+
+    It is one more than there are pictures where not even all of them are as rare.
+    """
+    from scipy import special  # its distributions, in `stats`, take a second to import
+
+    def rare(right: Ints) -> Bools:
+        probable = special.betainc(right, np.maximum(numbers - right + 1, 1), precision)
+        found: Bools = (right > numbers) | (probable <= alpha)
+        return found
+
+    about = np.nan_to_num(special.bdtrik(1 - alpha, numbers, precision))
+    least = np.clip(np.ceil(about).astype(np.int64) + 1, 1, numbers + 1)
+    while not (enough := rare(least)).all():
+        least += ~enough
+    while (more := (least > 1) & rare(np.maximum(least - 1, 1))).any():
+        least -= more
+    return least
+
+
 @functools.lru_cache(maxsize=1024)  # the same steps at each of the levels that are tried
 def _right_ones(pictures: int, precision: float) -> tuple[int, Floats]:
     """Return how probable each number of right ones is, from a first number on."""
-    from scipy import stats
+    from scipy import special
 
-    return _without_rare(stats.binom.pmf(np.arange(pictures + 1), pictures, precision))
+    right = np.arange(pictures + 1)
+    wrong = pictures - right
+    ways = special.gammaln(pictures + 1) - special.gammaln(right + 1) - special.gammaln(wrong + 1)
+    logs = ways + special.xlogy(right, precision) + special.xlog1py(wrong, -precision)
+    return _without_rare(np.exp(logs))
 
 
 def _without_rare(probabilities: Floats) -> tuple[int, Floats]:
