@@ -284,9 +284,9 @@ def _entries(
     if not tables:
         return [], None
     exam, answers = _shared(tables)
-    standings = dict(
-        zip(answers, compare(exam, list(answers.values()), metric, seed=_SEED), strict=True)
-    )
+    told = all(_is_told(found[name], metric, tables[name], exam) for name in answers)
+    compared = compare(exam, list(answers.values()), metric, seed=_SEED, intervals=not told)
+    standings = dict(zip(answers, compared, strict=True))
     ordered = sorted(
         (name for name in answers if standings[name].value is not None),
         key=lambda name: (_loss(standings[name]), name),
@@ -359,11 +359,18 @@ def _value(
     So it is the same on both pages, if they are of the same pictures.
     """
     found, told = standing.value, _evaluation(result).metrics.estimate(metric)
-    if found is None or told.low is None or told.high is None:
+    if found is None or not _is_told(result, metric, table, exam):
         return found
-    if metric not in RESAMPLED or exam.labels.size < table.pictures.size:
-        return found
+    assert told.low is not None  # noqa: S101 - as it is told
+    assert told.high is not None  # noqa: S101
     return Span(found.value, min(told.low, found.value), max(told.high, found.value))
+
+
+def _is_told(result: Result, metric: Metric, table: Table, exam: Exam) -> bool:
+    """Tell whether a run's own report has the interval of its value, of the same pictures."""
+    told = _evaluation(result).metrics.estimate(metric)
+    known = told.low is not None and told.high is not None
+    return known and metric in RESAMPLED and exam.labels.size == table.pictures.size
 
 
 def _outside(result: Result, metric: Metric, reason: str) -> Entry:
