@@ -133,14 +133,14 @@ def test_where_nothing_is_left_nothing_heavy_is_imported(storage: Storage, tmp_p
     (tmp_path / "new" / "a.png").write_bytes(PICTURES[0].data)
     several = ["--storage", storage.url, "--tags", ",".join(TAGS)]
     cache = ["--cache-folder", tmp_path / "cache"]
-    first = [
+    first: list[list[object]] = [
         ["pack", *several, "--image-size", "16x16"],
         ["export", *several, "--output", tmp_path / "tags.keras"],
         ["predict", *several, "--input", tmp_path / "new", "--output", tmp_path / "rows.csv"],
     ]
     with undrawn():
         for job, *arguments in first:
-            assert getattr(jobs, job).main(list(map(str, arguments))) == 0
+            assert getattr(jobs, str(job)).main(list(map(str, arguments))) == 0
     imported = imported_by(
         ["explore", *several],
         ["embed", *several, *cache, "--extractor", "latest"],

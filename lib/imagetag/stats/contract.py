@@ -318,7 +318,7 @@ def _least_rare(numbers: Ints, precision: float, alpha: float) -> Ints:
         return found
 
     about = np.nan_to_num(special.bdtrik(1 - alpha, numbers, precision))
-    least = np.clip(np.ceil(about).astype(np.int64) + 1, 1, numbers + 1)
+    least: Ints = np.clip(np.ceil(about).astype(np.int64) + 1, 1, numbers + 1)
     while not (enough := rare(least)).all():
         least += ~enough
     while (more := (least > 1) & rare(np.maximum(least - 1, 1))).any():
