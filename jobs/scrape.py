@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from imagetag.boards import Login, open_board
 from imagetag.dataset import Negatives
-from imagetag.imaging import EXTENSIONS, MAX_PIXELS
+from imagetag.imaging import EXTENSIONS, MAX_PIXELS, Thumbnails
 from imagetag.job import (
     CommaList,
     Contact,
@@ -166,10 +166,11 @@ def work(settings: ScrapeSettings) -> None:
     with open_client(settings) as client, ThreadPoolExecutor(1) as loader:
         board = open_board(settings.board, client, login)
         storage = open_storage(settings.storage, settings.concurrency)
-        how = How(settings.concurrency, settings.perceptual_hash)
+        thumbnails = Thumbnails() if settings.curate else None
+        how = How(settings.concurrency, settings.perceptual_hash, thumbnails)
         scraper = Scraper(storage, board, selection_of(settings, board.root), how)
         # What it imports takes a while: that is done while the board is asked.
-        curator = loader.submit(_curator, settings, storage) if settings.curate else None
+        curator = loader.submit(_curator, settings, storage, thumbnails) if thumbnails else None
 
         def scrape(tag: str) -> None:
             if settings.retry_failed:
@@ -183,10 +184,12 @@ def work(settings: ScrapeSettings) -> None:
     tell_next("explore", settings)
 
 
-def _curator(settings: ScrapeSettings, storage: Storage) -> Callable[[str], object]:
+def _curator(
+    settings: ScrapeSettings, storage: Storage, thumbnails: Thumbnails
+) -> Callable[[str], object]:
     from imagetag.curate import Seen, curate_tag  # NumPy: not for --help
 
-    return partial(curate_tag, storage, concurrency=settings.concurrency, seen=Seen())
+    return partial(curate_tag, storage, concurrency=settings.concurrency, seen=Seen(thumbnails))
 
 
 @contextmanager

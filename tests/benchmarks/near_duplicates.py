@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import io
 import multiprocessing
+import os
 import random
 import resource
 import tempfile
@@ -25,6 +26,8 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the matching has it
 
 import numpy as np
 import numpy.typing as npt
@@ -114,7 +117,7 @@ def changed(image: Image.Image, name: str, seed: object) -> bytes:
     return buffer.getvalue()
 
 
-Looked = tuple[bytes, Any]  # a layout and a thumbnail
+Looked = tuple[bytes, bytes]  # a layout and a thumbnail
 
 
 def look(path: Path, name: str) -> tuple[Looked, Looked] | None:
@@ -127,9 +130,10 @@ def look(path: Path, name: str) -> tuple[Looked, Looked] | None:
 
 
 def _looked(data: bytes) -> Looked:
-    cells = layouts.layout_cells(layouts.perceptual_hashes(data))
+    thumbnail = layouts.thumbnail(data)
+    cells = layouts.layout_cells(layouts.hashes_of(thumbnail))
     assert cells
-    return cells, twins.thumbnail(data)
+    return cells, thumbnail
 
 
 def main() -> None:

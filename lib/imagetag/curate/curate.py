@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from imagetag.curate.seen import Pixels, Seen
+from imagetag.curate.seen import Seen
 from imagetag.dataset import (
     Curated,
     Curation,
@@ -306,16 +306,17 @@ class _Gallery:
         told = dict(zip(there, self._seen.twins(thumbnails, names, there, threshold), strict=True))
         return [told.get(pair, False) for pair in pairs]
 
-    def _thumbnails(self, numbers: set[int]) -> dict[int, Pixels]:
+    def _thumbnails(self, numbers: set[int]) -> dict[int, bytes]:
         """Return thumbnails, as `thumbnail` makes them, of those that can be read."""
-        found = {number: self._seen.thumbnail(self.images[number].md5) for number in numbers}
+        kept = self._seen.thumbnails
+        found = {number: kept.get(self.images[number].md5) for number in numbers}
         wanted = sorted(number for number, pixels in found.items() if pixels is None)
         wanted = [number for number in wanted if number not in self.unreadable]
         made = self._pool.map(partial(self._made, thumbnail), wanted)
         for number, pixels in zip(wanted, made, strict=True):
             found[number] = pixels
             if pixels is not None:
-                self._seen.keep(self.images[number].md5, pixels)
+                kept.keep(self.images[number].md5, pixels)
         return {number: pixels for number, pixels in found.items() if pixels is not None}
 
     def _made(self, make: Callable[[bytes], Made], number: int) -> Made | None:

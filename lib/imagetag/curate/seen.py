@@ -4,40 +4,27 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from imagetag.imaging import Pair, are_twins
+from imagetag.imaging import Pair, Thumbnails, are_twins
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-Pixels: TypeAlias = "npt.NDArray[np.uint8]"
-Key = TypeVar("Key")
-Value = TypeVar("Value")
-
-_THUMBNAILS = 1000  # of 48 kB
-_VERDICTS = 50_000  # of some 300 bytes
+_VERDICTS = 50_000  # of some 300 bytes; the last
 
 
 class Seen:
-    """Thumbnails and verdicts of the tags of one process, the last used of each. For one thread."""
+    """Thumbnails and verdicts of the tags of one process.
 
-    def __init__(self) -> None:
-        self._thumbnails: OrderedDict[str, Pixels] = OrderedDict()
+    Args:
+        thumbnails: those that there are already, of a scrape.
+
+    """
+
+    def __init__(self, thumbnails: Thumbnails | None = None) -> None:
+        self.thumbnails = thumbnails or Thumbnails()
         self._verdicts: OrderedDict[tuple[str, str, int], bool] = OrderedDict()
-
-    def thumbnail(self, md5: str) -> Pixels | None:
-        """Return the thumbnail of a picture, if it is kept."""
-        return _used(self._thumbnails, md5)
-
-    def keep(self, md5: str, thumbnail: Pixels) -> None:
-        """Keep the thumbnail of a picture, in place of the one that was not used for longest."""
-        _put(self._thumbnails, md5, thumbnail, _THUMBNAILS)
 
     def twins(
         self,
-        thumbnails: Mapping[int, Pixels],
+        thumbnails: Mapping[int, bytes],
         names: Mapping[int, str],
         pairs: Sequence[Pair],
         threshold: int,
@@ -52,23 +39,13 @@ class Seen:
 
         """
         keys = [(names[pair.outer], names[pair.inner], threshold) for pair in pairs]
-        told = {key: _used(self._verdicts, key) for key in keys}
-        wanted = [pair for pair, key in zip(pairs, keys, strict=True) if told[key] is None]
-        missing = [key for key in keys if told[key] is None]
-        for key, verdict in zip(missing, are_twins(thumbnails, wanted, threshold), strict=True):
-            told[key] = verdict
-            _put(self._verdicts, key, verdict, _VERDICTS)
-        return [bool(told[key]) for key in keys]
-
-
-def _used(kept: OrderedDict[Key, Value], key: Key) -> Value | None:
-    if key in kept:
-        kept.move_to_end(key)
-    return kept.get(key)
-
-
-def _put(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> None:
-    kept[key] = value
-    kept.move_to_end(key)
-    while len(kept) > most:
-        kept.popitem(last=False)
+        told = {key: self._verdicts[key] for key in keys if key in self._verdicts}
+        wanted = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in told}
+        verdicts = are_twins(thumbnails, list(wanted.values()), threshold)
+        told |= dict(zip(wanted, verdicts, strict=True))
+        for key, verdict in told.items():
+            self._verdicts[key] = verdict
+            self._verdicts.move_to_end(key)
+        while len(self._verdicts) > _VERDICTS:
+            self._verdicts.popitem(last=False)
+        return [told[key] for key in keys]

@@ -14,9 +14,11 @@ from .images import load_rgb as load_rgb
 from .layouts import BLANK as BLANK
 from .layouts import METHOD as METHOD
 from .layouts import THRESHOLD as THRESHOLD
+from .layouts import hashes_of as hashes_of
 from .layouts import layout_cells as layout_cells
 from .layouts import perceptual_hashes as perceptual_hashes
+from .layouts import thumbnail as thumbnail
 from .similarity import Pair as Pair
 from .similarity import alike as alike
+from .thumbnails import Thumbnails as Thumbnails
 from .twins import are_twins as are_twins
-from .twins import thumbnail as thumbnail

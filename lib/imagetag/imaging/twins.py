@@ -19,16 +19,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 import pdqhash  # type: ignore[import-untyped]
-from PIL import Image
 
-from imagetag.imaging.images import load_rgb
-from imagetag.imaging.layouts import THRESHOLD
+from imagetag.imaging.layouts import THRESHOLD, THUMB
 from imagetag.imaging.similarity import COLOUR, FAINT, Pair
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-_THUMB = 128  # pixels a side of a thumbnail
 # Cells a side, steps, and the least correlation to go on with: how the window is found, at first
 # by what is blurred, where the way to it is not so narrow.
 _LEVELS = ((12, 5, 0.6), (24, 6, 0.85), (32, 2, 0.9))
@@ -44,20 +41,8 @@ _AGREE, _AGREE_PLACE = 0.95, 0.006
 _DIM = 0.6  # a correlation; what is alike less tells no more of where to go
 
 
-def thumbnail(data: bytes) -> Pixels:
-    """Return a picture squeezed into a square: `(3, 128, 128)` uint8, YCbCr.
-
-    Raises:
-        BadImage: if it cannot be decoded.
-
-    """
-    picture = load_rgb(data, at_least=(_THUMB, _THUMB))
-    small = picture.resize((_THUMB, _THUMB), Image.Resampling.BOX).convert("YCbCr")
-    return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
-
-
 def are_twins(
-    thumbnails: Mapping[int, Pixels], pairs: Sequence[Pair], threshold: int = THRESHOLD
+    thumbnails: Mapping[int, bytes], pairs: Sequence[Pair], threshold: int = THRESHOLD
 ) -> list[bool]:
     """Tell of pairs whether they show one picture, one of them perhaps only a part of it.
 
@@ -77,10 +62,10 @@ def are_twins(
     return told
 
 
-def _judged(thumbnails: Mapping[int, Pixels], pairs: Sequence[Pair], threshold: int) -> list[bool]:
-    frames = np.stack([thumbnails[pair.outer] for pair in pairs])
+def _judged(thumbnails: Mapping[int, bytes], pairs: Sequence[Pair], threshold: int) -> list[bool]:
+    frames = np.stack([_pixels(thumbnails[pair.outer]) for pair in pairs])
     targets = np.stack(
-        [thumbnails[pair.inner][..., :: -1 if pair.mirrored else 1] for pair in pairs]
+        [_pixels(thumbnails[pair.inner])[..., :: -1 if pair.mirrored else 1] for pair in pairs]
     )
     windows = np.array([pair.window for pair in pairs], np.float32)
     whole = np.tile(np.array([0, 0, 1, 1], np.float32), (len(pairs), 1))
@@ -170,6 +155,10 @@ def _bits(one: Floats, other: Floats) -> int:
         grey = (luma + 0.5).clip(0, 255).astype(np.uint8)
         hashes.append(pdqhash.compute(np.repeat(grey[..., None], 3, axis=2))[0])
     return int((hashes[0] != hashes[1]).sum())
+
+
+def _pixels(thumbnail: bytes) -> Pixels:
+    return np.frombuffer(thumbnail, np.uint8).reshape(3, THUMB, THUMB)
 
 
 def _coloured(pixels: Pixels) -> Floats:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from imagetag.boards import Board, BoardError, File, Post
 from imagetag.dataset import Failure, Lead, Repeat, Row, split_of
 from imagetag.errors import Terminated, TransientError, UsageError
-from imagetag.imaging import BadImage, ImageInfo, inspect, perceptual_hashes
+from imagetag.imaging import BadImage, ImageInfo, Thumbnails, hashes_of, inspect, thumbnail
 from imagetag.layout import Label, Layout
 from imagetag.log import Progress, get_logger
 from imagetag.scrape import reuse
@@ -44,11 +44,13 @@ class How:
     Attributes:
         concurrency: downloads under way at once.
         perceptual_hash: whether to hash each picture for `curate`, while it is in memory.
+        thumbnails: where `curate` looks for what comes of the same decode, if it follows.
 
     """
 
     concurrency: int = 16
     perceptual_hash: bool = True
+    thumbnails: Thumbnails | None = None
 
 
 class Collector:
@@ -270,7 +272,7 @@ class Collector:
             bytes=len(data),
             width=info.width,
             height=info.height,
-            phashes=perceptual_hashes(data) if self._how.perceptual_hash else (),
+            phashes=self._hashes(md5, data) if self._how.perceptual_hash else (),
             lead=lead,
         )
         self._check(image)
@@ -281,6 +283,12 @@ class Collector:
                 self._unsettled.add(image.key)
             reuse.offer(self._storage, post, image)
         return image, copies
+
+    def _hashes(self, md5: str, data: bytes) -> tuple[str, ...]:
+        small = thumbnail(data)
+        if self._how.thumbnails is not None:
+            self._how.thumbnails.keep(md5, small)
+        return hashes_of(small)
 
     def _copies(
         self, post: Post, label: Label, image: SharedImage, content: Callable[[], bytes]

@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 from imagetag.demo.scenes import draw_posts
 from imagetag.imaging import layouts, similarity
 from imagetag.imaging.images import BadImage, load_rgb
-from imagetag.imaging.twins import are_twins, thumbnail
+from imagetag.imaging.layouts import thumbnail
+from imagetag.imaging.twins import are_twins
 from tests.benchmarks.near_duplicates import CHANGES, OTHERS, changed
 from tests.builders.pictures import encoded
 

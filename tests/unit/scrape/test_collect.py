@@ -17,6 +17,7 @@ from PIL import Image
 from imagetag.boards.base import Board, File, Post, Query, Site
 from imagetag.dataset.manifest import Repeat, Row, part_keys, read_parts
 from imagetag.errors import Terminated, TransientError
+from imagetag.imaging import Thumbnails, perceptual_hashes, thumbnail
 from imagetag.layout import Layout
 from imagetag.scrape import collect, part_writer
 from imagetag.scrape.collect import Collector, How
@@ -103,6 +104,19 @@ def posts(url: str, count: int, tags: Callable[[int], str] = lambda _: "fox") ->
 def collector(storage: Storage, board: Board, concurrency: int = 8) -> Collector:
     known = Known.read(storage, LAYOUT, "shelf", SELECTION)
     return Collector(storage, board, LAYOUT, SELECTION, How(concurrency), known)
+
+
+def test_a_thumbnail_of_the_same_decode_is_kept_for_who_asks_for_it(storage: Storage) -> None:
+    kept, drawn = Thumbnails(), encoded(Image.linear_gradient("L").convert("RGB"))
+    known = Known.read(storage, LAYOUT, "shelf", SELECTION)
+    how = How(2, thumbnails=kept)
+    with pictures(lambda _: Reply(drawn)) as server:
+        board = Shelf(posts(server.url, 1), server.url)
+        with Collector(storage, board, LAYOUT, SELECTION, how, known) as run:
+            run.collect("positive", board.walk(Query(("fox",))), 1)
+    [row] = read_parts(storage, part_keys(storage, LAYOUT, "part"), Row)
+    assert row.phashes == perceptual_hashes(drawn)
+    assert kept.get(row.md5) == thumbnail(drawn)
 
 
 def collect_and_stop(storage: Storage) -> None:
