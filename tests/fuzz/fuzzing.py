@@ -27,6 +27,7 @@ FOUND = Path("build/fuzz")
 """Gets what was found, and the inputs that atheris took for interesting."""
 
 _LONGEST = 1 << 14  # bytes of an input
+_LONG = 200_000  # bytes of those that are only long; not with atheris, which slows all down
 # What readers fall over, of all kinds; inserted anywhere.
 HOSTILE = (
     *(b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\\ud800", b"\\u0000", b"\xc3\x28"),
@@ -141,7 +142,7 @@ def _with_hypothesis(findings: Callable[[], Findings], tell: Callable[[str], obj
         if not found.over:
             found.tried(data)
 
-    for data in known:
+    for data in (*known, *_long()):
         found.tried(data)
     found.begin()
     number = 0
@@ -149,6 +150,12 @@ def _with_hypothesis(findings: Callable[[], Findings], tell: Callable[[str], obj
         seed(number)(given(damaged() | st.binary(max_size=200))(some))()
         number += 1
     tell(found.told("hypothesis"))
+
+
+def _long() -> Iterator[bytes]:
+    """Yield inputs that take minutes where something is gone through again and again."""
+    for piece in HOSTILE:
+        yield piece * (_LONG // len(piece))
 
 
 def _with_atheris(findings: Callable[[], Findings], tell: Callable[[str], object]) -> None:

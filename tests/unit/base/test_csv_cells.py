@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from imagetag.csv_cells import quoted, unquoted
+from tests.cost import processor_seconds
 
 LIVE = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"  # OWASP's, and their full-width forms
 
@@ -73,3 +74,11 @@ def test_no_cell_is_a_formula_whatever_separates_them(
             "=+-@\uff1d\uff0b\uff0d\uff20"
         )
         assert separator != "," or cell[:1] not in set("\t\r\n")
+
+
+@pytest.mark.parametrize("piece", ["\t", "'", "\t'", ";=", " "])
+def test_a_long_cell_is_gone_through_once(piece: str) -> None:
+    """What a reader of CSV takes at once, or twice that."""
+    text = piece * (200_000 // len(piece))
+    with processor_seconds(5):
+        assert unquoted(quoted(text)) == text
