@@ -148,6 +148,16 @@ def _table(data: bytes) -> None:
         load_about(open_storage(folder), path.name)
 
 
+def _row_group() -> Iterable[bytes]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = {"file": "a.png", "page_url": "", "tag": "robot", "probability": 0.9, "decision": True}
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([row]), file)
+    yield file.getvalue()
+
+
 def _long() -> Iterable[bytes]:
     yield b"file,page_url,tag,probability,decision,error\na.png,,robot,0.9,true,\n"
 
@@ -166,6 +176,7 @@ TARGETS = (
     Target("spelling", _spelling, (BadEntry,), lambda: [b"HTTP://A.example:80/%7ea/../b?c#d"]),
     Target("predictions-csv", _predictions(".csv"), whole=_long),
     Target("predictions-jsonl", _predictions(".jsonl"), whole=_lines),
+    Target("predictions-parquet", _predictions(".parquet"), whole=_row_group),
     Target("predictions-table", _table, (), _long),
     Target("settings", _settings, whole=_toml),
     Target("tags", _tags, (UsageError, ValueError), lambda: [b"robot,fox", b'["a,b"]']),
