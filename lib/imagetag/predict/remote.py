@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import mimetypes
 import threading
@@ -31,6 +32,7 @@ from imagetag.predict.sources import Cursor, Picture, Source
 from imagetag.web import Client, HttpError
 
 MAX_BYTES = 50_000_000  # of a file
+_DOWNLOADS = 3  # of a file that does not come as its post says
 _MAX_SHOWN = 300  # characters of a row that is no URL
 _OUTAGE = 25  # pictures in a row that are not to be had for now, before the run is given up
 _ALIAS_POSTS = 200  # posts without the tag asked for, before it is taken for an alias
@@ -249,7 +251,11 @@ class FoundPosts(Fetched):
             picture.file = post.file_url
             if _is_video(picture.file):
                 raise BadImage("video", "its name is that of a video")
-        return self._board.fetch(post, MAX_BYTES).content
+        for _ in range(_DOWNLOADS):
+            data = self._board.fetch(post, MAX_BYTES).content
+            if post.md5 in (None, hashlib.md5(data, usedforsecurity=False).hexdigest()):
+                break
+        return data  # or whatever came the last time: boards' own sums may be those of another file
 
     def _place(self, picture: Picture) -> str:
         return urlsplit(picture.file).netloc if self._board.scattered else picture.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -370,6 +371,24 @@ def test_a_file_may_be_known_after_its_page_was_read() -> None:
     assert (picture.file, picture.name) == ("", "shelf 3")
     assert source.read(picture) == b"picture 3"
     assert picture.file == "https://board.example/late/3.jpg"
+
+
+def test_what_comes_damaged_is_fetched_again_and_no_more_than_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    came = {2: [b"pic", b"damaged", b"picture 2"], 1: [b"another"] * 9}
+
+    def fetch(post: Post, max_bytes: int) -> File:
+        return File(came[post.id].pop(0))
+
+    posts = [
+        make_post(number, md5=hashlib.md5(b"picture %d" % number).hexdigest()) for number in (2, 1)
+    ]
+    board = Shelf(posts)
+    monkeypatch.setattr(board, "fetch", fetch)
+    source = FoundPosts(board, FOX)
+    assert [source.read(picture) for picture in source.pictures()] == [b"picture 2", b"another"]
+    assert (len(came[2]), len(came[1])) == (0, 6)
 
 
 def test_a_post_without_a_picture_is_an_error() -> None:
