@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from email.utils import formatdate
 
 from tests.faults.proxy import Answer, Asked, Mishap
@@ -135,6 +137,19 @@ class Weather:
             return mishaps[name]
 
 
+def lags(_: Asked, pass_on: Pass) -> Answer:
+    """A listing lacks what was written within the last two seconds."""
+    answer, now = pass_on(), datetime.now(UTC)
+
+    def keep(entry: re.Match[bytes]) -> bytes:
+        written = re.search(rb"<LastModified>([^<]*)Z<", entry[0])
+        at = written and datetime.fromisoformat(written[1].decode()).replace(tzinfo=UTC)
+        return b"" if at and (now - at).total_seconds() < 2 else entry[0]
+
+    body = re.sub(rb"<Contents>.*?</Contents>", keep, answer.body, flags=re.DOTALL)
+    return replace(answer, body=body)
+
+
 def of_s3(asked: Asked) -> Mapping[str, Mishap]:
     """What befalls requests to S3."""
     mishaps = {
@@ -146,5 +161,19 @@ def of_s3(asked: Asked) -> Mapping[str, Mishap]:
     if asked.method == "GET":
         mishaps |= {"body dies": dies}
         if "list-type=2" in asked.query:
-            mishaps |= {"listing cut short": cuts_short}
+            mishaps |= {"listing cut short": cuts_short, "listing lags": lags}
     return mishaps
+
+
+def of_a_board(asked: Asked) -> Mapping[str, Mishap]:
+    """What befalls requests to a board."""
+    mishaps = {
+        "429": refuses(429, Retry_After="0"),
+        "503": refuses(503),
+        "reset": hangs_up,
+        "stall": stalls(0.3),
+        "body dies": dies,
+        "cut short": cuts_short,
+    }
+    # A listing of which letters are others is one of other posts: nothing but TLS can tell.
+    return mishaps | {"damaged": damages} if asked.path.startswith("/images/") else mishaps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 # Of one connection alone: the proxy has its own on each side.
 _OF_CONNECTIONS = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
+_URL = re.compile(r"^http://[^/]*")
 _SECONDS = 60.0  # that a server, or a client, may be silent
 
 
@@ -64,7 +66,8 @@ def proxied(
 ) -> Iterator[Proxy]:
     """Pass everything on to a server until the block ends.
 
-    The name by which clients call is passed on too: signatures and links are of the proxy.
+    The name by which clients call is passed on too: signatures and links are of the proxy. Those
+    who have it as HTTP_PROXY may call by any name.
 
     Args:
         upstream: the server's URL, without a path.
@@ -90,7 +93,9 @@ def proxied(
 
         def do_GET(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            asked = Asked(self.command, self.path, headers, self._body())
+            # As one asks a proxy that one knows of: the whole URL.
+            target = _URL.sub("", self.path)
+            asked = Asked(self.command, target, headers, self._body())
             mishap = proxy.judge(asked)
             try:
                 answer = mishap(asked, lambda: self._pass_on(asked)) if mishap else None
