@@ -321,7 +321,7 @@
     mode = "end";
     $("end-title").textContent = ended() ? "No more is asked" : "All are judged";
     $("end-text").textContent = ended()
-      ? progress.ended
+      ? `${progress.ended}. Stop imagetag audit with Ctrl-C: imagetag status tells it then.`
       : "Every picture of this queue has a verdict. Stop imagetag review with Ctrl-C, or take another queue.";
     showModes();
   };
