@@ -8,7 +8,7 @@ SOURCES := lib jobs tests
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types tests touched unit integration bench fuzz docs format lock advisories sbom images push load deploy status logs undeploy e2e clean
+.PHONY: help setup demo test check lint types tests touched unit integration bench fuzz faults docs format lock advisories sbom images push load deploy status logs undeploy e2e clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -167,6 +167,11 @@ undeploy:  ## delete its namespace, and all that is in it, in mid-work too; what
 
 e2e: $(READY)  ## the pipeline and its accidents on the cluster of the current kubectl context: half an hour
 	$(BIN)/pytest -x --log-cli-level INFO tests/e2e/cluster/pipeline.py
+
+KILLS ?= 50
+SEED ?= 1
+faults: $(READY)  ## the whole pipeline killed KILLS=50 times at random, by SEED=1, while all else goes wrong: is its end that of a quiet run?
+	$(BIN)/python -m tests.faults --seed $(SEED) --kills $(KILLS)
 
 docs: $(READY)  ## the tables of options in docs/, from the jobs' settings
 	$(BIN)/python -m tests.docs
