@@ -27,9 +27,9 @@ from tests.benchmarks.ratios import Goal, Ratio, compared, with_unit
 from tests.predicting import store_heads
 
 _SIZE, _FILES, _PAIRS = (224, 224), 64, 3
-_SIZE_OF_HEADS, _PICTURES, _TAGS, _TAG_PAIRS = (160, 160), 300, 1000, 2
+_SIZE_OF_HEADS, _PICTURES, _TAGS, _TAG_PAIRS = (160, 160), 200, 1000, 2
 # A model, how many pictures it takes at once, how many batches, and how many pictures alone.
-_MODELS = (("mobilenet", 32, 16, 32), ("vgg16", 8, 4, 8))
+_MODELS = (("mobilenet", 32, 8, 24), ("vgg16", 8, 2, 4))
 
 
 def _draw(folder: Path) -> list[Path]:

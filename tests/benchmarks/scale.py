@@ -344,19 +344,29 @@ def measured(tags: int, limit: int) -> Iterator[Counted]:
     yield _apart(scrape_again, many)
     gone_on = _apart(scrape_on, few)
     yield gone_on
-    times = tags // few.tags
-    yield replace(
-        gone_on,
-        what=f"the same of {_of(many)}, one after the other",
-        how="reasoned",
-        requests={kind: times * count for kind, count in gone_on.requests.items()},
-        moved=times * gone_on.moved,
-        seconds=times * gone_on.seconds,
-    )
-    for count in (10, 1):
-        yield _apart(embed_share, many, count)
+    what = f"the same of {_of(many)}, one after the other"
+    yield replace(_times(gone_on, tags // few.tags, what), memory=gone_on.memory)
+    yield _apart(embed_share, many, 10)
+    tenth = replace(many, tags=max(1, tags // 10), pool=many.pool // 10)
+    alone = _apart(embed_share, tenth, 1)
+    yield alone
+    yield _times(alone, many.tags // tenth.tags, f"ten times that: {_of(many)}")
     for work in (report, status, plan):
         yield _apart(work, many)
+
+
+def _times(found: Counted, times: int, what: str) -> Counted:
+    """Return what so many times as much takes, if each takes the same."""
+    return replace(
+        found,
+        what=what,
+        how="reasoned",
+        requests={kind: times * count for kind, count in found.requests.items()},
+        moved=times * found.moved,
+        seconds=times * found.seconds,
+        memory=times * found.memory,
+        planned=found.planned and (times * found.planned[0], times * found.planned[1]),
+    )
 
 
 def _apart(work: Callable[..., Any], *arguments: Any) -> Any:

@@ -29,13 +29,11 @@ def rows() -> Iterator[Ratio]:
     tell = with_unit("s")
     run(nothing)  # what is read from the disk the first time is there
     for name, command in commands.items():
-        run(command)
         ours, theirs = _in_turn(command, nothing)
         yield compared(name, ours, theirs, tell, by="`python -c pass`", goal=_GOAL)
     tensorflow = [sys.executable, "-c", "import tensorflow"]
     with tempfile.TemporaryDirectory(prefix="imagetag-bench-") as scratch:
         for name, (command, goal) in _that_work(Path(scratch)).items():
-            run(command)
             ours, theirs = _in_turn(command, tensorflow)
             yield compared(name, ours, theirs, tell, by="`import tensorflow`", goal=goal)
 

@@ -57,7 +57,7 @@ from tests.builders.pictures import encoded
 from tests.builders.rows import row_of
 
 _LEARNED = ("train", "validation")
-_FEW, _PAIRS = 20, 2  # tags of the table of ratios
+_FEW, _PAIRS = 20, 1  # tags of the table of ratios
 _SIDE = 128  # pixels, of drawn pictures
 _PROBED = 50  # tags that get a plain logistic regression too
 _TOGETHER = 3  # things that a tag names at the most
@@ -111,7 +111,7 @@ def main() -> None:
 
 def rows() -> Iterator[Ratio]:
     """Yield what a few tags take on features, beside a whole model of one of them."""
-    options = _options(["--tags", str(_FEW), "--pictures", "600"])
+    options = _options(["--tags", str(_FEW), "--pictures", "500"])
     pairs = []
     with tempfile.TemporaryDirectory(prefix="imagetag-bench-") as folder:
         scratch = Path(folder)

@@ -24,7 +24,9 @@ _PART_ROWS = 200
 _THUMBNAILS = 4 * 24  # that explore shows of a tag
 _SHOWN = 100  # pictures on the page of an evaluation, about
 _FEATURES = 4096  # pictures in a part of them, and bytes that a picture's take
-_EMBED_OVERHEAD = 60.0  # seconds of each pod: to read manifests, load the network and compile
+_EMBED_OVERHEAD = 60.0  # seconds of each pod: to load the network and compile
+# Bytes of a row of a manifest with its layout, and seconds to read it: each pod reads all rows.
+_ROW_BYTES, _ROW_SECONDS = 1400, 1e-5
 _OF_A_TAG = {"scrape": (6, 12), "explore": (12, 8), "train": (25, 8), "evaluate": (6, 8)}
 
 
@@ -278,15 +280,17 @@ def _explore(tags: Sequence[TagEstimate], settings: Settings, rates: Rates) -> S
 
 
 def _embed(tags: Sequence[TagEstimate], settings: Settings, rates: Rates) -> StageEstimate:
-    """Every pod has all tags, and its share of their distinct pictures."""
+    """Every pod reads the manifests of all tags, and takes its share of the distinct pictures."""
     images = round(sum(tag.images for tag in tags) * rates["distinct_share"])
     pods = settings.embed_pods if images else 0
-    seconds = images / rates["embed_images_per_second"] + pods * _EMBED_OVERHEAD
+    rows = pods * sum(tag.images for tag in tags)
+    seconds = images / rates["embed_images_per_second"]
+    seconds += pods * _EMBED_OVERHEAD + rows * _ROW_SECONDS
     return StageEstimate(
         stage="embed",
         images=images,
         seconds=seconds / settings.embed_pods,
-        read=round(images * rates["bytes_per_image"]),
+        read=round(images * rates["bytes_per_image"]) + rows * _ROW_BYTES,
         stored=images * _FEATURES,
         puts=2 * math.ceil(images / _FEATURES) + 3 * pods + len(tags),
         gets=images + pods * (_parts(tags) + 2 * len(tags)),

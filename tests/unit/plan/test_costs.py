@@ -141,8 +141,10 @@ def test_features_are_embedded_once_by_pods_that_share_the_pictures() -> None:
     ]
     embed, train, evaluate = found.stages[2:]
     assert embed.images == 750
-    assert embed.seconds == pytest.approx(750 / 50 / 4 + 60)
-    assert embed.gpu_hours == pytest.approx((750 / 50 + 4 * 60) / 3600)
+    rows = 3000 * 1e-5  # that each pod reads
+    assert embed.seconds == pytest.approx(750 / 50 / 4 + 60 + rows)
+    assert embed.gpu_hours == pytest.approx((750 / 50 + 4 * (60 + rows)) / 3600)
+    assert embed.read == 750 * fast["bytes_per_image"] + 4 * 3000 * 1400
     assert embed.money == pytest.approx(embed.gpu_hours * 2)
     assert train.gpu_hours == 0
     assert train.processor_hours == pytest.approx(6 / 3600)
