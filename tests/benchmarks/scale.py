@@ -18,8 +18,8 @@ import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -336,23 +336,31 @@ def _memory(name: str) -> int:
 # --- The table --------------------------------------------------------------------------------
 
 
-def measured(tags: int, limit: int) -> Iterator[Counted]:
-    """Yield what each piece of work takes, each in a process of its own."""
+def measured(tags: int, limit: int, processes: int) -> Iterator[Counted]:
+    """Yield what each piece of work takes, each in a process of its own, so many at once."""
     many = Many(tags, limit, pool=SHARED * tags)
     few = replace(many, tags=min(tags, 20), pool=SHARED * min(tags, 20))
-    yield from _apart(from_board, 5, 100)
-    yield _apart(scrape_again, many)
-    gone_on = _apart(scrape_on, few)
-    yield gone_on
-    what = f"the same of {_of(many)}, one after the other"
-    yield replace(_times(gone_on, tags // few.tags, what), memory=gone_on.memory)
-    yield _apart(embed_share, many, 10)
     tenth = replace(many, tags=max(1, tags // 10), pool=many.pool // 10)
-    alone = _apart(embed_share, tenth, 1)
-    yield alone
-    yield _times(alone, many.tags // tenth.tags, f"ten times that: {_of(many)}")
-    for work in (report, status, plan):
-        yield _apart(work, many)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, max_tasks_per_child=1) as pool:
+
+        def do(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+            return pool.submit(_quietly, work, *arguments)
+
+        share, by_one = do(embed_share, many, 10), do(embed_share, tenth, 1)
+        others = [do(work, many) for work in (report, status, plan)]
+        of_board, again, on = do(from_board, 5, 100), do(scrape_again, many), do(scrape_on, few)
+        yield from of_board.result()
+        yield again.result()
+        yield (found := on.result())
+        what = f"the same of {_of(many)}, one after the other"
+        yield replace(_times(found, tags // few.tags, what), memory=found.memory)
+        yield share.result()
+        yield (found := by_one.result())
+        times = many.tags // tenth.tags
+        yield _times(found, times, f"{times} times that, of {_of(many)}")
+        for other in others:
+            yield other.result()
 
 
 def _times(found: Counted, times: int, what: str) -> Counted:
@@ -369,12 +377,7 @@ def _times(found: Counted, times: int, what: str) -> Counted:
     )
 
 
-def _apart(work: Callable[..., Any], *arguments: Any) -> Any:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_quietly, work, arguments).result()
-
-
-def _quietly(work: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+def _quietly(work: Callable[..., Any], *arguments: Any) -> Any:
     log.configure(level="error")
     return work(*arguments)
 
@@ -384,10 +387,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scale")
     parser.add_argument("--tags", type=int, default=10_000)
     parser.add_argument("--limit", type=int, default=1_000, help="pictures of each label of a tag")
+    parser.add_argument("--processes", type=int, default=2, help="at once")
     parser.add_argument("--write", action="store_true", help="the table into docs/figures.md")
     asked = parser.parse_args()
     lines = []
-    for found in measured(asked.tags, asked.limit):
+    for found in measured(asked.tags, asked.limit, asked.processes):
         print(" | ".join(found.cells()), file=sys.stderr, flush=True)
         lines.append(found.cells())
     made = f"{machine()}\n\n{table(HEAD, lines)}"
