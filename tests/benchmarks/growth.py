@@ -31,6 +31,10 @@ _POSTS, _LIMIT = 5_000, 10
 _ROWS = (1_000, 10_000, 100_000)  # of a tag that is explored, or curated
 _REPORTED, _TOLD = (30, 100, 300), (100, 1_000, 10_000)  # tags
 
+_WHY = {
+    "curate": "up to 4,096 pictures all pairs are compared; more are looked up in a graph, and a "
+    "search in it takes the longer the larger it is",
+}
 _SECONDS = with_unit("processor seconds")
 
 
@@ -44,7 +48,9 @@ def rows() -> Iterator[Ratio]:
         ("status", told, _TOLD, "tags"),
     ):
         work(sizes[0])()  # what is imported and made the first time is there
-        yield grown(what, {size: seconds(work(size)) for size in sizes}, of, _SECONDS)
+        yield grown(
+            what, {size: seconds(work(size)) for size in sizes}, of, _SECONDS, _WHY.get(what, "")
+        )
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -336,38 +336,44 @@ def _memory(name: str) -> int:
 # --- The table --------------------------------------------------------------------------------
 
 
-def measured(tags: int, limit: int, processes: int) -> Iterator[Counted]:
-    """Yield what each piece of work takes, each in a process of its own, so many at once."""
-    many = Many(tags, limit, pool=SHARED * tags)
-    few = replace(many, tags=min(tags, 20), pool=SHARED * min(tags, 20))
-    tenth = replace(many, tags=max(1, tags // 10), pool=many.pool // 10)
+def measured(tags: int, limit: int, read: int, processes: int) -> Iterator[Counted]:
+    """Yield what each piece of work takes, each in a process of its own, so many at once.
+
+    What reads all rows or tables is simulated of `read` tags, and reasoned for all.
+    """
+    many, some, few = (
+        Many(count, limit, pool=SHARED * count) for count in (tags, read, min(tags, 20))
+    )
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, spawn, max_tasks_per_child=1) as pool:
 
         def do(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
             return pool.submit(_quietly, work, *arguments)
 
-        share, by_one = do(embed_share, many, 10), do(embed_share, tenth, 1)
-        others = [do(work, many) for work in (report, status, plan)]
-        of_board, again, on = do(from_board, 5, 100), do(scrape_again, many), do(scrape_on, few)
-        yield from of_board.result()
-        yield again.result()
-        yield (found := on.result())
-        what = f"the same of {_of(many)}, one after the other"
-        yield replace(_times(found, tags // few.tags, what), memory=found.memory)
-        yield share.result()
-        yield (found := by_one.result())
-        times = many.tags // tenth.tags
-        yield _times(found, times, f"{times} times that, of {_of(many)}")
-        for other in others:
-            yield other.result()
+        of_some = [
+            do(embed_share, some, 1),
+            do(embed_share, some, 10),
+            do(report, some),
+        ]
+        of_few = do(scrape_on, few)
+        of_many = [do(work, many) for work in (scrape_again, status, plan)]
+        yield from do(from_board, 5, 100).result()
+        for of_all in of_many:
+            yield of_all.result()
+        yield (found := of_few.result())
+        # One tag after the other: memory is that of one.
+        yield replace(_times(found, tags // few.tags), memory=found.memory)
+        for of_part in of_some:
+            yield (found := of_part.result())
+            if read < tags:
+                yield _times(found, tags // read)
 
 
-def _times(found: Counted, times: int, what: str) -> Counted:
-    """Return what so many times as much takes, if each takes the same."""
+def _times(found: Counted, times: int) -> Counted:
+    """Return what so many times as many tags take, if each takes the same."""
     return replace(
         found,
-        what=what,
+        what=f"{times:,} times that",
         how="reasoned",
         requests={kind: times * count for kind, count in found.requests.items()},
         moved=times * found.moved,
@@ -387,11 +393,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scale")
     parser.add_argument("--tags", type=int, default=10_000)
     parser.add_argument("--limit", type=int, default=1_000, help="pictures of each label of a tag")
+    parser.add_argument("--read", type=int, help="tags whose rows or tables are read; all of them")
     parser.add_argument("--processes", type=int, default=2, help="at once")
     parser.add_argument("--write", action="store_true", help="the table into docs/figures.md")
     asked = parser.parse_args()
     lines = []
-    for found in measured(asked.tags, asked.limit, asked.processes):
+    for found in measured(asked.tags, asked.limit, asked.read or asked.tags, asked.processes):
         print(" | ".join(found.cells()), file=sys.stderr, flush=True)
         lines.append(found.cells())
     made = f"{machine()}\n\n{table(HEAD, lines)}"
