@@ -18,7 +18,6 @@ from tests.benchmarks.ratios import Goal, Ratio, compared, with_unit
 from tests.builders.drawn import TAG, draw, store
 
 _PAIRS = 3
-_GOAL = Goal(20, "at most")  # of commands that are asked for their options
 _WITHOUT_TENSORFLOW = Goal(0.25, "at most")
 
 
@@ -30,7 +29,7 @@ def rows() -> Iterator[Ratio]:
     run(nothing)  # what is read from the disk the first time is there
     for name, command in commands.items():
         ours, theirs = _in_turn(command, nothing)
-        yield compared(name, ours, theirs, tell, by="`python -c pass`", goal=_GOAL)
+        yield compared(name, ours, theirs, tell, by="`python -c pass`")
     tensorflow = [sys.executable, "-c", "import tensorflow"]
     with tempfile.TemporaryDirectory(prefix="imagetag-bench-") as scratch:
         for name, (command, goal) in _that_work(Path(scratch)).items():
