@@ -184,10 +184,10 @@ format: $(READY)  ## let ruff rewrite the sources
 UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 lock:  ## resolve requirements/*.txt anew (needs uv); UPGRADE=--upgrade takes newer versions
 	$(UV_COMPILE) $(UPGRADE) pyproject.toml --extra train --extra dev -o requirements/dev.txt
-	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml -o requirements/scrape.txt
-	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra browser -o requirements/scrape-browser.txt
-	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra train --extra onnx --extra parquet -o requirements/train-cpu.txt
-	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra train --extra onnx --extra parquet --extra cuda -o requirements/train.txt
+	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra metrics -o requirements/scrape.txt
+	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra browser --extra metrics -o requirements/scrape-browser.txt
+	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra train --extra metrics --extra onnx --extra parquet -o requirements/train-cpu.txt
+	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra train --extra metrics --extra onnx --extra parquet --extra cuda -o requirements/train.txt
 	$(UV_COMPILE) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
 	$(UV_COMPILE) -c requirements/dev.txt requirements/tools.in -o requirements/tools.txt
 

@@ -17,10 +17,10 @@ from imagetag.checks import LEAST_SIDES, checked_size, checked_weights, is_alexn
 from imagetag.errors import InputError, UsageError
 from imagetag.job import (
     LEAST_MEASURED,
+    BatchSettings,
     FilePlace,
     FolderPath,
     Heartbeats,
-    StorageSettings,
     TagsSettings,
     Takes,
     cache_folder_field,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _RECORDED = ("resize", "padding", "views", "pixel_range", "channel_order", "signature")
 
 
-class EmbedSettings(TagsSettings, StorageSettings):
+class EmbedSettings(TagsSettings, BatchSettings):
     """Options of `imagetag embed`."""
 
     headings: ClassVar = {

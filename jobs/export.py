@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from imagetag.checks import checked_run_name
-from imagetag.job import FilePlace, StorageSettings, TagsSettings, run_job
+from imagetag.job import BatchSettings, FilePlace, TagsSettings, record_in, run_job
 from imagetag.storage import open_storage
 
 
-class ExportSettings(TagsSettings, StorageSettings):
+class ExportSettings(TagsSettings, BatchSettings):
     """Options of `imagetag export`."""
 
     output: FilePlace = Field(
@@ -37,6 +37,7 @@ def work(settings: ExportSettings) -> None:
     """Export the tags' models."""
     tags = settings.all_tags()
     storage = open_storage(settings.storage, existing=True)
+    record_in(storage)
     # NumPy: not for --help. TensorFlow comes where there is something to write.
     from imagetag.export import export_tags
 

@@ -16,12 +16,12 @@ from imagetag.boards import Login, open_board
 from imagetag.checks import checked_run_name
 from imagetag.errors import InputError, UsageError
 from imagetag.job import (
+    BatchSettings,
     Contact,
     FilePlace,
     FolderPlace,
     Heartbeats,
     Places,
-    StorageSettings,
     TagsSettings,
     allow_private_hosts_field,
     board_key_field,
@@ -56,7 +56,7 @@ from imagetag.storage import open_storage
 from imagetag.web import Client
 
 
-class PredictSettings(TagsSettings, StorageSettings):
+class PredictSettings(TagsSettings, BatchSettings):
     """Options of `imagetag predict`."""
 
     headings: ClassVar = {

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from imagetag.errors import UsageError
-from imagetag.job import FolderPlace, TagSettings, run_job
+from imagetag.job import FolderPlace, TagSettings, record_in, run_job
 from imagetag.layout import report
 from imagetag.log import get_logger
 from imagetag.storage import open_storage
@@ -38,6 +38,7 @@ def work(settings: ReportSettings) -> None:
     given = bool(settings.tags) or settings.tags_file is not None
     tags = settings.all_tags() if given else None
     storage = open_storage(settings.storage, existing=True)
+    record_in(storage)
     target, folder = storage, report("")
     if settings.output is not None:
         target, folder = open_storage(settings.output, option="--output"), ""

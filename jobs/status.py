@@ -39,7 +39,9 @@ def work(settings: StatusSettings) -> None:
 
     overview = Overview(storage, tags, _THREADS)
     while True:
-        show(overview.read(), storage.url, as_json=settings.json, again=settings.watch)
+        found = overview.read()
+        jobs = overview.jobs() if settings.json else ()
+        show(found, storage.url, as_json=settings.json, again=settings.watch, jobs=jobs)
         if not settings.watch:
             return
         time.sleep(settings.every)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 
-def log_lines(text: str, *, chatter: bool = False) -> list[dict[str, Any]]:
+def log_lines(text: str, *, chatter: bool = False, summary: bool = False) -> list[dict[str, Any]]:
     """Return the lines of a log, each a JSON object.
+
+    A job's last line, of what it has done in all, is there with `summary` alone.
 
     With `chatter`, what libraries write between them, or a process has half written, is passed
     over; without, it fails the test.
@@ -18,7 +20,8 @@ def log_lines(text: str, *, chatter: bool = False) -> list[dict[str, Any]]:
     lines = text.splitlines()
     if chatter:
         lines = [line for line in lines if line.startswith("{") and line.endswith("}")]
-    return [json.loads(line) for line in lines]
+    found = [json.loads(line) for line in lines]
+    return [line for line in found if summary or line["event"] != "ended"]
 
 
 @dataclass(frozen=True)

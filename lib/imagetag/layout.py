@@ -30,6 +30,7 @@
     .features/LATEST                                    the name of the newest extractor in use
     .reports/leaderboard.{html,json}                    the runs of all tags, compared
     .status/<tag>/<stage>-<worker>.<state>.json         what a job does with a tag, or how it ended
+    .status/.jobs/<job>-<shard>.json                    what a job's last run did, in all
     index.html                                          all tags, and the way to their pages
 
 `<tag>` is percent-encoded where a key or a path would break.
@@ -70,6 +71,7 @@ _STATUS_NAME = re.compile(
     rf"(?P<stage>{'|'.join(STAGES)})-(?P<worker>[0-9]{{1,4}})\.(?P<state>running|failed|done)\.json"
 )
 _FEATURE_PART = re.compile(r"\.features/[^/]+/parts/(?P<digest>[0-9a-f]{24})\.(?P<ext>npz|ids)")
+JOB_RECORDS = ".status/.jobs/"  # the folder of how the last runs of jobs ended
 STATUS = ".status/"  # the folder of what all jobs tell of all tags
 FEATURES = ".features/"  # the folder of what frozen networks say of all tags' pictures
 LATEST_FEATURES = FEATURES + "LATEST"
@@ -364,6 +366,11 @@ def status(of: StatusKey) -> str:
     No tag's folder begins with a dot.
     """
     return f"{STATUS}{encode(of.tag)}/{of.stage}-{of.worker}.{of.state}.json"
+
+
+def job_record(job: str, shard: int) -> str:
+    """Return the key of the record of a job's last run; no tag is called `.jobs` there."""
+    return f"{JOB_RECORDS}{job}-{shard}.json"
 
 
 def checked_run(name: str, option: str = "--run") -> str:

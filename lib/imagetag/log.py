@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
@@ -17,6 +17,7 @@ import structlog
 from rich.console import Console
 
 from imagetag.console import Bars, open_console, show, tell
+from imagetag.counters import Counters, counters
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -75,16 +76,18 @@ def end_bars() -> None:
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """Show on a terminal what is being done, for as long as it takes; no log has a line of it."""
+    """Show on a terminal what is being done, for as long as it takes; no log has a line of it.
+
+    It is a stage of the job's counters.
+    """
     bars = _bars
-    if bars is None:
-        yield
-        return
-    bar = bars.add(what, {}, None, "")
+    bar = None if bars is None else bars.add(what, {}, None, "")
     try:
-        yield
+        with counters().stage(what):
+            yield
     finally:
-        bars.remove(bar)
+        if bars is not None and bar is not None:
+            bars.remove(bar)
 
 
 def tell_person(text: str, copied: str) -> None:
@@ -138,6 +141,7 @@ class Progress:
         unit: of what is counted.
         every: seconds between lines.
         bar: show one on a terminal; not where rows are written to it.
+        stage: of the job's counters, if not the event: one of a few names.
         fields: of the lines besides.
 
     """
@@ -150,6 +154,7 @@ class Progress:
         every: float = 5.0,
         *,
         bar: bool = True,
+        stage: str = "",
         **fields: Any,
     ) -> None:
         self.event, self.total, self.unit, self._every = event, total, unit, every
@@ -157,13 +162,24 @@ class Progress:
         self._lock = threading.Lock()
         self.done = 0
         self._extra: dict[str, int] = {}
+        self._stage = stage or event
+        self._counting: tuple[Counters, AbstractContextManager[None]] | None = None
         self._started = self._last = time.monotonic()
         self._bars, self._bar = _bars, None
         if self._bars is not None and bar:
             self._bar = self._bars.add(event, fields, total, unit)
 
+    def skip(self, count: int) -> None:
+        """Show `count` more as done, which were so before: they are none of this job's work."""
+        self._advance(count, {})
+
     def advance(self, count: int = 1, **extra: int) -> None:
         """Count `count` more done, and show the other running totals beside it."""
+        if self._counting is not None:
+            self._counting[0].advance(self._stage, count)
+        self._advance(count, extra)
+
+    def _advance(self, count: int, extra: dict[str, int]) -> None:
         with self._lock:
             self.done += count
             self._extra.update(extra)
@@ -188,6 +204,9 @@ class Progress:
     def __enter__(self) -> Progress:
         if (watch := watcher.get()) is not None:
             watch(self)
+        counted = counters()
+        self._counting = counted, counted.stage(self._stage, self.unit)
+        self._counting[1].__enter__()
         return self
 
     def __exit__(
@@ -196,5 +215,8 @@ class Progress:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._counting is not None:
+            self._counting[1].__exit__(None, None, None)
+            self._counting = None
         if self._bars is not None and self._bar is not None:
             self._bars.remove(self._bar)

@@ -13,6 +13,7 @@ Event = Mapping[str, Any]
 
 # What every line has, and what a program wants to know and no person.
 _UNSAID = {"event", "level", "timestamp", "tag", "exception", "exit_code", "digest", "logger"}
+_ENDED = "ended"  # whose summary is said, and no other event's
 
 
 def sentence(event: Event) -> str:
@@ -20,8 +21,9 @@ def sentence(event: Event) -> str:
 
     An event that is not known here is shown with all its fields.
     """
-    fields = {name: value for name, value in event.items() if name not in _UNSAID}
     name = str(event.get("event", ""))
+    unsaid = _UNSAID if name == _ENDED else {*_UNSAID, "summary"}
+    fields = {name: value for name, value in event.items() if name not in unsaid}
     say = _SENTENCES.get(name)
     if say is not None:
         try:
@@ -288,6 +290,28 @@ def _percent(share: float) -> str:
     return f"{round(percent, 0 if percent >= 10 else 1 if percent >= 1 else 2):g}"
 
 
+def _ended(fields: Event) -> str:
+    """Return what a job did, in all and by stage."""
+    found = fields["summary"]
+    text = [f"done in {duration(found['seconds'])}"]
+    for name, stage in found.get("stages", {}).items():
+        counts = [
+            f"{value:,} {_words(key)}"
+            for key, value in stage.items()
+            if key not in ("seconds", "per_second") and not key.endswith("_bytes")
+        ]
+        if counts and stage.get("per_second"):
+            counts.append(f"{rate(stage['per_second'])}/s")
+        moved = [f"{size(stage[k])} {k[:-6]}" for k in _MOVED if k in stage]
+        if counts:
+            text.append(f"{_WORK.get(name, name)} {', '.join([*counts, *moved])}")
+    moved = [f"{size(found[key])} {key[:-6]}" for key in _MOVED if key in found]
+    return "; ".join([*text, *([f"in all {', '.join(moved)}"] if moved else [])])
+
+
+_MOVED = ("fetched_bytes", "read_bytes", "written_bytes")
+
+
 def _read_list(fields: Event) -> str:
     more = {"joined": fields["joined"], "of unknown rating": fields["rating_unknown"]}
     told = [f"{count:,} {what}" for what, count in more.items() if count]
@@ -339,6 +363,7 @@ _SENTENCES: dict[str, Callable[[Event], str]] = {
     "curated": _curated,
     "dataset complete": _complete,
     "devices": _devices,
+    _ENDED: _ended,
     "epoch": _epoch,
     "evaluated": _evaluated,
     "explored": _explored,

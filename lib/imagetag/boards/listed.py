@@ -71,7 +71,7 @@ class ListedBoard(Board):
         self._left_out: Counter[str] = Counter()
         self._first: dict[str, str] = {}
         try:
-            with Progress(f"reading {site.name}", unit=self.posts_called) as progress:
+            with Progress(f"reading {site.name}", unit=self.posts_called, stage="list") as progress:
                 self._index.fill(self._entries(), progress)
         except sqlite3.Error as error:
             raise TransientError(

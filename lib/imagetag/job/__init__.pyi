@@ -10,11 +10,15 @@ from .job import for_each_tag as for_each_tag
 from .job import judge_tags as judge_tags
 from .job import run_job as run_job
 from .job import share_memory_among_threads as share_memory_among_threads
+from .job_record import ENDED as ENDED
+from .job_record import JobRecord as JobRecord
+from .job_record import record_in as record_in
 from .next_step import tell_command as tell_command
 from .next_step import tell_next as tell_next
 from .options import default_text as default_text
 from .options import option_name as option_name
 from .options import sections as sections
+from .settings import BatchSettings as BatchSettings
 from .settings import JobSettings as JobSettings
 from .settings import OptionsOf as OptionsOf
 from .settings import Settings as Settings

@@ -22,6 +22,7 @@ from pathlib import Path
 from pydantic import AwareDatetime, Field
 
 from imagetag import __version__, layout
+from imagetag.counters import counters
 from imagetag.errors import (
     EXIT_DEFECT,
     EXIT_INTERRUPTED,
@@ -30,6 +31,7 @@ from imagetag.errors import (
     Terminated,
     one_line,
 )
+from imagetag.job.job_record import record_in
 from imagetag.layout import Stage, StatusKey, WorkState
 from imagetag.log import Progress, get_logger, watcher
 from imagetag.pipes import stdout_has_reader
@@ -135,6 +137,8 @@ class Heartbeats:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeats:
+        if not self._is_missing():
+            record_in(self._storage)
         self._thread.start()
         return self
 
@@ -156,10 +160,14 @@ class Heartbeats:
         try:
             yield
         except BaseException as error:
+            for _ in tags:
+                counters().tag("failed")
             enough = isinstance(error, BrokenPipeError) and not stdout_has_reader()
             self._end(self._beats(work, "done") if enough else self._failed(work, error))
             raise
         else:
+            for _ in tags:
+                counters().tag("done")
             self._end(self._beats(work, "done"))
         finally:
             _current.reset(tokens[0])

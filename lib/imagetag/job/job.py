@@ -8,10 +8,12 @@ import errno
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import structlog
 
 from imagetag import log
+from imagetag.counters import begin
 from imagetag.errors import (
     EXIT_DEFECT,
     EXIT_DONE,
@@ -28,7 +30,10 @@ from imagetag.errors import (
 )
 from imagetag.job.command_line import log_format_of, parse_settings
 from imagetag.job.heartbeat import Heartbeats
-from imagetag.job.settings import Settings, TagSettings
+from imagetag.job.job_record import ENDED, record_in, store_record
+from imagetag.job.metrics import Exporter, check_metrics
+from imagetag.job.next_step import told_last
+from imagetag.job.settings import BatchSettings, JobSettings, Settings, TagSettings
 from imagetag.job.stopping import leave, listening, stop_with_parent
 from imagetag.pipes import stdout_has_reader
 from imagetag.sentences import counted
@@ -88,47 +93,97 @@ def _run(
     log.configure(log_format_of(argv))  # for what is wrong with the settings
     logger = log.get_logger()
     debug = False
+    telling = _Telling(command)
     try:
         settings = parse_settings(settings_class, argv, command=command, summary=summary)
         log.configure(settings.log_format, settings.log_level)
         debug = settings.log_level == "debug"
-        work(settings)
-        sys.stdout.flush()
+        with told_last():
+            telling.begin(settings)
+            work(settings)
+            sys.stdout.flush()
+            if told := telling.end(EXIT_DONE):
+                logger.info(ENDED, **told)
     except ImagetagError as error:
-        logger.error(one_line(error, None), exit_code=error.exit_code, exc_info=debug)
+        told = telling.end(error.exit_code)
+        logger.error(one_line(error, None), **told, exc_info=debug)
         return error.exit_code
     except Terminated as stopped:
-        logger.warning(f"stopped by SIGTERM; {_kept(stopped, kept)}", exit_code=EXIT_TERMINATED)
+        told = telling.end(EXIT_TERMINATED)
+        logger.warning(f"stopped by SIGTERM; {_kept(stopped, kept)}", **told)
         leave(EXIT_TERMINATED)
     except KeyboardInterrupt as stopped:
-        logger.warning(f"interrupted; {_kept(stopped, kept)}", exit_code=EXIT_INTERRUPTED)
+        told = telling.end(EXIT_INTERRUPTED)
+        logger.warning(f"interrupted; {_kept(stopped, kept)}", **told)
         leave(EXIT_INTERRUPTED)
     except BrokenPipeError as error:
         if stdout_has_reader():
-            return _defect(error, debug)
+            return _defect(error, debug, telling)
+        telling.end(EXIT_DONE)
         leave(EXIT_DONE)  # the reader of our output has seen enough
     except ModuleNotFoundError as error:
         if not error.name or error.name.split(".")[0] in ("imagetag", "jobs"):
-            return _defect(error, debug)
+            return _defect(error, debug, telling)
         logger.error(
             f"{error.name} is not installed here: run this job in the image that has it, or "
             "install image-tag-classification[train]",
-            exit_code=EXIT_USAGE,
+            **telling.end(EXIT_USAGE),
             exc_info=debug,
         )
         return EXIT_USAGE
     except OSError as error:
         if error.errno not in SHORT_OF:
-            return _defect(error, debug)
+            return _defect(error, debug, telling)
         logger.error(
             f"this machine is short of something: {error}; run it again when there is more",
-            exit_code=EXIT_TRANSIENT,
+            **telling.end(EXIT_TRANSIENT),
             exc_info=debug,
         )
         return EXIT_TRANSIENT
     except Exception as error:
-        return _defect(error, debug)
+        return _defect(error, debug, telling)
     return EXIT_DONE
+
+
+class _Telling:
+    """Tells what a job has done, at its end and meanwhile: in its log, in storage, in metrics."""
+
+    def __init__(self, job: str) -> None:
+        self._job, self._shard = job, 0
+        self._counters = begin()
+        self._exporter: Exporter | None = None
+        record_in(None)
+
+    def begin(self, settings: JobSettings) -> None:
+        """Begin to export metrics.
+
+        Raises:
+            UsageError: if they cannot be.
+
+        """
+        if not isinstance(settings, BatchSettings):
+            return
+        self._shard = getattr(settings, "worker_index", 0) or getattr(settings, "shard_index", 0)
+        file = str(settings.metrics_file or "")
+        check_metrics(file, settings.metrics_push)
+        self._exporter = Exporter(
+            self._job, self._shard, self._counters, file, settings.metrics_push
+        )
+        self._exporter.begin()
+
+    def end(self, exit_code: int) -> dict[str, Any]:
+        """Tell how it ended; return what its last line has, of a job that counts nothing nothing.
+
+        A job that fails has no line of its own for it.
+        """
+        told = {} if exit_code == EXIT_DONE else {"exit_code": exit_code}
+        if self._exporter is None:
+            return told
+        self._exporter.end(exit_code)
+        self._exporter = None
+        counted = self._counters.read()
+        store_record(self._job, self._shard, counted, exit_code)
+        return {"exit_code": exit_code, "summary": counted.summary()}
 
 
 def share_memory_among_threads() -> None:
@@ -265,12 +320,12 @@ def _kept(stopped: BaseException, always: str) -> str:
     return "; ".join(getattr(stopped, "__notes__", [always]))
 
 
-def _defect(error: Exception, debug: bool) -> int:
+def _defect(error: Exception, debug: bool, telling: _Telling) -> int:
     text = one_line(f"{type(error).__name__}: {error}", None)
     log.get_logger().error(
         f"unexpected {text[:500]}"
         + ("" if debug else "; run with --log-level debug for the traceback"),
-        exit_code=EXIT_DEFECT,
+        **telling.end(EXIT_DEFECT),
         exc_info=debug,
     )
     return EXIT_DEFECT

@@ -9,11 +9,28 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from imagetag.job.options import option_name
 from imagetag.job.settings import StorageSettings, TagSettings
 from imagetag.log import tell_person
+
+_held: list[tuple[str, ...]] | None = None
+
+
+@contextmanager
+def told_last() -> Iterator[None]:
+    """Hold the next job's command back, and tell it when the block has succeeded."""
+    global _held
+    _held = []
+    try:
+        yield
+        for command in _held:
+            tell_command(*command)
+    finally:
+        _held = None
 
 
 def tell_next(
@@ -37,7 +54,11 @@ def tell_next(
     for name in same:
         if name in settings.model_fields_set:
             words += [option_name(name), str(getattr(settings, name))]
-    tell_command("next:", job, *words, *options)
+    command = ("next:", job, *words, *options)
+    if _held is None:
+        tell_command(*command)
+    else:
+        _held.append(command)
 
 
 def tell_command(text: str, job: str, *options: str) -> None:

@@ -87,6 +87,23 @@ class StorageSettings(JobSettings):
     )
 
 
+class BatchSettings(StorageSettings):
+    """What a job takes that works through pictures or tags, and tells what it has done."""
+
+    headings: ClassVar = {"Metrics": ("metrics_file", "metrics_push")}
+
+    metrics_file: FilePath | None = Field(
+        None,
+        description="a file for Prometheus, such as DIRECTORY/imagetag.prom of node_exporter's "
+        "textfile collector, replaced every 15 seconds and at the end; needs "
+        "image-tag-classification[metrics]",
+    )
+    metrics_push: str = Field(
+        "",
+        description="the URL of a Prometheus push gateway that gets the same; needs the same",
+    )
+
+
 class TagsSettings(JobSettings):
     """What a command takes that works on a list of tags."""
 
@@ -115,7 +132,7 @@ class TagsSettings(JobSettings):
         return list(dict.fromkeys(checked_tag(name) for name in names))
 
 
-class TagSettings(TagsSettings, StorageSettings):
+class TagSettings(TagsSettings, BatchSettings):
     """What a job takes that works on a list of tags, or on its share of them."""
 
     headings: ClassVar = {"Share of the tags": ("shard_index", "shard_count")}

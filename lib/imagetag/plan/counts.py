@@ -76,7 +76,7 @@ def ask_board(board: Board, selection: Selection, tags: Sequence[str]) -> Iterat
 
     """
     in_vain, problem = 0, ""
-    with Progress(f"asking {board.called}", total=len(tags), unit="tags") as progress:
+    with Progress(f"asking {board.called}", total=len(tags), unit="tags", stage="ask") as progress:
         for tag in tags:
             if in_vain < _IN_VAIN:
                 try:

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from imagetag.boards import Board, BoardError, File, Post
+from imagetag.counters import counters
 from imagetag.dataset import Failure, Lead, Repeat, Row, split_of
 from imagetag.errors import Terminated, TransientError, UsageError
 from imagetag.imaging import BadImage, ImageInfo, Thumbnails, hashes_of, inspect, thumbnail
@@ -113,8 +114,8 @@ class Collector:
         self._too_old_in_a_row = 0
         more = True
         try:
-            with Progress(f"{self._layout.tag} {label}", total=wanted) as progress:
-                progress.advance(self._known.rows[label])
+            with Progress(f"{self._layout.tag} {label}", total=wanted, stage="collect") as progress:
+                progress.skip(self._known.rows[label])
                 while True:
                     # Never more under way than are missing: what is taken is then the first that
                     # can be had in the listing's order, whichever download ends first.
@@ -411,6 +412,7 @@ class Collector:
     def _fail(self, post: Post, label: Label, reason: str, detail: str, *, permanent: bool) -> None:
         get_logger().debug("post failed", post=post.id, reason=reason, detail=detail)
         self.failed[reason] += 1
+        counters().advance("collect", failed=1)
         self.lost[label] += not permanent
         self._known.posts.add(post.id)
         failure = Failure(

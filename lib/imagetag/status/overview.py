@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Literal, TypeVar
 
 from pydantic import AwareDatetime, Field
@@ -25,8 +26,9 @@ from imagetag.dataset import (
     tags_in,
 )
 from imagetag.errors import InputError
-from imagetag.job import Beat
+from imagetag.job import Beat, JobRecord
 from imagetag.layout import (
+    JOB_RECORDS,
     STAGES,
     STATUS,
     Label,
@@ -45,6 +47,7 @@ State = Literal[
     "none", "incomplete", "running", "lost", "stopped", "failed", "outdated", "complete"
 ]
 
+_MOST_JOBS, _SHOWN_JOBS = 1_000, 100  # records of jobs that are read, and told
 LOST = 180.0  # seconds without a word, after which a work is no longer taken to be under way
 _OURS = {"train", "test", "manifest"}
 
@@ -218,6 +221,23 @@ class Overview:
                 "or check --storage"
             )
         return known
+
+    def jobs(self) -> list[JobRecord]:
+        """Return how the last runs of jobs ended, those that ended last first, 100 at the most.
+
+        What cannot be read is passed over.
+        """
+        keys = [entry.key for entry in islice(self.storage.list(JOB_RECORDS), _MOST_JOBS)]
+
+        def load(key: str) -> JobRecord | None:
+            try:
+                return load_record(self.storage, key, JobRecord)
+            except InputError:
+                return None
+
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="status") as pool:
+            found = [record for record in pool.map(load, keys) if record is not None]
+        return sorted(found, key=lambda record: record.ended, reverse=True)[:_SHOWN_JOBS]
 
     def _records(self) -> dict[str, dict[StatusKey, ObjectInfo]]:
         records: dict[str, dict[StatusKey, ObjectInfo]] = {}

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from imagetag.console import WIDEST, clean, open_output
+from imagetag.job import JobRecord
 from imagetag.layout import encode
 from imagetag.sentences import duration
 from imagetag.status.overview import StageStatus, State, TagStatus, stages_shown
@@ -29,19 +30,30 @@ _STYLES: dict[State, str] = {
 }
 
 
-def show(tags: Sequence[TagStatus], url: str, *, as_json: bool, again: bool = False) -> None:
+def show(
+    tags: Sequence[TagStatus],
+    url: str,
+    *,
+    as_json: bool,
+    again: bool = False,
+    jobs: Sequence[JobRecord] = (),
+) -> None:
     """Print where tags stand.
 
     Args:
         tags: to be told of.
         url: of the storage.
         as_json: as one JSON document, on one line if more will follow.
+        jobs: how the last runs of jobs ended: for JSON.
         again: whether this is one look of several: a terminal is cleared before it.
 
     """
     if as_json:
         text = json.dumps(
-            document(tags, url), ensure_ascii=False, allow_nan=False, indent=None if again else 2
+            {**document(tags, url), "jobs": [job.model_dump(mode="json") for job in jobs]},
+            ensure_ascii=False,
+            allow_nan=False,
+            indent=None if again else 2,
         )
         print(text, flush=True)  # noqa: T201
         return

@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
+from imagetag.counters import counters
 from imagetag.log import get_logger
 from imagetag.storage.base import (
     AccessDenied,
@@ -133,15 +134,18 @@ class LocalStorage(Storage):
         path = self._path(key)
         with self._errors(key):
             try:
-                return path.open("rb")
+                file = path.open("rb")
             except (IsADirectoryError, NotADirectoryError) as error:
                 raise FileNotFoundError from error
+            counters().move("read", os.fstat(file.fileno()).st_size)
+            return file
 
     def write(self, key: str, data: bytes | BinaryIO) -> None:
         """Write a file under another name, then rename it into place."""
         path = self._path(key)
         with self._errors(key), self._renamed(path) as partial:
             self._fill(partial, io.BytesIO(data) if isinstance(data, bytes) else data)
+            counters().move("written", partial.stat().st_size)
 
     def copy(self, source: str, key: str) -> None:
         """Give a file a second name, or a copy where the file system has no links.

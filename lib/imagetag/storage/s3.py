@@ -20,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError
 from botocore.parsers import ResponseParserError
 
 from imagetag import __version__
+from imagetag.counters import counters
 from imagetag.errors import ImagetagError, TransientError, UsageError, one_line
 from imagetag.log import get_logger
 from imagetag.storage.answers import (
@@ -192,6 +193,7 @@ class S3Storage(Storage):
         kind = {"ContentType": content_type(key)}
         if isinstance(data, bytes) and len(data) < self._transfer.multipart_threshold:
             self._patiently(key, lambda: self._client.put_object(**where, **kind, Body=data))
+            counters().move("written", len(data))
             return
         stream = io.BytesIO(data) if isinstance(data, bytes) else data
         start = stream.tell()
@@ -203,6 +205,7 @@ class S3Storage(Storage):
             )
 
         self._patiently(key, upload)
+        counters().move("written", stream.seek(0, io.SEEK_END) - start)
 
     def copy(self, source: str, key: str) -> None:
         """Let the server copy an object."""
@@ -311,6 +314,7 @@ class _Stream(io.RawIOBase):
                 continue
             buffer[: len(data)] = data
             self._done += len(data)
+            counters().move("read", len(data))
             return len(data)
 
     def _resume(self, error: Exception) -> None:

@@ -218,7 +218,7 @@ class Fitting:
         number = len(state.history) + 1
         last = self._last_epoch(self.phases[state.phase], done=state.epoch)
         with Progress("train", total=total, epoch=number, epochs=last) as progress:
-            progress.advance(state.step * images)
+            progress.skip(state.step * images)
             while state.step < steps:
                 rate = schedule.at(state.epoch * steps + state.step, state.halvings)
                 self._set_rate(rate)

@@ -16,6 +16,7 @@ from requests.utils import default_headers, requote_uri
 from urllib3.exceptions import DecodeError, HTTPError, ProtocolError, ReadTimeoutError, SSLError
 
 from imagetag import __version__
+from imagetag.counters import counters
 from imagetag.errors import one_line
 from imagetag.log import get_logger
 from imagetag.web.hosts import Breaker, Host, Hosts, HttpError, Stop, Visit
@@ -222,6 +223,7 @@ class Client:
     def _count(self) -> None:
         with self._lock:
             self._sent += 1
+        counters().request()
 
     def _fetch(self, wish: _Wish) -> Answer:
         attempt = 1
@@ -392,6 +394,7 @@ class Client:
             content = None
         else:
             content = read_body(response, wish.max_bytes)
+            counters().move("fetched", len(content))
         if content is None or (len(content) > wish.max_bytes and not wish.cut):
             raise wish.error("too_large", f"more than {wish.max_bytes} bytes", permanent=True)
         return content

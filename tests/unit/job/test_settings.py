@@ -113,6 +113,8 @@ def test_help_names_every_option_its_variable_and_its_default(
         "tags_file": "none",
         "shard_index": "JOB_COMPLETION_INDEX or 0",
         "shard_count": "1",
+        "metrics_file": "none",
+        "metrics_push": "none",
         "log_format": "auto",
         "log_level": "info",
         "batch_size": "16",
@@ -352,6 +354,7 @@ def test_options_stand_under_the_headings_of_their_classes() -> None:
         ("Images", ["ratings"]),
         ("Log", ["negatives", "log_format", "log_level"]),
         ("Share of the tags", ["shard_index", "shard_count"]),
+        ("Metrics", ["metrics_file", "metrics_push"]),
     ]
 
 

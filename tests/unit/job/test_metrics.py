@@ -1,0 +1,194 @@
+"""What a job has done: its last line, its record in storage, and its metrics for Prometheus."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from imagetag.counters import counters
+from imagetag.errors import InputError
+from imagetag.job.heartbeat import Heartbeats
+from imagetag.job.job import for_each_tag, run_job
+from imagetag.job.job_record import JobRecord
+from imagetag.job.settings import TagSettings
+from imagetag.log import Progress, working
+from imagetag.status import Overview
+from imagetag.storage.opening import open_storage
+from jobs.scrape import main as scrape
+from tests.ended import log_lines
+from tests.predicting import noise
+
+MONITORING = Path(__file__).parents[3] / "k8s" / "monitoring"
+
+
+def job(folder: Path, *options: str, tags: str = "a,b") -> int:
+    """Run a job that stores 100 bytes for each tag but `bad`, and reads them again."""
+    storage = open_storage(str(folder))
+    storage.write("there", b"")
+
+    def one(tag: str) -> None:
+        with Progress("sync", total=4) as progress:
+            progress.skip(1)
+            progress.advance(3)
+            storage.write("key", bytes(100))
+            storage.read("key")
+        if tag == "bad":
+            raise InputError("no such posts")
+        with working("fitting"):
+            counters().move("fetched", 7)
+            counters().request()
+
+    def work(settings: TagSettings) -> None:
+        for_each_tag(settings, one, Heartbeats(storage, "train", grace=100))
+
+    given = ["--storage", str(folder), "--tags", tags, "--log-format", "json", *options]
+    return run_job("train", "", TagSettings, work, given)
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    """Return what a scrape of metrics has, by name and the values of the labels but job's."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = [v for k, v in sorted(sample.labels.items()) if k not in ("command", "shard")]
+            found[sample.name, *labels] = sample.value
+    return found
+
+
+def test_the_last_line_and_the_record_tell_what_was_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job(tmp_path / "s") == 0
+    last = log_lines(capsys.readouterr().err, summary=True)[-1]
+    assert (last["event"], last["exit_code"]) == ("ended", 0)
+    told = last["summary"]
+    assert (told["tags"], told["requests"], told["fetched_bytes"]) == ({"done": 2}, 2, 14)
+    sync = told["stages"]["sync"]
+    assert (sync["images"], sync["read_bytes"], sync["written_bytes"]) == (6, 200, 200)
+    assert told["stages"]["fitting"]["fetched_bytes"] == 14
+    assert told["seconds"] >= sync["seconds"] > 0
+    [record] = Overview(open_storage(str(tmp_path / "s"))).jobs()
+    assert (record.job, record.shard, record.exit_code) == ("train", 0, 0)
+    assert record.summary["stages"] == told["stages"]
+
+
+def test_a_job_that_fails_tells_it_in_its_last_line_and_another_run_replaces_its_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job(tmp_path / "s", tags="a,bad") == 3
+    last = log_lines(capsys.readouterr().err, summary=True)[-1]
+    assert last["event"] == "1 of 2 tags failed: bad"
+    assert last["summary"]["tags"] == {"done": 1, "failed": 1}
+    path = tmp_path / "s" / ".status" / ".jobs" / "train-0.json"
+    assert JobRecord.model_validate_json(path.read_text()).exit_code == 3
+    assert job(tmp_path / "s") == 0
+    assert JobRecord.model_validate_json(path.read_text()).exit_code == 0
+    assert len(list(path.parent.iterdir())) == 1
+
+
+def test_a_file_has_metrics_that_prometheus_reads(tmp_path: Path) -> None:
+    file = tmp_path / "imagetag.prom"
+    assert job(tmp_path / "s", "--metrics-file", str(file), tags="a,bad") == 3
+    found = samples(file.read_text())
+    assert found["imagetag_job_exit_code",] == 3
+    assert found["imagetag_tags_total", "failed"] == 1
+    assert found["imagetag_stage_items_total", "done", "sync", "images"] == 6
+    assert found["imagetag_stage_bytes_total", "written", "sync"] == 200
+    assert found["imagetag_job_requests_total",] == 1
+    assert list(tmp_path.glob("*.prom*")) == [file], "what was half written is left"
+
+
+def test_a_real_scrape_exports_the_stage_that_the_rules_look_at(tmp_path: Path) -> None:
+    for number in range(12):
+        path = tmp_path / "set" / ("fox" if number % 2 else "dog") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(noise(number))
+    (tmp_path / "set" / "fox" / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    file = tmp_path / "imagetag.prom"
+    given = ["--storage", str(tmp_path / "s"), "--tags", "fox", "--metrics-file", str(file)]
+    assert scrape([*given, "--board", f"folder+{tmp_path / 'set'}", "--min-side", "1"]) == 0
+    found = samples(file.read_text())
+    assert found["imagetag_stage_items_total", "done", "collect", "images"] == 12
+    assert found["imagetag_stage_items_total", "failed", "collect", "images"] == 1
+    assert found["imagetag_stage_bytes_total", "written", "collect"] > 1000
+
+
+@pytest.fixture
+def gateway() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """A server on loopback: its URL, and the path and body of each request."""
+    got: list[tuple[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            got.append((self.path, body.decode()))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", got
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_push_gateway_gets_them(
+    tmp_path: Path, gateway: tuple[str, list[tuple[str, str]]]
+) -> None:
+    url, got = gateway
+    assert (
+        job(tmp_path / "s", "--metrics-push", url, "--shard-index", "1", "--shard-count", "2") == 0
+    )
+    path, body = got[-1]
+    assert path == "/metrics/job/imagetag_train/instance/1"
+    assert samples(body)["imagetag_tags_total", "done"] == 1
+    assert samples(body)["imagetag_job_exit_code",] == 0
+
+
+def test_what_cannot_be_pushed_is_told_once_and_fails_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = "http://127.0.0.1:9"
+    file = tmp_path / "none" / "imagetag.prom"
+    given = ["--metrics-push", nowhere, "--metrics-file", str(file)]
+    assert job(tmp_path / "s", *given) == 0
+    events = [line["event"] for line in log_lines(capsys.readouterr().err)]
+    assert events.count("metrics are not exported") == 1
+
+
+def test_without_the_library_or_a_url_it_is_wrong_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert job(tmp_path / "s", "--metrics-push", "gateway:9091") == 2
+    assert "take a push gateway's" in capsys.readouterr().err
+    monkeypatch.setattr("imagetag.job.metrics.importlib.util.find_spec", lambda _: None)
+    assert job(tmp_path / "s", "--metrics-file", "x.prom") == 2
+    assert "install image-tag-classification[metrics]" in capsys.readouterr().err
+    assert job(tmp_path / "s") == 0, "it is needed where nobody asks for metrics"
+
+
+def test_rules_and_the_dashboard_name_what_jobs_export(tmp_path: Path) -> None:
+    file = tmp_path / "imagetag.prom"
+    assert job(tmp_path / "s", "--metrics-file", str(file)) == 0
+    exported = {name for name, *_ in samples(file.read_text())}
+    rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
+    alerts = [rule for group in rules["groups"] for rule in group["rules"]]
+    assert all({"alert", "expr", "annotations"} <= rule.keys() for rule in alerts)
+    board = json.loads((MONITORING / "dashboard.json").read_text())
+    shown = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    shown += [item["query"] for item in board["templating"]["list"]]
+    for expression in [rule["expr"] for rule in alerts] + shown:
+        assert set(re.findall(r"imagetag_\w+", expression)) <= exported, expression
+        assert expression.count("(") == expression.count(")")
