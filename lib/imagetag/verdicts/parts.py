@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
-from imagetag.errors import ImagetagError, InputError, complaint, one_line
+from imagetag.errors import ImagetagError, InputError, TransientError, complaint, one_line
 from imagetag.log import get_logger
 from imagetag.parallel import map_ahead
 from imagetag.record import Record
@@ -23,7 +23,7 @@ from imagetag.storage import ObjectInfo, ObjectNotFound, Storage
 _MAX_BYTES = 64 << 20  # of a part
 _MERGED_BYTES = 16 << 20  # of parts that become one, about
 _MANY = 32  # parts; fewer are as well read one by one
-_LOOKS = 5  # at a folder in which there is always more
+_LOOKS = 20  # at a folder in which there is always more
 _AT_ONCE = 16
 _DIGITS = 24  # of a part's name
 
@@ -86,6 +86,7 @@ class Parts(Generic[Line]):
 
         Raises:
             InputError: if a part cannot be read; it names the line.
+            TransientError: if the folder changes again and again, so that some might be missed.
 
         """
         read: set[str] = set()
@@ -98,6 +99,9 @@ class Parts(Generic[Line]):
             for _, lines in self._each(keys):
                 for line in lines:
                     yield line[1]
+        raise TransientError(
+            f"{self.storage.url}/{self.folder} changes faster than it can be read: run this again"
+        )
 
     def tidy(self) -> None:
         """Let parts become one where they are many; what goes wrong is told, and loses nothing."""

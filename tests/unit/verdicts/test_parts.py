@@ -145,6 +145,21 @@ class Late(LocalStorage):
         yield from super().list(folder) if found is None else found
 
 
+def test_a_folder_that_never_rests_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TransientError, match="said/ changes faster than it can be read"):
+        ids(parts_of(Restless(tmp_path)))
+
+
+class Restless(LocalStorage):
+    """Storage in which each part that is listed is gone, and in another."""
+
+    number = 0
+
+    def list(self, folder: str = "") -> Iterator[ObjectInfo]:
+        self.number += 1
+        yield ObjectInfo(f"{folder}{self.number}.jsonl", 1)
+
+
 def test_a_damaged_part_stays_with_all_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
