@@ -29,7 +29,7 @@ def check_metrics(file: str, push: str) -> None:
     """Check what metrics are asked for, before any work.
 
     Raises:
-        UsageError: if the library is not installed, or the URL is none.
+        UsageError: if the library is not installed, or the URL is none that it can push to.
 
     """
     if not (file or push):
@@ -39,9 +39,25 @@ def check_metrics(file: str, push: str) -> None:
             f"{'--metrics-file' if file else '--metrics-push'} needs prometheus-client: install "
             "image-tag-classification[metrics]"
         )
-    parts = urlsplit(push)
-    if push and not (parts.scheme in ("http", "https") and parts.hostname):
-        raise UsageError(f"--metrics-push {push!r}: take a push gateway's http:// or https:// URL")
+    if push and not _is_gateway(push):
+        shown = "(not shown: it may have a password in it)" if "@" in push else repr(push)
+        raise UsageError(
+            f"--metrics-push {shown}: take a push gateway's http:// or https:// URL, without a "
+            "user or password: the library would not send them"
+        )
+
+
+def _is_gateway(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and "@" not in parts.netloc
+            and parts.port != 0
+        )
+    except ValueError:  # brackets or a port that are none
+        return False
 
 
 class Exporter:
@@ -90,14 +106,15 @@ class Exporter:
                 return
 
     def _export(self) -> None:
-        from prometheus_client import pushadd_to_gateway, write_to_textfile
+        from prometheus_client import push_to_gateway, write_to_textfile
 
         assert self._registry is not None  # noqa: S101 - as it is exported
         try:
             if self._file:
                 write_to_textfile(self._file, self._registry)
             if self._push:
-                pushadd_to_gateway(
+                # In place of all of the last run's: its exit code is not this one's.
+                push_to_gateway(
                     self._push,
                     job=f"imagetag_{self._job}",
                     registry=self._registry,

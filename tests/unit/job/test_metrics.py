@@ -128,7 +128,7 @@ def gateway() -> Iterator[tuple[str, list[tuple[str, str]]]]:
     got: list[tuple[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+        def do_PUT(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             got.append((self.path, body.decode()))
             self.send_response(200)
@@ -155,6 +155,9 @@ def test_a_push_gateway_gets_them(
     assert path == "/metrics/job/imagetag_train/instance/1"
     assert samples(body)["imagetag_tags_total", "done"] == 1
     assert samples(body)["imagetag_job_exit_code",] == 0
+    # A gateway puts each in the place of all that it had: while a job works it has no exit code.
+    assert all(("imagetag_job_exit_code",) not in samples(early) for _, early in got[:-1])
+    assert len(got) > 1
 
 
 def test_what_cannot_be_pushed_is_told_once_and_fails_nothing(
@@ -173,6 +176,12 @@ def test_without_the_library_or_a_url_it_is_wrong_usage(
 ) -> None:
     assert job(tmp_path / "s", "--metrics-push", "gateway:9091") == 2
     assert "take a push gateway's" in capsys.readouterr().err
+    for url in ("http://[", "http://a:b", "http://"):
+        assert job(tmp_path / "s", "--metrics-push", url) == 2
+    for url in ("http://me:secret@gateway:9091", "https://me:secret@gateway", "//a:secret@["):
+        capsys.readouterr()
+        assert job(tmp_path / "s", "--metrics-push", url) == 2
+        assert "secret" not in capsys.readouterr().err
     monkeypatch.setattr("imagetag.job.metrics.importlib.util.find_spec", lambda _: None)
     assert job(tmp_path / "s", "--metrics-file", "x.prom") == 2
     assert "install image-tag-classification[metrics]" in capsys.readouterr().err
