@@ -72,6 +72,10 @@ def test_distinct_tags_have_distinct_folders(one: str, other: str) -> None:
 
 
 @given(tags)
+@example(".")
+@example("..")
+@example("../a")
+@example("a/../b")
 def test_nothing_of_a_tag_lies_outside_its_folder(tag: str) -> None:
     layout = Layout(tag)
     keys = [
