@@ -121,7 +121,7 @@ class Gelbooru02(DapiBoard):
         return replace(post, **self._view_fields(answer.content, answer.url))
 
     def _read_json(self, terms: Sequence[str], limit: int) -> Page:
-        content = self._call(self._api(terms, limit) | {"json": "1"})
+        content = self._whole(self._api(terms, limit) | {"json": "1"}, b"[{", read.load_json)
         # What the engine says when nothing matches, and not only then.
         if not read.document(content):
             if False in self._settled:
@@ -137,7 +137,7 @@ class Gelbooru02(DapiBoard):
         return self._checked(found, content)
 
     def _read_xml(self, terms: Sequence[str], limit: int) -> Page:
-        content = self._call(self._api(terms, limit))
+        content = self._whole(self._api(terms, limit), b"<", read.load_xml_posts)
         try:
             found = read.load_xml_posts(content)
         except ValueError as error:
@@ -157,6 +157,23 @@ class Gelbooru02(DapiBoard):
         words = words_of(content)
         verdict = self._verdict(words)
         return _Closed(self._plain(words) if verdict else why, verdict)
+
+    def _whole(
+        self, params: Mapping[str, str], begins: bytes, load: Callable[[bytes], Any]
+    ) -> bytes:
+        """Return an answer of the API, asked for once more where it seems to be cut short.
+
+        Else a listing that came damaged would be taken for a closed API, and the board would be
+        read another way, which may list other posts.
+        """
+        content = self._call(params)
+        text = content.strip()
+        if text[:1] and text[:1] in begins and not text.endswith((b"]", b"}", b">")):
+            try:
+                load(content)
+            except ValueError:
+                return self._call(params)
+        return content
 
     def _call(self, params: Mapping[str, str], max_bytes: int = MAX_LISTING) -> bytes:
         try:
