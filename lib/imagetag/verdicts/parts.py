@@ -107,7 +107,7 @@ class Parts(Generic[Line]):
         """Let parts become one where they are many; what goes wrong is told, and loses nothing."""
         try:
             gone = self.merge()
-        except ImagetagError as error:  # such as leave to write, and none to delete
+        except (ImagetagError, OSError) as error:  # leave to write and none to delete; a full disk
             get_logger().warning("verdicts stay in many parts", error=one_line(error))
         else:
             get_logger().debug("merged verdicts", folder=self.folder, parts=gone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -143,6 +144,21 @@ class Late(LocalStorage):
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
         found, self.late = self.late, None
         yield from super().list(folder) if found is None else found
+
+
+def test_what_goes_wrong_while_it_tidies_is_told_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = parts_of(LocalStorage(tmp_path))
+    names = filled(parts)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(LocalStorage, "write", full)
+    parts.tidy()
+    assert "No space left on device" in capsys.readouterr().out
+    assert ids(parts) == names
 
 
 def test_a_folder_that_never_rests_is_told(tmp_path: Path) -> None:
