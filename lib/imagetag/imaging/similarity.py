@@ -6,13 +6,14 @@ The hash of a whole picture does not survive a crop, so pictures are laid over e
    each with windows of others, for crops of up to a fifth, and names the pairs that may be.
 2. For those alone thumbnails are made, and `twins` compares them.
 
-Up to a few thousand pictures each is compared with all others: then that is as fast as anything.
-Of more, windows are looked up in a graph of what is near to what (HNSW: Malkov and Yashunin, 2016,
-by voyager, which is 0.8 MB; faiss-cpu is 66 MB and usearch 58, and pynndescent wants SciPy). Each
-gives the few nearest, however many are alike, so that time grows with the number of pictures and
-not with its square. What is flat is in no graph, and pictures of the very same layout are one place
-in it. One thread makes it, in order and from one seed: so it is the same each time, as the pairs
-are. Which of all pairs it finds, and how fast, `python -m tests.benchmarks.near_duplicates` tells.
+Up to a few thousand pictures each is compared with all others: then that is as fast as anything. Of
+more, windows are looked up in a graph of what is near to what (HNSW: Malkov and Yashunin, 2016, by
+voyager, which is 0.8 MB; faiss-cpu is 66 MB and usearch 58, and pynndescent wants SciPy). Each
+gives the few nearest, however many are alike, so that time grows little faster than the number of
+pictures, and not with its square. What is flat is in no graph, and pictures of the very same layout
+are one place in it. One thread makes it, in order and from one seed: so it is the same each time,
+as the pairs are. Which of all pairs it finds, and how fast, `python -m
+tests.benchmarks.near_duplicates` tells.
 """
 
 from __future__ import annotations
