@@ -21,6 +21,7 @@ from imagetag.errors import InputError
 from imagetag.explore.exploration import input_size, load_exploration, load_shortcuts
 from imagetag.features import FeatureStore, find_extractor
 from imagetag.inputs import load_partition
+from imagetag.job import JobRecord
 from imagetag.layout import Layout
 from imagetag.plan.rates import find_rates
 from imagetag.report import read_entry, tags_of_leaderboard
@@ -248,9 +249,12 @@ def _told() -> InMemory:
     storage.objects[_SHARE] = json.dumps(
         {"index": 0, "count": 1, "tags": {TAG: {"fingerprint": "ab", "moment": str(NOW)}}}
     ).encode()
+    record = JobRecord(job="train", started=NOW, ended=NOW, exit_code=0, summary={"seconds": 1.5})
+    storage.objects[_JOB] = record.model_dump_json().encode()
     return storage
 
 
+_JOB = layout.job_record("train", 0)
 _SHARE = layout.feature_share("a-1x1-0", 0, 1, "0" * 24)
 _RUNNING, _DONE = (f".status/{TAG}/{name}.json" for name in ("train-0.running", "scrape-0.done"))
 
@@ -260,6 +264,11 @@ def _status(storage: Storage) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         show(found, storage.url, as_json=True)
         show(found, storage.url, as_json=False)
+
+
+def _jobs(storage: Storage) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        show([], storage.url, as_json=True, jobs=Overview(storage, threads=1).jobs())
 
 
 def _rates(storage: Storage) -> None:
@@ -335,6 +344,7 @@ TARGETS = (
     _one("audit", _AUDIT, _audits, _judged),
     _one("status", _RUNNING, _status, _told),
     _one("measured", _DONE, _rates, _told),
+    _one("job-record", _JOB, _jobs, _told),
     _one("share", _SHARE, _status, _told),
     _one("leaderboard", layout.report("leaderboard.json"), _leaderboard, _leader),
     _one("extractor", _EXTRACTOR, _extractor, _embedded),
