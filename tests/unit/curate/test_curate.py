@@ -133,7 +133,9 @@ def mark(storage: Storage) -> Dataset:
 
 
 def content(storage: Storage) -> dict[str, bytes]:
-    return {entry.key: storage.read(entry.key) for entry in storage.list()}
+    """All that is stored, but for the record that each job leaves of itself."""
+    keys = [entry.key for entry in storage.list()]
+    return {key: storage.read(key) for key in keys if not key.startswith(".status/.jobs/")}
 
 
 def rows_of(storage: Storage) -> dict[str, Row]:
