@@ -52,7 +52,7 @@ types: $(READY)  ## mypy, strict on the library and the jobs
 # Where a process dies the run ends, with its test named: replaced, xdist 3.8 would wait without end.
 BY_FILE := --max-worker-restart 0 --dist loadfile --no-loadscope-reorder --numprocesses
 tests: $(READY)  ## all tests, in one go
-	$(BIN)/pytest tests/e2e tests/integration tests/unit $(BY_FILE) 3
+	$(BIN)/pytest tests/e2e tests/integration tests/unit $(BY_FILE) 4
 
 # tests/unit mirrors the packages: what changed says what to run. Helpers of tests are of all of them.
 SINCE ?= main
@@ -68,7 +68,7 @@ unit: $(READY)  ## unit tests, in a few minutes
 	$(BIN)/pytest tests/unit $(BY_FILE) auto --maxprocesses 4
 
 integration: $(READY)  ## tests with real servers, browsers and processes on loopback
-	$(BIN)/pytest tests/e2e tests/integration $(BY_FILE) 3
+	$(BIN)/pytest tests/e2e tests/integration $(BY_FILE) 4
 
 bench: $(READY)  ## speed, memory and growth as one table of ratios, into docs/figures.md: a quarter of an hour
 	$(BIN)/python -m tests.benchmarks --write
