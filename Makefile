@@ -27,18 +27,20 @@ $(READY): requirements/dev.txt pyproject.toml
 demo: $(READY)  ## the whole pipeline on a board of its own: two tags in, two evaluated classifiers out
 	$(BIN)/imagetag demo --output demo-output
 
-# All of them, whichever fail: what is wrong is told at once, and summed up at the end.
-PARTS := lint types tests
+# All of them, whichever fail: what is wrong is told at once, and summed up at the end. Types take one processor
+# a quarter of a minute, and are checked beside the tests.
+TESTS := tests
 test: $(READY)  ## everything CI runs
-	@failed=; told=; \
-	for part in $(PARTS); do \
-	  if $(MAKE) --no-print-directory $$part; then result=passed; else result=FAILED failed=yes; fi; \
-	  told="$$told\n$$part: $$result"; \
-	done; \
+	@log=$$(mktemp); trap 'rm "$$log"' EXIT; failed=; told=; \
+	note() { if [ $$2 -eq 0 ]; then told="$$told\n$$1: passed"; else told="$$told\n$$1: FAILED" failed=yes; fi; }; \
+	$(MAKE) --no-print-directory types >"$$log" 2>&1 & types=$$!; \
+	$(MAKE) --no-print-directory lint; note lint $$?; \
+	$(MAKE) --no-print-directory $(TESTS); tests=$$?; \
+	wait $$types; note types $$?; cat "$$log"; note $(TESTS) $$tests; \
 	printf "$$told\n"; test -z "$$failed"
 
 check: $(READY)  ## lint, types, and the tests of what differs from main (SINCE=another): before a commit
-	@$(MAKE) --no-print-directory test PARTS="lint types touched"
+	@$(MAKE) --no-print-directory test TESTS=touched
 
 lint: $(READY)  ## ruff, and who may import whom
 	@failed=; $(BIN)/ruff check $(SOURCES) || failed=1; $(BIN)/ruff format --check $(SOURCES) || failed=1; \

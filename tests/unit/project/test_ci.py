@@ -110,7 +110,7 @@ def test_one_part_that_fails_does_not_hide_the_others(
     tmp_path: Path, fails: str, failed: set[str]
 ) -> None:
     code, calls, said = make(tmp_path, fails)
-    assert calls == CALLS
+    assert sorted(calls) == sorted(CALLS)  # types are checked beside the tests
     assert (code != 0) == bool(failed), said
     told = [line.split(": ") for line in said.splitlines()[-3:]]
     assert [part for part, _ in told] == ["lint", "types", "tests"]
@@ -147,7 +147,7 @@ def test_make_check_runs_the_tests_of_what_changed(
     (tmp_path / "bin").mkdir()
     code, calls, said = make(tmp_path / "bin", "nothing", "check", tmp_path)
     assert code == 0, said
-    assert calls == [*CALLS[:-1], f"pytest tests/unit/project{tests}"]
+    assert sorted(calls) == sorted([*CALLS[:-1], f"pytest tests/unit/project{tests}"])
 
 
 def test_nothing_hypothesis_runs_is_judged_by_the_clock() -> None:
