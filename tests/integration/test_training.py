@@ -497,7 +497,7 @@ def test_what_is_predicted_is_framed_as_in_training(
     for item in PICTURES:
         if item.row.split == "test":
             LocalStorage(fresh).write(key_of(item.row, TAG), item.data)
-    options = ("--resize", resize, "--image-size", "72x120", "--epochs", 2, "--no-export")
+    options = ("--resize", resize, "--image-size", "72x120", "--epochs", 2)
     assert run("train", *on(fresh, cache), *QUICK, *options).code == 0
     model = keras.models.load_model(models(fresh, metrics(fresh).run, "model.keras"))
     picture = pictures / "nested" / "c.jpg"
