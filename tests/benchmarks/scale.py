@@ -36,7 +36,7 @@ from imagetag.embed import find_pictures
 from imagetag.explore import explore_tag
 from imagetag.features import PART, FeatureStore
 from imagetag.layout import Layout
-from imagetag.plan import Network, Prices, Settings, estimate, find_complete, find_done, find_rates
+from imagetag.plan import Network, Prices, estimate, find_complete, find_done, find_rates
 from imagetag.plan.costs import Estimate
 from imagetag.plan.counts import Asked
 from imagetag.report import make_leaderboard
@@ -50,6 +50,7 @@ from tests.benchmarks.board import Picture, Served, jpeg, write_posts
 from tests.benchmarks.ratios import PAGE, machine, number, table, written
 from tests.builders.extractors import make_record
 from tests.builders.many import Many
+from tests.builders.plans import SETTINGS
 from tests.builders.results import make_logits, make_pictures, write_run
 from tests.builders.statuses import NOW, ago, write_evaluated, write_explored, write_trained
 from tests.storages import Counting, Made, MadeUp
@@ -304,18 +305,13 @@ def _add_features(storage: Storage, many: Many) -> None:
 
 def _plan(many: Many, *, pods: int = 1, features: bool = False) -> Estimate:
     """Return what `imagetag plan` says of the tags before anything is done."""
-    settings = Settings(
+    settings = replace(
+        SETTINGS,
         limit=many.limit,
-        negative_ratio=1.0,
-        test_fraction=0.2,
-        threshold_fraction=0.2,
-        max_rate=5.0,
         scrape_pods=1,
         train_pods=1,
         embed_pods=pods,
         features=features,
-        min_precision=0.95,
-        confidence=0.95,
     )
     given = {"distinct_share": many.distinct / many.rows} if features else {}
     rates = find_rates(None, "vgg19", given, features=features)  # type: ignore[arg-type]

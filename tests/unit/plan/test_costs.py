@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from imagetag.errors import UsageError
-from imagetag.plan.costs import Estimate, Prices, Settings, estimate
+from imagetag.plan.costs import Estimate, Prices, estimate
 from imagetag.plan.counts import Asked, EstimatedStage
 from imagetag.plan.network import find_network
 from imagetag.plan.rates import RATES, Rates, find_rates, read_given
@@ -20,20 +20,10 @@ from imagetag.storage.local import LocalStorage
 from jobs import plan as plan_job
 from jobs import scrape as scrape_job
 from tests.builders.extractors import make_record
+from tests.builders.plans import SETTINGS
 from tests.builders.statuses import ago, write_beat
 from tests.storages import Wrapped
 
-SETTINGS = Settings(
-    limit=500,
-    negative_ratio=1.0,
-    test_fraction=0.2,
-    threshold_fraction=0.2,
-    max_rate=5.0,
-    scrape_pods=4,
-    train_pods=2,
-    min_precision=0.95,
-    confidence=0.95,
-)
 MANY = Asked("fox", 100_000, fit=1.0)
 
 
