@@ -19,7 +19,7 @@ from imagetag.demo.server import BoardServer
 from imagetag.storage.opening import open_storage
 from tests.faults.ends import End, differences, end_of
 from tests.faults.harm import SCRIPT, Harm
-from tests.faults.mishaps import Weather, of_a_board, of_s3
+from tests.faults.mishaps import Weather, of_a_board, of_a_late_s3
 from tests.faults.proxy import Answer, Asked, Mishap, proxied
 from tests.forked import Forked, run_forked
 
@@ -223,7 +223,7 @@ class Campaign:
     def _disturbed_round(self, number: int, kills: int, quiet: End) -> None:
         self._round = f"round-{number}"
         seed = self._seed * 1000 + number
-        weathers = (Weather(seed, SHARE, of_a_board), Weather(seed, SHARE, of_s3))
+        weathers = (Weather(seed, SHARE, of_a_board), Weather(seed, SHARE, of_a_late_s3))
         steps, before = self._steps(), self.ledger.kills.total()
         # Not more than a few of one step, where many are left: there are more rounds.
         wanted = Counter(self._dice.choices([step.name for step in steps], k=min(kills, 25)))

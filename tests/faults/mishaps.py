@@ -152,7 +152,7 @@ def lags(_: Asked, pass_on: Pass) -> Answer:
 
 
 def of_s3(asked: Asked) -> Mapping[str, Mishap]:
-    """What befalls requests to S3."""
+    """What befalls requests to S3, which lists at once what was written."""
     mishaps = {
         "500": told(500, "InternalError"),
         "503 SlowDown": told(503, "SlowDown"),
@@ -162,8 +162,14 @@ def of_s3(asked: Asked) -> Mapping[str, Mishap]:
     if asked.method == "GET":
         mishaps |= {"body dies": dies}
         if "list-type=2" in asked.query:
-            mishaps |= {"listing cut short": cuts_short, "listing lags": lags}
+            mishaps |= {"listing cut short": cuts_short}
     return mishaps
+
+
+def of_a_late_s3(asked: Asked) -> Mapping[str, Mishap]:
+    """What befalls requests to a server of S3's protocol whose listings may lag behind."""
+    mishaps = of_s3(asked)
+    return {**mishaps, "listing lags": lags} if "listing cut short" in mishaps else mishaps
 
 
 def of_a_board(asked: Asked) -> Mapping[str, Mishap]:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -75,15 +75,10 @@ def faulty(
         yield proxy, storage
 
 
-def at_once(asked: Asked) -> Mapping[str, Mishap]:
-    """What befalls a server that lists what was written a moment ago, as S3 must."""
-    return {name: what for name, what in of_s3(asked).items() if name != "listing lags"}
-
-
 class TestContractInBadWeather(StorageContract):
     """Every fifth request of the contract goes wrong, and nobody is to notice."""
 
-    weather = Weather(1, 0.2, at_once)
+    weather = Weather(1, 0.2, of_s3)
     # Of an object that was replaced while it came, there is no rest to ask for.
     broken_off = (TransientError,)
 
