@@ -60,10 +60,10 @@ class Counters:
         with self._lock:
             self._requests += 1
 
-    def tag(self, result: TagResult) -> None:
-        """Count a tag that the job is through with."""
+    def tags(self, result: TagResult, count: int) -> None:
+        """Count tags that the job is through with."""
         with self._lock:
-            self._tags[result] += 1
+            self._tags[result] += count
 
     @contextmanager
     def stage(self, name: str, unit: str = "") -> Iterator[None]:

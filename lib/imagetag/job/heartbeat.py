@@ -160,14 +160,12 @@ class Heartbeats:
         try:
             yield
         except BaseException as error:
-            for _ in tags:
-                counters().tag("failed")
+            counters().tags("failed", len(tags))
             enough = isinstance(error, BrokenPipeError) and not stdout_has_reader()
             self._end(self._beats(work, "done") if enough else self._failed(work, error))
             raise
         else:
-            for _ in tags:
-                counters().tag("done")
+            counters().tags("done", len(tags))
             self._end(self._beats(work, "done"))
         finally:
             _current.reset(tokens[0])

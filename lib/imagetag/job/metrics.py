@@ -9,6 +9,7 @@ import importlib.util
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -144,10 +145,15 @@ class Exporter:
         found = self._counters.read()
         mine, shared = [self._job, str(self._shard)], ["command", "shard"]
 
-        def gauge(name: str, text: str, value: float) -> Metric:
-            family = GaugeMetricFamily(f"imagetag_{name}", text, labels=shared)
+        def one(
+            kind: type[GaugeMetricFamily | CounterMetricFamily], name: str, text: str, value: float
+        ) -> Metric:
+            family = kind(f"imagetag_{name}", text, labels=shared)
             family.add_metric(mine, value)
             return family
+
+        gauge = partial(one, GaugeMetricFamily)
+        counter = partial(one, CounterMetricFamily)
 
         info = GaugeMetricFamily("imagetag_job_info", "The job.", labels=[*shared, "version"])
         info.add_metric([*mine, __version__], 1)
@@ -158,16 +164,8 @@ class Exporter:
         if self._exit_code is not None:
             yield gauge("job_exit_code", "How it ended; absent while it works.", self._exit_code)
 
-        seconds = CounterMetricFamily(
-            "imagetag_job_processor_seconds", "Of all its threads.", labels=shared
-        )
-        seconds.add_metric(mine, found.processor_seconds)
-        yield seconds
-        requests = CounterMetricFamily(
-            "imagetag_job_requests", "To servers that are no storage.", labels=shared
-        )
-        requests.add_metric(mine, found.requests)
-        yield requests
+        yield counter("job_processor_seconds", "Of all its threads.", found.processor_seconds)
+        yield counter("job_requests", "To servers that are no storage.", found.requests)
         moved = CounterMetricFamily(
             "imagetag_job_bytes",
             "Fetched from servers, read from storage, written to it.",
