@@ -116,7 +116,7 @@ given = $(foreach name,$(1),$(if $(filter-out undefined,$(origin $(name))),--bui
 engine = $(or $(ENGINE),$(error docker, podman or buildah is needed, and `info` of none of them works))
 BUILD = $(engine) build --build-arg VERSION=$(VERSION) \
   --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
-  $(call given,BASE_IMAGE BUILD_IMAGE PIP_INDEX_URL PIP_EXTRA_INDEX_URL CERTIFICATES)
+  $(call given,BASE_IMAGE PIP_INDEX_URL PIP_EXTRA_INDEX_URL CERTIFICATES)
 
 images:  ## the container images: DEVICE=cpu without CUDA, BROWSER=1, WEIGHTS=vgg19,..., REGISTRY=...
 	$(BUILD) $(call given,BROWSER) -f Dockerfile.scrape -t $(SCRAPE_IMAGE) .
@@ -190,7 +190,6 @@ lock:  ## resolve requirements/*.txt anew (needs uv); UPGRADE=--upgrade takes ne
 	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra browser --extra metrics -o requirements/scrape-browser.txt
 	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra train --extra metrics --extra onnx --extra parquet -o requirements/train-cpu.txt
 	$(UV_COMPILE) -c requirements/dev.txt pyproject.toml --extra train --extra metrics --extra onnx --extra parquet --extra cuda -o requirements/train.txt
-	$(UV_COMPILE) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
 	$(UV_COMPILE) -c requirements/dev.txt requirements/tools.in -o requirements/tools.txt
 
 clean:  ## remove .venv, caches and the demo's output

@@ -34,7 +34,7 @@ from tests.unit.project.test_container_files import env as image_env
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("buildah", "podman", "runc", "debootstrap")
 SUITE, PYTHON = "bookworm", (3, 11)
-BASE, BUILD, IMAGE = (f"localhost/{name}:test" for name in ("base", "build", "imagetag-scrape"))
+BASE, IMAGE = (f"localhost/{name}:test" for name in ("base", "imagetag-scrape"))
 # The base is of the size of a slim Python image when what nobody reads is left out.
 UNREAD = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale")
 # Ordinary limits, as a container may not raise them; all rights are gone, and nothing is written
@@ -131,7 +131,7 @@ def _only(bundle: str | None) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    """An engine that has both base images."""
+    """An engine that has the base image."""
     if missing := [name for name in PROGRAMS if not shutil.which(name)]:
         pytest.skip(f"SKIPPED: no image is built, as {', '.join(missing)} is not installed")
     if os.geteuid() != 0:
@@ -160,11 +160,6 @@ def _make_base(engine: Engine) -> None:
     engine.call("podman", "import", "--quiet", str(archive), BASE)
     shutil.rmtree(base)
     archive.unlink()
-    (engine.folder / "Dockerfile").write_text(
-        f"FROM {BASE}\nRUN apt-get update -q && "
-        "apt-get install -qy --no-install-recommends g++ python3-dev\n"
-    )
-    engine.build(engine.folder, engine.folder / "Dockerfile", BUILD)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +186,6 @@ def _arguments(index: str = "", certificates: str | None = None) -> list[str]:
     further = _further_certificates() if certificates is None else certificates
     return [
         f"BASE_IMAGE={BASE}",
-        f"BUILD_IMAGE={BUILD}",
         f"PIP_INDEX_URL={index}",
         f"CERTIFICATES={further}",
     ]

@@ -19,7 +19,7 @@ RULES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlint
 [SMALL] = [rule for rule in RULES if rule["name"].startswith("Where jobs scrape,")]
 HEAVY = {name for name in SMALL["forbidden_modules"] if not name.startswith("imagetag.")}
 # Slow to import: not before they are used.
-SLOW = {"numpy", "pdqhash", "pyarrow", "selenium"}
+SLOW = {"numpy", "pyarrow", "selenium"}
 # Needed for one option alone, each an extra of its own; whoever asks for it is told if it lacks.
 EXTRAS = {"pyarrow", "selenium"}
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("lib/imagetag/*/__init__.py"))
