@@ -40,8 +40,15 @@ def work(settings: StatusSettings) -> None:
     overview = Overview(storage, tags, _THREADS)
     while True:
         found = overview.read()
-        jobs = overview.jobs() if settings.json else ()
-        show(found, storage.url, as_json=settings.json, again=settings.watch, jobs=jobs)
+        jobs, left = overview.jobs() if settings.json else ((), 0)
+        show(
+            found,
+            storage.url,
+            as_json=settings.json,
+            again=settings.watch,
+            jobs=jobs,
+            jobs_left_out=left,
+        )
         if not settings.watch:
             return
         time.sleep(settings.every)

@@ -268,7 +268,7 @@ def _status(storage: Storage) -> None:
 
 def _jobs(storage: Storage) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
-        show([], storage.url, as_json=True, jobs=Overview(storage, threads=1).jobs())
+        show([], storage.url, as_json=True, jobs=Overview(storage, threads=1).jobs()[0])
 
 
 def _rates(storage: Storage) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any, Literal, TypeVar
 
 from pydantic import AwareDatetime, Field
@@ -47,7 +46,7 @@ State = Literal[
     "none", "incomplete", "running", "lost", "stopped", "failed", "outdated", "complete"
 ]
 
-_MOST_JOBS, _SHOWN_JOBS = 1_000, 100  # records of jobs that are read, and told
+_SHOWN_JOBS = 100  # records of jobs that are told
 LOST = 180.0  # seconds without a word, after which a work is no longer taken to be under way
 _OURS = {"train", "test", "manifest"}
 
@@ -222,22 +221,29 @@ class Overview:
             )
         return known
 
-    def jobs(self) -> list[JobRecord]:
-        """Return how the last runs of jobs ended, those that ended last first, 100 at the most.
+    def jobs(self) -> tuple[list[JobRecord], int]:
+        """Return how the last 100 runs of jobs ended, the last first, and how many are left out.
 
-        What cannot be read is passed over.
+        There are as many records as jobs and pods. Where the listing tells their ages, only the
+        newest are read; else all. What cannot be read is passed over.
         """
-        keys = [entry.key for entry in islice(self.storage.list(JOB_RECORDS), _MOST_JOBS)]
+        listed = list(self.storage.list(JOB_RECORDS))
+        entries = listed
+        if all(entry.age is not None for entry in listed):
+            entries = sorted(listed, key=lambda entry: entry.age or 0.0)[:_SHOWN_JOBS]
 
-        def load(key: str) -> JobRecord | None:
+        def load(entry: ObjectInfo) -> JobRecord | None:
             try:
-                return load_record(self.storage, key, JobRecord)
+                return load_record(self.storage, entry.key, JobRecord)
             except InputError:
                 return None
 
         with ThreadPoolExecutor(self.threads, thread_name_prefix="status") as pool:
-            found = [record for record in pool.map(load, keys) if record is not None]
-        return sorted(found, key=lambda record: record.ended, reverse=True)[:_SHOWN_JOBS]
+            found = [record for record in pool.map(load, entries) if record is not None]
+        found.sort(key=lambda record: record.ended, reverse=True)
+        unread = len(entries) - len(found)
+        shown = found[:_SHOWN_JOBS]
+        return shown, len(listed) - unread - len(shown)
 
     def _records(self) -> dict[str, dict[StatusKey, ObjectInfo]]:
         records: dict[str, dict[StatusKey, ObjectInfo]] = {}

@@ -37,6 +37,7 @@ def show(
     as_json: bool,
     again: bool = False,
     jobs: Sequence[JobRecord] = (),
+    jobs_left_out: int = 0,
 ) -> None:
     """Print where tags stand.
 
@@ -45,12 +46,14 @@ def show(
         url: of the storage.
         as_json: as one JSON document, on one line if more will follow.
         jobs: how the last runs of jobs ended: for JSON.
+        jobs_left_out: how many ended before those: for JSON.
         again: whether this is one look of several: a terminal is cleared before it.
 
     """
     if as_json:
+        ended = [job.model_dump(mode="json") for job in jobs]
         text = json.dumps(
-            {**document(tags, url), "jobs": [job.model_dump(mode="json") for job in jobs]},
+            {**document(tags, url), "jobs": ended, "jobs_left_out": jobs_left_out},
             ensure_ascii=False,
             allow_nan=False,
             indent=None if again else 2,

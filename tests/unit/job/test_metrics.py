@@ -76,7 +76,8 @@ def test_the_last_line_and_the_record_tell_what_was_done(
     assert (sync["images"], sync["read_bytes"], sync["written_bytes"]) == (6, 200, 200)
     assert told["stages"]["fitting"]["fetched_bytes"] == 14
     assert told["seconds"] >= sync["seconds"] > 0
-    [record] = Overview(open_storage(str(tmp_path / "s"))).jobs()
+    [record], left = Overview(open_storage(str(tmp_path / "s"))).jobs()
+    assert left == 0
     assert (record.job, record.shard, record.exit_code) == ("train", 0, 0)
     assert record.summary["stages"] == told["stages"]
 

@@ -15,7 +15,8 @@ import pytest
 
 from imagetag.dataset.embedded import tell_share
 from imagetag.errors import InputError
-from imagetag.layout import Layout
+from imagetag.job.job_record import JobRecord
+from imagetag.layout import Layout, job_record
 from imagetag.status.overview import Overview, StageStatus, TagStatus, stages_shown
 from imagetag.status.table import document, show, summary
 from imagetag.storage.base import ObjectInfo, Storage
@@ -32,7 +33,7 @@ from tests.builders.statuses import (
     write_scraped,
     write_trained,
 )
-from tests.storages import Wrapped
+from tests.storages import Counting, InMemory, Wrapped
 
 
 @pytest.fixture
@@ -408,7 +409,11 @@ def test_json_has_all_that_is_known(
     tags = Overview(storage).read(NOW)
     show(tags, storage.url, as_json=True)
     printed = json.loads(capsys.readouterr().out)
-    assert printed == document(tags, storage.url) | {"read": printed["read"], "jobs": []}
+    assert printed == document(tags, storage.url) | {
+        "read": printed["read"],
+        "jobs": [],
+        "jobs_left_out": 0,
+    }
     [tag] = printed["tags"]
     assert tag["tag"] == "初音ミク"
     assert tag["images"]["train"] == {"positive": 320, "negative": 300}
@@ -416,6 +421,32 @@ def test_json_has_all_that_is_known(
     assert printed["summary"] == {"evaluated": 1}
     show(tags, storage.url, as_json=True, again=True)
     assert len(capsys.readouterr().out.splitlines()) == 1  # a line a look
+
+
+class Aged(InMemory):
+    """Lists the ages of records of jobs, whose names tell them."""
+
+    def list(self, folder: str = "") -> Iterator[ObjectInfo]:
+        for entry in super().list(folder):
+            shard = entry.key.rpartition("-")[2].removesuffix(".json")
+            yield replace(entry, age=10.0 * int(shard))
+
+
+@pytest.mark.parametrize(("kind", "reads"), [(Aged, 100), (InMemory, 2_000)])
+def test_of_the_records_of_thousands_of_pods_the_newest_are_told(
+    kind: type[InMemory], reads: int
+) -> None:
+    storage = Counting(kind())
+    for shard in range(2_000):  # listed by name: 0, 1, 10, 100, 1000, ...
+        record = JobRecord(
+            job="scrape", shard=shard, started=ago(9e9), ended=ago(10.0 * shard), exit_code=0
+        )
+        storage.inner.write(job_record("scrape", shard), record.model_dump_json().encode())
+    storage.inner.write(job_record("scrape", 7), b"{")
+    found, left_out = Overview(storage).jobs()
+    assert [record.shard for record in found][:9] == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    assert (len(found), left_out) == (99 if kind is Aged else 100, 1_900 if kind is Aged else 1_899)
+    assert storage.requests == {"GET": reads, "LIST": 2}
 
 
 def test_the_command_needs_nothing_that_trains(tmp_path: Path) -> None:
