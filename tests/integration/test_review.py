@@ -134,6 +134,32 @@ def test_keys_judge_one_picture_after_the_other_and_undo(
     assert {one.by for one in load_verdicts(storage, TAG).standing.values()} <= {"Anna"}
 
 
+def test_what_is_judged_is_counted_before_it_is_saved(
+    browser: webdriver.Chrome, storage: Storage
+) -> None:
+    session = open_tag_session(storage, TAG, "promise")
+    first, second, *_ = session.items
+    with reviewing(browser, session):
+        press(browser, "y")
+        shown(browser, second)
+        saved(browser)
+        try:
+            offline(browser, True)
+            assert text(browser, "progress") == "1 of 16 judged, 15 left"
+            for key, then, judged in (
+                *(("u", first, 0), ("n", second, 1), ("u", first, 0), ("y", second, 1)),
+                *(("y", None, 2), ("u", second, 1)),
+            ):
+                press(browser, key)
+                assert text(browser, "progress").startswith(f"{judged} of 16 judged,"), key
+                if then:  # what is not shown is not judged
+                    shown(browser, then)
+        finally:
+            offline(browser, False)
+        saved(browser)
+        assert text(browser, "progress") == "1 of 16 judged, 15 left"
+
+
 def test_on_a_phone_buttons_do_what_keys_do(browser: webdriver.Chrome, storage: Storage) -> None:
     session = open_tag_session(storage, TAG, "suspects")
     first, second = session.items

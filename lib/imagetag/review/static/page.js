@@ -290,10 +290,11 @@
 
   const showProgress = () => {
     if (!progress) return;
-    const done = Math.max(0, progress.done + outbox.all().filter((one) => {
-      const before = answers.get(one.item);
-      return one.answer !== "withdrawn" && (before === undefined || before === "withdrawn");
-    }).length);
+    const counts = (answer) => Number(answer !== undefined && answer !== "withdrawn");
+    const last = new Map(outbox.all().map((one) => [one.item, one.answer]));
+    const change = [...last].reduce(
+      (sum, [item, answer]) => sum + counts(answer) - counts(answers.get(item)), 0);
+    const done = Math.max(0, progress.done + change);
     const judged = Math.min(done, progress.total);
     const left = progress.total - judged;
     $("bar").max = Math.max(1, progress.total);
