@@ -28,9 +28,9 @@ from tests.predicting import store_heads
 
 _SIZE, _FILES, _PAIRS = (224, 224), 64, 3
 _SIZE_OF_HEADS, _PICTURES, _TAGS, _TAG_PAIRS = (160, 160), 200, 1000, 2
-# A model, how many pictures it takes at once, how many batches, and how many pictures alone; and how
-# many times as fast as alone it is to be. VGG16 keeps two processors busy with one picture: its bare
-# pass on many is 1.4 times as fast, and that is the limit.
+# A model, how many pictures it takes at once, how many batches, and how many pictures alone; and
+# how many times as fast as alone it is to be. VGG16 keeps two processors busy with one picture: its
+# bare pass on many is 1.4 times as fast, and that is the limit.
 _MODELS = (("mobilenet", 32, 8, 24, Goal(2)), ("vgg16", 8, 2, 4, None))
 
 
