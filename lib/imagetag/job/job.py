@@ -31,7 +31,7 @@ from imagetag.errors import (
 from imagetag.job.command_line import log_format_of, parse_settings
 from imagetag.job.heartbeat import Heartbeats
 from imagetag.job.job_record import ENDED, record_in, store_record
-from imagetag.job.metrics import Exporter, check_metrics
+from imagetag.job.metrics import Exporter, check_metrics, told_apart_by
 from imagetag.job.next_step import told_last
 from imagetag.job.settings import BatchSettings, JobSettings, Settings, TagSettings
 from imagetag.job.stopping import leave, listening, stop_with_parent
@@ -166,8 +166,9 @@ class _Telling:
         self._shard = getattr(settings, "worker_index", 0) or getattr(settings, "shard_index", 0)
         file = str(settings.metrics_file or "")
         check_metrics(file, settings.metrics_push)
+        apart = told_apart_by(settings.storage, getattr(settings, "board", ""))
         self._exporter = Exporter(
-            self._job, self._shard, self._counters, file, settings.metrics_push
+            self._job, self._shard, apart, self._counters, file, settings.metrics_push
         )
         self._exporter.begin()
 

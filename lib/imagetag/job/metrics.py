@@ -6,10 +6,12 @@ The library, prometheus-client, is an extra: it is imported where one of both is
 from __future__ import annotations
 
 import importlib.util
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -61,6 +63,32 @@ def _is_gateway(url: str) -> bool:
         return False
 
 
+def told_apart_by(storage: str, board: str) -> dict[str, str]:
+    """Return labels of what a job of this name works on, without what would be empty.
+
+    Args:
+        storage: a folder, or a URL.
+        board: a name, or an engine and where it is; empty for none.
+
+    """
+    place = storage if "://" in storage else str(Path(storage).absolute())
+    labels = {
+        "storage": _bare(place),
+        "board": _bare(board),
+        "namespace": os.environ.get("POD_NAMESPACE", ""),
+    }
+    return {name: value for name, value in labels.items() if value}
+
+
+def _bare(url: str) -> str:
+    """Return a URL, or what is none, without a user, a password, or what a `?` begins."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url.encode(errors="replace").decode()  # a folder's name may be no text
+    host, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/")
+
+
 class Exporter:
     """Exports the counts of a job at intervals from a thread of its own, and at its end.
 
@@ -69,6 +97,7 @@ class Exporter:
     Args:
         job: its name.
         shard: which pod's share.
+        apart: labels that tell it from others of its name, in their order.
         counters: of it.
         file: is replaced each time, in one step; empty for none.
         push: the URL of a push gateway; empty for none.
@@ -77,9 +106,16 @@ class Exporter:
     """
 
     def __init__(
-        self, job: str, shard: int, counters: Counters, file: str, push: str, every: float = EVERY
+        self,
+        job: str,
+        shard: int,
+        apart: Mapping[str, str],
+        counters: Counters,
+        file: str,
+        push: str,
+        every: float = EVERY,
     ) -> None:
-        self._job, self._shard, self._counters = job, shard, counters
+        self._job, self._shard, self._apart, self._counters = job, shard, apart, counters
         self._file, self._push, self._every = file, push, every
         self._exit_code: int | None = None
         self._end = threading.Event()
@@ -119,7 +155,7 @@ class Exporter:
                     self._push,
                     job=f"imagetag_{self._job}",
                     registry=self._registry,
-                    grouping_key={"instance": str(self._shard)},
+                    grouping_key={"instance": str(self._shard), **self._apart},
                     timeout=_TIMEOUT,
                 )
         except Exception as error:
@@ -143,7 +179,8 @@ class Exporter:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         found = self._counters.read()
-        mine, shared = [self._job, str(self._shard)], ["command", "shard"]
+        labelled = {"command": self._job, "shard": str(self._shard), **self._apart}
+        mine, shared = list(labelled.values()), list(labelled)
 
         def one(
             kind: type[GaugeMetricFamily | CounterMetricFamily], name: str, text: str, value: float

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import threading
+from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_plus
 
 import pytest
 import yaml
@@ -19,6 +21,7 @@ from imagetag.errors import InputError
 from imagetag.job.heartbeat import Heartbeats
 from imagetag.job.job import for_each_tag, run_job
 from imagetag.job.job_record import JobRecord
+from imagetag.job.metrics import Exporter, told_apart_by
 from imagetag.job.settings import TagSettings
 from imagetag.log import Progress, working
 from imagetag.status import Overview
@@ -27,6 +30,7 @@ from jobs.scrape import main as scrape
 from tests.ended import log_lines
 from tests.predicting import noise
 
+OF_ALL = ("command", "shard", "storage", "board", "namespace")
 MONITORING = Path(__file__).parents[3] / "k8s" / "monitoring"
 
 
@@ -59,7 +63,7 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            labels = [v for k, v in sorted(sample.labels.items()) if k not in ("command", "shard")]
+            labels = [v for k, v in sorted(sample.labels.items()) if k not in OF_ALL]
             found[sample.name, *labels] = sample.value
     return found
 
@@ -153,12 +157,67 @@ def test_a_push_gateway_gets_them(
         job(tmp_path / "s", "--metrics-push", url, "--shard-index", "1", "--shard-count", "2") == 0
     )
     path, body = got[-1]
-    assert path == "/metrics/job/imagetag_train/instance/1"
+    assert group_of(path) == {
+        "job": "imagetag_train",
+        "instance": "1",
+        "storage": str(tmp_path / "s"),
+    }
     assert samples(body)["imagetag_tags_total", "done"] == 1
     assert samples(body)["imagetag_job_exit_code",] == 0
     # A gateway puts each in the place of all that it had: while a job works it has no exit code.
     assert all(("imagetag_job_exit_code",) not in samples(early) for _, early in got[:-1])
     assert len(got) > 1
+
+
+def group_of(path: str) -> dict[str, str]:
+    """Return the group of a push gateway that a path names."""
+    parts = [unquote_plus(part) for part in path.removeprefix("/metrics/").split("/")]
+    group = {}
+    for name, value in zip(parts[::2], parts[1::2], strict=True):
+        coded = name.endswith("@base64")
+        group[name.removesuffix("@base64")] = urlsafe_b64decode(value).decode() if coded else value
+    return group
+
+
+def test_jobs_of_a_name_at_other_places_do_not_replace_each_other(
+    tmp_path: Path,
+    gateway: tuple[str, list[tuple[str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url, got = gateway
+    places = [
+        ("ns", "s3://bucket/a", "safebooru"),
+        ("other", "s3://bucket/a", "safebooru"),
+        ("ns", "s3://me:secret@bucket/b/?secret", "safebooru"),
+        ("ns", "s3://bucket/a", "danbooru+https://me:secret@board.example/?secret"),
+        ("", "data ünd \udcff", ""),
+    ]
+    monkeypatch.chdir(tmp_path)
+    for namespace, storage, board in places * 2:
+        monkeypatch.setenv("POD_NAMESPACE", namespace)
+        exporter = Exporter("scrape", 2, told_apart_by(storage, board), counters(), "", url)
+        exporter.begin()
+        exporter.end(0)
+    groups = {path: group_of(path) for path, _ in got}
+    common = {"job": "imagetag_scrape", "instance": "2"}
+    assert list(groups.values()) == [
+        common | {"storage": "s3://bucket/a", "board": "safebooru", "namespace": "ns"},
+        common | {"storage": "s3://bucket/a", "board": "safebooru", "namespace": "other"},
+        common | {"storage": "s3://bucket/b", "board": "safebooru", "namespace": "ns"},
+        common
+        | {
+            "storage": "s3://bucket/a",
+            "board": "danbooru+https://board.example",
+            "namespace": "ns",
+        },
+        common | {"storage": f"{tmp_path}/data ünd ?"},
+    ]
+    for path, body in got:
+        (sample,) = next(iter(text_string_to_metric_families(body))).samples
+        labels = {
+            k: v for k, v in sample.labels.items() if k not in ("command", "shard", "version")
+        }
+        assert common | labels == groups[path], "a gateway puts the group's in the metrics' place"
 
 
 def test_what_cannot_be_pushed_is_told_once_and_fails_nothing(
@@ -202,3 +261,6 @@ def test_rules_and_the_dashboard_name_what_jobs_export(tmp_path: Path) -> None:
     for expression in [rule["expr"] for rule in alerts] + shown:
         assert set(re.findall(r"imagetag_\w+", expression)) <= exported, expression
         assert expression.count("(") == expression.count(")")
+        for labels in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression):
+            if "shard" in labels:  # of one job's share: of no other's of its name
+                assert set(OF_ALL) <= set(labels.split(", ")), expression

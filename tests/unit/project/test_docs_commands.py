@@ -121,7 +121,7 @@ def test_a_benchmark_exists(path: str, arguments: list[str]) -> None:
 def test_variables_that_are_named_exist() -> None:
     files = [*map(ROOT.joinpath, SCRIPTS), *(ROOT / "tests" / "e2e").rglob("*.py")]
     known = set(re.findall(r"\w+", "".join(path.read_text() for path in files)))
-    known |= variables() | OF_OTHERS | {"JOB_COMPLETION_INDEX"}
+    known |= variables() | OF_OTHERS | {"JOB_COMPLETION_INDEX", "POD_NAMESPACE"}
     for path, text in PAGES.items():
         named = set(re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", text))
         named = {name for name in named if not name.startswith("AWS_")}
