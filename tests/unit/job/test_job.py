@@ -406,6 +406,18 @@ assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
+def test_a_process_that_ends_does_not_look_for_garbage_in_all_that_was_imported() -> None:
+    script = """\
+import atexit, gc
+atexit.register(lambda: print(gc.get_freeze_count() > len(gc.get_objects())))
+from imagetag.job.job import run_job
+from imagetag.job.settings import JobSettings
+run_job('try', 'A job.', JobSettings, lambda _: None, [])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout == b"True\n"
+
+
 def test_sigterm_is_not_eaten_by_code_that_catches_every_exception() -> None:
     process = start(
         """\
