@@ -145,6 +145,7 @@ class Checkpoints:
         self._pool: ThreadPoolExecutor | None = None
         self._upload: Future[None] | None = None
         self._last: Path | None = None  # of those that were saved
+        self._seen: set[str] = set()  # in storage, by a listing or as they were put there
 
     def newest(self) -> Checkpoint | None:
         """Return the newest checkpoint that can be read, None if there is none."""
@@ -196,7 +197,7 @@ class Checkpoints:
         self.settle()
         shutil.rmtree(self._folder, ignore_errors=True)  # with what a kill left half written
         for name in self._stored():
-            self._storage.delete(self._key(name))
+            self._remove(name)
 
     def close(self) -> None:
         """Store what is under way, and end."""
@@ -212,18 +213,25 @@ class Checkpoints:
         # Two workers that are both told to stop write one each, a step apart: both stay.
         for old in _superseded(name, [path.name for path in self._local()]):
             (self._folder / old).unlink(missing_ok=True)
+        self._seen.add(name)
         self._storage.upload(path, self._key(name))
         for old in _superseded(name, self._stored()):
-            self._storage.delete(self._key(old))
+            self._remove(old)
         get_logger().debug("checkpoint stored", name=name)
 
     def _local(self) -> list[Path]:
         return [path for path in self._folder.glob("*.npz") if _NAME.fullmatch(path.name)]
 
     def _stored(self) -> list[str]:
+        """Return the names of those in storage, also where its listing lags behind."""
         keys = (entry.key for entry in self._storage.list(self._key("")))
         names = (key.rpartition("/")[2] for key in keys)
-        return [name for name in names if _NAME.fullmatch(name)]
+        self._seen.update(name for name in names if _NAME.fullmatch(name))
+        return sorted(self._seen)
+
+    def _remove(self, name: str) -> None:
+        self._storage.delete(self._key(name))
+        self._seen.discard(name)
 
     def _key(self, name: str) -> str:
         return self._layout.run(self._run, f"checkpoint/{name}")

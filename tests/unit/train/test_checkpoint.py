@@ -6,6 +6,7 @@ import io
 import pickle
 import threading
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from structlog.testing import capture_logs
 
 from imagetag.errors import TransientError
 from imagetag.layout import Layout
-from imagetag.storage.base import EndpointUnreachable, Storage
+from imagetag.storage.base import EndpointUnreachable, ObjectInfo, Storage
 from imagetag.storage.local import LocalStorage
 from imagetag.train.checkpoint import Checkpoint, Checkpoints, State, read_checkpoint
 
@@ -443,6 +444,25 @@ class Slow(LocalStorage):
             raise EndpointUnreachable("no answer")
         super().upload(path, key)
         self.done.append(path.name)
+
+
+class Late(LocalStorage):
+    """Lists nothing of what was written since it was opened."""
+
+    def list(self, folder: str = "") -> Iterator[ObjectInfo]:
+        return iter(())
+
+
+def test_where_listings_lag_none_of_a_run_s_own_is_left_over(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(Late(tmp_path / "late"), TAG, RUN, tmp_path / "local")
+    for epoch in range(3):
+        checkpoints.save(make_checkpoint(epoch))
+    checkpoints.settle()
+    stored = LocalStorage(tmp_path / "late")
+    assert [Path(entry.key).name[:8] for entry in stored.list()] == ["00-00001", "00-00002"]
+    checkpoints.clear()
+    assert not list(stored.list())
+    checkpoints.close()
 
 
 def test_training_goes_on_while_one_is_stored(tmp_path: Path) -> None:
