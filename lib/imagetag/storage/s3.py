@@ -16,7 +16,12 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    FlexibleChecksumError,
+    IncompleteReadError,
+)
 from botocore.parsers import ResponseParserError
 
 from imagetag import __version__
@@ -291,6 +296,12 @@ def _new_client(concurrency: int) -> tuple[Any, Credentials | None]:
 class _Stream(io.RawIOBase):
     """An object's bytes; where the connection breaks, the rest is asked for again.
 
+    It is the rest of the same object, by its ETag, and as long as it must be. Where a server tells
+    the checksum of a whole object (of what was stored in one piece; Ceph 16 of nothing), boto3
+    compares it when the stream ends, and not where a part is asked for: that is done here, over all
+    parts. The ETag is compared with nothing, here as by boto3: it is the MD5 of some objects, and
+    not of those stored in parts or encrypted with a key of KMS, and some servers make up others.
+
     Args:
         get: gives GetObject's answer to the whole, or to the part that arguments tell.
 
@@ -298,9 +309,15 @@ class _Stream(io.RawIOBase):
 
     def __init__(self, get: Callable[..., Any]) -> None:
         self._get = get
-        answer = get()
-        self._body, self._etag = answer["Body"], answer.get("ETag", "")
         self._done, self._resumed = 0, 0
+        self._begin(get())
+
+    def _begin(self, answer: dict[str, Any]) -> None:
+        """Take the answer to the whole."""
+        self._body, self._length = answer["Body"], answer.get("ContentLength")
+        self._etag, self._in_part = answer.get("ETag", ""), False
+        self._checksum = getattr(self._body, "checksum", None)  # which boto3 compares at the end
+        self._told = [value for name, value in answer.items() if name.startswith("Checksum")]
 
     def readable(self) -> bool:
         return True
@@ -309,9 +326,18 @@ class _Stream(io.RawIOBase):
         while True:
             try:
                 data = self._body.read(len(buffer))
+            except FlexibleChecksumError:
+                if not (self._in_part and self._checksum):
+                    raise
+                data = b""  # of a part; some servers tell that of the whole
             except (*NETWORK, IncompleteReadError) as error:
                 self._resume(error)
                 continue
+            if self._in_part and self._checksum:
+                self._checksum.update(data)
+                if not data and (found := self._checksum.b64digest()) not in self._told:
+                    told = " or ".join(self._told)
+                    raise FlexibleChecksumError(error_msg=f"its checksum is {found}, not {told}")
             buffer[: len(data)] = data
             self._done += len(data)
             counters().move("read", len(data))
@@ -330,11 +356,13 @@ class _Stream(io.RawIOBase):
             answer = self._get(IfMatch=self._etag, **rest)
         except ImagetagError:
             raise error from None
-        self._body = answer["Body"]
-        if (
-            self._done
-            and answer["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.PARTIAL_CONTENT
-        ):
+        if not rest:
+            self._begin(answer)
+            return
+        self._body, self._in_part = answer["Body"], True
+        status, length = answer["ResponseMetadata"]["HTTPStatusCode"], answer.get("ContentLength")
+        known = None not in (self._length, length)
+        if status != HTTPStatus.PARTIAL_CONTENT or (known and self._done + length != self._length):
             raise error
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import os
 import secrets
@@ -13,7 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+import zlib
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -612,6 +615,68 @@ def test_a_stream_that_breaks_off_is_gone_on_with_where_it_was(
         else:
             with pytest.raises(TransientError):
                 storage.read("a")
+
+
+DIGESTS: dict[str, Callable[[bytes], bytes]] = {
+    "crc32": lambda data: zlib.crc32(data).to_bytes(4, "big"),
+    "sha256": lambda data: hashlib.sha256(data).digest(),
+}
+
+
+@pytest.mark.parametrize("algorithm", ["", *DIGESTS])
+@pytest.mark.parametrize("told_of_parts", [False, True])
+@pytest.mark.parametrize("breaks", [0, 90, 180])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_came_in_parts_is_compared_with_the_checksum_of_the_whole(
+    s3_settings: None,
+    monkeypatch: pytest.MonkeyPatch,
+    algorithm: str,
+    told_of_parts: bool,
+    breaks: int,
+    damaged: bool,
+) -> None:
+    data = bytes(range(200))
+    came = bytearray(data)
+    came[190] ^= damaged
+    digest = DIGESTS[algorithm](data) if algorithm else b""
+
+    def answer(request: Request) -> Reply:
+        if request.path == "/bucket":
+            return Reply(b"<ListBucketResult></ListBucketResult>")
+        start = int(request.headers.get("range", "bytes=0-")[6:-1])
+        part = bytes(came[start:])
+        # Servers are to tell it of the whole alone, and some tell it of parts too.
+        told = algorithm and (told_of_parts or not start)
+        headers = {f"x-amz-checksum-{algorithm}": b64encode(digest).decode()} if told else {}
+        sent = part[:90] if start < breaks else part
+        if request.number == 1 and not breaks:
+            sent = b""
+        return Reply(sent, 206 if start else 200, {"ETag": '"1"', **headers}, length=len(part))
+
+    with serving(answer) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+        storage = open_storage("s3://bucket")
+        if damaged and algorithm:
+            with pytest.raises(TransientError, match="damaged"):
+                storage.read("a")
+        else:
+            assert storage.read("a") == bytes(came)
+
+
+def test_a_rest_that_is_not_as_long_as_it_must_be_is_none(
+    s3_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: Request) -> Reply:
+        if request.path == "/bucket":
+            return Reply(b"<ListBucketResult></ListBucketResult>")
+        if "range" in request.headers:
+            return Reply(bytes(109), 206, {"ETag": '"1"'})
+        return Reply(bytes(90), 200, {"ETag": '"1"'}, length=200)
+
+    with serving(answer) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+        with pytest.raises(TransientError):
+            open_storage("s3://bucket").read("a")
 
 
 def test_what_killed_writers_left_is_swept_after_a_day(tmp_path: Path) -> None:
