@@ -100,8 +100,21 @@ class Collector:
         assert value is not None  # noqa: S101 - as there is a kind
         value.add_note(self._kept())
 
-    def collect(self, label: Label, candidates: Iterator[Post], wanted: int) -> None:
+    def collect(
+        self,
+        label: Label,
+        candidates: Iterator[Post],
+        wanted: int,
+        nearly: Callable[[list[int]], None] | None = None,
+    ) -> None:
         """Store candidates, in their order, until `wanted` of the label are in storage.
+
+        Args:
+            label: which.
+            candidates: posts to take.
+            wanted: how many images of the label there are to be.
+            nearly: is called once some are stored and all others are under way, with the ids of
+                those posts.
 
         Raises:
             TransientError: if the board or the storage is out of order.
@@ -133,6 +146,9 @@ class Collector:
                             running += 1
                     if not waiting:
                         break
+                    if nearly and self._known.rows[label] and not (more and len(waiting) < missing):
+                        nearly([fetch.post.id for fetch in waiting])
+                        nearly = None
                     wait(
                         [fetch.future for fetch in waiting if not fetch.future.done()],
                         return_when=FIRST_COMPLETED,

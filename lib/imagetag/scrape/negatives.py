@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
@@ -47,14 +48,19 @@ class Span:
     def __init__(self, oldest: int, newest: int) -> None:
         self.oldest, self.newest = oldest, newest
 
+    def length(self, count: int) -> int:
+        """Return how many ids each of about `count` stretches has, but for the first and last."""
+        length = 1
+        while (self.newest - self.oldest + 1) / length > count:
+            length *= 2
+        return length
+
     def stretches(self, count: int) -> list[tuple[int, int]]:
         """Return about `count` stretches (half to all of them) as (first id, last id + 1).
 
         In an order of which any beginning is spread over the whole (van der Corput's).
         """
-        length = 1
-        while (self.newest - self.oldest + 1) / length > count:
-            length *= 2
+        length = self.length(count)
         first = self.oldest // length * length
         edges = [self.oldest, *range(first + length, self.newest + 1, length), self.newest + 1]
         stretches = list(enumerate(itertools.pairwise(edges)))
@@ -74,6 +80,7 @@ class SharedListing(Board):
         self.by_time = board.by_time
         self.certain, self.doubts = board.certain, board.doubts
         self._pages: OrderedDict[tuple[object, ...], Future[list[Post]]] = OrderedDict()
+        self._lock = threading.Lock()  # of the pages
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="list")
 
     def page(self, query: Query, *, below: int | None, limit: int) -> list[Post]:
@@ -81,29 +88,75 @@ class SharedListing(Board):
         if limit > _STRATUM_POSTS:  # a walk on and on, of which memory could not hold much
             return self._board.page(query, below=below, limit=limit)
         key = (query, below, limit)
-        if key not in self._pages:
-            self._ask(query, below, limit)
-        self._pages.move_to_end(key)
+        answer = self._ask(*key)
         posts: list[Post] = []
         try:
-            posts = self._pages[key].result()
+            posts = answer.result()
         finally:
             if not posts:  # an error, or what an overloaded board says: the next may fare better
-                del self._pages[key]
+                with self._lock:
+                    if self._pages.get(key) is answer:
+                        del self._pages[key]
         return posts
 
     def prepare(self, query: Query, ends: Iterable[int], limit: int) -> None:
         """Ask for the first pages of many walks side by side: one by one they take their time."""
-        limit = min(limit, self.site.page_size)
         for below in itertools.islice(ends, _PAGES // 2):
-            if (query, below, limit) not in self._pages:
-                self._ask(query, below, limit)
+            self._ask(query, below, min(limit, self.site.page_size))
 
-    def _ask(self, query: Query, below: int | None, limit: int) -> None:
-        page = partial(self._board.page, query, below=below, limit=limit)
-        self._pages[query, below, limit] = self._pool.submit(page)
-        if len(self._pages) > _PAGES:
-            self._pages.popitem(last=False)
+    def prepare_newest(self, query: Query, then: Callable[[Post], object]) -> None:
+        """Ask for the newest post, and call `then` with it, in whichever thread; wait for neither.
+
+        What `walk` asks for first with a limit of 1. `then` must not wait for pages.
+        """
+
+        def answered(answer: Future[list[Post]]) -> None:
+            if not answer.exception() and (posts := answer.result()):
+                then(posts[0])
+
+        self._ask(query, None, 1).add_done_callback(answered)
+
+    def _ask(self, query: Query, below: int | None, limit: int) -> Future[list[Post]]:
+        key = (query, below, limit)
+        with self._lock:
+            answer = self._pages.get(key)
+            if answer is None or (answer.done() and answer.exception()):  # it may fare better now
+                page = partial(self._board.page, query, below=below, limit=limit)
+                answer = self._pages[key] = self._pool.submit(page)
+            self._pages.move_to_end(key)
+            if len(self._pages) > _PAGES:
+                self._pages.popitem(last=False)
+        return answer
+
+
+def prepare(
+    background: SharedListing, selection: Selection, wanted: int, missing: bool, span: Span
+) -> None:
+    """Ask in the background for what `candidates` and `sample_board` will begin with.
+
+    To be called while the last positives are under way, so that nothing waits for it after them.
+    Those that fail yet make the span longer: it is asked for where that will be cut in the same
+    places though an eighth of them failed, so that hardly any request is in vain.
+
+    Args:
+        background: to ask.
+        selection: what is asked for.
+        wanted: how many negatives are to be found.
+        missing: whether they are not stored already.
+        span: of the positives, if none fails.
+
+    """
+    query = selection.query()
+    first = wanted if selection.negatives == "random" else _SAMPLE  # of companions
+    longer = Span(span.oldest - (span.newest - span.oldest) // 8, span.newest)
+    same = longer.length(_strata(first - first // 8)) == span.length(_strata(first))
+    if missing and same and _has_room(span, first):
+        ends = (end for _, end in span.stretches(_strata(first)))
+        background.prepare(query, ends, _STRATUM_POSTS)
+    if selection.since is None or not background.by_time:  # else its span takes a search
+        background.prepare_newest(
+            query, lambda newest: _prepare_sample(background, query, Span(1, newest.id))
+        )
 
 
 def candidates(
@@ -226,11 +279,16 @@ def _exceeds(count: int, total: int, other: int, others: int) -> bool:
 
 def sample_board(background: SharedListing, selection: Selection) -> Iterator[Post]:
     """Yield some posts of all that may be taken, evenly over the whole board."""
-    stretches = _whole(background, selection).stretches(_STRATA_SAMPLED)
     query = selection.query()
-    background.prepare(query, (end for _, end in stretches), _STRATUM_POSTS)
+    stretches = _prepare_sample(background, query, _whole(background, selection))
     for walk in _walks(background, query, stretches):
         yield from itertools.islice(walk, _STRATUM_POSTS)
+
+
+def _prepare_sample(background: SharedListing, query: Query, whole: Span) -> list[tuple[int, int]]:
+    stretches = whole.stretches(_STRATA_SAMPLED)
+    background.prepare(query, (end for _, end in stretches), _STRATUM_POSTS)
+    return stretches
 
 
 def _whole(background: SharedListing, selection: Selection) -> Span:
@@ -262,10 +320,9 @@ def _random(
     """
     query = selection.query()
     background.doubts.note(span.oldest)  # a run that goes on has not listed it
-    # Twice, as there may be half; no more than are wanted.
-    count = min(2 * max(_STRATA, wanted // _STRATUM_POSTS), wanted)
+    count = _strata(wanted)
     seen = Span(0, -1)
-    if span.newest - span.oldest >= _ROOM * wanted:
+    if _has_room(span, wanted):
         stretches = span.stretches(count)
         background.prepare(query, (end for _, end in stretches), _STRATUM_POSTS)
         yield from _in_turn(_walks(background, query, stretches))
@@ -289,6 +346,17 @@ def _random(
         if not seen.oldest <= post.id <= seen.newest:
             yield post
     yield from selection.recent(background, background.walk(query, below=whole.oldest))
+
+
+def _strata(wanted: int) -> int:
+    """Return how many stretches so many negatives are drawn from at the most."""
+    # Twice, as there may be half; no more than are wanted.
+    return min(2 * max(_STRATA, wanted // _STRATUM_POSTS), wanted)
+
+
+def _has_room(span: Span, wanted: int) -> bool:
+    """Tell whether so many negatives can be chosen from a span, rather than taken as it is."""
+    return span.newest - span.oldest >= _ROOM * wanted
 
 
 def _hard(

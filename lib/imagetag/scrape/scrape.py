@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -41,7 +42,14 @@ from imagetag.layout import LABELS, SPLITS, Label, Layout
 from imagetag.log import get_logger
 from imagetag.scrape.collect import Collector, How
 from imagetag.scrape.inventory import Known, StoredImages, key_at, place
-from imagetag.scrape.negatives import SharedListing, Span, candidates, marks, sample_board
+from imagetag.scrape.negatives import (
+    SharedListing,
+    Span,
+    candidates,
+    marks,
+    prepare,
+    sample_board,
+)
 from imagetag.scrape.selection import DEFAULTS, Selection
 from imagetag.storage import ObjectNotFound, Place, Storage, opened
 from imagetag.suggest import nearest
@@ -148,7 +156,9 @@ class Scraper:
             page = max(_LEAST_PAGE, self._selection.limit)
             listing = self._board.walk(self._selection.query((tag,)), limit=page)
             recent = self._selection.recent(self._board, listing)
-            collector.collect("positive", recent, self._selection.limit)
+            collector.collect(
+                "positive", recent, self._selection.limit, partial(self._prepare, known)
+            )
             if not known.rows["positive"]:
                 raise _nothing(self._board, tag, "positive", collector, known)
             known.keep("negative", self._negatives(known))
@@ -210,9 +220,17 @@ class Scraper:
     def _collector(self, layout: Layout, known: Known) -> Collector:
         return Collector(self._storage, self._board, layout, known.selection, self._how, known)
 
-    def _negatives(self, known: Known) -> int:
+    def _prepare(self, known: Known, under_way: list[int]) -> None:
+        """Have listed what comes after the positives, of which these posts are the last."""
+        wanted = self._negatives(known, len(under_way))
+        ids = [*known.span, *under_way]
+        missing = known.rows["negative"] < wanted
+        prepare(self._background, self._selection, wanted, missing, Span(min(ids), max(ids)))
+
+    def _negatives(self, known: Known, under_way: int = 0) -> int:
+        positives = known.rows["positive"] + under_way
         # Less what a ratio such as 0.1 is more than it says.
-        return math.ceil(known.rows["positive"] * self._selection.negative_ratio - 1e-9)
+        return math.ceil(positives * self._selection.negative_ratio - 1e-9)
 
     def _posts(self, selection: Selection, ids: list[int]) -> Iterator[Post]:
         for post_id in ids:

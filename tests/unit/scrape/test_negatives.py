@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -23,9 +24,11 @@ from imagetag.scrape.negatives import (
     candidates,
     companions,
     marks,
+    prepare,
     sample_board,
 )
 from imagetag.web.client import Client
+from imagetag.web.hosts import HttpError
 from tests.unit.scrape.test_selection import post, select
 
 
@@ -209,6 +212,67 @@ def test_tags_share_the_listing() -> None:
     first = len(board.asked)
     draw(board, 400, (150, 99_950), background=background)
     assert len(board.asked) - first <= 0.15 * first
+
+
+@settings(max_examples=30)
+@given(
+    st.integers(100_000, 400_000),
+    st.integers(100, 500_000),
+    st.integers(0, 12),
+    st.integers(30, 900),
+)
+def test_what_is_asked_for_beforehand_is_what_is_asked_for(
+    oldest: int, length: int, failed: int, wanted: int
+) -> None:
+    # So many of a hundred positives fail while it is asked for, and older ones take their place.
+    span = Span(oldest, oldest + length)
+    later = Span(oldest - length * failed // 100, span.newest)
+
+    def asked(*, beforehand: bool) -> int:
+        board = Spotted()
+        background = SharedListing(board)
+        if beforehand:
+            prepare(background, select(), wanted, True, span)
+        draw(
+            board,
+            wanted - wanted * failed // 100,
+            (later.oldest, later.newest),
+            background=background,
+        )
+        list(sample_board(background, select()))
+        return len(board.asked)
+
+    assert asked(beforehand=True) <= asked(beforehand=False) + 1
+
+
+class Spotted(Listed):
+    """A board of a million posts, which makes them when it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def page(self, query: Query, *, below: int | None, limit: int) -> list[Post]:
+        self.asked.append((query, below, limit))
+        below = below or 1_000_001
+        return [post(id=i, tags=("owl",)) for i in range(below - 1, max(0, below - 1 - limit), -1)]
+
+
+def test_what_failed_in_the_background_is_asked_for_again() -> None:
+    class Stumbling(Listed):
+        def page(self, query: Query, *, below: int | None, limit: int) -> list[Post]:
+            found = super().page(query, below=below, limit=limit)
+            if len(self.asked) == 1:
+                raise HttpError("http_503", "busy", permanent=False)
+            return found
+
+    board = Stumbling(listed(500, lambda i: ("owl",)).posts)
+    background = SharedListing(board)
+    background.prepare(Query(), [401], 20)
+    while not board.asked or any(not page.done() for page in background._pages.values()):
+        time.sleep(0.001)
+    walk = background.walk(Query(), below=401, limit=20)
+    assert next(walk).id == 400
+    assert len(board.asked) == 2
 
 
 def test_a_listing_from_memory_is_the_same() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import threading
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -127,6 +130,67 @@ def rows_of(storage: Storage) -> dict[int, Row]:
 def count(rows: dict[int, Row]) -> tuple[int, int]:
     labels = [row.label for row in rows.values()]
     return labels.count("positive"), labels.count("negative")
+
+
+# --- What is asked for in which order -------------------------------------------------------------
+
+
+class Long(Shelf):
+    """A board of 500 posts, of which every tenth is a fox; the last of 20 waits for pages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        owl, fox = self._post(2), self._post(1)
+        self.posts = [
+            dataclasses.replace(
+                owl if number % 10 else fox, id=number, file_url=f"{self.root}/{number}.png"
+            )
+            for number in range(500, 0, -1)
+        ]
+        self.listed: Counter[tuple[int | None, int]] = Counter()  # pages of posts of any kind
+        self.awaited: set[tuple[int | None, int]] = set()
+        self._there = threading.Condition()
+
+    def page(self, query: Query, *, below: int | None, limit: int) -> list[Post]:
+        if not query.tags:
+            with self._there:
+                self.listed[below, limit] += 1
+                self._there.notify_all()
+        return super().page(query, below=below, limit=limit)
+
+    def fetch(self, post: Post, max_bytes: int) -> File:
+        if post.id in self.gone:
+            raise HttpError("http_404", "not found", permanent=False)
+        with self._there:
+            if post.id == 500 - 10 * 19 and not self._there.wait_for(
+                lambda: self.listed.keys() >= self.awaited, timeout=20
+            ):
+                raise HttpError("late", "nobody has listed what comes next", permanent=True)
+        colour = (post.id % 256, post.id // 256, 0)
+        return File(encoded(Image.new("RGB", (12, 12), colour), "PNG"))
+
+
+def test_what_comes_after_the_positives_is_listed_while_the_last_are_under_way(
+    tmp_path: Path,
+) -> None:
+    before, waiting = Long(), Long()
+    dataset = scrape(LocalStorage(tmp_path / "before"), before, limit=20)
+    assert len(before.listed) > 20
+    waiting.awaited = set(before.listed)
+    again = scrape(LocalStorage(tmp_path / "waiting"), waiting, limit=20)
+    assert again.fingerprint == dataset.fingerprint
+    assert dataset.failures == again.failures == {}
+    assert waiting.listed == before.listed
+    assert set(waiting.listed.values()) == {1}, "a page was asked for again"
+
+
+def test_nothing_is_listed_for_a_tag_of_which_nothing_can_be_had(inner: LocalStorage) -> None:
+    board = Long()
+    board.gone = set(range(500))
+    board.gone.add(500)
+    with pytest.raises(TransientError):
+        scrape(inner, board, limit=20)
+    assert not board.listed
 
 
 # --- What is listed late, and what is lost --------------------------------------------------------
