@@ -223,6 +223,9 @@ def _decoded(
         if is_jpeg and at_least is not None:
             height, width = _turned(at_least(_turned(shape, turn)), turn)
             image.draft("RGB" if image.mode != "CMYK" else "CMYK", (width, height))
+        if is_jpeg and isinstance(source, bytes):
+            # Else it is decoded in pieces, and after each a thread waits for all others.
+            image.decodermaxblock = len(source)
         transparent = _transparent(image)
         with _turn(image):
             _load(image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import struct
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageDraw, ImageStat
+from PIL.JpegImagePlugin import JpegImageFile
 
 from imagetag.imaging import images
 from imagetag.imaging.images import BadImage, Frame, ImageInfo, inspect, load_resized, load_rgb
@@ -329,6 +331,23 @@ def test_a_scaled_decode_is_large_enough_and_close_to_the_full_one(
     assert scaled.width >= min(width, full.width)
     size = (min(width, full.width), min(height, full.height))
     assert difference(scaled.resize(size, box=None), full.resize(size)) < 2
+
+
+def test_a_jpeg_in_memory_is_decoded_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, pieces = JpegImageFile.load_read, []
+
+    def reading(image: JpegImageFile, most: int) -> bytes:
+        pieces.append(read(image, most))
+        return pieces[-1]
+
+    monkeypatch.setattr(JpegImageFile, "load_read", reading)
+    data = encoded(noise(600, 400), "JPEG")
+    assert len(data) > 2 << 16
+    whole = load_rgb(data)
+    assert len(pieces) == 1
+    monkeypatch.undo()
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.tobytes() == whole.tobytes()
 
 
 def test_a_scaled_decode_is_used_where_it_can_be() -> None:
