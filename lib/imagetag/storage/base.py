@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 import os
+import re
 import secrets
 import shutil
 from abc import ABC, abstractmethod
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from imagetag.errors import InputError, TransientError, UsageError
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class ObjectNotFound(InputError):
@@ -169,8 +172,8 @@ def checked_key(key: str, *, folder: bool = False) -> str:
     parts = key.split("/")
     if folder and parts.pop() != "":
         raise ValueError(f"the folder {key!r} must end in '/'")
-    if any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts) or any(
-        ord(char) < 32 or ord(char) == 127 for char in key
+    if _CONTROL.search(key) or any(
+        part in ("", ".", "..") or len(part.encode()) > 255 for part in parts
     ):
         raise ValueError(f"{key!r} is not a storage key")
     return key

@@ -12,7 +12,6 @@ import io
 import itertools
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -33,6 +32,7 @@ from imagetag.storage.base import (
 
 # Half-written files wait here, never beside the data: a reader of a label's folder sees no stray.
 _PARTIAL = ".partial"
+_PIECE = 1 << 20  # bytes of a stream that are written at once
 _ABANDONED = 86400.0  # seconds, after which a half-written file is one of a killed process
 
 
@@ -144,8 +144,7 @@ class LocalStorage(Storage):
         """Write a file under another name, then rename it into place."""
         path = self._path(key)
         with self._errors(key), self._renamed(path) as partial:
-            self._fill(partial, io.BytesIO(data) if isinstance(data, bytes) else data)
-            counters().move("written", partial.stat().st_size)
+            counters().move("written", self._fill(partial, data))
 
     def copy(self, source: str, key: str) -> None:
         """Give a file a second name, or a copy where the file system has no links.
@@ -180,17 +179,21 @@ class LocalStorage(Storage):
             raise
 
     @staticmethod
-    def _fill(path: Path, source: BinaryIO) -> None:
-        """Write a new file, which is on the disk then."""
+    def _fill(path: Path, source: bytes | BinaryIO) -> int:
+        """Write a new file, which is on the disk then; return its size in bytes."""
         try:
-            target = path.open("xb")
+            target = path.open("xb", buffering=0)
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
-            target = path.open("xb")
+            target = path.open("xb", buffering=0)
         with target:
-            shutil.copyfileobj(source, target, 1 << 20)
-            target.flush()
+            if isinstance(source, bytes):
+                size = _write_all(target, source)
+            else:
+                pieces = iter(lambda: source.read(_PIECE), b"")
+                size = sum(_write_all(target, piece) for piece in pieces)
             _sync(target.fileno())
+        return size
 
     def delete(self, key: str) -> None:
         """Remove a file, if it is there."""
@@ -246,6 +249,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # whoever asks for its size is told why
         return False
+
+
+def _write_all(target: io.FileIO, data: bytes) -> int:
+    """Write bytes, of which a file may take some at a time; return how many they were."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[target.write(rest) :]
+    return len(data)
 
 
 def _sync_folder(path: Path) -> None:

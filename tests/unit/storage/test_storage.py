@@ -373,6 +373,25 @@ def test_a_file_system_that_cannot_sync_is_used_and_one_that_fails_is_not(
     assert (storage.stat("a") is None) is fails
 
 
+def test_a_write_that_the_system_takes_only_in_part_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(io.FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(memoryview(data)[:1000])
+
+    def opened(path: Path, mode: str, **_: Any) -> io.FileIO:
+        return Slow(path, mode)
+
+    data = secrets.token_bytes(2500)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", opened)
+        storage = LocalStorage(tmp_path)
+        storage.write("a/whole", data)
+        storage.write("a/stream", io.BytesIO(data))
+    assert storage.read("a/whole") == storage.read("a/stream") == data
+
+
 def test_a_reader_never_sees_half_a_file_nor_a_listing_a_stray(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     one, two = b"1" * 3_000_000, b"2" * 1_000_000
