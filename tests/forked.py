@@ -6,15 +6,19 @@ each time: none of TensorFlow's threads is started before, and nothing of ours i
 
 from __future__ import annotations
 
+import contextlib
+import json
 import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 _FORKSERVER = multiprocessing.get_context("forkserver")
@@ -95,6 +99,58 @@ def run_forked(
         process.kill()
     assert process.returncode == 0, stderr
     return stdout
+
+
+@contextlib.contextmanager
+def forked_on_demand(scratch: Path) -> Iterator[list[str]]:
+    """Give a command that runs a module, as `python -m` does, in a process that is forked.
+
+    It is for what starts commands, and is given neither scripts nor arguments by its test. The
+    command itself waits for the other process, which has its standard output and error.
+
+    Args:
+        scratch: a folder, whose path is short.
+
+    """
+    with socket.create_server(str(scratch / "s"), family=socket.AF_UNIX) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # it is closed
+                while True:
+                    threading.Thread(target=_answer, args=(server.accept()[0],)).start()
+
+        waiting = threading.Thread(target=serve)
+        waiting.start()
+        try:
+            yield [sys.executable, "-IS", "-c", _ASKING, str(scratch / "s")]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            waiting.join()
+
+
+_ASKING = """
+import json, os, socket, sys
+_, place, module, *arguments = sys.argv
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect(place)
+    asked = [os.getpid(), module, arguments, dict(os.environ), os.getcwd()]
+    server.sendall(json.dumps(asked).encode() + b"\\n")
+    code = int(server.makefile().readline())
+os.kill(os.getpid(), -code) if code < 0 else sys.exit(code)
+"""
+
+
+def _answer(asking: socket.socket) -> None:
+    with asking:
+        pid, module, arguments, env, cwd = json.loads(asking.makefile().readline())
+        script = f"import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+        files = (f"/proc/{pid}/fd/1", f"/proc/{pid}/fd/2")
+        process = _FORKSERVER.Process(
+            target=_run, args=(script, arguments, files, env, cwd), daemon=True
+        )
+        process.start()
+        process.join()
+        asking.sendall(f"{process.exitcode}\n".encode())
 
 
 def _run(

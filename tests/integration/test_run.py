@@ -20,10 +20,11 @@ from imagetag.demo.scenes import draw_posts
 from imagetag.errors import InputError
 from imagetag.job.command_line import parse_settings
 from imagetag.layout import INDEX
-from imagetag.run import pipeline
+from imagetag.run import child, pipeline
 from imagetag.sentences import Event
 from jobs import run
 from tests.ended import log_lines
+from tests.forked import forked_on_demand
 from tests.pages import undrawn
 from tests.predicting import make_model
 from tests.refusing import SLOW, refusing
@@ -151,9 +152,13 @@ def test_a_folder_becomes_a_classifier_and_a_page_while_another_tag_fails(
     capfd.readouterr()
 
     options = ["pipeline.toml", "--board", "folder+pictures", "--input", "new"]
-    code = run.main(options)
+    (tmp_path / "forks").mkdir()
+    with forked_on_demand(tmp_path / "forks") as command, monkeypatch.context() as patch:
+        patch.setattr(child, "command", lambda job: [*command, f"jobs.{job}"])
+        patch.setattr(child, "PARENT", "_NOT_OF_ITS_PARENT")  # which is what forks
+        code = run.main(options)
 
-    lines = log_lines(capfd.readouterr().err)
+    lines = log_lines(capfd.readouterr().err, chatter=True)
     assert code == lines[-1]["exit_code"] == 3
     assert lines[-1]["event"].startswith("1 of 2 tags failed: unicorn (scrape); ")
     done = [(line["stage"], line["tag"]) for line in lines if line["event"] == "stage done"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from imagetag.runs.runs import Run, load_model, load_run
 from imagetag.storage.base import Storage
 from imagetag.storage.opening import open_storage
 from tests.builders.runs import make_run, store_run
+from tests.forked import run_forked
 
 TAG = "fate/stay_night"
 LAYOUT = Layout(TAG)
@@ -167,6 +166,4 @@ def test_a_model_with_layers_of_our_own_loads_in_a_process_that_did_not_build_it
         "run = load_run(storage, sys.argv[2], 'first'); "
         "print(load_model(storage, run, Path(sys.argv[3])).name)"
     )
-    command = [sys.executable, "-c", code, storage.url, TAG, str(tmp_path / "loaded")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.stdout.strip() == "alexnet", result.stderr
+    assert run_forked(code, [storage.url, TAG, str(tmp_path / "loaded")]).strip() == "alexnet"

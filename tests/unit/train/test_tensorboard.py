@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from imagetag.train.tensorboard import write_events
+from tests.forked import run_forked
 
 STARTED = 1_800_000_000.25
 HISTORY = [
@@ -96,11 +95,8 @@ def test_nothing_is_written_of_no_epoch(tmp_path: Path) -> None:
 
 def test_tensorboards_command_finds_the_runs_of_a_tag(tmp_path: Path) -> None:
     write_events(HISTORY, tmp_path / "models" / "first" / "tensorboard", 0.0)
-    command = [sys.executable, "-m", "tensorboard.main", "--inspect", "--logdir"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "models")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    script = "import runpy; runpy.run_module('tensorboard.main', run_name='__main__')"
+    told = run_forked(script, ["--inspect", "--logdir", str(tmp_path / "models")])
     for part in ("train", "validation"):
-        assert f"first/tensorboard/{part}" in done.stdout
-    assert "epoch_loss" in done.stdout
+        assert f"first/tensorboard/{part}" in told
+    assert "epoch_loss" in told
