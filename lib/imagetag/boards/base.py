@@ -13,7 +13,7 @@ from imagetag.errors import TransientError
 from imagetag.log import get_logger
 from imagetag.web import Client
 
-_READINGS = 3  # of a page that cannot be read
+READINGS = 3  # of a page that cannot be read
 _CONFIRMATIONS = 4  # of an empty page, where there is reason to doubt it; else one
 
 
@@ -284,7 +284,7 @@ class Board(ABC):
 
     def _page_again(self, query: Query, below: int | None, limit: int) -> list[Post]:
         """Return a page; an answer that cannot be read may be one that came to harm."""
-        for _ in range(_READINGS - 1):
+        for _ in range(READINGS - 1):
             try:
                 return self.page(query, below=below, limit=limit)
             except BoardError as error:

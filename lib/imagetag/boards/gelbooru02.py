@@ -18,14 +18,14 @@ from bs4.exceptions import ParserRejectedMarkup
 
 from imagetag.boards import fields as read
 from imagetag.boards.api import MAX_LISTING, NothingThere
-from imagetag.boards.base import NO_LOGIN, BoardError, Login, Post, Query, Site
+from imagetag.boards.base import NO_LOGIN, READINGS, BoardError, Login, Post, Query, Site
 from imagetag.boards.dapi import DapiBoard, posts_in
 from imagetag.boards.fields import Page
 from imagetag.boards.words import words_of
 from imagetag.dataset import Rating
 from imagetag.errors import ImagetagError, TransientError
 from imagetag.log import get_logger
-from imagetag.web import Client, HttpError
+from imagetag.web import Answer, Client, HttpError
 
 _MAX_PAGE = 2 << 20  # bytes
 _MAX_DEPTH = 256  # elements within each other; what is asked of a page costs its size times that
@@ -78,6 +78,7 @@ class Gelbooru02(DapiBoard):
         }
         self._ways = {False: ways, True: {name: ways[name] for name in ("xml", "html", "json")}}
         self._settled: set[bool] = set()
+        self._pages_end: bool | None = None  # with </html>; None while that is not known
 
     def _list(self, query: Query, below: int | None, limit: int) -> Page:
         terms = self._terms(query, below)
@@ -95,9 +96,7 @@ class Gelbooru02(DapiBoard):
             # An answer without posts may also be what a closed API says: until one way has shown
             # a post, the others are asked too.
             if found.posts and not settled:
-                self._settled.add(query.dated)
-                self._ways[query.dated] = {name: reader}
-                get_logger().info("reading the board", board=self.site.name, by=name)
+                return self._settle(query, name, found, terms, limit)
             if found.posts or settled:
                 return found
             if best is None or found.unreadable:
@@ -110,6 +109,40 @@ class Gelbooru02(DapiBoard):
         nothing = verdicts[0] if all(verdicts) else None
         raise busy or refused or nothing or self._nonsense("; ".join(complaints))
 
+    def _settle(
+        self, query: Query, name: str, found: Page, terms: Sequence[str], limit: int
+    ) -> Page:
+        """Go on one way, from what it has listed, or from what a better one lists now.
+
+        Each way tells other things of posts. One that is closed says the same again; where its
+        answer had come to harm, the board must not be read in another way for that.
+        """
+        ways = self._ways[query.dated]
+        for better, reader in ways.items():
+            if better == name:
+                break
+            if again := self._again(reader, terms, limit):
+                name, found = better, again
+                break
+        self._settled.add(query.dated)
+        self._ways[query.dated] = {name: ways[name]}
+        get_logger().info("reading the board", board=self.site.name, by=name)
+        return found
+
+    @staticmethod
+    def _again(reader: Reader, terms: Sequence[str], limit: int) -> Page | None:
+        """Return what a way lists that had listed nothing; None if it lists nothing still."""
+        for _ in range(READINGS - 1):
+            try:
+                found = reader(terms, limit)
+            except _Closed as error:
+                if error.verdict and not isinstance(error.verdict, TransientError):
+                    break  # it says that it is closed
+            else:
+                if found.posts:
+                    return found
+        return None
+
     def _beginning(self, letters: str) -> list[str]:
         return read.named(self._json(self._ask("/autocomplete.php", {"q": letters})), "value")
 
@@ -117,11 +150,17 @@ class Gelbooru02(DapiBoard):
         """Read the post's own page, where only a list page is known of it."""
         if post.file_url is not None:
             return post
-        answer = self.client.get(post.page_url, max_bytes=_MAX_PAGE, opt_out=True)
-        return replace(post, **self._view_fields(answer.content, answer.url))
+        for _ in range(READINGS):
+            answer = self._whole(
+                lambda: self.client.get(post.page_url, max_bytes=_MAX_PAGE, opt_out=True)
+            )
+            fields = self._view_fields(answer.content, answer.url)
+            if fields["file_url"] or answer.redirected:  # as from a deleted post to the list
+                break
+        return replace(post, **fields)
 
     def _read_json(self, terms: Sequence[str], limit: int) -> Page:
-        content = self._whole(self._api(terms, limit) | {"json": "1"}, b"[{", read.load_json)
+        content = self._call(self._api(terms, limit) | {"json": "1"})
         # What the engine says when nothing matches, and not only then.
         if not read.document(content):
             if False in self._settled:
@@ -137,7 +176,7 @@ class Gelbooru02(DapiBoard):
         return self._checked(found, content)
 
     def _read_xml(self, terms: Sequence[str], limit: int) -> Page:
-        content = self._whole(self._api(terms, limit), b"<", read.load_xml_posts)
+        content = self._call(self._api(terms, limit))
         try:
             found = read.load_xml_posts(content)
         except ValueError as error:
@@ -158,23 +197,6 @@ class Gelbooru02(DapiBoard):
         verdict = self._verdict(words)
         return _Closed(self._plain(words) if verdict else why, verdict)
 
-    def _whole(
-        self, params: Mapping[str, str], begins: bytes, load: Callable[[bytes], Any]
-    ) -> bytes:
-        """Return an answer of the API, asked for once more where it seems to be cut short.
-
-        Else a listing that came damaged would be taken for a closed API, and the board would be
-        read another way, which may list other posts.
-        """
-        content = self._call(params)
-        text = content.strip()
-        if text[:1] and text[:1] in begins and not text.endswith((b"]", b"}", b">")):
-            try:
-                load(content)
-            except ValueError:
-                return self._call(params)
-        return content
-
     def _call(self, params: Mapping[str, str], max_bytes: int = MAX_LISTING) -> bytes:
         try:
             return self._get("/index.php", params, max_bytes)
@@ -185,10 +207,28 @@ class Gelbooru02(DapiBoard):
             verdict = None if isinstance(failure, BoardError) else failure
             raise _Closed(self._plain(str(error)), verdict) from None
 
+    def _whole(self, get: Callable[[], Answer]) -> Answer:
+        """Return a page, asked for again where it has no end: half a page is HTML too.
+
+        Raises:
+            BoardError: if it has none time and again, and other pages of the board have one.
+
+        """
+        for _ in range(READINGS):
+            answer = get()
+            ends = b"</html>" in answer.content.lower()
+            self._pages_end = ends or self._pages_end
+            if ends or self._pages_end is False:
+                return answer
+        if self._pages_end:
+            raise BoardError(f"{self.root}: a page of the board is cut short")
+        self._pages_end = False
+        return answer
+
     def _read_html(self, terms: Sequence[str], _limit: int) -> Page:
         params = {"page": "post", "s": "list", "tags": " ".join(terms), "pid": "0"}
-        content = self._call(params, _MAX_PAGE)
         try:
+            content = self._whole(lambda: Answer("", self._call(params, _MAX_PAGE))).content
             soup = _soup(content)
         except BoardError as error:
             raise _Closed(str(error)) from None
