@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+
+from cachetools import LRUCache
 
 from imagetag.imaging import Pair, Thumbnails, are_twins
 
@@ -20,7 +21,7 @@ class Seen:
 
     def __init__(self, thumbnails: Thumbnails | None = None) -> None:
         self.thumbnails = thumbnails or Thumbnails()
-        self._verdicts: OrderedDict[tuple[str, str, int], bool] = OrderedDict()
+        self._verdicts: LRUCache[tuple[str, str, int], bool] = LRUCache(_VERDICTS)
 
     def twins(
         self,
@@ -43,9 +44,5 @@ class Seen:
         wanted = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in told}
         verdicts = are_twins(thumbnails, list(wanted.values()), threshold)
         told |= dict(zip(wanted, verdicts, strict=True))
-        for key, verdict in told.items():
-            self._verdicts[key] = verdict
-            self._verdicts.move_to_end(key)
-        while len(self._verdicts) > _VERDICTS:
-            self._verdicts.popitem(last=False)
+        self._verdicts.update(told)
         return [told[key] for key in keys]

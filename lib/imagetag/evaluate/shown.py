@@ -5,13 +5,14 @@ What does not depend on the tag, which is nearly all of the work, is kept for th
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -47,9 +48,8 @@ class ShownPictures:
     """
 
     def __init__(self, resize: Resize, fill: int = GREY, most: int = _MOST) -> None:
-        self._resize, self._fill, self._most = resize, fill, most
-        self._kept: OrderedDict[str, _Shown] = OrderedDict()
-        self._bytes = 0
+        self._resize, self._fill = resize, fill
+        self._kept: LRUCache[str, _Shown] = LRUCache(most, getsizeof=lambda shown: shown.size)
 
     def missing(self, md5s: Sequence[str]) -> list[str]:
         """Return those pictures of which nothing is kept: their files are needed."""
@@ -74,9 +74,8 @@ class ShownPictures:
                 if md5 not in files:
                     continue
                 shown = self._make(files[md5], camera)
-                self._keep(md5, shown)
-            else:
-                self._kept.move_to_end(md5)
+                with suppress(ValueError):  # larger than all that may be kept
+                    self._kept[md5] = shown
             thumbnails[md5] = shown.thumbnail
             if camera is not None and shown.maps is not None:
                 picture = np.asarray(Image.open(BytesIO(shown.thumbnail)))
@@ -92,10 +91,3 @@ class ShownPictures:
             return _Shown(thumbnail, None)
         pixels = load_pixels(data, camera.size, self._resize, self._fill)
         return _Shown(thumbnail, camera.maps(pixels[np.newaxis])[0])
-
-    def _keep(self, md5: str, shown: _Shown) -> None:
-        self._kept[md5] = shown
-        self._bytes += shown.size
-        while self._bytes > self._most:
-            _, gone = self._kept.popitem(last=False)
-            self._bytes -= gone.size

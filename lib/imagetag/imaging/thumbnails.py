@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+
+from cachetools import LRUCache
 
 _MOST = 1000  # of 48 kB
 
@@ -12,20 +13,15 @@ class Thumbnails:
     """The thumbnails that were made or used last. For any number of threads."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._kept: LRUCache[str, bytes] = LRUCache(_MOST)
         self._lock = threading.Lock()
 
     def get(self, md5: str) -> bytes | None:
         """Return the thumbnail of a picture, if it is kept."""
         with self._lock:
-            if md5 in self._kept:
-                self._kept.move_to_end(md5)
             return self._kept.get(md5)
 
     def keep(self, md5: str, thumbnail: bytes) -> None:
         """Keep the thumbnail of a picture, in place of the one that was not used for longest."""
         with self._lock:
             self._kept[md5] = thumbnail
-            self._kept.move_to_end(md5)
-            while len(self._kept) > _MOST:
-                self._kept.popitem(last=False)

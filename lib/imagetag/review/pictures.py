@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 
+from cachetools import LRUCache
 from PIL import Image
 
 from imagetag.imaging import BadImage, load_rgb
@@ -28,8 +28,7 @@ class Pictures:
 
     def __init__(self, read: Callable[[str], bytes]) -> None:
         self._read = read
-        self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
-        self._bytes = 0
+        self._kept: LRUCache[tuple[str, int], bytes] = LRUCache(_KEPT, getsizeof=len)
         self._lock = threading.Lock()
 
     def get(self, name: str, side: int) -> bytes:
@@ -41,19 +40,14 @@ class Pictures:
         """
         with self._lock:
             found = self._kept.get((name, side))
-            if found is not None:
-                self._kept.move_to_end((name, side))
-                return found
+        if found is not None:
+            return found
         try:
             made = _jpeg(self._read(name), side)
         except BadImage as error:
             raise NoPicture(f"it cannot be decoded ({error.reason})") from error
         with self._lock:
-            before = self._kept.pop((name, side), b"")
             self._kept[name, side] = made
-            self._bytes += len(made) - len(before)
-            while self._bytes > _KEPT:
-                self._bytes -= len(self._kept.popitem(last=False)[1])
         return made
 
 

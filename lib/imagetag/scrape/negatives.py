@@ -10,10 +10,12 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+
+from cachetools import LRUCache
 
 from imagetag.boards import Board, Post, Query
 from imagetag.dataset import Mark
@@ -79,7 +81,7 @@ class SharedListing(Board):
         self._board = board
         self.by_time = board.by_time
         self.certain, self.doubts = board.certain, board.doubts
-        self._pages: OrderedDict[tuple[object, ...], Future[list[Post]]] = OrderedDict()
+        self._pages: LRUCache[tuple[object, ...], Future[list[Post]]] = LRUCache(_PAGES)
         self._lock = threading.Lock()  # of the pages
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="list")
 
@@ -123,9 +125,6 @@ class SharedListing(Board):
             if answer is None or (answer.done() and answer.exception()):  # it may fare better now
                 page = partial(self._board.page, query, below=below, limit=limit)
                 answer = self._pages[key] = self._pool.submit(page)
-            self._pages.move_to_end(key)
-            if len(self._pages) > _PAGES:
-                self._pages.popitem(last=False)
         return answer
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
+from cachetools import LRUCache
 from protego import Protego
 
 from imagetag.web.hosts import HttpError
@@ -41,7 +41,7 @@ class Robots:
         self._read = read
         self._set_interval = set_interval
         self._lock = threading.Lock()
-        self._sites: OrderedDict[str, _Site] = OrderedDict()
+        self._sites: LRUCache[str, _Site] = LRUCache(_MANY)
 
     def check(self, url: str, shown: str) -> None:
         """Raise HttpError if the URL may not be fetched; `shown` is what the error calls it."""
@@ -49,9 +49,6 @@ class Robots:
         root = f"{parts.scheme}://{parts.netloc}"
         with self._lock:
             site = self._sites.setdefault(root, _Site())
-            self._sites.move_to_end(root)
-            if len(self._sites) > _MANY:
-                self._sites.popitem(last=False)
         where = f"{root}/robots.txt"
         rules = site.rules
         if rules is None:

@@ -102,11 +102,11 @@ def test_what_was_asked_for_longest_ago_is_let_go_where_there_is_no_room(
 ) -> None:
     one = ShownPictures("letterbox", most=10**9)
     one.of(["a"], files, cast("GradCam", Camera()))
-    shown = ShownPictures("letterbox", most=2 * one._bytes + 100)
+    shown = ShownPictures("letterbox", most=int(2 * one._kept.currsize) + 100)
     for names in (["a"], ["b"], ["a"], ["c"]):
         shown.of(names, files, cast("GradCam", Camera()))
     assert shown.missing(["a", "b", "c"]) == ["b"]
-    assert shown._bytes <= shown._most
+    assert shown._kept.currsize <= shown._kept.maxsize
     tiny = ShownPictures("letterbox", most=10)
     assert set(tiny.of(["a", "b"], files, None).thumbnails) == {"a", "b"}
     assert tiny.missing(["a", "b"]) == ["a", "b"]
