@@ -102,11 +102,9 @@ def fetch_network(storage: Storage, record: ExtractorRecord, folder: Path) -> Pa
 
     """
     root = layout.features(record.name)
-    found = [
-        entry.key
-        for entry in storage.list(root)
-        if entry.key == root + record.file or entry.key.startswith(f"{root}{record.file}/")
-    ]
+    file = root + record.file
+    # A file is asked for by its name: a listing may not have yet what a killed run has just stored.
+    found = [file] if storage.stat(file) else [entry.key for entry in storage.list(f"{file}/")]
     if not found:
         raise InputError(
             f"{storage.url}/{root}{record.file} is missing: delete {root}{_MARKER} and run "

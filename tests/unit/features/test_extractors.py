@@ -19,6 +19,7 @@ from imagetag.features.stored_extractors import (
 from imagetag.storage.local import LocalStorage
 from tests.builders.extractors import make_record
 from tests.builders.pictures import plain
+from tests.storages import Late
 
 OTHER = hashlib.sha256(b"other weights").hexdigest()
 
@@ -93,6 +94,12 @@ def test_an_extractor_is_stored_once_and_found(storage: LocalStorage, network: P
     assert find_extractor(storage) == record
     fetched = fetch_network(storage, record, network.parent / "copy")
     assert fetched.read_bytes() == b"weights"
+
+
+def test_a_network_is_found_before_a_listing_has_it(tmp_path: Path, network: Path) -> None:
+    storage = Late(LocalStorage(tmp_path / "storage"), not_yet=lambda _: True)
+    record = store_extractor(storage, make_record(), network)
+    assert fetch_network(storage, record, tmp_path / "copy").read_bytes() == b"weights"
 
 
 def test_a_folder_is_stored_with_all_below_it(storage: LocalStorage, tmp_path: Path) -> None:

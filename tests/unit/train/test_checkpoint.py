@@ -6,7 +6,6 @@ import io
 import pickle
 import threading
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ from structlog.testing import capture_logs
 
 from imagetag.errors import TransientError
 from imagetag.layout import Layout
-from imagetag.storage.base import EndpointUnreachable, ObjectInfo, Storage
+from imagetag.storage.base import EndpointUnreachable, Storage
 from imagetag.storage.local import LocalStorage
 from imagetag.train.checkpoint import Checkpoint, Checkpoints, State, read_checkpoint
+from tests.storages import Late
 
 TAG, RUN = "re:zero", "some-run"
 
@@ -446,19 +446,13 @@ class Slow(LocalStorage):
         self.done.append(path.name)
 
 
-class Late(LocalStorage):
-    """Lists nothing of what was written since it was opened."""
-
-    def list(self, folder: str = "") -> Iterator[ObjectInfo]:
-        return iter(())
-
-
 def test_where_listings_lag_none_of_a_run_s_own_is_left_over(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(Late(tmp_path / "late"), TAG, RUN, tmp_path / "local")
+    stored = LocalStorage(tmp_path / "late")
+    late = Late(stored, not_yet=lambda _: True)
+    checkpoints = Checkpoints(late, TAG, RUN, tmp_path / "local")
     for epoch in range(3):
         checkpoints.save(make_checkpoint(epoch))
     checkpoints.settle()
-    stored = LocalStorage(tmp_path / "late")
     assert [Path(entry.key).name[:8] for entry in stored.list()] == ["00-00001", "00-00002"]
     checkpoints.clear()
     assert not list(stored.list())
