@@ -6,8 +6,11 @@ import functools
 import gc
 import logging
 import os
-from collections.abc import Generator, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 import structlog
 from botocore.loaders import JSONFileLoader
@@ -24,6 +27,15 @@ settings.load_profile("patient")
 # Each of hundreds of sessions would read anew what botocore knows of S3: a third of a second.
 _read_of_botocore = functools.cache(functools.partial(JSONFileLoader.load_file, JSONFileLoader()))
 JSONFileLoader.load_file = lambda _, path: _read_of_botocore(path)
+
+
+def _opened(fd: Any) -> None:
+    """See that it is an open file, and no more: nothing here has to outlive a power cut."""
+    os.fstat(fd)
+
+
+# In this process, which would wait for a disk some 50,000 times.
+os.fsync = _opened
 
 _NO_SKIPS = os.environ.get("IMAGETAG_NO_SKIPS") == "1"
 _skipped: list[str] = []
@@ -60,6 +72,26 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_collection_finish() -> None:
+    # Of the same facts the same is found: many pages are of the same few pictures.
+    shortcuts: Any = sys.modules.get("imagetag.explore.shortcuts")
+    if shortcuts:
+        shortcuts._score = _once(shortcuts._score)
+
+
+def _once(compute: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """The same function of arrays, which computes nothing twice."""
+    known: dict[tuple[object, ...], np.ndarray] = {}
+
+    def computed(*arrays: np.ndarray) -> np.ndarray:
+        key = tuple((array.shape, array.dtype, array.tobytes()) for array in arrays)
+        if key not in known:
+            known[key] = compute(*arrays)
+        return known[key].copy()
+
+    return computed
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
