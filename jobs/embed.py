@@ -131,7 +131,14 @@ def work(settings: EmbedSettings) -> None:
         with heartbeats.of(*mine):
             from imagetag.embed import find_pictures
 
-            pictures = find_pictures(storage, tags, index=index, count=count, failed=note)
+            pictures = find_pictures(
+                storage,
+                tags,
+                index=index,
+                count=count,
+                threads=settings.concurrency,
+                failed=note,
+            )
             if len(failed) < len(tags):
                 _embed(settings, storage, known, pictures, note)
         for tag in mine:

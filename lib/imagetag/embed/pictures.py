@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from imagetag.dataset import Row, load_dataset, read_rows
+from imagetag.dataset import load_dataset, read_rows
 from imagetag.errors import InputError
 from imagetag.layout import Label, Layout, Split
 from imagetag.log import Progress
+from imagetag.parallel import map_ahead
 from imagetag.storage import Storage
 
 _SHARING = 8  # digits of an md5 that say whose a picture is
@@ -38,14 +40,12 @@ class Pictures(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._where)
 
-    def add(self, layout: Layout, rows: Iterable[Row]) -> None:
+    def add(self, tag: _Tag) -> None:
         """Take pictures of a tag; those that are there already stay where they are."""
-        shared: dict[_Where, _Where] = {}
-        for row in rows:
-            self.places += 1
-            if row.md5 not in self._where:
-                where = _Where(layout, row.split, row.label, row.ext)
-                self._where[row.md5] = shared.setdefault(where, where)
+        self.fingerprints[tag.name] = tag.fingerprint
+        self.places += len(tag.pictures)
+        for md5, where in tag.pictures:
+            self._where.setdefault(md5, where)
 
 
 class _Where(NamedTuple):
@@ -57,12 +57,21 @@ class _Where(NamedTuple):
     ext: str
 
 
+class _Tag(NamedTuple):
+    """A share of a tag's pictures."""
+
+    name: str
+    fingerprint: str
+    pictures: list[tuple[str, _Where]]
+
+
 def find_pictures(
     storage: Storage,
     tags: Iterable[str],
     *,
     index: int = 0,
     count: int = 1,
+    threads: int = 16,
     failed: Callable[[str, InputError], None] | None = None,
 ) -> Pictures:
     """Return the key of each distinct picture of some tags by its md5, of a pod's share.
@@ -74,6 +83,7 @@ def find_pictures(
         tags: whose.
         index: which share, from 0.
         count: how many there are.
+        threads: that read the manifests of so many tags at once.
         failed: gets each tag whose dataset is incomplete or cannot be read; without it that is
             raised.
 
@@ -81,23 +91,39 @@ def find_pictures(
         InputError: see `failed`.
 
     """
+
+    def read(tag: str) -> _Tag | InputError:
+        try:
+            return _read_tag(storage, tag, index, count)
+        except InputError as error:
+            return error
+
     found = Pictures()
     names = list(tags)
-    with Progress("manifests", total=len(names), unit="tags") as progress:
-        for tag in names:
-            try:
-                dataset = load_dataset(storage, tag)
-                rows = read_rows(storage, dataset)
-                if count > 1:
-                    rows = (row for row in rows if int(row.md5[:_SHARING], 16) % count == index)
-                found.add(Layout(tag), rows)
-                found.fingerprints[tag] = dataset.fingerprint
-            except InputError as error:
-                if failed is None:
-                    raise
-                failed(tag, error)
+    with (
+        Progress("manifests", total=len(names), unit="tags") as progress,
+        contextlib.closing(map_ahead(read, names, threads=threads, ahead=2 * threads)) as all_read,
+    ):
+        for name, tag in all_read:
+            if isinstance(tag, _Tag):
+                found.add(tag)
+            elif failed is None:
+                raise tag
+            else:
+                failed(name, tag)
             progress.advance(images=len(found))
     return found
+
+
+def _read_tag(storage: Storage, name: str, index: int, count: int) -> _Tag:
+    layout, dataset = Layout(name), load_dataset(storage, name)
+    shared: dict[_Where, _Where] = {}
+    pictures = []
+    for row in read_rows(storage, dataset):
+        if count == 1 or int(row.md5[:_SHARING], 16) % count == index:
+            where = _Where(layout, row.split, row.label, row.ext)
+            pictures.append((row.md5, shared.setdefault(where, where)))
+    return _Tag(name, dataset.fingerprint, pictures)
 
 
 def count_of_tags(storage: Storage, tags: Iterable[str], md5s: Collection[str]) -> dict[str, int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from tests.builders.datasets import store_dataset
 from tests.builders.extractors import make_record
 from tests.builders.rows import row_of
 from tests.predicting import noise
+from tests.storages import Wrapped
 
 
 class Means:
@@ -106,6 +108,28 @@ def test_pods_share_the_pictures_whatever_tags_have_them(storage: LocalStorage) 
     assert sorted(together) == sorted(find_pictures(storage, ["fox", "cat"]))
     alone = find_pictures(storage, ["cat"], index=1, count=3)
     assert set(alone) <= set(shares[1]), "a picture has another pod among other tags"
+
+
+def test_manifests_of_several_tags_are_read_at_once_and_taken_in_their_order(
+    storage: LocalStorage,
+) -> None:
+    tags = [f"tag {number}" for number in range(8)]
+    for number, tag in enumerate(tags):
+        store(storage, tag, range(number, number + 2))
+    together = threading.Barrier(4)
+
+    class Waiting(Wrapped):
+        """Opens what is read of a manifest only when three others are to be opened too."""
+
+        def open(self, key: str) -> AbstractContextManager[BinaryIO]:
+            if "/manifest/" in key:
+                together.wait(timeout=60)
+            return super().open(key)
+
+    found = find_pictures(Waiting(storage), tags, threads=4)
+    assert dict(found) == dict(find_pictures(storage, tags, threads=1))
+    assert list(found.fingerprints) == tags
+    assert (len(found), found.places) == (9, 16)
 
 
 def test_a_tag_without_a_dataset_does_not_stop_the_others(storage: LocalStorage) -> None:
