@@ -31,6 +31,7 @@ from imagetag.train.cluster import Cluster
 from imagetag.train.data import FED, check_counts, fetched_parts, streamed_parts
 from imagetag.train.fit import Fitting, Phase, Recipe, digest_of
 from imagetag.train.precision import precision
+from imagetag.train.seeds import seeded
 from imagetag.train.settings import Means, Training, deciding
 from imagetag.train.step import Objective
 from imagetag.train.target import Target, digest_of_values
@@ -71,7 +72,6 @@ class _Making:
         target, training, means = self.target, self.target.training, self.means
         self.cluster.connect()
         keras.utils.clear_session()  # of the tag before
-        keras.utils.set_random_seed(training.seed)
         partition = target.partition()
         check_counts(target.dataset.tag, partition.images)
         _tell_small(target.run, partition.images)
@@ -81,6 +81,7 @@ class _Making:
             working("building the model"),
             self.cluster.strategy.scope(),
             precision(training.mixed_precision),
+            seeded(training.seed),
         ):
             model = build_model(
                 training.model,
