@@ -41,6 +41,7 @@ from imagetag.explore.exploration import load_exploration
 from imagetag.inputs.batch_plan import Plan
 from imagetag.inputs.partition import load_partition
 from imagetag.layout import Label, Layout, PartName
+from imagetag.models import architectures
 from imagetag.models.architectures import build_model
 from imagetag.models.weights import find_weights, stored_weights
 from imagetag.runs.decision import load_decision
@@ -62,6 +63,7 @@ from tests.builders.drawn import LAYOUT, PICTURES, ROWS, TAG, Picture, draw, md5
 from tests.builders.rows import key_of
 from tests.ended import Ended, log_lines
 from tests.forked import Forked, run_forked
+from tests.integration import tiny
 from tests.pages import undrawn
 from tests.plainly import HEAVY, imported_by
 
@@ -138,6 +140,12 @@ def run(capfd: pytest.CaptureFixture[str], quick_plots: None) -> Runner:
         return Ended(code, log_lines(err, chatter=True), out)
 
     return run
+
+
+@pytest.fixture
+def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `alexnet-small` be of few layers in this process: how it learns is not looked at."""
+    monkeypatch.setitem(architectures.ALEXNETS, "alexnet-small", tiny.ALEXNET)
 
 
 def on(storage: Path, cache: Path | None = None) -> list[Any]:
@@ -362,6 +370,7 @@ def test_a_kill_before_the_pointer_is_made_good_by_the_next_run(
     assert models(storage, "LATEST").read_text() == name + "\n"
 
 
+@pytest.mark.usefixtures("tiny_model")
 def test_other_settings_make_another_run_and_the_newest_stays_the_latest(
     trained: tuple[Path, Ended], cache: Path, tmp_path: Path, run: Runner
 ) -> None:
@@ -531,6 +540,7 @@ def test_the_saved_model_takes_images_of_any_size(
     )
 
 
+@pytest.mark.usefixtures("tiny_model")
 @pytest.mark.parametrize("how", [("--mixed-precision", "yes"), ("--jit", "yes")])
 def test_how_it_is_computed_is_not_in_the_model(
     how: tuple[str, str], fresh: Path, cache: Path, tmp_path: Path, run: Runner
@@ -545,6 +555,7 @@ def test_how_it_is_computed_is_not_in_the_model(
     assert math.isfinite(metrics(fresh).validation["loss"])
 
 
+@pytest.mark.usefixtures("tiny_model")
 def test_all_that_shapes_a_training_at_once(fresh: Path, cache: Path, run: Runner) -> None:
     ended = run(
         *("train", *on(fresh, cache), *QUICK, "--epochs", 3, "--no-export", "--run", "all"),
@@ -581,6 +592,7 @@ def test_settings_that_do_not_go_together_are_one_line(
 # ---- streamed from a pack
 
 
+@pytest.mark.usefixtures("tiny_model")
 def test_a_training_from_a_pack(fresh: Path, cache: Path, run: Runner) -> None:
     ended = run("train", *on(fresh, cache), *QUICK, "--packed", "latest")
     assert ended.code == 3
@@ -794,6 +806,7 @@ def fit(
     return fitting.fit(resume=True).history
 
 
+@pytest.mark.usefixtures("tiny_model")
 def test_both_labels_count_alike_however_many_there_are(tmp_path: Path) -> None:
     counts: dict[Label, int] = {"positive": 6, "negative": 18}
     weights = training_run._class_weights(counts)
@@ -805,6 +818,7 @@ def test_both_labels_count_alike_however_many_there_are(tmp_path: Path) -> None:
     assert model.predict_on_batch(np.zeros((1, 1, 1, 3)))[0, 0] == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.usefixtures("tiny_model")
 def test_training_stops_early_with_the_weights_of_the_best_epoch(tmp_path: Path) -> None:
     model = constant_model()
     # The longer it learns that all are positive, the worse it is at these.
@@ -904,6 +918,7 @@ def test_an_old_copy_of_stored_weights_is_not_trusted(tmp_path: Path) -> None:
     assert path.read_bytes() == right
 
 
+@pytest.mark.usefixtures("tiny_model")
 @pytest.mark.parametrize("place", ["file", "s3"])
 def test_training_goes_on_from_given_weights(
     place: str, bucket: str, fresh: Path, cache: Path, tmp_path: Path, run: Runner
@@ -997,6 +1012,7 @@ def test_a_family_that_has_all_positives_leaves_none_to_validate_on(
     assert "has 0 positive images to validate on and 2 are" in ended.complaint
 
 
+@pytest.mark.usefixtures("tiny_model")
 def test_a_training_that_diverges_is_one_line(fresh: Path, cache: Path, run: Runner) -> None:
     ended = run("train", *on(fresh, cache), *QUICK, "--learning-rate", 1e38)
     assert (ended.code, ended.stdout) == (3, "")
@@ -1117,6 +1133,7 @@ def test_what_was_learned_from_chooses_no_threshold_however_it_is_grouped_by_the
     assert found.decision.fingerprint != evaluated[2].fingerprint
 
 
+@pytest.mark.usefixtures("tiny_model")
 def test_other_groups_are_another_training(
     trained: tuple[Path, Ended], cache: Path, tmp_path: Path, run: Runner
 ) -> None:

@@ -81,36 +81,7 @@ def ports(count: int) -> list[int]:
 Start = Callable[..., list[Worker]]
 
 
-# What trains, under names of larger models: of few layers, as TensorFlow takes seconds to begin
-# with those. `alexnet-small` has what a checkpoint must hold, and workers share, of any model:
-# weights, the averages of a batch normalization, and the random numbers of a dropout. `alexnet` is
-# without that normalization, which is sensitive to rounding. `mobilenet` has two blocks.
-TINY = """
-import functools
-import keras
-from imagetag.models import architectures
-def tiny(size, *, dropout, synchronized=False, normalized=True):
-    layers = keras.layers
-    inputs = keras.Input((*size, 3))
-    x = layers.Conv2D(4, 11, 8)(layers.Rescaling(1 / 255)(inputs))
-    if normalized:
-        x = layers.BatchNormalization(momentum=0.9, synchronized=synchronized)(x)
-    x = layers.Flatten()(layers.ReLU()(x))
-    x = layers.Dropout(dropout, name="features")(x)
-    x = layers.Dense(1, name="logit")(x)
-    return keras.Model(inputs, layers.Activation("sigmoid")(x))
-architectures.ALEXNETS["alexnet-small"] = (tiny, 0.2)
-architectures.ALEXNETS["alexnet"] = (functools.partial(tiny, normalized=False), 0.2)
-def backbone(include_top, input_shape, weights):
-    layers = keras.layers
-    x = inputs = keras.Input(input_shape)
-    for filters in (4, 8):
-        x = layers.BatchNormalization()(layers.Conv2D(filters, 3, 2, padding="same")(x))
-        x = layers.ReLU()(x)
-    return keras.Model(inputs, x)
-backbone.__module__ = keras.applications.MobileNet.__module__  # for its preprocessing
-keras.applications.MobileNet = backbone
-"""
+TINY = "from tests.integration import tiny; tiny.replace_models()"
 
 
 MAIN = """
@@ -173,7 +144,7 @@ def starting(storage: Path, tmp_path: Path) -> Iterator[Start]:
                 command += ["--workers", workers, "--worker-addresses", addresses]
             log = tmp_path / f"{run}-{len(started)}.log"
             process = Forked(
-                MAIN.format(before=TINY + before),
+                MAIN.format(before=f"{TINY}\n{before}"),
                 [str(word) for word in command],
                 log=log,
                 env=os.environ | {"JOB_COMPLETION_INDEX": str(index)},
