@@ -19,7 +19,7 @@ from imagetag.demo.server import BoardServer
 from imagetag.storage.opening import open_storage
 from tests.faults.ends import End, differences, end_of
 from tests.faults.harm import SCRIPT, Harm
-from tests.faults.mishaps import Weather, of_a_board, of_a_late_s3
+from tests.faults.mishaps import LAG, Weather, of_a_board, of_a_late_s3
 from tests.faults.proxy import Answer, Asked, Mishap, proxied
 from tests.forked import Forked, run_forked
 
@@ -235,6 +235,8 @@ class Campaign:
                 self._weather = (None, None)
             if self.ledger.wrong:
                 return
+            if self._bucket:  # the next job's pod takes as long to begin
+                time.sleep(LAG)
         for where, weather in zip(("board", "storage"), weathers, strict=True):
             for name, count in weather.ledger.items():
                 self.ledger.mishaps[f"{where}: {name}"] += count

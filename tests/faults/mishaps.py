@@ -138,14 +138,18 @@ class Weather:
             return mishaps[name]
 
 
+LAG = 2
+"""Seconds by which a listing may be behind."""
+
+
 def lags(_: Asked, pass_on: Pass) -> Answer:
-    """A listing lacks what was written within the last two seconds."""
+    """A listing lacks what was written within the last seconds."""
     answer, now = pass_on(), datetime.now(UTC)
 
     def keep(entry: re.Match[bytes]) -> bytes:
         written = re.search(rb"<LastModified>([^<]*)Z<", entry[0])
         at = written and datetime.fromisoformat(written[1].decode()).replace(tzinfo=UTC)
-        return b"" if at and (now - at).total_seconds() < 2 else entry[0]
+        return b"" if at and (now - at).total_seconds() < LAG else entry[0]
 
     body = re.sub(rb"<Contents>.*?</Contents>", keep, answer.body, flags=re.DOTALL)
     return replace(answer, body=body)
