@@ -134,15 +134,13 @@ class _Search:
         outers, inners = outers[other], inners[other]
         tables = []
         edges = np.searchsorted(outers, np.arange(start, stop + 1))
-        for first in range(start, stop, _CLOSER):
-            last = min(first + _CLOSER, stop)
-            if edges[first - start] == edges[last - start]:
-                continue
-            windows = self.fine.of(self._cells[first:last])
-            for outer in range(first, last):
-                inner = inners[edges[outer - start] : edges[outer - start + 1]]
-                if len(inner):
-                    tables.append(self._closer(outer, inner, windows[outer - first]))
+        found = np.flatnonzero(np.diff(edges))
+        for first in range(0, len(found), _CLOSER):
+            places = found[first : first + _CLOSER]
+            windows = self.fine.of(self._cells[start + places])
+            for place, fine in zip(places.tolist(), windows, strict=True):
+                inner = inners[edges[place] : edges[place + 1]]
+                tables.append(self._closer(start + place, inner, fine))
         return np.concatenate(tables) if tables else np.empty(0, _TABLE)
 
     def _look(self, windows: Floats) -> tuple[Ints, Ints]:

@@ -111,6 +111,25 @@ def test_pictures_of_one_kind_are_not_compared() -> None:
     assert twins(files, [5, 5, 5]) == set()
 
 
+def test_only_what_is_alike_at_first_sight_is_looked_at_closer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[tuple[int, int]] = []
+    of = similarity._Windows.of
+
+    def noted(self: Any, cells: similarity.Cells) -> similarity.Floats:
+        looked.append((len(self.windows), len(cells)))
+        return of(self, cells)
+
+    monkeypatch.setattr(similarity._Windows, "of", noted)
+    files = [encoded(cloud(number)) for number in range(40)]
+    files += [encoded(cloud(number), "JPEG") for number in (3, 39)]
+    found = {both(pair) for pair in similarity.alike(layouts_of(files), range(len(files)))}
+    assert {(3, 40), (39, 41)} <= found
+    finest = max(windows for windows, _ in looked)
+    assert sum(count for windows, count in looked if windows == finest) <= 12
+
+
 def test_the_order_does_not_matter() -> None:
     files = [encoded(cloud(number // 2), quality=95) for number in range(20)]
     order = random.Random(2).sample(range(20), 20)
