@@ -44,7 +44,7 @@ def find(storage: Storage, post: Post) -> SharedImage | None:
 
 def offer(storage: Storage, post: Post, image: SharedImage) -> None:
     """Let other tags find the image of a post."""
-    storage.write(_note(post), image.model_dump_json().encode())
+    storage.write_hint(_note(post), image.model_dump_json().encode())
 
 
 def _note(post: Post) -> str:

@@ -104,6 +104,13 @@ class Storage(ABC):
 
         """
 
+    def write_hint(self, key: str, data: bytes) -> None:
+        """Write an object that nobody needs: where the machine ends soon after, it may be gone.
+
+        Or it is empty then, where storage is the machine's.
+        """
+        self.write(key, data)
+
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove an object; none of that key is no error."""

@@ -1,7 +1,8 @@
 """Storage in a local folder: an object is a file, written beside and renamed into place.
 
-A write that has returned survives the machine's end: file and folder are synced. Serially that
-costs some 15 ms a file on an SSD, and with 16 threads, as jobs write, nothing that can be measured.
+A write that has returned, unless of a hint, survives the machine's end: file and folder are synced.
+Serially that costs some 15 ms a file on an SSD, and with 16 threads, as jobs write, nothing that
+can be measured.
 """
 
 from __future__ import annotations
@@ -146,6 +147,12 @@ class LocalStorage(Storage):
         with self._errors(key), self._renamed(path) as partial:
             counters().move("written", self._fill(partial, data))
 
+    def write_hint(self, key: str, data: bytes) -> None:
+        """Write a file that nobody needs, without a wait for the disk."""
+        path = self._path(key)
+        with self._errors(key), self._renamed(path, lasting=False) as partial:
+            counters().move("written", self._fill(partial, data, lasting=False))
+
     def copy(self, source: str, key: str) -> None:
         """Give a file a second name, or a copy where the file system has no links.
 
@@ -162,7 +169,7 @@ class LocalStorage(Storage):
         partial.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _renamed(self, path: Path) -> Iterator[Path]:
+    def _renamed(self, path: Path, *, lasting: bool = True) -> Iterator[Path]:
         """Give a name to write to; what is there in the end is renamed into place."""
         # Of all writers to this folder, whatever process and machine they are on.
         partial = self._partial / f"{self._writer}-{next(self._writes)}"
@@ -173,14 +180,15 @@ class LocalStorage(Storage):
             except FileNotFoundError:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 partial.replace(path)
-            _sync_folder(path.parent)
+            if lasting:
+                _sync_folder(path.parent)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
 
     @staticmethod
-    def _fill(path: Path, source: bytes | BinaryIO) -> int:
-        """Write a new file, which is on the disk then; return its size in bytes."""
+    def _fill(path: Path, source: bytes | BinaryIO, *, lasting: bool = True) -> int:
+        """Write a new file, which is on the disk then if it has to last; return its bytes."""
         try:
             target = path.open("xb", buffering=0)
         except FileNotFoundError:
@@ -192,7 +200,8 @@ class LocalStorage(Storage):
             else:
                 pieces = iter(lambda: source.read(_PIECE), b"")
                 size = sum(_write_all(target, piece) for piece in pieces)
-            _sync(target.fileno())
+            if lasting:
+                _sync(target.fileno())
         return size
 
     def delete(self, key: str) -> None:

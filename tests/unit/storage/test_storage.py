@@ -30,7 +30,9 @@ from structlog.testing import capture_logs
 
 from imagetag import log
 from imagetag.errors import ImagetagError, InputError, TransientError, UsageError
+from imagetag.layout import Layout
 from imagetag.predict.named_pictures import Named
+from imagetag.scrape.reuse import SharedImage, find, offer
 from imagetag.storage.base import (
     AccessDenied,
     BucketNotFound,
@@ -45,6 +47,7 @@ from tests.ended import log_lines
 from tests.scripted import RawServer, Reply, Request, serving
 from tests.storage_contract import StorageContract
 from tests.storages import Counting, InMemory
+from tests.unit.scrape.test_selection import post
 
 
 @pytest.fixture
@@ -358,6 +361,24 @@ def test_a_write_is_on_the_disk_before_it_has_its_name_and_its_name_after(
     assert happened[-2:] == [f"name {tmp_path}/c", f"sync {tmp_path}"]
 
 
+def test_a_hint_waits_for_no_disk_and_means_nothing_where_it_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    storage = LocalStorage(tmp_path)
+    md5 = "0" * 32
+    key = Layout("fox").image("train", "positive", md5, "jpg")
+    image = SharedImage(key=key, md5=md5, ext="jpg", bytes=9, width=3, height=3)
+    offer(storage, post(md5=md5), image)
+    assert not synced
+    assert find(storage, post(md5=md5)) == image
+    [note] = storage.list(".shared/")
+    storage.write(note.key, b"")
+    assert synced
+    assert find(storage, post(md5=md5)) is None
+
+
 @pytest.mark.parametrize(("code", "fails"), [(errno.EINVAL, False), (errno.ENOSPC, True)])
 def test_a_file_system_that_cannot_sync_is_used_and_one_that_fails_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, fails: bool
@@ -420,7 +441,9 @@ def test_a_killed_writer_leaves_no_stray_among_the_data(tmp_path: Path) -> None:
     script = """
 import itertools, sys
 from pathlib import Path
+from imagetag.layout import Layout
 from imagetag.predict.named_pictures import Named
+from imagetag.scrape.reuse import SharedImage, find, offer
 from imagetag.storage.local import LocalStorage
 storage = LocalStorage(Path(sys.argv[1]))
 for number in itertools.count():
