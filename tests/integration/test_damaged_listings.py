@@ -103,9 +103,10 @@ def test_what_comes_damaged_is_asked_for_again(
     engine, proxy = board
     calm = listed(engine, proxy)
     assert [post.id for post in calm] == list(range(COUNT, 0, -1))
-    if (damage, times) == ("empty", 2) and engine in ("gelbooru02", "gelbooru"):
-        pytest.skip("twice nothing is how these engines say that there is no more")
-
+    # Twice nothing is how these engines say that there is no more.
+    may_end = (damage, times) == ("empty", 2) and engine in ("gelbooru02", "gelbooru")
     for first in range(8):
         proxy.judge = Some(DAMAGES[damage], range(first, first + times))
-        assert listed(engine, proxy) == calm, f"damaged: answer {first}"
+        found = listed(engine, proxy)
+        expected = calm[: len(found)] if may_end else calm
+        assert found == expected, f"damaged: answer {first}"
