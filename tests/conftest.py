@@ -6,11 +6,9 @@ import functools
 import gc
 import logging
 import os
-import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 import structlog
 from botocore.loaders import JSONFileLoader
@@ -72,26 +70,6 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def pytest_collection_finish() -> None:
-    # Of the same facts the same is found: many pages are of the same few pictures.
-    shortcuts: Any = sys.modules.get("imagetag.explore.shortcuts")
-    if shortcuts:
-        shortcuts._score = _once(shortcuts._score)
-
-
-def _once(compute: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """The same function of arrays, which computes nothing twice."""
-    known: dict[tuple[object, ...], np.ndarray] = {}
-
-    def computed(*arrays: np.ndarray) -> np.ndarray:
-        key = tuple((array.shape, array.dtype, array.tobytes()) for array in arrays)
-        if key not in known:
-            known[key] = compute(*arrays)
-        return known[key].copy()
-
-    return computed
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -146,6 +146,7 @@ class Checkpoints:
         self._upload: Future[None] | None = None
         self._last: Path | None = None  # of those that were saved
         self._seen: set[str] = set()  # in storage, by a listing or as they were put there
+        self._tried: set[str] = set()  # to be put there: they may be
 
     def newest(self) -> Checkpoint | None:
         """Return the newest checkpoint that can be read, None if there is none."""
@@ -196,7 +197,7 @@ class Checkpoints:
         """Remove all checkpoints: the run is complete, or begins anew."""
         self.settle()
         shutil.rmtree(self._folder, ignore_errors=True)  # with what a kill left half written
-        for name in self._stored():
+        for name in self._tried.union(self._stored()):
             self._remove(name)
 
     def close(self) -> None:
@@ -213,8 +214,9 @@ class Checkpoints:
         # Two workers that are both told to stop write one each, a step apart: both stay.
         for old in _superseded(name, [path.name for path in self._local()]):
             (self._folder / old).unlink(missing_ok=True)
-        self._seen.add(name)
+        self._tried.add(name)
         self._storage.upload(path, self._key(name))
+        self._seen.add(name)
         for old in _superseded(name, self._stored()):
             self._remove(old)
         get_logger().debug("checkpoint stored", name=name)

@@ -441,9 +441,6 @@ def test_a_killed_writer_leaves_no_stray_among_the_data(tmp_path: Path) -> None:
     script = """
 import itertools, sys
 from pathlib import Path
-from imagetag.layout import Layout
-from imagetag.predict.named_pictures import Named
-from imagetag.scrape.reuse import SharedImage, find, offer
 from imagetag.storage.local import LocalStorage
 storage = LocalStorage(Path(sys.argv[1]))
 for number in itertools.count():

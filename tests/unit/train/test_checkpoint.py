@@ -459,6 +459,24 @@ def test_where_listings_lag_none_of_a_run_s_own_is_left_over(tmp_path: Path) -> 
     checkpoints.close()
 
 
+def test_one_that_could_not_be_stored_costs_none_that_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = LocalStorage(tmp_path / "storage")
+    checkpoints = Checkpoints(storage, TAG, RUN, tmp_path / "local")
+    upload = storage.upload
+
+    def refuse(*_: object) -> None:
+        raise EndpointUnreachable("not now")
+
+    for epoch in range(4):
+        monkeypatch.setattr(storage, "upload", refuse if epoch == 2 else upload)
+        checkpoints.save(make_checkpoint(epoch))
+        checkpoints.settle()
+    assert [Path(entry.key).name[:8] for entry in storage.list()] == ["00-00001", "00-00003"]
+    checkpoints.close()
+
+
 def test_training_goes_on_while_one_is_stored(tmp_path: Path) -> None:
     storage = Slow(tmp_path / "storage")
     checkpoints = checkpoints_in(storage, tmp_path / "a")
