@@ -143,15 +143,16 @@ class LocalStorage(Storage):
 
     def write(self, key: str, data: bytes | BinaryIO) -> None:
         """Write a file under another name, then rename it into place."""
-        path = self._path(key)
-        with self._errors(key), self._renamed(path) as partial:
-            counters().move("written", self._fill(partial, data))
+        self._write(key, data, lasting=True)
 
     def write_hint(self, key: str, data: bytes) -> None:
         """Write a file that nobody needs, without a wait for the disk."""
+        self._write(key, data, lasting=False)
+
+    def _write(self, key: str, data: bytes | BinaryIO, *, lasting: bool) -> None:
         path = self._path(key)
-        with self._errors(key), self._renamed(path, lasting=False) as partial:
-            counters().move("written", self._fill(partial, data, lasting=False))
+        with self._errors(key), self._renamed(path, lasting=lasting) as partial:
+            counters().move("written", self._fill(partial, data, lasting=lasting))
 
     def copy(self, source: str, key: str) -> None:
         """Give a file a second name, or a copy where the file system has no links.

@@ -317,7 +317,8 @@ class _Stream(io.RawIOBase):
         self._body, self._length = answer["Body"], answer.get("ContentLength")
         self._etag, self._in_part = answer.get("ETag", ""), False
         self._checksum = getattr(self._body, "checksum", None)  # which boto3 compares at the end
-        self._told = [value for name, value in answer.items() if name.startswith("Checksum")]
+        told = answer.keys() - {"ChecksumType"}
+        self._told = [answer[name] for name in sorted(told) if name.startswith("Checksum")]
 
     def readable(self) -> bool:
         return True

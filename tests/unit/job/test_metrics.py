@@ -260,6 +260,7 @@ def test_rules_and_the_dashboard_name_what_jobs_export(tmp_path: Path) -> None:
     shown += [item["query"] for item in board["templating"]["list"]]
     for expression in [rule["expr"] for rule in alerts] + shown:
         assert set(re.findall(r"imagetag_\w+", expression)) <= exported, expression
+        assert expression.count("(") == expression.count(")")
         for labels in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression):
             if "shard" in labels:  # of one job's share: of no other's of its name
                 assert set(OF_ALL) <= set(labels.split(", ")), expression
