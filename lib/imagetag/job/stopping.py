@@ -3,6 +3,10 @@
 A signal raises `Terminated` or KeyboardInterrupt in the main thread: at once, or where that would
 be in the middle of a step, when the work looks. Whoever saves something on the way out adds a note
 to the exception, and the job's last line tells it.
+
+Python alone may miss a signal while the main thread waits: one that comes in the instant before it
+falls asleep, or that the system gives to another thread, does not wake it, and what is raised in
+the midst of a finalizer is dropped. So a thread sees to it that each is taken.
 """
 
 from __future__ import annotations
@@ -10,11 +14,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 
 from imagetag.errors import EXIT_INTERRUPTED, Terminated, one_line
@@ -25,6 +31,8 @@ PARENT = "_IMAGETAG_PARENT"
 
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 _LAST_SECONDS = 1.0  # for the last line, where nobody reads it
+_NUDGE = signal.SIGURG  # wakes the main thread; others ignore it
+_TAKEN_SECONDS = 0.2  # that it may need to take a signal by itself
 
 
 class Stop:
@@ -32,16 +40,18 @@ class Stop:
 
     Attributes:
         asked: what is to be raised, None while the work may go on.
+        dropped: whether that was raised where nobody could catch it.
 
     """
 
     def __init__(self) -> None:
         self.asked: type[BaseException] | None = None
+        self.dropped = False
         self._noted = False
 
     def begin(self) -> None:
         """Forget what another job of this process was asked."""
-        self.asked, self._noted = None, False
+        self.asked, self.dropped, self._noted = None, False, False
 
     def ask(self, number: int, _frame: FrameType | None) -> None:
         """Take a signal. What follows the first one must not disturb what is being saved."""
@@ -50,10 +60,16 @@ class Stop:
             if not self._noted:
                 raise self.asked
 
+    def ask_again(self, _number: int, _frame: FrameType | None) -> None:
+        """Raise what was dropped."""
+        if self.dropped and self.asked is not None:
+            self.dropped = False
+            raise self.asked
+
     @contextlib.contextmanager
     def noted(self) -> Iterator[Stop]:
         """Raise nothing inside, but at its end, whatever else went wrong meanwhile."""
-        self._noted = True
+        self._noted, self.dropped = True, False
         try:
             yield self
         except BaseException as error:
@@ -82,17 +98,23 @@ def listening(kept: str) -> Iterator[None]:
     os.set_blocking(writer, False)
     # Python's own handler waits for a step of TensorFlow to end, and takes two signals that came
     # meanwhile for one. What is written here by the system's does not.
-    watcher = threading.Thread(target=_watch, args=(reader, kept), name="signals", daemon=True)
+    main = threading.get_ident()
+    watcher = threading.Thread(
+        target=_watch, args=(reader, main, kept), name="signals", daemon=True
+    )
     watcher.start()
     previous_writer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    numbers = [signal.SIGTERM]
+    handlers = {signal.SIGTERM: stop.ask, _NUDGE: stop.ask_again}
     # A shell lets what it starts in the background ignore it.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        numbers.append(signal.SIGINT)
-    previous = {number: signal.signal(number, stop.ask) for number in numbers}
+        handlers[signal.SIGINT] = stop.ask
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    unraisable = sys.unraisablehook
+    sys.unraisablehook = partial(_note_dropped, unraisable)
     try:
         yield
     finally:
+        sys.unraisablehook = unraisable
         for number, handler in previous.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(previous_writer)
@@ -138,10 +160,26 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def _watch(reader: int, kept: str) -> None:
-    """Leave when a Ctrl-C is not the first to say that this shall end."""
+def _note_dropped(
+    otherwise: Callable[[sys.UnraisableHookArgs], object], what: sys.UnraisableHookArgs
+) -> None:
+    """Have raised again what a signal raised in a finalizer, which no exception leaves."""
+    if stop.asked is not None and what.exc_type is stop.asked:
+        stop.dropped = True
+    else:
+        otherwise(what)
+
+
+def _watch(reader: int, main: int, kept: str) -> None:
+    """See to it that a signal is taken; leave when a Ctrl-C is not the first one."""
     asked = False
-    while number := os.read(reader, 1):
+    while True:
+        if not select.select([reader], [], [], _TAKEN_SECONDS if asked else None)[0]:
+            if stop.asked is None or stop.dropped:
+                signal.pthread_kill(main, _NUDGE)
+            continue
+        if not (number := os.read(reader, 1)):
+            return
         if asked and number[0] == signal.SIGINT:
             _leave_at_once(kept)
         asked = asked or number[0] in (signal.SIGINT, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What is told of a stop: nothing that went wrong on the way out is lost."""
+"""A stop: no signal is missed, and nothing that went wrong on the way out is lost."""
 
 from __future__ import annotations
 
@@ -70,3 +70,54 @@ def test_a_job_whose_parent_is_killed_is_stopped() -> None:
         process.kill()
         [last] = [json.loads(line) for line in process.stderr]  # until the child has ended too
     assert (last["event"].partition(";")[0], last["exit_code"]) == ("stopped by SIGTERM", 143)
+
+
+# Each waits for good, if its signal is missed; it has a thread that wakes nobody.
+MISSES = {
+    "another thread gets it": (
+        "threading.Thread(target=threading.Event().wait, daemon=True).start();"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT]);"
+        "os.kill(os.getpid(), NUMBER);"
+        "threading.Event().wait()"
+    ),
+    "a finalizer drops it": (
+        "dropping = type('Dropping', (), {'__del__': lambda _: os.kill(os.getpid(), NUMBER)})();"
+        "del dropping;"
+        "threading.Event().wait()"
+    ),
+    "a weak reference's callback drops it": (
+        "alive = type('Alive', (), {})();"
+        "seen = weakref.ref(alive, lambda _: os.kill(os.getpid(), NUMBER));"
+        "del alive;"
+        "threading.Event().wait()"
+    ),
+    "a finalizer drops it before a step": (
+        "dropping = type('Dropping', (), {'__del__': lambda _: os.kill(os.getpid(), NUMBER)})();"
+        "del dropping;"
+        "step = stop.noted();"
+        "step.__enter__();"
+        "step.__exit__(None, None, None);"
+        "threading.Event().wait()"
+    ),
+}
+
+
+@pytest.mark.parametrize("work", MISSES.values(), ids=MISSES)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_no_signal_is_missed(work: str, number: int, code: int) -> None:
+    child = (
+        "import os, signal, sys, threading, weakref\n"
+        "from imagetag.job.job import run_job\n"
+        "from imagetag.job.settings import JobSettings\n"
+        "from imagetag.job.stopping import stop\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"NUMBER = {int(number)}\n"
+        "def work(_):\n"
+        f"    {work}\n"
+        "sys.exit(run_job('train', 'x', JobSettings, work, ['--log-format', 'json']))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", child], capture_output=True, text=True, timeout=100, check=False
+    )
+    [last] = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert (ended.returncode, last["exit_code"]) == (code, code)
