@@ -125,11 +125,11 @@ class Counted:
     def summary(self) -> dict[str, Any]:
         """Return it for the log and for storage: without what is nothing, rates a second."""
         stages = {
-            name: _told(
+            name: {"seconds": round(stage.seconds, 3)}
+            | _told(
                 {
                     stage.unit or "done": stage.done,
                     "failed": stage.failed,
-                    "seconds": round(stage.seconds, 3),
                     "per_second": round(stage.done / stage.seconds, 1) if stage.seconds else 0,
                     **{f"{how}_bytes": stage.moved[how] for how in MOVED},
                 }
