@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -852,6 +854,25 @@ def test_a_damaged_answer_gives_posts_or_a_board_error(
     whatever: Whatever, json_: bytes, xml: bytes, listing: bytes, view: bytes, way: str
 ) -> None:
     whatever.says(**{way: {"json": json_, "xml": xml, "list": listing}[way], "view": view})
+
+
+def test_what_beautiful_soup_doubts_is_no_line_of_a_log() -> None:
+    script = """
+import sys
+from imagetag.boards import BoardError, Query, open_board
+from imagetag.web import Client
+
+board = open_board(sys.argv[1], Client(rate=10_000, allow_private_hosts=True))
+try:
+    board.page(Query(("1girl",)), below=None, limit=1)
+except BoardError:
+    print("refused")
+"""
+    with board_that(json=CLOSED, xml=CLOSED, list=CLOSED) as (_, server):
+        command = [sys.executable, "-c", script, f"gelbooru02+{server.url}"]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert kinds(server)[-1] == "list"
+    assert (ended.stdout, ended.stderr) == ("refused\n", "")
 
 
 def dumps(value: Any) -> bytes:

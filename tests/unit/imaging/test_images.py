@@ -25,12 +25,6 @@ from imagetag.imaging import images
 from imagetag.imaging.images import BadImage, Frame, ImageInfo, inspect, load_resized, load_rgb
 from tests.builders.pictures import encoded
 
-# The library mutes Pillow's doubts by itself, but pytest makes all warnings heard again.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
-]
-
 WHITE, BLACK, RED, GREEN = (255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 255, 0)
 
 

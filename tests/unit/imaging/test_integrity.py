@@ -19,11 +19,6 @@ from imagetag.imaging.images import BadImage, ImageInfo, inspect
 from tests.builders.pictures import encoded
 from tests.traced import traced
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
-]
-
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
