@@ -26,7 +26,7 @@ from imagetag.errors import ImagetagError, one_line
 from imagetag.layout import Layout
 from imagetag.log import get_logger
 from imagetag.storage import ObjectNotFound, Storage, read_arrays
-from imagetag.train.losses import STATS
+from imagetag.train.target import digest_of_values
 
 Arrays = list[npt.NDArray[np.generic]]
 Place = Literal["storage", "disk"]  # where a checkpoint is: the latter is this machine's
@@ -38,10 +38,10 @@ _KEPT = 2  # the newest, and the one before in case it cannot be read
 class State(BaseModel):
     """How far a training is, and what its early stopping has seen.
 
-    `epoch` counts the phase's complete epochs, `step` the steps after them, `stats` are the sums of
-    STATS over those; `waited` counts epochs without a better validation loss, `since_halving`
-    likewise since the learning rate was halved. `seconds` are those of all starts together,
-    `durations` of the epochs in `history`.
+    `epoch` counts the phase's complete epochs, `step` the steps after them, `stats` are their sums
+    in the order of `losses.STATS`, none before there is a step; `waited` counts epochs without a
+    better validation loss, `since_halving` likewise since the learning rate was halved. `seconds`
+    are those of all starts together, `durations` of the epochs in `history`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -50,7 +50,7 @@ class State(BaseModel):
     phase: int = 0
     epoch: int = 0
     step: int = 0
-    stats: list[float] = Field(default_factory=lambda: [0.0] * len(STATS))
+    stats: list[float] = Field(default_factory=list)
     history: list[dict[str, float]] = Field(default_factory=list)
     durations: list[float] = Field(default_factory=list)
     best_loss: float | None = None
@@ -125,6 +125,14 @@ def read_checkpoint(data: bytes) -> Checkpoint:
     return Checkpoint(state, **arrays)
 
 
+def checkpoints_below(
+    cache_folder: Path, storage: Storage, tag: str, run: str, *, shared: bool = False
+) -> Checkpoints:
+    """Return the checkpoints of a run, with a folder of its own below one that many share."""
+    name = digest_of_values([storage.url, tag, run])[:16]
+    return Checkpoints(storage, tag, run, cache_folder / "checkpoints" / name, shared=shared)
+
+
 class Checkpoints:
     """The checkpoints of a run, in storage and on the local disk.
 
@@ -194,7 +202,10 @@ class Checkpoints:
         return "storage"
 
     def clear(self) -> None:
-        """Remove all checkpoints: the run is complete, or begins anew."""
+        """Remove all checkpoints: the run is complete, or begins anew.
+
+        Of a run that was killed after it was complete, its next start does so.
+        """
         self.settle()
         shutil.rmtree(self._folder, ignore_errors=True)  # with what a kill left half written
         for name in self._tried.union(self._stored()):

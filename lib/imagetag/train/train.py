@@ -13,6 +13,7 @@ from imagetag.log import get_logger
 from imagetag.quiet import quiet_imports
 from imagetag.runs import Run, is_exported, load_run
 from imagetag.storage import Place, Storage, opened
+from imagetag.train.checkpoint import checkpoints_below
 from imagetag.train.cluster import Cluster
 from imagetag.train.settings import Means, Training
 from imagetag.train.target import Target, digest_of_values, find_target
@@ -126,7 +127,7 @@ def _agreed_target(
 
 
 def _complete(target: Target, run: Run, cluster: Cluster, means: Means) -> None:
-    """Add to a complete run what it was made without, what a kill came before, or what was lost."""
+    """Give a complete run what it was made without, or lost, and do what a kill came before."""
     storage = target.storage
     if run.parts:
         try:
@@ -140,6 +141,8 @@ def _complete(target: Target, run: Run, cluster: Cluster, means: Means) -> None:
 
         cluster.connect()  # the next tag may need it, and TensorFlow can do it no more then
         export_run(storage, run)
+    if not run.extractor:
+        checkpoints_below(means.cache_folder, storage, run.tag, run.run).clear()
     latest = Layout(run.tag).latest
     repair_latest(
         *(storage, latest, run.run, run.created),

@@ -26,7 +26,7 @@ from imagetag.log import get_logger, working
 from imagetag.models import build_model, device_names, find_weights, with_resizing
 from imagetag.runs import Run, load_model, model_card, versions
 from imagetag.storage import Storage
-from imagetag.train.checkpoint import Checkpoints, State
+from imagetag.train.checkpoint import Checkpoints, State, checkpoints_below
 from imagetag.train.cluster import Cluster
 from imagetag.train.data import FED, check_counts, fetched_parts, streamed_parts
 from imagetag.train.fit import Fitting, Phase, Recipe, digest_of
@@ -148,11 +148,11 @@ class _Making:
         return each * int(self.cluster.strategy.num_replicas_in_sync)
 
     def _checkpoints(self) -> Checkpoints:
-        tag, run = self.target.dataset.tag, self.target.run
-        name = digest_of_values([self.target.storage.url, tag, run])[:16]
-        folder = self.means.cache_folder / "checkpoints" / name
-        shared = self.cluster.workers > 1
-        return Checkpoints(self.target.storage, tag, run, folder, shared=shared)
+        target, shared = self.target, self.cluster.workers > 1
+        cache = self.means.cache_folder
+        return checkpoints_below(
+            cache, target.storage, target.dataset.tag, target.run, shared=shared
+        )
 
     def _recipe(self, counts: dict[Label, int]) -> Recipe:
         training, means = self.target.training, self.means
