@@ -41,6 +41,9 @@ warnings.filterwarnings("ignore", category=XMLParsedAsHTMLWarning)
 
 Reader = Callable[[Sequence[str], int], Page]
 
+_WAYS = ("json", "xml", "html")  # that which tells the most of posts is the first
+_DATED_WAYS = ("xml", "html", "json")  # JSON does not tell when a post was made
+
 
 class _Closed(Exception):
     """The board does not let itself be asked this way; with what that means, if it is known."""
@@ -70,77 +73,77 @@ class Gelbooru02(DapiBoard):
 
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
         super().__init__(site, client, login)
-        # JSON does not tell when a post was made: who wants to know it asks in another order.
-        ways: dict[str, Reader] = {
+        self._readers: dict[str, Reader] = {
             "json": self._read_json,
             "xml": self._read_xml,
             "html": self._read_html,
         }
-        self._ways = {False: ways, True: {name: ways[name] for name in ("xml", "html", "json")}}
-        self._settled: set[bool] = set()
+        # The way that has shown posts, by whether dates are wanted.
+        self._way: dict[bool, str | None] = {False: None, True: None}
         self._pages_end: bool | None = None  # with </html>; None while that is not known
 
     def _list(self, query: Query, below: int | None, limit: int) -> Page:
         terms = self._terms(query, below)
-        settled = query.dated in self._settled
-        verdicts: list[ImagetagError | None] = []
-        complaints: list[str] = []
+        way = self._way[query.dated]
+        if way is None:
+            return self._find_way(query.dated, terms, limit)
+        try:
+            return self._readers[way](terms, limit)
+        except _Closed as error:
+            raise error.verdict or self._nonsense(f"{way}: {error}") from None
+
+    def _find_way(self, dated: bool, terms: Sequence[str], limit: int) -> Page:
+        """Ask one way after another until one shows a post: that is how to go on.
+
+        An answer without posts may also be what a closed API says.
+        """
+        ways = _DATED_WAYS if dated else _WAYS
+        refusals: dict[str, _Closed] = {}
         best: Page | None = None
-        for name, reader in self._ways[query.dated].items():
+        for number, name in enumerate(ways):
             try:
-                found = reader(terms, limit)
+                found = self._readers[name](terms, limit)
             except _Closed as error:
-                complaints.append(f"{name}: {error}")
-                verdicts.append(error.verdict)
+                refusals[name] = error
                 continue
-            # An answer without posts may also be what a closed API says: until one way has shown
-            # a post, the others are asked too.
-            if found.posts and not settled:
-                return self._settle(query, name, found, terms, limit)
-            if found.posts or settled:
+            if found.posts:
+                way, found = self._better(ways[:number], terms, limit) or (name, found)
+                if self._way[dated] is None:  # nor has another thread found one meanwhile
+                    self._way[dated] = way
+                    get_logger().info("reading the board", board=self.site.name, by=way)
                 return found
             if best is None or found.unreadable:
                 best = found
+        verdicts = [refusal.verdict for refusal in refusals.values()]
         busy = next((error for error in verdicts if isinstance(error, TransientError)), None)
         if best is not None and (best.unreadable or busy is None):
             return best
         # That there is nothing to be had one way says nothing of a refusal another way.
         refused = next((e for e in verdicts if e and not isinstance(e, NothingThere)), None)
         nothing = verdicts[0] if all(verdicts) else None
-        raise busy or refused or nothing or self._nonsense("; ".join(complaints))
+        complaints = "; ".join(f"{name}: {refusal}" for name, refusal in refusals.items())
+        raise busy or refused or nothing or self._nonsense(complaints)
 
-    def _settle(
-        self, query: Query, name: str, found: Page, terms: Sequence[str], limit: int
-    ) -> Page:
-        """Go on one way, from what it has listed, or from what a better one lists now.
+    def _better(
+        self, ways: Sequence[str], terms: Sequence[str], limit: int
+    ) -> tuple[str, Page] | None:
+        """Return the first of some ways that lists posts now, though it has listed none, and them.
 
         Each way tells other things of posts. One that is closed says the same again; where its
         answer had come to harm, the board must not be read in another way for that.
         """
-        ways = self._ways[query.dated]
-        for better, reader in ways.items():
-            if better == name:
-                break
-            if again := self._again(reader, terms, limit):
-                name, found = better, again
-                break
-        self._settled.add(query.dated)
-        self._ways[query.dated] = {name: ways[name]}
-        get_logger().info("reading the board", board=self.site.name, by=name)
-        return found
-
-    @staticmethod
-    def _again(reader: Reader, terms: Sequence[str], limit: int) -> Page | None:
-        """Return what a way lists that had listed nothing; None if it lists nothing still."""
-        for _ in range(READINGS - 1):
-            try:
-                found = reader(terms, limit)
-            except _Closed as error:
-                if error.verdict and not isinstance(error.verdict, TransientError):
-                    break  # it says that it is closed
-            else:
-                if found.posts:
-                    return found
+        for name in ways:
+            for _ in range(READINGS - 1):
+                try:
+                    found = self._readers[name](terms, limit)
+                except TransientError:  # what is listed another way is not given up for it
+                    break
+                except _Closed as error:
+                    if error.verdict and not isinstance(error.verdict, TransientError):
+                        break  # it says that it is closed
+                else:
+                    if found.posts:
+                        return name, found
         return None
 
     def _beginning(self, letters: str) -> list[str]:
@@ -163,7 +166,7 @@ class Gelbooru02(DapiBoard):
         content = self._call(self._api(terms, limit) | {"json": "1"})
         # What the engine says when nothing matches, and not only then.
         if not read.document(content):
-            if False in self._settled:
+            if "json" in self._way.values():
                 return Page([])
             raise _Closed("nothing")
         try:

@@ -315,35 +315,46 @@ def test_links_of_a_page_that_lead_nowhere_are_no_defect(link: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "by"),
+    ("answers", "by", "again"),
     [
-        ({"json": as_json(POST), "xml": XML, "list": LIST}, "json"),
-        ({"json": CLOSED, "xml": XML, "list": LIST}, "xml"),
-        ({"json": "", "xml": XML, "list": LIST}, "xml"),
-        ({"json": "[]", "xml": XML, "list": LIST}, "xml"),
-        ({"json": CLOSED, "xml": CLOSED, "list": LIST}, "html"),
-        ({"json": "", "xml": CLOSED, "list": LIST}, "html"),
-        ({"json": NO_KEY, "xml": "<error>Missing authentication</error>", "list": LIST}, "html"),
-        ({"json": '{"success": false}', "xml": CHALLENGE, "list": LIST}, "html"),
-        ({"json": Reply(status=401), "xml": Reply(status=403), "list": LIST}, "html"),
-        ({"json": "[]", "xml": NO_XML, "list": LIST}, "html"),
-        ({"list": LIST}, "html"),
+        ({"json": as_json(POST), "xml": XML, "list": LIST}, "json", []),
+        ({"json": CLOSED, "xml": XML, "list": LIST}, "xml", ["json"] * 2),
+        ({"json": "", "xml": XML, "list": LIST}, "xml", ["json"] * 2),
+        ({"json": "[]", "xml": XML, "list": LIST}, "xml", ["json"] * 2),
+        ({"json": CLOSED, "xml": CLOSED, "list": LIST}, "html", ["json"] * 2 + ["xml"] * 2),
+        ({"json": "", "xml": CLOSED, "list": LIST}, "html", ["json"] * 2 + ["xml"] * 2),
+        # What refuses is asked once more.
+        (
+            {"json": NO_KEY, "xml": "<error>Missing authentication</error>", "list": LIST},
+            "html",
+            ["json", "xml"],
+        ),
+        (
+            {"json": '{"success": false}', "xml": CHALLENGE, "list": LIST},
+            "html",
+            ["json"] * 2 + ["xml"] * 2,
+        ),
+        (
+            {"json": Reply(status=401), "xml": Reply(status=403), "list": LIST},
+            "html",
+            ["json", "xml"],
+        ),
+        ({"json": "[]", "xml": NO_XML, "list": LIST}, "html", ["json"] * 2 + ["xml"] * 2),
+        ({"list": LIST}, "html", ["json", "xml"]),
     ],
 )
 def test_the_first_way_that_shows_a_post_is_kept_and_logged(
-    answers: dict[str, Content], by: str
+    answers: dict[str, Content], by: str, again: list[str]
 ) -> None:
     order = ["json", "xml", "list"]
     way = "list" if by == "html" else by
     with board_that(**answers) as (board, server), structlog.testing.capture_logs() as logs:
         assert page(board, "1girl")[0].id == 5060123
-        first = order[: order.index(way) + 1]
-        assert kinds(server)[: len(first)] == first
-        # What did not say why it lists nothing is asked again, once and for all.
-        assert set(kinds(server)[len(first) :]) <= set(first[:-1])
-        settled = len(kinds(server))
+        # What lists nothing, or says that it is closed, is asked again, once and for all.
+        first = [*order[: order.index(way) + 1], *again]
+        assert kinds(server) == first
         page(board, "1girl")
-        assert kinds(server)[settled:] == [way]
+        assert kinds(server) == [*first, way]
     assert [entry for entry in logs if entry["event"] == "reading the board"] == [
         {
             "event": "reading the board",
@@ -352,6 +363,39 @@ def test_the_first_way_that_shows_a_post_is_kept_and_logged(
             "by": by,
         }
     ]
+
+
+def in_turn(*contents: Content | Callable[[Request], Content]) -> Callable[[Request], Content]:
+    """Give one answer after another, and the last one from then on."""
+    left = list(contents)
+
+    def answer(request: Request) -> Content:
+        content = left.pop(0) if len(left) > 1 else left[0]
+        return content(request) if callable(content) else content
+
+    return answer
+
+
+def test_a_better_way_that_is_busy_costs_no_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imagetag.web.client._ATTEMPTS", 1)
+    json_ = in_turn(CHALLENGE, Reply(status=503))
+    with board_that(json=json_, xml=XML) as (board, server):
+        assert page(board)[0].created_at == POSTED
+        assert kinds(server) == ["json", "xml", "json"]
+
+
+def test_two_threads_may_find_two_ways_at_once() -> None:
+    def meanwhile(_: Request) -> Content:
+        assert page(board)[0].created_at is None, "the other thread was not told by the JSON"
+        return XML
+
+    # The answer in the middle is the other thread's.
+    json_ = in_turn(CHALLENGE, as_json(POST), CHALLENGE, CHALLENGE, as_json(POST))
+    with board_that(json=json_, xml=meanwhile) as (board, server):
+        assert page(board)[0].created_at == POSTED
+        assert kinds(server) == ["json", "xml", "json", "json", "json"]
+        page(board)
+        assert kinds(server)[5:] == ["json"], "the way that was found first is kept"
 
 
 def test_pages_of_a_board_that_ends_none_of_them_are_whole() -> None:
@@ -576,20 +620,27 @@ def test_who_wants_dates_is_told_them_by_the_xml() -> None:
     assert kinds(server) == ["json", "xml", "json", "xml"]
 
 
-@pytest.mark.parametrize("xml", [CLOSED, Reply(status=403), CHALLENGE, ""])
-def test_where_the_xml_is_closed_the_page_of_a_post_tells_the_date(xml: Content) -> None:
+@pytest.mark.parametrize(
+    ("xml", "again"), [(CLOSED, 2), (Reply(status=403), 1), (CHALLENGE, 2), ("", 2)]
+)
+def test_where_the_xml_is_closed_the_page_of_a_post_tells_the_date(
+    xml: Content, again: int
+) -> None:
     with board_that(json=as_json(POST), xml=xml, list=LIST, view=VIEW) as (board, server):
         post = page(board, dated=True)[0]
         assert post.created_at is None
         assert board.complete(post).created_at == POSTED
-    assert kinds(server)[:2] == ["xml", "list"]
-    assert set(kinds(server)[2:-1]) <= {"xml"}  # asked again, unless it refused
-    assert kinds(server)[-1] == "view"
+    assert kinds(server) == ["xml", "list", *["xml"] * again, "view"]
 
 
-def test_a_board_that_tells_no_dates_is_read_all_the_same() -> None:
-    with board_that(json=as_json(POST), xml=CLOSED, list=CHALLENGE) as (board, _):
-        assert page(board, dated=True)[0].created_at is None
+def test_a_board_that_tells_no_dates_is_read_all_the_same_to_its_end() -> None:
+    def answer(request: Request) -> Content:
+        return "" if "id:<" in request.query["tags"] else as_json(POST)
+
+    with board_that(json=answer, xml=CLOSED, list=CHALLENGE) as (board, server):
+        (post,) = board.walk(Query(("1girl",), dated=True))
+    assert post.created_at is None
+    assert kinds(server) == ["xml", "list", "json", "xml", "xml", "list", "list", "json", "json"]
 
 
 @pytest.mark.parametrize("posted", ["", "Posted: never", "Posted: 2024-13-31 16:08:37"])
