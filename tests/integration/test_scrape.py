@@ -23,6 +23,7 @@ import pytest
 
 from imagetag.dataset.manifest import Row, part_keys, read_parts
 from imagetag.demo.pages import Answer
+from imagetag.demo.protocol import Request
 from imagetag.job.heartbeat import Beat
 from imagetag.layout import Layout, Split, parse_image
 from imagetag.status.overview import Overview
@@ -450,6 +451,32 @@ def test_failures_that_may_pass_are_tried_again_and_others_are_not(
     dataset, rows = check(storage)
     assert busy in {row.md5 for row in rows}
     assert dataset.failures == {"http_404": 1}, "the one that was had later counts as failed"
+
+
+def test_another_page_in_the_place_of_a_post_is_tried_again_by_the_next_run(
+    drawn: Drawn, storage: Storage
+) -> None:
+    blocked = drawn.ids("fox")[0]
+
+    class Wary(Moody):
+        captcha = True
+
+        def answer(self, request: Request) -> Answer:
+            if self.captcha and request.params.get("id") == str(blocked):
+                page = b"<html><title>Prove that you are human</title></html>"
+                return Answer(HTTPStatus.OK, "text/html", page)
+            return super().answer(request)
+
+    with Wary(drawn.folder, "closed") as board:
+        assert run(board, storage, "--limit", "5").code == 0
+        (failure,) = failures(storage).values()
+        assert (failure.post_id, failure.reason, failure.permanent) == (blocked, "page", False)
+        assert "Prove that you are human" in failure.detail
+        board.captcha = False
+        assert run(board, storage, "--limit", "6").code == 0
+    dataset, rows = check(storage)
+    assert blocked in {row.post_id for row in rows}
+    assert dataset.failures == {}
 
 
 @pytest.mark.usefixtures("quick_retries")

@@ -55,6 +55,8 @@ class ApiBoard(Board):
         while True:
             found = self._list(query, below, min(limit, self.most))
             self._answered = True
+            if found.cut:
+                raise self._cut_short()
             if found.posts or not found.unreadable:
                 return found.posts
             # A few that cannot be read must not end the walk: their ids lead past them.
@@ -182,6 +184,9 @@ class ApiBoard(Board):
         else:
             what = f"refuses us ({why}): it may not want to be scraped, or not from here"
         return UsageError(f"{self.root} {what}")
+
+    def _cut_short(self) -> BoardError:
+        return BoardError(f"{self.root}: a page of the board is cut short")
 
     def _nonsense(self, what: str) -> BoardError:
         return BoardError(

@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from imagetag.dataset import Rating
 from imagetag.errors import TransientError
 from imagetag.log import get_logger
 from imagetag.web import Client
+
+_T = TypeVar("_T")
 
 READINGS = 3  # of a page that cannot be read
 _CONFIRMATIONS = 4  # of an empty page, where there is reason to doubt it; else one
@@ -19,6 +21,21 @@ _CONFIRMATIONS = 4  # of an empty page, where there is reason to doubt it; else 
 
 class BoardError(TransientError):
     """The board answers nothing that can be read."""
+
+
+def reread(read: Callable[[], _T]) -> _T:
+    """Return what is read; an answer that cannot be read may be one that came to harm.
+
+    Raises:
+        BoardError: if none of `READINGS` answers can be read.
+
+    """
+    for _ in range(READINGS - 1):
+        try:
+            return read()
+        except BoardError as error:
+            get_logger().debug("reading again", error=str(error))
+    return read()
 
 
 @dataclass(frozen=True)
@@ -283,10 +300,4 @@ class Board(ABC):
         return []
 
     def _page_again(self, query: Query, below: int | None, limit: int) -> list[Post]:
-        """Return a page; an answer that cannot be read may be one that came to harm."""
-        for _ in range(READINGS - 1):
-            try:
-                return self.page(query, below=below, limit=limit)
-            except BoardError as error:
-                get_logger().debug("reading again", error=str(error))
-        return self.page(query, below=below, limit=limit)
+        return reread(lambda: self.page(query, below=below, limit=limit))

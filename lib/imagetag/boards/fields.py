@@ -125,12 +125,14 @@ class Page:
         posts: those that can be read.
         unreadable: how many others there are.
         ids: the ids of the others, where they have one.
+        cut: whether it came cut short: there should be more of it.
 
     """
 
     posts: list[Post]
     unreadable: int = 0
     ids: list[int] = field(default_factory=list)
+    cut: bool = False
 
 
 def read_posts(found: Iterable[Any], read: Callable[[Mapping[str, Any]], Post]) -> Page:

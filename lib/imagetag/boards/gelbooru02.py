@@ -5,39 +5,25 @@ The API is asked first (JSON, then XML); where it is closed, the list and view p
 
 from __future__ import annotations
 
-import html
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
-
-from bs4 import BeautifulSoup, Tag, XMLParsedAsHTMLWarning
-from bs4.exceptions import ParserRejectedMarkup
 
 from imagetag.boards import fields as read
+from imagetag.boards import gelbooru02_pages as pages
 from imagetag.boards.api import MAX_LISTING, NothingThere
-from imagetag.boards.base import NO_LOGIN, READINGS, BoardError, Login, Post, Query, Site
+from imagetag.boards.base import NO_LOGIN, READINGS, BoardError, Login, Post, Query, Site, reread
 from imagetag.boards.dapi import DapiBoard, posts_in
 from imagetag.boards.fields import Page
 from imagetag.boards.words import words_of
 from imagetag.dataset import Rating
 from imagetag.errors import ImagetagError, TransientError
 from imagetag.log import get_logger
-from imagetag.web import Answer, Client, HttpError
+from imagetag.web import Client, HttpError
 
 _MAX_PAGE = 2 << 20  # bytes
-_MAX_DEPTH = 256  # elements within each other; what is asked of a page costs its size times that
-# Ends whatever a page leaves open: over tags without an end the parser takes quadratic time.
-_ENDS = "\"'>--></a>"
-_SIZE = re.compile(r"Size:\s*(\d{1,6})\s*x\s*(\d{1,6})", re.IGNORECASE)
-_RATING = re.compile(r"rating:\s*(\w+)", re.IGNORECASE)
 _SCORE = re.compile(r"(?<!\S)score:\s*(-?\d{1,9})", re.IGNORECASE)
-_POSTED = re.compile(r"Posted:\s*(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", re.IGNORECASE)
-
-# A closed API's complaint in the place of a page is no page either; that is all there is to say.
-warnings.filterwarnings("ignore", category=XMLParsedAsHTMLWarning)
 
 Reader = Callable[[Sequence[str], int], Page]
 
@@ -80,7 +66,7 @@ class Gelbooru02(DapiBoard):
         }
         # The way that has shown posts, by whether dates are wanted.
         self._way: dict[bool, str | None] = {False: None, True: None}
-        self._pages_end: bool | None = None  # with </html>; None while that is not known
+        self._lists_end, self._posts_end = pages.Ends(), pages.Ends()
 
     def _list(self, query: Query, below: int | None, limit: int) -> Page:
         terms = self._terms(query, below)
@@ -112,11 +98,11 @@ class Gelbooru02(DapiBoard):
                     self._way[dated] = way
                     get_logger().info("reading the board", board=self.site.name, by=way)
                 return found
-            if best is None or found.unreadable:
+            if best is None or found.unreadable or found.cut:
                 best = found
         verdicts = [refusal.verdict for refusal in refusals.values()]
         busy = next((error for error in verdicts if isinstance(error, TransientError)), None)
-        if best is not None and (best.unreadable or busy is None):
+        if best is not None and (best.unreadable or best.cut or busy is None):
             return best
         # That there is nothing to be had one way says nothing of a refusal another way.
         refused = next((e for e in verdicts if e and not isinstance(e, NothingThere)), None)
@@ -142,7 +128,7 @@ class Gelbooru02(DapiBoard):
                     if error.verdict and not isinstance(error.verdict, TransientError):
                         break  # it says that it is closed
                 else:
-                    if found.posts:
+                    if found.posts and not found.cut:
                         return name, found
         return None
 
@@ -153,13 +139,19 @@ class Gelbooru02(DapiBoard):
         """Read the post's own page, where only a list page is known of it."""
         if post.file_url is not None:
             return post
-        for _ in range(READINGS):
-            answer = self._whole(
-                lambda: self.client.get(post.page_url, max_bytes=_MAX_PAGE, opt_out=True)
-            )
-            fields = self._view_fields(answer.content, answer.url)
-            if fields["file_url"] or answer.redirected:  # as from a deleted post to the list
-                break
+        return reread(lambda: self._completed(post))
+
+    def _completed(self, post: Post) -> Post:
+        answer = self.client.get(post.page_url, max_bytes=_MAX_PAGE, opt_out=True)
+        page = pages.read_html(answer.content)
+        fields = pages.post_fields(page, answer.url, self.ratings)
+        if not fields["file_url"] and not pages.is_post(page):
+            if answer.redirected and pages.is_list(page):  # as from a deleted post
+                return replace(post, file_url="")
+            said = self._plain(words_of(answer.content))[:100] or "nothing"
+            raise BoardError(f"{post.page_url} is not the page of a post: it says {said!r}")
+        if self._posts_end.cut(post.page_url, answer.content, sure=True):
+            raise self._cut_short()
         return replace(post, **fields)
 
     def _read_json(self, terms: Sequence[str], limit: int) -> Page:
@@ -210,110 +202,33 @@ class Gelbooru02(DapiBoard):
             verdict = None if isinstance(failure, BoardError) else failure
             raise _Closed(self._plain(str(error)), verdict) from None
 
-    def _whole(self, get: Callable[[], Answer]) -> Answer:
-        """Return a page, asked for again where it has no end: half a page is HTML too.
-
-        Raises:
-            BoardError: if it has none time and again, and other pages of the board have one.
-
-        """
-        for _ in range(READINGS):
-            answer = get()
-            ends = b"</html>" in answer.content.lower()
-            self._pages_end = ends or self._pages_end
-            if ends or self._pages_end is False:
-                return answer
-        if self._pages_end:
-            raise BoardError(f"{self.root}: a page of the board is cut short")
-        self._pages_end = False
-        return answer
-
     def _read_html(self, terms: Sequence[str], _limit: int) -> Page:
-        params = {"page": "post", "s": "list", "tags": " ".join(terms), "pid": "0"}
+        tags = " ".join(terms)
+        content = self._call({"page": "post", "s": "list", "tags": tags, "pid": "0"}, _MAX_PAGE)
         try:
-            content = self._whole(lambda: Answer("", self._call(params, _MAX_PAGE))).content
-            soup = _soup(content)
+            page = pages.read_html(content)
         except BoardError as error:
             raise _Closed(str(error)) from None
-        posts = list(self._thumbnails(soup))
-        if not posts and soup.select_one("#post-list, .image-list") is None:
+        posts = read.newest_first(self._thumbnail(*found) for found in pages.thumbnails(page))
+        is_list = bool(posts) or pages.is_list(page)
+        cut = self._lists_end.cut(tags, content, sure=is_list)
+        if not is_list and not cut:
             raise self._closed(content, "no list of posts in the page")
-        return Page(read.newest_first(posts))
+        return Page(posts, cut=cut)
 
-    def _thumbnails(self, soup: BeautifulSoup) -> Iterator[Post]:
-        for link in soup.select("span.thumb a[href], .image-list a[href]"):
-            image = link.find("img")
-            post_id = _id_in(str(link["href"]))
-            if not isinstance(image, Tag) or post_id is None:
-                continue
-            title = html.unescape(str(image.get("title") or image.get("alt") or ""))
-            rating, score = _RATING.search(title), _SCORE.search(title)
-            plain = [word for word in title.split() if not re.match(r"(score|rating):", word)]
-            yield Post(
-                id=post_id,
-                board=self.site.name,
-                page_url=self._page_url(post_id),
-                file_url=None,
-                md5=None,
-                width=None,
-                height=None,
-                tags=tuple(dict.fromkeys(plain)),
-                rating=read.rating(rating and rating[1], self.ratings),
-                parent_id=None,
-                score=read.score(score and score[1]),
-            )
-
-    def _view_fields(self, content: bytes, url: str) -> dict[str, Any]:
-        """Return what a post's page tells beyond its list entry."""
-        soup = _soup(content)
-        links = [
-            str(link["href"])
-            for link in soup.find_all("a", href=True)
-            if link.get_text().strip().lower() == "original image"
-        ]
-        image = soup.select_one("img#image[src]")
-        file_url = links[0] if links else str(image["src"]) if image else ""
-        text = soup.get_text(" ")
-        size, rating, posted = _SIZE.search(text), _RATING.search(text), _POSTED.search(text)
-        score = soup.select_one('span[id^="psc"]')
-        fields: dict[str, Any] = {"file_url": _leads_to(url, file_url)}
-        if size:
-            fields |= {"width": int(size[1]) or None, "height": int(size[2]) or None}
-        if rating:
-            fields["rating"] = read.rating(rating[1], self.ratings)
-        if score:
-            fields["score"] = read.score(score.get_text().strip())
-        if posted:
-            fields["created_at"] = read.moment(posted[1])
-        parent = soup.select_one('a[href*="parent:"], a[href*="parent%3A"]')
-        if parent is not None:
-            found = re.search(r"parent(?::|%3A)(\d{1,15})", str(parent["href"]), re.ASCII)
-            fields["parent_id"] = read.positive(found[1], read.MAX_ID) if found else None
-        return fields
-
-
-def _id_in(url: str) -> int | None:
-    try:
-        return read.positive(parse_qs(urlsplit(url).query).get("id", [""])[0], read.MAX_ID)
-    except ValueError:  # half an IPv6 address, or too many parameters
-        return None
-
-
-def _soup(content: bytes) -> BeautifulSoup:
-    try:
-        soup = BeautifulSoup(content.decode(errors="replace") + _ENDS, "html.parser")
-    except (ParserRejectedMarkup, AssertionError, ValueError) as error:
-        raise BoardError("a page of the board is no HTML that can be read") from error
-    depths = {id(soup): 0}
-    for element in soup.find_all(True):
-        depths[id(element)] = depth = depths[id(element.parent)] + 1
-        if depth > _MAX_DEPTH:
-            raise BoardError(f"a page of the board is nested more than {_MAX_DEPTH} deep")
-    return soup
-
-
-def _leads_to(base: str, url: str) -> str:
-    try:
-        return read.file_url(base, url)
-    except ValueError:
-        return ""
+    def _thumbnail(self, post_id: int, title: str) -> Post:
+        rating, score = pages.RATING.search(title), _SCORE.search(title)
+        plain = [word for word in title.split() if not re.match(r"(score|rating):", word)]
+        return Post(
+            id=post_id,
+            board=self.site.name,
+            page_url=self._page_url(post_id),
+            file_url=None,
+            md5=None,
+            width=None,
+            height=None,
+            tags=tuple(dict.fromkeys(plain)),
+            rating=read.rating(rating and rating[1], self.ratings),
+            parent_id=None,
+            score=read.score(score and score[1]),
+        )

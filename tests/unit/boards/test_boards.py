@@ -289,8 +289,11 @@ def test_a_post_without_parent_is_its_own_group(parent: Any) -> None:
 
 def test_a_deleted_post_page_leads_to_a_post_without_file() -> None:
     gone = Reply(status=302, headers={"Location": "index.php?page=post&s=list&tags=all"})
-    with board_that(list=LIST, view=gone) as (board, _):
-        assert board.complete(page(board)[0]).file_url == ""
+    with board_that(list=LIST, view=gone) as (board, server):
+        listed = page(board)[0]
+        assert board.complete(listed) == dataclasses.replace(listed, file_url="")
+        assert kinds(server)[-2:] == ["view", "list"]
+        assert kinds(server).count("view") == 1
 
 
 def test_a_page_without_the_link_has_the_picture_it_shows() -> None:
@@ -398,19 +401,129 @@ def test_two_threads_may_find_two_ways_at_once() -> None:
         assert kinds(server)[5:] == ["json"], "the way that was found first is kept"
 
 
-def test_pages_of_a_board_that_ends_none_of_them_are_whole() -> None:
-    bare = {"list": LIST.replace("</html>", ""), "view": VIEW.replace("</html>", "")}
-    with board_that(**bare) as (board, server):
-        post = page(board, "1girl")[0]
-        assert kinds(server)[:5] == ["json", "xml", "list", "list", "list"]
-        asked_first = len(kinds(server))
-        assert page(board, "1girl")[0] == post
+# --- Pages that are not whole, or other ones ---------------------------------------------------
+
+CLOSED_API = {"json": NO_KEY, "xml": "<error>Missing authentication</error>"}
+FOUND = ["json", "xml", "list", "json", "xml"]  # how it is found out that only pages are left
+
+
+def bare(text: str) -> str:
+    """A page as of a board that ends none."""
+    return text.replace("</html>", "")
+
+
+def half(text: str) -> str:
+    """A page that comes cut short, with the first of its posts."""
+    return text[: text.index("rating:Safe")]
+
+
+@pytest.mark.parametrize("lists", [LIST, bare(LIST)])
+@pytest.mark.parametrize("view", [VIEW, bare(VIEW)])
+def test_pages_of_a_kind_that_has_no_end_are_whole(lists: str, view: str) -> None:
+    doubts = {LIST: [], bare(LIST): ["list"] * 2, VIEW: [], bare(VIEW): ["view"] * 2}
+    with board_that(**CLOSED_API, list=lists, view=view) as (board, server):
+        post = next(board.walk(Query(("1girl",))))
         assert board.complete(post).file_url
-        assert kinds(server)[asked_first:] == ["list", "view"]
-    with board_that(list=LIST, view=bare["view"]) as (board, _):
-        post = page(board, "1girl")[0]
-        with pytest.raises(BoardError, match="cut short"):
+        assert kinds(server) == [*FOUND, *doubts[lists], "view", *doubts[view]]
+        # Found out once and for all.
+        server.requests.clear()
+        assert page(board)[0] == post
+        assert board.complete(post).file_url
+        assert kinds(server) == ["list", "view"]
+
+
+def test_what_is_no_list_says_nothing_of_how_lists_end() -> None:
+    lists = in_turn(CHALLENGE, bare(LIST))
+    with board_that(**CLOSED_API, list=lists) as (board, server):
+        with pytest.raises(UsageError, match="refuses us"):
+            page(board)
+        assert next(board.walk(Query(("1girl",)))).id == 5060123
+        assert kinds(server).count("list") == 4
+
+
+@pytest.mark.parametrize("cuts", [1, 2])
+@pytest.mark.parametrize("cut", [half(LIST), LIST[:60], bare(LIST)], ids=["half", "head", "late"])
+def test_a_list_that_comes_cut_short_is_asked_for_again(cut: str, cuts: int) -> None:
+    lists = in_turn(LIST, *[cut] * cuts, LIST)
+    with board_that(**CLOSED_API, list=lists) as (board, server):
+        whole = page(board)
+        walk = board.walk(Query(("1girl",)))
+        assert [next(walk), next(walk)] == whole
+        assert kinds(server) == [*FOUND, *["list"] * (cuts + 1)]
+
+
+@pytest.mark.parametrize("cuts", [1, 2])
+@pytest.mark.parametrize("cut", [half(LIST), LIST[:60], bare(LIST)], ids=["half", "head", "late"])
+@pytest.mark.parametrize("api", [CLOSED_API, {"json": "[]", "xml": NO_XML}], ids=["closed", "none"])
+def test_a_list_that_comes_cut_short_at_first_is_asked_for_again(
+    cut: str, cuts: int, api: dict[str, Content]
+) -> None:
+    with board_that(list=LIST) as (board, _):
+        whole = [post.tags for post in page(board)]
+    with board_that(**api, list=in_turn(*[cut] * cuts, LIST)) as (board, server):
+        walk = board.walk(Query(("1girl",)))
+        assert [next(walk).tags, next(walk).tags] == whole
+        assert kinds(server).count("list") == cuts + 1
+
+
+def test_a_list_that_is_always_cut_short_is_asked_for_three_times() -> None:
+    with board_that(**CLOSED_API, list=in_turn(LIST, half(LIST))) as (board, server):
+        assert page(board)
+        with pytest.raises(BoardError, match="a page of the board is cut short"):
+            list(board.walk(Query(("1girl",))))
+        assert kinds(server) == [*FOUND, *["list"] * 3]
+
+
+@pytest.mark.parametrize(
+    "complaint", ["Please log in", "<error>Please log in</error>", LOGIN_PAGE], ids=str
+)
+def test_a_refusal_in_the_place_of_a_list_is_no_list_that_is_cut_short(complaint: str) -> None:
+    with board_that(**CLOSED_API, list=in_turn(LIST, complaint)) as (board, server):
+        assert page(board)
+        with pytest.raises(UsageError, match="refuses us"):
+            list(board.walk(Query(("1girl",))))
+        assert kinds(server) == [*FOUND, "list"]
+
+
+NO_FILE = VIEW.replace("Original image", "Edit").replace('id="image"', 'id="none"')
+
+
+@pytest.mark.parametrize("marks", ['id="post-view"', 'id="stats"', 'id="psc5060123"'])
+def test_a_whole_page_of_a_post_without_a_file_is_believed_at_once(marks: str) -> None:
+    others = [m for m in ('id="post-view"', 'id="stats"', 'id="psc5060123"') if m != marks]
+    view = NO_FILE.replace(others[0], "").replace(others[1], "")
+    with board_that(**CLOSED_API, list=LIST, view=view) as (board, server):
+        assert board.complete(page(board)[0]).file_url == ""
+        assert kinds(server) == [*FOUND, "view"]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("cut", [bare(NO_FILE), VIEW[:200], ""], ids=["late", "early", "empty"])
+def test_a_page_of_a_post_that_comes_cut_short_is_asked_for_again(cut: str, times: int) -> None:
+    view = in_turn(*[cut] * times, VIEW)
+    with board_that(**CLOSED_API, list=LIST, view=view) as (board, server):
+        assert board.complete(page(board)[0]).file_url
+        assert kinds(server) == [*FOUND, "view", *["view"] * times]
+
+
+@pytest.mark.parametrize("other", [CHALLENGE, LOGIN_PAGE, API_PAGE, LIST, "", "Slow down, please"])
+@pytest.mark.parametrize("led", [False, True], ids=["in its place", "redirected"])
+def test_another_page_in_the_place_of_a_post_is_no_post_without_a_file(
+    other: str, led: bool
+) -> None:
+    if led and other == LIST:
+        other = API_PAGE  # to the list is where a deleted post leads
+    away = Reply(status=302, headers={"Location": "/captcha.php?s=captcha"})
+    view = in_turn(*[away if led else other] * 3, VIEW)
+    with board_that(**CLOSED_API, list=LIST, view=view, captcha=other) as (board, server):
+        post = page(board)[0]
+        with pytest.raises(BoardError, match=f"id={post.id} is not the page of a post"):
             board.complete(post)
+        assert kinds(server).count("view") == 3
+        assert board.complete(post).file_url
+
+
+# --- What the ways say together -----------------------------------------------------------------
 
 
 def test_no_posts_is_believed_when_every_way_says_so() -> None:
