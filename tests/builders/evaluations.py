@@ -8,8 +8,10 @@ from typing import Any
 from scipy.special import logit
 
 from imagetag.dataset.manifest import Dataset, Row
+from imagetag.evaluate.galleries import Scored
+from imagetag.evaluate.measuring import evaluated
 from imagetag.runs.decision import Decision
-from imagetag.runs.evaluation import Evaluation, Request, Scored, Shown, Since, evaluated
+from imagetag.runs.evaluation import Evaluation, Request, Shown, Since
 from imagetag.stats.calibration import Calibration
 from imagetag.stats.contract import Promise, promise_precision
 from tests.builders.datasets import make_dataset
@@ -21,6 +23,17 @@ TRAINED = "2026-01-01T12:00:00+00:00"
 def scored(row: Row, probability: float, threshold: float = 0.5) -> Scored:
     """Return a picture with an uncalibrated probability."""
     return Scored(row, float(logit(probability)), probability, probability >= threshold)
+
+
+def make_scored(count: int) -> list[Scored]:
+    """Return pictures of the test split, all decided rightly."""
+    return [
+        scored(
+            make_row(number, split="test"),
+            0.9 - number / 1000 if number % 2 else 0.1 + number / 1000,
+        )
+        for number in range(count)
+    ]
 
 
 def promise(right: int = 200, wrong: int = 0, min_precision: float = 0.95) -> Promise:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from imagetag.dataset import Row
+from imagetag.evaluate.measuring import predictions_table
 from imagetag.layout import Layout
-from imagetag.runs import Suspect, Suspects, predictions_table, store_suspects
+from imagetag.runs import Suspect, Suspects, store_suspects
 from imagetag.storage import Storage
 from tests.builders.datasets import store_dataset
 from tests.builders.evaluations import decide, promise, scored

@@ -18,13 +18,13 @@ from imagetag.dataset.manifest import (
     Row,
     write_part,
 )
+from imagetag.evaluate.galleries import shown
 from imagetag.evaluate.page import Pictures, evaluation_page
 from imagetag.explore.explore import explore_tag
 from imagetag.layout import Layout, report
 from imagetag.pages.drawing import DARK, PAPER
 from imagetag.pages.rendering import jpeg, shrunk
 from imagetag.report.leaderboard import make_leaderboard
-from imagetag.runs.evaluation import shown
 from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
 from tests.builders.datasets import store_dataset

@@ -17,6 +17,7 @@ import numpy as np
 from imagetag.dataset import Dataset, Row, Sample, read_rows, sync
 from imagetag.errors import InputError
 from imagetag.evaluate.evaluate import held_out, standing_verdicts
+from imagetag.evaluate.galleries import Scored, shown_row
 from imagetag.evaluate.judged import (
     Standing,
     is_unlearned,
@@ -25,6 +26,7 @@ from imagetag.evaluate.judged import (
     learned_labels,
 )
 from imagetag.evaluate.label_errors import Example, find_suspects
+from imagetag.evaluate.measuring import evaluated, predictions_table, train_command
 from imagetag.evaluate.page import Pictures, evaluation_page
 from imagetag.evaluate.scores import Fetch, OfHead, OfModel, Scores
 from imagetag.evaluate.threshold import decide, share_of_positives
@@ -43,15 +45,10 @@ from imagetag.runs import (
     Part,
     Request,
     Run,
-    Scored,
     Since,
     Suspects,
-    evaluated,
-    predictions_table,
-    shown_row,
     store_card,
     store_suspects,
-    train_command,
 )
 from imagetag.storage import Storage
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from imagetag.dataset import Row
+from imagetag.evaluate.galleries import Scored
 from imagetag.inputs import LEARNED, Used
 from imagetag.layout import Label
 from imagetag.models import Score
-from imagetag.runs import Judged, Request, Scored, Turned, one_of_each_group
+from imagetag.runs import Judged, Request, Turned, one_of_each_group
 from imagetag.stats import least_called
 from imagetag.verdicts import LABELS_BY, Answer, Verdict
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from imagetag.evaluate.breakdown import marked, worst
 from imagetag.evaluate.charts import (
     best_epoch,
     learning_curves,
@@ -16,6 +17,7 @@ from imagetag.evaluate.charts import (
     reliability,
     roc,
 )
+from imagetag.evaluate.galleries import Scored
 from imagetag.layout import Layout
 from imagetag.pages import (
     Chart,
@@ -26,7 +28,7 @@ from imagetag.pages import (
     script,
     way,
 )
-from imagetag.runs import Evaluation, GalleryName, Scored, Shown, marked, worst
+from imagetag.runs import Evaluation, GalleryName, Shown
 
 # What all pictures of a page may take as base64: charts and text need the rest.
 _PICTURE_BUDGET = 3_000_000

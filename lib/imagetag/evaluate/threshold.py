@@ -10,13 +10,13 @@ import numpy as np
 
 from imagetag.dataset import Dataset, Row
 from imagetag.errors import InputError
+from imagetag.evaluate.galleries import Scored
 from imagetag.log import get_logger
 from imagetag.models import Score
 from imagetag.runs import (
     Decision,
     Request,
     Run,
-    Scored,
     between_logits,
     logit_of,
     one_of_each_group,

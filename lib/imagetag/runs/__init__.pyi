@@ -1,5 +1,3 @@
-from .breakdown import marked as marked
-from .breakdown import worst as worst
 from .card import model_card as model_card
 from .card import store_card as store_card
 from .decision import Decision as Decision
@@ -13,14 +11,9 @@ from .evaluation import Evaluation as Evaluation
 from .evaluation import GalleryName as GalleryName
 from .evaluation import Judged as Judged
 from .evaluation import Request as Request
-from .evaluation import Scored as Scored
 from .evaluation import Shown as Shown
 from .evaluation import Since as Since
-from .evaluation import evaluated as evaluated
 from .evaluation import one_of_each_group as one_of_each_group
-from .evaluation import predictions_table as predictions_table
-from .evaluation import shown_row as shown_row
-from .evaluation import train_command as train_command
 from .heads import load_head as load_head
 from .heads import store_head as store_head
 from .runs import EXPORT_FOLDER as EXPORT_FOLDER
@@ -32,6 +25,10 @@ from .runs import is_exported as is_exported
 from .runs import load_model as load_model
 from .runs import load_run as load_run
 from .runs import versions as versions
+from .slices import Difference as Difference
+from .slices import Kind as Kind
+from .slices import Measure as Measure
+from .slices import Slice as Slice
 from .stored_scores import StoredScore as StoredScore
 from .stored_scores import load_scores as load_scores
 from .suspects import Part as Part

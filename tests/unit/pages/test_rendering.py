@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from imagetag.dataset.manifest import Row
+from imagetag.evaluate.galleries import Scored, pick_galleries, shown
 from imagetag.evaluate.page import Pictures, evaluation_page
 from imagetag.pages import rendering
 from imagetag.pages.rendering import MAX_PAGE_BYTES
-from imagetag.runs.evaluation import Scored, pick_galleries, shown
 from imagetag.stats.contract import Promise
 from tests.builders.datasets import make_dataset
 from tests.builders.evaluations import evaluation_of, promise, scored

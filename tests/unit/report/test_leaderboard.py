@@ -17,13 +17,13 @@ import boto3
 import numpy as np
 import pytest
 
+from imagetag.evaluate.measuring import predictions_table
 from imagetag.layout import INDEX, Layout
 from imagetag.report import leaderboard_page, results, tag_ranking
 from imagetag.report.leaderboard_page import MAX_PAGE_BYTES, Axis
 from imagetag.report.model_ranking import Summary
 from imagetag.report.results import Evaluation, Training, load_result, load_table
 from imagetag.report.tag_ranking import Entry, TagRanking, find_runs, rank_runs, verdict
-from imagetag.runs.evaluation import predictions_table
 from imagetag.stats import comparison
 from imagetag.stats.comparison import RESAMPLED, Metric, Span
 from imagetag.storage.local import LocalStorage

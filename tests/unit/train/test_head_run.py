@@ -10,13 +10,13 @@ import pytest
 
 from imagetag.dataset.manifest import load_dataset, read_rows
 from imagetag.errors import InputError, UsageError
+from imagetag.evaluate.measuring import train_command
 from imagetag.features.extractor import ExtractorRecord
 from imagetag.features.feature_store import FeatureStore
 from imagetag.features.shared import SharedFeatures
 from imagetag.features.stored_extractors import find_extractor, mark_latest, store_extractor
 from imagetag.inputs.partition import load_partition
 from imagetag.layout import Layout
-from imagetag.runs.evaluation import train_command
 from imagetag.runs.heads import load_head
 from imagetag.runs.runs import Run, load_run
 from imagetag.stats.logistic import fit_head

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from imagetag.dataset.manifest import Row
-from imagetag.runs.breakdown import ALPHA, Measure, Slice, breakdown, fisher, holm, worst
+from imagetag.evaluate.breakdown import ALPHA, breakdown, fisher, holm, worst
+from imagetag.runs.slices import Measure, Slice
 from imagetag.stats.intervals import share_interval
 from imagetag.stats.metrics import Confusion, Estimate
 from tests.builders.rows import make_row
@@ -466,7 +467,7 @@ def test_random_labels_are_flagged_no_more_often_than_stated(
 ) -> None:
     # Intervals decide nothing, and take most of the time.
     nothing = Estimate(value=None, low=None, high=None)
-    monkeypatch.setattr("imagetag.runs.breakdown.share_of", lambda *_: nothing)
+    monkeypatch.setattr("imagetag.evaluate.breakdown.share_of", lambda *_: nothing)
     random = np.random.default_rng(2024)
     tags = [f"tag{number}" for number in range(12)]
     rows = [
@@ -538,8 +539,8 @@ def test_time_and_memory_grow_with_the_rows_alone() -> None:
     assert len(names(slices, "companion_tag")) == 10
     peak = traced(
         """
-from imagetag.runs.breakdown import breakdown
-from tests.unit.runs.test_breakdown import many_tags
+from imagetag.evaluate.breakdown import breakdown
+from tests.unit.evaluate.test_breakdown import many_tags
 
 given = many_tags()
 tell(peak(lambda: breakdown(*given)))

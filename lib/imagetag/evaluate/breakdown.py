@@ -19,18 +19,15 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imagetag.dataset import Rating, Row
 from imagetag.imaging import FORMATS
-from imagetag.record import Record
-from imagetag.stats import Confusion, Estimate, numbered, share_of
-
-Kind = Literal["size", "aspect", "rating", "format", "companion_tag"]
-Measure = Literal["precision", "recall", "false_positive_rate"]
+from imagetag.runs import Difference, Kind, Measure, Slice
+from imagetag.stats import Confusion, numbered, share_of
 
 ALPHA = 0.05  # how often anything is marked although no part differs, at the most
 
@@ -50,56 +47,6 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Table = tuple[tuple[int, int], tuple[int, int]]  # hits and others, inside and outside
-
-
-class Difference(Record):
-    """A measure of a part that differs from that of all other pictures by more than chance.
-
-    `p` is corrected for the number of tests. `worse` tells whether the part is the worse one.
-    """
-
-    measure: Measure
-    elsewhere: float
-    p: float
-    worse: bool
-
-
-class Slice(Record):
-    """A part of the test split: how good the decisions in it are, and where that is no chance.
-
-    `name` is one line of printable text, also of a tag. The intervals are those of
-    `intervals.share_interval`, each for itself.
-    """
-
-    kind: Kind
-    name: str
-    pictures: int
-    positives: int
-    confusion: Confusion
-    precision: Estimate
-    recall: Estimate
-    false_positive_rate: Estimate
-    accuracy: Estimate
-    differences: tuple[Difference, ...] = ()
-
-    @property
-    def worse(self) -> bool:
-        """Whether anything in it is worse than elsewhere by more than chance."""
-        return any(difference.worse for difference in self.differences)
-
-    @property
-    def words(self) -> str:
-        """What its pictures are, for a sentence: `pictures rated general`."""
-        if self.kind == "size":
-            return f"pictures of {self.name}"
-        if self.kind == "aspect":
-            return f"{self.name.partition(' (')[0]} pictures"
-        if self.kind == "rating":
-            return f"pictures rated {self.name}"
-        if self.kind == "format":
-            return f"pictures of format {self.name}"
-        opened, closed = "\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}"
-        return f"pictures also tagged {opened}{self.name}{closed}"
 
 
 def breakdown(
