@@ -32,6 +32,11 @@ from tests.predicting import noise
 
 OF_ALL = ("command", "shard", "storage", "board", "namespace")
 MONITORING = Path(__file__).parents[3] / "k8s" / "monitoring"
+RULES = [
+    rule
+    for group in yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]
+    for rule in group["rules"]
+]
 
 
 def job(folder: Path, *options: str, tags: str = "a,b") -> int:
@@ -262,15 +267,39 @@ def test_rules_and_the_dashboard_name_what_jobs_export(tmp_path: Path) -> None:
     file = tmp_path / "imagetag.prom"
     assert job(tmp_path / "s", "--metrics-file", str(file)) == 0
     exported = {name for name, *_ in samples(file.read_text())}
-    rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
-    alerts = [rule for group in rules["groups"] for rule in group["rules"]]
-    assert all({"alert", "expr", "annotations"} <= rule.keys() for rule in alerts)
+    assert all({"alert", "expr", "annotations"} <= rule.keys() for rule in RULES)
     board = json.loads((MONITORING / "dashboard.json").read_text())
     shown = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     shown += [item["query"] for item in board["templating"]["list"]]
-    for expression in [rule["expr"] for rule in alerts] + shown:
+    for expression in [rule["expr"] for rule in RULES] + shown:
         assert set(re.findall(r"imagetag_\w+", expression)) <= exported, expression
         assert expression.count("(") == expression.count(")")
-        for labels in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression):
-            if "shard" in labels:  # of one job's share: of no other's of its name
-                assert set(OF_ALL) <= set(labels.split(", ")), expression
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_a_rule_keeps_the_labels_that_tell_jobs_apart(rule: dict[str, Any]) -> None:
+    assert not lost_labels(rule["expr"])
+
+
+@pytest.mark.parametrize(
+    ("expression", "lost"),
+    [
+        ("sum by (command, shard, storage, namespace) (x)", {"board"}),
+        ("a unless on (command, shard) b", {"storage", "board", "namespace"}),
+        ("sum without (stage, board) (x)", {"board"}),
+        ("a > ignoring (result,shard) b", {"shard"}),
+        ("max(x)", set(OF_ALL)),
+        ("sum without (stage) (rate(x[5m])) > ignoring (result) 2 * y", set()),
+    ],
+)
+def test_labels_that_an_expression_loses_are_seen(expression: str, lost: set[str]) -> None:
+    assert lost_labels(expression) == lost
+
+
+def lost_labels(expression: str) -> set[str]:
+    """Return which labels that tell jobs apart an expression adds up over, or does not compare."""
+    lost = set(OF_ALL) if re.search(r"\b(?:sum|min|max|avg|count)\s*\(", expression) else set()
+    for how, listed in re.findall(r"\b(by|on|without|ignoring)\s*\(([^)]*)\)", expression):
+        labels = {label.strip() for label in listed.split(",")}
+        lost |= set(OF_ALL) - labels if how in ("by", "on") else set(OF_ALL) & labels
+    return lost
