@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, SecretStr
 
 from imagetag.boards import Login, open_board
-from imagetag.checks import checked_run_name
+from imagetag.checks import checked_run_name, shown_url
 from imagetag.errors import InputError, UsageError
 from imagetag.job import (
     BatchSettings,
@@ -209,11 +209,11 @@ def work(settings: PredictSettings) -> None:
 
 def _check(settings: PredictSettings, tags: Sequence[str]) -> None:
     check_share(settings.shard_index, settings.shard_count)
-    shown = ",".join(settings.input)[:200]
+    shown, board = ",".join(map(shown_url, settings.input))[:200], shown_url(settings.board)
     if bool(settings.input) == bool(settings.board):
         what = "not both" if settings.input else "and one is needed"
         raise UsageError(
-            f"take images from --input {shown!r} or from --board {settings.board!r}, "
+            f"take images from --input {shown!r} or from --board {board!r}, "
             f"{what} (IMAGETAG_INPUT, IMAGETAG_BOARD)"
         )
     if settings.input and (settings.query or settings.limit):
@@ -223,7 +223,7 @@ def _check(settings: PredictSettings, tags: Sequence[str]) -> None:
         )
     if settings.board and not (settings.query or settings.limit):
         raise UsageError(
-            f"--board {settings.board}: say --query TAGS, or --limit N for the newest of all posts"
+            f"--board {board}: say --query TAGS, or --limit N for the newest of all posts"
         )
     if settings.input.count("-") > 1:
         raise UsageError("--input -: standard input can be read once")
@@ -243,8 +243,9 @@ def _check_sidecars(settings: PredictSettings, tags: Sequence[str]) -> None:
         )
     fetched = list(filter(is_fetched, settings.input))
     if not settings.sidecars_folder and (settings.board or fetched):
+        of = shown_url(settings.board or fetched[0])
         raise UsageError(
-            f"--sidecars {settings.sidecars}: the images of {settings.board or fetched[0]!r} are "
+            f"--sidecars {settings.sidecars}: the images of {of!r} are "
             "on others' servers; say with --sidecars-folder where their sidecars go"
         )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TextIO
 from pydantic import Field
 
 from imagetag.boards import check_board
-from imagetag.checks import LEAST_SIDES, is_alexnet
+from imagetag.checks import LEAST_SIDES, is_alexnet, shown_url
 from imagetag.errors import ImagetagError, InputError, UsageError
 from imagetag.job import (
     SHORT_OF,
@@ -326,7 +326,7 @@ def check_input(settings: RunSettings) -> None:
         return
     for text in settings.input.split(","):
         if "://" not in text and not Path(text).expanduser().exists():
-            raise UsageError(f"--input {text}: there is no such file or folder")
+            raise UsageError(f"--input {shown_url(text)}: there is no such file or folder")
 
 
 def check_network(settings: RunSettings) -> None:

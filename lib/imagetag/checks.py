@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 import zipfile
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 from imagetag.errors import UsageError
 from imagetag.layout import checked_run
@@ -119,7 +121,7 @@ def checked_weights(text: str) -> str:
     path = Path(text)
     if not os.path.exists(path):  # noqa: PTH110 - of a name too long it says no
         near = did_you_mean(text, ("auto", "imagenet", "none")) or "; or take imagenet or none"
-        raise Wrong(f"there is no file {text[:300]!r}{near}")
+        raise Wrong(f"there is no file {shown_url(text)[:300]!r}{near}")
     if problem := weights_problem(path):
         raise Wrong(f"{text[:300]!r} {problem}")
     return text
@@ -240,6 +242,34 @@ def expanded_board(spec: str) -> str:
     """Return a board with the `~` of a path in it expanded: of `folder+~/pictures`."""
     engine, plus, path = spec.partition("+")
     return engine + plus + expanded(path) if plus else spec
+
+
+# What is before the rest of a URL, or of what was meant as one, with a board's engine before it.
+_SCHEME = re.compile(r"(?i)(?:[^/@:]*://|//|(?:[\w.-]*\+)*(?:file|ftp|gs|https?|s3):)/*")
+_USER = re.compile(r"[^/]*:[^/]*@|[^/]*[@:][^/]*://")  # and maybe a password, and no scheme before
+_HOST = re.compile(r"(?:[^:%\\]*|\[[0-9a-fA-F:.]+\])(?::\d*)?|arn:[\w:.-]+")
+
+
+def shown_url(url: str) -> str:
+    """Return a URL as it may be told, its scheme alone if there may be a password or a key in it.
+
+    That is in a query, a fragment, or what has an `@` behind it. As all that is written like a URL
+    and is none is taken for one, it need not be checked before; a path is returned as it is.
+    """
+    # Without what a parser passes over, and as it reads letters that look alike.
+    text = unicodedata.normalize("NFKC", re.sub(r"^[\0- ]+|[\t\r\n]", "", url))
+    if text.lower().startswith("file:///"):
+        return url
+    found = _SCHEME.match(text)
+    if found is None:
+        return "***" if _USER.match(text) else url
+    rest = text[found.end() :]
+    host, _, path = rest.partition("/")
+    hidden = not _HOST.fullmatch(host) or "@" in host or "?" in rest or "#" in rest
+    # Half a password before the first slash looks like a port.
+    if hidden or (":" in host and "@" in unquote(path)):
+        return f"{found[0]}***"
+    return url
 
 
 def missing_folder(path: Path) -> str:

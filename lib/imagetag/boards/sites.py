@@ -10,7 +10,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from imagetag.boards.base import NO_LOGIN, Board, BoardError, File, Login, Post, Query, Site
-from imagetag.checks import expanded, expanded_board
+from imagetag.checks import expanded, expanded_board, shown_url
 from imagetag.errors import UsageError
 from imagetag.suggest import did_you_mean
 from imagetag.web import Client
@@ -128,11 +128,12 @@ def _site(spec: str) -> Site:
     if not plus:
         if spec in SITES:
             return SITES[spec]
-        raise UsageError(f"--board {spec!r}: {_meant(spec)}")
+        raise UsageError(f"--board {shown_url(spec)!r}: {_meant(spec)}")
     engine = ENGINES.get(name)
     if engine is None:
         there_are = did_you_mean(name, ENGINES) or f"; there are {', '.join(ENGINES)}"
-        raise UsageError(f"--board {spec!r}: no engine {name!r}{there_are}")
+        named = f" {name!r}" if shown_url(spec) == spec else " of that name"
+        raise UsageError(f"--board {shown_url(spec)!r}: no engine{named}{there_are}")
     board = _path_name(spec, name, root) if engine.local else _host_name(spec, root)
     return Site(board, name, root, engine.page_size, login=engine.login)
 
@@ -147,8 +148,9 @@ def _meant(spec: str) -> str:
     if known := [site.name for site in SITES.values() if site.root == spec.rstrip("/")]:
         return f"did you mean {known[0]}?"
     if "://" in spec:
+        there_are = ", ".join(ENGINES)
         return (
-            f"say which engine it runs, such as gelbooru02+{spec}; there are {', '.join(ENGINES)}"
+            f"say which engine it runs, such as gelbooru02+{shown_url(spec)}; there are {there_are}"
         )
     if near := did_you_mean(spec, SITES):
         return f"there is no such board{near}"
@@ -163,6 +165,8 @@ def _path_name(spec: str, engine: str, path: str) -> str:
     last = path.rstrip("/") if "://" in path else os.path.abspath(path)  # noqa: PTH100 - no `..`
     if not path or "\0" in path:
         raise UsageError(f"--board {spec!r}: {path!r} is not a path")
+    if shown_url(path) != path and not os.path.exists(path):  # noqa: PTH110 - as above
+        raise UsageError(f"--board {engine}+{shown_url(path)}: write s3://bucket/key or a path")
     return f"{engine}:{last.rpartition('/')[2]}".encode(errors="replace").decode()
 
 
@@ -170,11 +174,12 @@ def _host_name(spec: str, root: str) -> str:
     """Return what manifests call a board on the net: its host, port and path."""
     try:
         parts = urlsplit(root)
-        plain = parts.port != 0 and not parts.query and not parts.fragment
+        plain = parts.port != 0 and shown_url(root) == root
     except ValueError:  # half an IPv6 address, or a port that is no number
         plain = False
     if not plain or parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.netloc):
         raise UsageError(
-            f"--board {spec!r}: {root!r} is not an address such as https://example.org"
+            f"--board {shown_url(spec)!r}: {shown_url(root)!r} is not an address such as "
+            "https://example.org; an account is given by --board-user and --board-key"
         )
     return parts.netloc + parts.path.rstrip("/")

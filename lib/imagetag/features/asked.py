@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from imagetag.checks import LEAST_SIDES
+from imagetag.checks import LEAST_SIDES, shown_url
 from imagetag.dataset import Resize
 from imagetag.errors import UsageError
 from imagetag.features.extractor import ChannelOrder, Kind, Padding, PixelRange
@@ -77,6 +77,6 @@ def kind_of(path: Path) -> Kind:
     if (path / "saved_model.pb").is_file():
         return "saved_model"
     raise UsageError(
-        f"--extractor {str(path)!r}: there is no backbone of that name, no .keras file, no .onnx "
-        "file and no folder of a SavedModel (with saved_model.pb in it)"
+        f"--extractor {shown_url(str(path))!r}: there is no backbone of that name, no .keras "
+        "file, no .onnx file and no folder of a SavedModel (with saved_model.pb in it)"
     )

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal, get_args, get_origin
 
-from imagetag.checks import Wrong
+from imagetag.checks import Wrong, shown_url
 from imagetag.job.options import is_positional, option_name
 from imagetag.job.settings import JobSettings, nested
 from imagetag.job.variables import ENV_PREFIX, OTHER_VARIABLES, env_name, is_of_kubernetes
@@ -65,7 +65,7 @@ def wrong_options(
     known, see = list(_option_names(settings_class)), f"see imagetag {command} --help"
     options = [text.partition("=")[0] for text in arguments if text.startswith("-")]
     if not options:  # else what follows one may be its value
-        return [f"{text[:100]!r} is no option: {see}" for text in arguments]
+        return [f"{shown_url(text)[:100]!r} is no option: {see}" for text in arguments]
     return [f"there is no {name[:100]}" + (_meant(name, known) or f": {see}") for name in options]
 
 
@@ -118,7 +118,8 @@ def wrong_value(item: Any, settings_class: type[JobSettings], prefix: str) -> st
     cause = item.get("ctx", {}).get("error")
     if isinstance(cause, Wrong):
         return f"{where}: {cause}"
-    given = repr(item["input"])[:200]
+    told = item["input"]
+    given = repr(shown_url(told) if isinstance(told, str) else told)[:200]
     field = settings_class.model_fields.get(name)
     if item["type"] == "literal_error" and field is not None:
         words = [str(word) for word in _words(field.annotation)]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from imagetag import __version__
+from imagetag.checks import shown_url
 from imagetag.counters import MOVED, Counters
 from imagetag.errors import UsageError, one_line
 from imagetag.log import get_logger
@@ -42,23 +43,17 @@ def check_metrics(file: str, push: str) -> None:
             f"{'--metrics-file' if file else '--metrics-push'} needs prometheus-client: install "
             "image-tag-classification[metrics]"
         )
-    if push and not _is_gateway(push):
-        shown = "(not shown: it may have a password in it)" if "@" in push else repr(push)
+    if push and not (_is_gateway(push) and shown_url(push) == push):
         raise UsageError(
-            f"--metrics-push {shown}: take a push gateway's http:// or https:// URL, without a "
-            "user or password: the library would not send them"
+            f"--metrics-push {shown_url(push)!r}: take a push gateway's http:// or https:// "
+            "URL, without a user or password: the library would not send them"
         )
 
 
 def _is_gateway(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and "@" not in parts.netloc
-            and parts.port != 0
-        )
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # brackets or a port that are none
         return False
 
@@ -71,22 +66,21 @@ def told_apart_by(storage: str, board: str) -> dict[str, str]:
         board: a name, or an engine and where it is; empty for none.
 
     """
-    place = storage if "://" in storage else str(Path(storage).absolute())
+    place = shown_url(storage)
+    if place == storage and "://" not in storage:
+        place = str(Path(storage).absolute())
     labels = {
-        "storage": _bare(place),
-        "board": _bare(board),
+        "storage": _label(place),
+        "board": _label(shown_url(board)),
         "namespace": os.environ.get("POD_NAMESPACE", ""),
     }
     return {name: value for name, value in labels.items() if value}
 
 
-def _bare(url: str) -> str:
-    """Return a URL, or what is none, without a user, a password, or what a `?` begins."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url.encode(errors="replace").decode()  # a folder's name may be no text
-    host, slash, path = rest.partition("?")[0].partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/")
+def _label(place: str) -> str:
+    """Return a place as a label has it: a folder's name may be no text."""
+    text = place.encode(errors="replace").decode()
+    return text.rstrip("/") if "://" in text else text
 
 
 class Exporter:

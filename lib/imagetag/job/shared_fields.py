@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field, SecretStr
 
+from imagetag.checks import shown_url
 from imagetag.dataset import THRESHOLD_FRACTION, VALIDATION_FRACTION
 from imagetag.errors import UsageError
 from imagetag.job.variables import completion_index
@@ -41,7 +42,7 @@ def check_mlflow(uri: str) -> None:
     """
     if uri and importlib.util.find_spec("mlflow") is None:
         raise UsageError(
-            f"--mlflow {uri} (IMAGETAG_MLFLOW) needs MLflow: install "
+            f"--mlflow {shown_url(uri)} (IMAGETAG_MLFLOW) needs MLflow: install "
             "image-tag-classification[mlflow]"
         )
 

@@ -22,7 +22,13 @@ from typing import Any, Literal, NamedTuple, NoReturn
 import keras
 import requests
 
-from imagetag.checks import BACKBONES, FOLDER_VARIABLE, keras_cache, weights_problem
+from imagetag.checks import (
+    BACKBONES,
+    FOLDER_VARIABLE,
+    keras_cache,
+    shown_url,
+    weights_problem,
+)
 from imagetag.errors import ImagetagError, TransientError, UsageError, one_line
 from imagetag.storage import ObjectNotFound, open_storage
 
@@ -168,11 +174,11 @@ def stored_weights(url: str, folder: Path) -> Path:
     parent, _, name = url.rpartition("/")
     path = folder / hashlib.sha256(url.encode()).hexdigest()[:16] / name
     try:
-        open_storage(parent).download(name, path)
+        open_storage(parent, option="--weights").download(name, path)
     except (ObjectNotFound, UsageError) as error:
-        raise UsageError(f"--weights {url!r}: {error}") from error
+        raise UsageError(f"--weights {shown_url(url)!r}: {error}") from error
     if problem := weights_problem(path):
-        raise UsageError(f"--weights {url!r} {problem}")
+        raise UsageError(f"--weights {shown_url(url)!r} {problem}")
     return path
 
 

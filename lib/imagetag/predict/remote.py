@@ -24,6 +24,7 @@ from imagetag.boards import (
     Query,
     read_url,
 )
+from imagetag.checks import shown_url
 from imagetag.dataset import Rating
 from imagetag.errors import InputError, TransientError
 from imagetag.imaging import BadImage
@@ -140,7 +141,7 @@ class ListedUrls(Fetched):
     def __init__(self, root: str, client: Client, keep: Path | None = None) -> None:
         super().__init__(keep)
         self._root, self._client = root, client
-        self._list = LinkFile(root, f"--input {root}", tagged=False)
+        self._list = LinkFile(root, f"--input {shown_url(root)}", tagged=False)
         self.identity: Mapping[str, Any] = {"urls": root}
 
     def pictures(self, after: Cursor | None = None) -> Iterator[Picture]:  # noqa: ARG002 - has none
@@ -159,7 +160,7 @@ class ListedUrls(Fetched):
                     text = str(next(filter(None, map(fields.get, URLS)), where))[:_MAX_SHOWN]
                 yield Picture(text, text, error.reason, origin=error)
         if not found:
-            raise InputError(f"--input {self._root}: it lists no URL")
+            raise InputError(f"--input {shown_url(self._root)}: it lists no URL")
 
     def _fetch(self, picture: Picture) -> bytes:
         if picture.origin is not None:

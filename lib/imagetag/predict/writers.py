@@ -14,6 +14,7 @@ from typing import Any, Literal, TextIO, get_args
 
 from pydantic import TypeAdapter
 
+from imagetag.checks import shown_url
 from imagetag.csv_cells import quoted
 from imagetag.errors import UsageError
 
@@ -177,11 +178,13 @@ def row_kind(place: str, *, option: str) -> Kind:
         if re.search(rf"[^/]\.{kind}$", place, re.IGNORECASE):
             if kind == "parquet" and importlib.util.find_spec("pyarrow") is None:
                 raise UsageError(
-                    f"{option} {place}: Parquet needs pyarrow; install "
+                    f"{option} {shown_url(place)}: Parquet needs pyarrow; install "
                     "image-tag-classification[parquet], or take .csv or .jsonl"
                 )
             return kind  # type: ignore[no-any-return]
-    raise UsageError(f"{option} {place!r}: the name must end in .csv, .jsonl or .parquet")
+    raise UsageError(
+        f"{option} {shown_url(place)!r}: the name must end in .csv, .jsonl or .parquet"
+    )
 
 
 def shard_name(output: str, index: int, count: int) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from imagetag.checks import expanded, missing_folder
+from imagetag.checks import expanded, missing_folder, shown_url
 from imagetag.errors import UsageError
 from imagetag.storage.base import BucketNotFound, Storage
 from imagetag.storage.local import LocalStorage
 
 CACHE_FOLDER = Path(tempfile.gettempdir()) / "imagetag-cache"
 """Local copies of images and weights, shared by all runs, unless told."""
+
+_BUCKET = re.compile(r"[\w.-]+|arn:[\w:.-]+", re.ASCII)  # or an access point; more is S3's to say
+_NO_FOLDER = re.compile(r"(ftp|gs|https?|s3):", re.IGNORECASE)
 
 
 def open_storage(
@@ -32,20 +36,26 @@ def open_storage(
         BucketNotFound, AccessDenied, EndpointUnreachable: if S3 answers so to a first listing.
 
     """
-    scheme = urlsplit(url).scheme if "://" in url else ""
+    try:
+        scheme = urlsplit(url).scheme if "://" in url else ""
+    except ValueError:  # half an IPv6 address
+        scheme = "none"
     if scheme == "s3":
         # boto3 takes a quarter of a second to import: only those who use it pay.
         from imagetag.storage.s3 import S3Storage
 
         parts = urlsplit(url)
-        if not parts.netloc or parts.query or parts.fragment:
-            raise UsageError(f"{option} {url!r}: write s3://bucket or s3://bucket/prefix")
+        if not _BUCKET.fullmatch(parts.netloc) or parts.query or parts.fragment:
+            raise UsageError(
+                f"{option} {shown_url(url)!r}: write s3://bucket or s3://bucket/prefix; "
+                "credentials come from the standard AWS settings"
+            )
         return S3Storage(parts.netloc, parts.path.strip("/"), concurrency)
     if scheme == "file" and urlsplit(url).netloc in ("", "localhost"):
         return _local(Path(unquote(urlsplit(url).path)), existing, option)
-    if scheme or not url or url.lower().startswith("s3:"):
+    if scheme or not url or _NO_FOLDER.match(url):
         raise UsageError(
-            f"{option} {url!r}: use s3://bucket/prefix (any S3-compatible server, with "
+            f"{option} {shown_url(url)!r}: use s3://bucket/prefix (any S3-compatible server, with "
             "AWS_ENDPOINT_URL_S3 set) or a local folder"
         )
     return _local(Path(url), existing, option)

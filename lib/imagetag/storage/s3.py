@@ -6,7 +6,9 @@ import contextlib
 import copy
 import functools
 import io
+import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -25,6 +27,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from imagetag import __version__
+from imagetag.checks import shown_url
 from imagetag.counters import counters
 from imagetag.errors import ImagetagError, TransientError, UsageError, one_line
 from imagetag.log import get_logger
@@ -87,12 +90,16 @@ class S3Storage(Storage):
         self._go_to(prefix)
         self._transfer = _MULTIPART
         self._client: Any
+        # Of the client's own complaints some have the endpoint in them, word for word.
+        for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+            _check_endpoint(name, os.environ.get(name, "").strip())
         try:
             self._client, self._credentials = _new_client(concurrency)
         except (BotoCoreError, ValueError) as error:
-            raise UsageError(
-                f"{self.url}: the AWS settings are wrong: {one_line(error)}"
-            ) from error
+            said, colon, value = one_line(error, None).rpartition(": ")  # "Invalid endpoint: URL"
+            told = f"{said[:200]}{colon}{shown_url(value)[:200]}"
+            raise UsageError(f"{self.url}: the AWS settings are wrong: {told}") from error
+        _check_endpoint("endpoint_url", self._client.meta.endpoint_url)
         # Fail here, with one line and soon, rather than in the middle of the work.
         where = {"Bucket": bucket, "Prefix": self._prefix}
         self._once("", lambda: self._client.list_objects_v2(**where, MaxKeys=1))
@@ -261,6 +268,21 @@ class S3Storage(Storage):
                 bucket=self._bucket,
                 endpoint=self._client.meta.endpoint_url,
             ) from shown(error)
+
+
+def _check_endpoint(name: str, given: str) -> None:
+    """Check that an endpoint of the AWS settings is a URL that may be told.
+
+    Raises:
+        UsageError: if not; it does not tell a password.
+
+    """
+    url = given if re.match("(?i)https?://", given) else f"http://{given}"
+    if given and (url != given or shown_url(url) != url):
+        raise UsageError(
+            f"the AWS settings are wrong: {name} {shown_url(url)[len(url) - len(given) :]!r} is no "
+            "URL such as http://minio:9000, without a user, a password or a query"
+        )
 
 
 def _now(answer: dict[str, Any]) -> float | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import requests
 
+from imagetag.checks import shown_url
 from imagetag.errors import one_line
 from imagetag.layout import Layout
 from imagetag.log import get_logger
@@ -67,7 +68,10 @@ def _try(uri: str, work: Callable[[_Tracked], object]) -> None:
         if _no_answer(error):
             _silent.add(uri)
             more = {"advice": "nor is what follows in this job; evaluate logs it, run again"}
-        get_logger().warning("not logged to MLflow", uri=uri, reason=one_line(error, 300), **more)
+        shown = shown_url(uri)
+        # The texts of its client have the URL in them, or pieces of it.
+        reason = one_line(error, 300) if shown == uri else type(error).__name__
+        get_logger().warning("not logged to MLflow", uri=shown, reason=reason, **more)
 
 
 def _no_answer(error: BaseException | None) -> bool:
@@ -99,7 +103,7 @@ class _Tracked:
         self._numbers(run_id, best, when)
         self._parameters(run_id, {**run.settings, **_facts(run)})
         self._client.set_tag(run_id, _TRAINED, run.created)
-        get_logger().info("logged to MLflow", uri=self._uri, mlflow_run=run_id)
+        get_logger().info("logged to MLflow", uri=shown_url(self._uri), mlflow_run=run_id)
         return run_id
 
     def evaluate(self, run: Run, evaluation: Evaluation, storage: Storage, page: str) -> None:
@@ -111,7 +115,9 @@ class _Tracked:
         self._numbers(run_id, tested, _milliseconds(evaluation.created))
         self._client.log_text(run_id, storage.read(page).decode(), "report.html")
         self._client.set_tag(run_id, _EVALUATED, evaluation.created)
-        get_logger().info("evaluation logged to MLflow", uri=self._uri, mlflow_run=run_id)
+        get_logger().info(
+            "evaluation logged to MLflow", uri=shown_url(self._uri), mlflow_run=run_id
+        )
 
     def _run(self, run: Run) -> Any:
         """Return the MLflow run of a trained model; made, if there is none."""

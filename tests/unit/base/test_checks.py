@@ -19,12 +19,14 @@ from imagetag.checks import (
     expanded_board,
     missing_folder,
     parse_size,
+    shown_url,
 )
 from imagetag.errors import UsageError
 from imagetag.job.command_line import parse_settings
 from imagetag.models.architectures import build_model, model_names
 from imagetag.models.weights import backbones
 from jobs import settings_of
+from tests.secret_urls import SCHEMES, SECRET, told_of
 
 
 def test_the_models_are_those_that_can_be_built() -> None:
@@ -198,3 +200,43 @@ sys.exit(main())
         assert done.stderr.count("\n") == 1
         assert says in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rest", SECRET)
+@pytest.mark.parametrize("engine", ["", "danbooru+", "links+", "no-engine+"])
+def test_of_a_url_that_may_have_a_secret_in_it_its_scheme_alone_is_told(
+    engine: str, rest: str
+) -> None:
+    for scheme in SCHEMES:
+        shown = shown_url(f"{engine}{scheme}{rest}")
+        assert not told_of(shown)
+        assert shown.startswith(engine)
+
+
+@pytest.mark.parametrize("text", ["me:hunterhushed@host/a", "hunter@hushed://host"])
+def test_nor_is_what_lacks_its_scheme(text: str) -> None:
+    assert not told_of(shown_url(text))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://bucket/some/prefix",
+        "s3://bucket/me@home",
+        "s3://bucket/100%25",
+        "s3://arn:aws:s3:us-east-1:123456789012:accesspoint:mine/prefix",
+        "https://board.example:8080/booru",
+        "gelbooru02+http://[::1]:8080",
+        "links+s3://bucket/list.csv",
+        "http://minio:9000/bucket",
+        "file:///home/me@work/a?b",
+        "folder+/home/me@work",
+        "/home/me@work/a:b",
+        "me@home/data",
+        "data",
+        "c:/data",
+        "",
+    ],
+)
+def test_what_has_no_secret_in_it_is_told_as_it_is(url: str) -> None:
+    assert shown_url(url) == url

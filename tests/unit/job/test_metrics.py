@@ -29,6 +29,7 @@ from imagetag.storage.opening import open_storage
 from jobs.scrape import main as scrape
 from tests.ended import log_lines
 from tests.predicting import noise
+from tests.secret_urls import SECRET, told_of
 
 OF_ALL = ("command", "shard", "storage", "board", "namespace")
 MONITORING = Path(__file__).parents[3] / "k8s" / "monitoring"
@@ -203,8 +204,8 @@ def test_jobs_of_a_name_at_other_places_do_not_replace_each_other(
     places = [
         ("ns", "s3://bucket/a", "safebooru"),
         ("other", "s3://bucket/a", "safebooru"),
-        ("ns", "s3://me:secret@bucket/b/?secret", "safebooru"),
-        ("ns", "s3://bucket/a", "danbooru+https://me:secret@board.example/?secret"),
+        ("ns", "s3://bucket/b/", "safebooru"),
+        ("ns", "s3://bucket/a", "danbooru+https://board.example/"),
         ("", "data ünd \udcff", ""),
     ]
     monkeypatch.chdir(tmp_path)
@@ -233,6 +234,38 @@ def test_jobs_of_a_name_at_other_places_do_not_replace_each_other(
             k: v for k, v in sample.labels.items() if k not in ("command", "shard", "version")
         }
         assert common | labels == groups[path], "a gateway puts the group's in the metrics' place"
+
+
+@pytest.mark.parametrize(
+    "url", [f"{scheme}{rest}" for rest in SECRET for scheme in ("s3://", "S3:")]
+)
+def test_no_password_is_in_a_label_or_in_the_log(
+    tmp_path: Path,
+    gateway: tuple[str, list[tuple[str, str]]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+) -> None:
+    push, got = gateway
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set" / "fox").mkdir(parents=True)
+    (tmp_path / "set" / "fox" / "1.png").write_bytes(noise(1))
+    file = tmp_path / "imagetag.prom"
+    metrics = ["--metrics-file", str(file), "--metrics-push", push, "--tags", "fox"]
+
+    def told() -> str:
+        groups = "".join(str(group_of(path)) + body for path, body in got)
+        return capsys.readouterr().err + file.read_text() + groups
+
+    assert scrape([*metrics, "--storage", url, "--board", "folder+set"]) == 2
+    assert not told_of(told())
+    https = f"https{url[2:]}"
+    for board in (url, https, f"danbooru+{https}", f"folder+{url}", f"links+{url}", f"x+{url}"):
+        got.clear()
+        assert scrape([*metrics, "--storage", str(tmp_path / "s"), "--board", board]) == 2
+        assert not told_of(told())
+    assert job(tmp_path / "s", "--metrics-push", https) == 2
+    assert not told_of(told())
 
 
 def test_what_cannot_be_pushed_is_told_once_and_fails_nothing(

@@ -29,6 +29,7 @@ from moto.s3.models import s3_backends
 from structlog.testing import capture_logs
 
 from imagetag import log
+from imagetag.checks import shown_url
 from imagetag.errors import ImagetagError, InputError, TransientError, UsageError
 from imagetag.layout import Layout
 from imagetag.predict.named_pictures import Named
@@ -45,6 +46,7 @@ from imagetag.storage.opening import open_storage
 from imagetag.storage.s3 import S3Storage
 from tests.ended import log_lines
 from tests.scripted import RawServer, Reply, Request, serving
+from tests.secret_urls import SECRET, told_of
 from tests.storage_contract import StorageContract
 from tests.storages import Counting, InMemory
 from tests.unit.scrape.test_selection import post
@@ -209,7 +211,7 @@ def test_a_folder_by_path_or_url(tmp_path: Path) -> None:
 def test_any_other_url_is_a_usage_error(url: str) -> None:
     with pytest.raises(UsageError, match="--storage") as error:
         open_storage(url)
-    assert repr(url) in str(error.value)
+    assert repr(shown_url(url)) in str(error.value)
     assert "s3://bucket/prefix" in str(error.value)
 
 
@@ -529,6 +531,17 @@ def test_an_endpoint_that_nobody_listens_on(
     assert isinstance(error, TransientError)
     assert endpoint in str(error)
     assert "AWS_ENDPOINT_URL_S3" in str(error)
+
+
+@pytest.mark.parametrize("rest", ["me:hunterhushed@127.0.0.1:1", *SECRET])
+def test_no_password_of_an_endpoint_is_told(
+    s3_settings: None, monkeypatch: pytest.MonkeyPatch, rest: str
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr("imagetag.storage.s3._ATTEMPTS", 1)
+    for scheme in ("http://", ""):
+        error = failure("s3://bucket", AWS_ENDPOINT_URL_S3=scheme + rest.replace("bucket.", "127."))
+        assert not told_of(str(error))
 
 
 def test_a_server_that_speaks_no_tls(

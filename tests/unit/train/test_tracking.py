@@ -20,6 +20,7 @@ from jobs import evaluate as evaluate_job
 from jobs import train as train_job
 from tests.builders.evaluations import make_evaluation
 from tests.builders.runs import make_run
+from tests.secret_urls import SECRET, told_of
 
 HISTORY = [{"epoch": float(epoch), "loss": 1 / epoch, "val_loss": 0.5} for epoch in (1, 2, 3)]
 RUN = make_run(history=HISTORY)
@@ -115,6 +116,17 @@ def test_a_server_that_does_not_answer_is_one_warning(
     [line] = logs
     assert (line["event"], line["log_level"]) == ("not logged to MLflow", "warning")
     assert "\n" not in line["reason"]
+
+
+@pytest.mark.parametrize("rest", ["me:hunterhushed@127.0.0.1:9", *SECRET])
+def test_no_password_of_a_server_is_told(
+    uri: str, monkeypatch: pytest.MonkeyPatch, rest: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with capture_logs() as logs:
+        log_training(f"http://{rest}".replace("bucket.", "127."), RUN)
+    assert [line["event"] for line in logs] == ["not logged to MLflow"]
+    assert not told_of(str(logs))
 
 
 def test_the_jobs_log_what_they_have_made(
