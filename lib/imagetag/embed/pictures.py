@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from imagetag.parallel import map_ahead
 from imagetag.storage import Storage
 
 _SHARING = 8  # digits of an md5 that say whose a picture is
+_AT_ONCE = 16  # tags whose manifests are read, and as many that have been wait
+_MD5 = 32  # its digits
 
 
 class Pictures(Mapping[str, str]):
@@ -43,9 +46,10 @@ class Pictures(Mapping[str, str]):
     def add(self, tag: _Tag) -> None:
         """Take pictures of a tag; those that are there already stay where they are."""
         self.fingerprints[tag.name] = tag.fingerprint
-        self.places += len(tag.pictures)
-        for md5, where in tag.pictures:
-            self._where.setdefault(md5, where)
+        self.places += len(tag.where)
+        for number, where in enumerate(tag.where):
+            md5 = tag.md5s[number * _MD5 : (number + 1) * _MD5].decode()
+            self._where.setdefault(md5, tag.places[where])
 
 
 class _Where(NamedTuple):
@@ -58,11 +62,20 @@ class _Where(NamedTuple):
 
 
 class _Tag(NamedTuple):
-    """A share of a tag's pictures."""
+    """A share of a tag's pictures, in 40 bytes each, as many tags wait to be taken.
+
+    Attributes:
+        md5s: of all of them, one behind the other.
+        where: the number of each picture's place.
+        places: those that there are.
+
+    """
 
     name: str
     fingerprint: str
-    pictures: list[tuple[str, _Where]]
+    md5s: bytearray
+    where: array[int]
+    places: tuple[_Where, ...]
 
 
 def find_pictures(
@@ -83,7 +96,7 @@ def find_pictures(
         tags: whose.
         index: which share, from 0.
         count: how many there are.
-        threads: that read the manifests of so many tags at once.
+        threads: that read the manifests of so many tags at once, of 16 at the most.
         failed: gets each tag whose dataset is incomplete or cannot be read; without it that is
             raised.
 
@@ -99,10 +112,10 @@ def find_pictures(
             return error
 
     found = Pictures()
-    names = list(tags)
+    names, at_once = list(tags), min(threads, _AT_ONCE)
     with (
         Progress("manifests", total=len(names), unit="tags") as progress,
-        contextlib.closing(map_ahead(read, names, threads=threads, ahead=2 * threads)) as all_read,
+        contextlib.closing(map_ahead(read, names, threads=at_once, ahead=2 * at_once)) as all_read,
     ):
         for name, tag in all_read:
             if isinstance(tag, _Tag):
@@ -117,13 +130,14 @@ def find_pictures(
 
 def _read_tag(storage: Storage, name: str, index: int, count: int) -> _Tag:
     layout, dataset = Layout(name), load_dataset(storage, name)
-    shared: dict[_Where, _Where] = {}
-    pictures = []
+    md5s, where = bytearray(), array("I")
+    places: dict[_Where, int] = {}  # a few: each split, label and format
     for row in read_rows(storage, dataset):
         if count == 1 or int(row.md5[:_SHARING], 16) % count == index:
-            where = _Where(layout, row.split, row.label, row.ext)
-            pictures.append((row.md5, shared.setdefault(where, where)))
-    return _Tag(name, dataset.fingerprint, pictures)
+            place = _Where(layout, row.split, row.label, row.ext)
+            md5s += row.md5.encode()
+            where.append(places.setdefault(place, len(places)))
+    return _Tag(name, dataset.fingerprint, md5s, where, tuple(places))
 
 
 def count_of_tags(storage: Storage, tags: Iterable[str], md5s: Collection[str]) -> dict[str, int]:

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from imagetag.embed import embed as module
+from imagetag.embed import pictures
 from imagetag.embed.embed import Embedded, embed_pictures
 from imagetag.embed.pictures import find_pictures
 from imagetag.errors import InputError
@@ -21,9 +22,10 @@ from imagetag.storage.base import EndpointUnreachable
 from imagetag.storage.local import LocalStorage
 from tests.builders.datasets import store_dataset
 from tests.builders.extractors import make_record
-from tests.builders.rows import row_of
+from tests.builders.rows import make_row, row_of
 from tests.predicting import noise
 from tests.storages import Wrapped
+from tests.traced import traced
 
 
 class Means:
@@ -130,6 +132,47 @@ def test_manifests_of_several_tags_are_read_at_once_and_taken_in_their_order(
     assert dict(found) == dict(find_pictures(storage, tags, threads=1))
     assert list(found.fingerprints) == tags
     assert (len(found), found.places) == (9, 16)
+
+
+def test_few_manifests_are_held_however_many_threads_there_are(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = [f"tag {number}" for number in range(9)]
+    for tag in tags:
+        store(storage, tag, range(1))
+    monkeypatch.setattr(pictures, "_AT_ONCE", 2)
+    begun: list[str] = []
+    some, more = threading.Event(), threading.Event()
+
+    class FirstIsLate(Wrapped):
+        """Opens the first tag's manifest when there is nothing more to do before it."""
+
+        def open(self, key: str) -> AbstractContextManager[BinaryIO]:
+            if "/manifest/" in key:
+                begun.append(key)
+                (some if len(begun) == 4 else more if len(begun) > 4 else threading.Event()).set()
+                if len(begun) == 1:
+                    assert some.wait(timeout=60)
+                    assert not more.wait(timeout=0.5), "another is read, with nobody to take it"
+            return super().open(key)
+
+    assert find_pictures(FirstIsLate(storage), tags, threads=64).places == 9
+
+
+def test_a_manifest_that_waits_takes_little_memory(storage: LocalStorage) -> None:
+    store_dataset(storage, "fox", [make_row(number) for number in range(2_000)])
+    script = """
+import sys, tracemalloc
+from imagetag.embed.pictures import _read_tag
+from imagetag.storage import open_storage
+
+storage = open_storage(sys.argv[1])
+_read_tag(storage, "fox", 0, 1)
+tracemalloc.start()
+held = _read_tag(storage, "fox", 0, 1)
+tell(tracemalloc.get_traced_memory()[0])
+"""
+    assert traced(script, [storage.url]) < 2_000 * 50
 
 
 def test_a_tag_without_a_dataset_does_not_stop_the_others(storage: LocalStorage) -> None:
