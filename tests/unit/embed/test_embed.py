@@ -160,19 +160,21 @@ def test_few_manifests_are_held_however_many_threads_there_are(
 
 
 def test_a_manifest_that_waits_takes_little_memory(storage: LocalStorage) -> None:
-    store_dataset(storage, "fox", [make_row(number) for number in range(2_000)])
+    store_dataset(storage, "fox", [make_row(number) for number in range(40_000)])
+    store(storage, "cat", range(1))
     script = """
 import sys, tracemalloc
 from imagetag.embed.pictures import _read_tag
 from imagetag.storage import open_storage
 
 storage = open_storage(sys.argv[1])
-_read_tag(storage, "fox", 0, 1)
+_read_tag(storage, "cat", 0, 1)
 tracemalloc.start()
 held = _read_tag(storage, "fox", 0, 1)
 tell(tracemalloc.get_traced_memory()[0])
 """
-    assert traced(script, [storage.url]) < 2_000 * 50
+    # Pydantic keeps some thousand strings besides that it has made last.
+    assert traced(script, [storage.url]) < 40_000 * 100
 
 
 def test_a_tag_without_a_dataset_does_not_stop_the_others(storage: LocalStorage) -> None:
