@@ -135,7 +135,8 @@ def prepare(
 
     To be called while the last positives are under way, so that nothing waits for it after them.
     Those that fail yet make the span longer: it is asked for where that will be cut in the same
-    places though an eighth of them failed, so that hardly any request is in vain.
+    places though an eighth of them failed, so that then one request at the most is in vain. If more
+    of them fail, all for the span may be: 40, or one for each ten negatives if they are more.
 
     Args:
         background: to ask.
