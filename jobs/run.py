@@ -50,7 +50,7 @@ from imagetag.run import (
 )
 from imagetag.sentences import counted
 from imagetag.storage import open_storage
-from jobs.embed import EmbedSettings, stored_extractor
+from jobs.embed import EmbedSettings
 from jobs.evaluate import EvaluateSettings
 from jobs.explore import ExploreSettings
 from jobs.predict import PredictSettings
@@ -342,10 +342,14 @@ def check_network(settings: RunSettings) -> None:
     storage = open_storage(settings.where)
     try:
         if settings.on_features:
-            embed = _of_job("embed", EmbedSettings, settings, tags, extractor=settings.features)
-            known = stored_extractor(embed, storage)
-            if known is None and embed.needs_imagenet:
-                check_reachable(embed.extractor)
+            from imagetag.embed import network_of, stored_extractor  # NumPy
+
+            network = network_of(
+                _of_job("embed", EmbedSettings, settings, tags, extractor=settings.features)
+            )
+            known = stored_extractor(storage, network)
+            if known is None and network.needs_imagenet:
+                check_reachable(network.extractor)
         else:
             train = _of_job("train", TrainSettings, settings, tags).with_preset()
             if train.weights in ("auto", "imagenet") and not is_alexnet(train.model):

@@ -1,7 +1,7 @@
 """Features of each distinct picture of many tags, once, from a frozen extractor.
 
-In: complete datasets in storage, an extractor. Out: features in storage, by the pictures' md5. It
-may import `features` and what is below it.
+In: complete datasets in storage, a network. Out: features in storage, by the pictures' md5, and the
+network as an extractor. It may import `features`, `job` and what is below them.
 """
 
 import lazy_loader

@@ -1,4 +1,9 @@
 from .embed import embed_pictures as embed_pictures
+from .embedding_run import Means as Means
+from .embedding_run import embed_tags as embed_tags
+from .network import Network as Network
+from .network import network_of as network_of
+from .network import stored_extractor as stored_extractor
 from .pictures import Pictures as Pictures
 from .pictures import count_of_tags as count_of_tags
 from .pictures import find_pictures as find_pictures

@@ -1,8 +1,11 @@
 from .asked import Asked as Asked
 from .asked import kind_of as kind_of
 from .extraction import extract as extract
+from .extractor import ChannelOrder as ChannelOrder
 from .extractor import Extractor as Extractor
 from .extractor import ExtractorRecord as ExtractorRecord
+from .extractor import Padding as Padding
+from .extractor import PixelRange as PixelRange
 from .feature_store import PART as PART
 from .feature_store import FeatureStore as FeatureStore
 from .feature_store import StoredFeatures as StoredFeatures

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imagetag.embed import embedding_run
 from imagetag.features.feature_store import FeatureStore
 from imagetag.features.stored_extractors import find_extractor
 from imagetag.status.overview import Overview
@@ -118,7 +119,7 @@ def test_what_is_asked_for_otherwise_is_another_extractor(
 def test_the_last_real_measurement_is_kept(
     run: Runner, storage: LocalStorage, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embed, "LEAST_MEASURED", 8)
+    monkeypatch.setattr(embedding_run, "LEAST_MEASURED", 8)
     assert run("--extractor", network, tags="fox").code == 0
     key = ".status/fox/embed-0.done.json"
     told = storage.read(key)

@@ -8,6 +8,7 @@ import pytest
 from annotated_types import BaseMetadata
 from pydantic import BaseModel, ValidationError
 
+from imagetag.embed import Network, network_of
 from imagetag.evaluate import evaluate_tag
 from imagetag.explore.exploration import Options
 from imagetag.runs import Request
@@ -15,6 +16,7 @@ from imagetag.scrape import scrape_tag
 from imagetag.scrape.selection import Selection
 from imagetag.storage.local import LocalStorage
 from imagetag.train import Training, train_tag
+from jobs.embed import EmbedSettings
 from jobs.evaluate import EvaluateSettings
 from jobs.explore import ExploreSettings
 from jobs.scrape import ScrapeSettings
@@ -29,6 +31,7 @@ def bounds(model: type[BaseModel], name: str) -> list[Any]:
     ("library", "job", "names"),
     [
         (Training, TrainSettings, Training.model_fields),
+        (Network, EmbedSettings, Network.model_fields),
         (Request, EvaluateSettings, Request.model_fields),
         (Options, ExploreSettings, ("percentile", "samples")),
         (Selection, ScrapeSettings, ("limit", "negative_ratio", "test_fraction")),
@@ -58,6 +61,12 @@ def test_what_is_no_setting_is_told(
 ) -> None:
     with pytest.raises(ValidationError, match=complaint):
         settings(**given)
+
+
+def test_a_network_that_nothing_is_said_of_is_that_of_the_options() -> None:
+    settings = EmbedSettings(storage="s")
+    assert network_of(settings) == Network()
+    assert Network().model_dump() == settings.model_dump(include=set(Network.model_fields))
 
 
 def test_what_is_no_settings_at_all_is_told(tmp_path: Any) -> None:
