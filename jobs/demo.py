@@ -19,9 +19,9 @@ from imagetag.demo import BoardServer, draw_posts
 from imagetag.errors import UsageError
 from imagetag.job import CommaList, FolderPath, JobSettings, make_settings, run_job
 from imagetag.log import LogFormat, get_logger
-from imagetag.run import is_json
+from imagetag.run import is_json, run_all, tell
 from imagetag.sentences import duration
-from jobs.run import RunSettings, run_all, tell
+from jobs.run import RunSettings
 
 _USUAL_PORT = 8480
 _BOARD_SEED = 0

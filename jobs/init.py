@@ -13,7 +13,7 @@ from imagetag.errors import UsageError
 from imagetag.job import SHORT_OF, FilePath, JobSettings, run_job
 from imagetag.log import get_logger
 from imagetag.run import template
-from jobs.run import NO_KEYS, RunSettings
+from jobs.run import RunSettings
 
 
 class InitSettings(JobSettings):
@@ -29,7 +29,7 @@ class InitSettings(JobSettings):
 def work(settings: InitSettings) -> None:
     """Write the file."""
     path = settings.file
-    text = template(RunSettings, NO_KEYS, {"tags": ["fox"], "board": "safebooru"})
+    text = template(RunSettings, {"tags": ["fox"], "board": "safebooru"})
     try:
         with path.open("x", encoding="utf-8") as stream:
             try:

@@ -22,7 +22,7 @@ from imagetag.job import CommaList, checked_tag
 from imagetag.predict import load_about
 from imagetag.predict.sidecars import _with_tags
 from imagetag.report import read_predictions as read_table
-from imagetag.run import read_file
+from imagetag.run.file import read_file
 from imagetag.storage import open_storage
 from imagetag.web import Client
 from jobs.run import RunSettings
@@ -116,7 +116,7 @@ def _settings(data: bytes) -> None:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         path = Path(folder) / "pipeline.toml"
         path.write_bytes(data)
-        read_file(path, RunSettings, ())
+        read_file(path, RunSettings)
 
 
 def _tags(data: bytes) -> None:

@@ -1,7 +1,7 @@
 """All jobs one after the other, each as a process of its own, with one display of their progress.
 
-In: settings of stages, from a command line or a TOML file. Out: how each tag and stage ended. It
-may import `job`.
+In: settings of all jobs, from a command line or a TOML file. Out: how each tag and stage ended, and
+the index page. It may import `embed`, `report`, `job` and what is below them.
 """
 
 import lazy_loader

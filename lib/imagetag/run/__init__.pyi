@@ -1,9 +1,7 @@
-from .file import read_file as read_file
 from .file import template as template
-from .pipeline import Pipeline as Pipeline
-from .pipeline import Stage as Stage
-from .pipeline import renamed as renamed
+from .file import with_file as with_file
+from .outcome import Outcome as Outcome
+from .outcome import tell as tell
+from .pipeline_run import run_all as run_all
+from .settings import PipelineSettings as PipelineSettings
 from .view import is_json as is_json
-from .view import open_view as open_view
-from .weights import check_imagenet as check_imagenet
-from .weights import check_reachable as check_reachable

@@ -3,31 +3,66 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from imagetag.errors import UsageError, one_line
-from imagetag.job import JobSettings, OptionsOf, default_text, nested, sections
+from imagetag.job import (
+    JobSettings,
+    OptionsOf,
+    default_text,
+    env_name,
+    make_settings,
+    nested,
+    sections,
+)
+from imagetag.run.settings import PipelineSettings
 from imagetag.suggest import nearest
 
 _WIDTH = 92
+_NO_KEYS = frozenset({"file", *JobSettings.model_fields})  # what a file has no key for
+_Settings = TypeVar("_Settings", bound=PipelineSettings)
 
 
-def read_file(
-    path: Path, settings_class: type[JobSettings], without: Collection[str]
-) -> dict[str, Any]:
+def with_file(settings: _Settings) -> _Settings:
+    """Return the settings with what their file has, where neither option nor variable says else.
+
+    Raises:
+        UsageError: if the file is wrong.
+
+    """
+    if settings.file is None:
+        return settings
+    settings_class = type(settings)
+    found = read_file(settings.file, settings_class)
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    for job in nested(settings_class):
+        # A variable of the job itself, such as IMAGETAG_EPOCHS, wins too.
+        table = {
+            name: value
+            for name, value in found.pop(job, {}).items()
+            if not os.environ.get(env_name(name), "").strip()
+        }
+        given[job] = {**table, **getattr(settings, job)}
+    try:
+        return make_settings(settings_class, given, file=found)
+    except UsageError as error:  # all else was judged when it was read
+        raise UsageError(f"{settings.file}: {error}") from error
+
+
+def read_file(path: Path, settings_class: type[JobSettings]) -> dict[str, Any]:
     """Return the values of a file by field; those of a job are a dict of its own.
 
     Args:
         path: of the file.
         settings_class: of the command: its fields are keys, its jobs are tables.
-        without: fields that no file has, such as that of the file itself.
 
     Raises:
         UsageError: if it cannot be read, or has a key or a table that there is not.
@@ -39,7 +74,7 @@ def read_file(
         raise UsageError(f"{path}: {one_line(error)}") from error
     jobs = nested(settings_class)
     keys = [
-        name for name in settings_class.model_fields if name not in jobs | dict.fromkeys(without)
+        name for name in settings_class.model_fields if name not in jobs | dict.fromkeys(_NO_KEYS)
     ]
     found: dict[str, Any] = {}
     for key, value in content.items():
@@ -65,14 +100,11 @@ def read_file(
     return found
 
 
-def template(
-    settings_class: type[JobSettings], without: Collection[str], given: Mapping[str, Any]
-) -> str:
+def template(settings_class: type[JobSettings], given: Mapping[str, Any]) -> str:
     """Return a commented file of all options, each with its default.
 
     Args:
         settings_class: of the command.
-        without: fields that no file has.
         given: the values of those that are not left at their defaults.
 
     """
@@ -83,7 +115,7 @@ def template(
     ]
     for _, names in sections(settings_class):
         for name in names:
-            if name in jobs or name in without:
+            if name in jobs or name in _NO_KEYS:
                 continue
             lines += _entry(name, settings_class.model_fields[name], given)
     for job, options in jobs.items():

@@ -19,9 +19,11 @@ from imagetag.job.command_line import arguments, make_settings, parse_settings
 from imagetag.job.settings import nested
 from imagetag.layout import INDEX, Layout
 from imagetag.run import weights
+from imagetag.run.file import with_file
+from imagetag.run.stages import stages
 from imagetag.storage.opening import open_storage
 from jobs import init, run
-from jobs.run import RunSettings, check_input, stages, with_file
+from jobs.run import RunSettings
 from jobs.scrape import ScrapeSettings
 
 
@@ -135,7 +137,7 @@ def test_pictures_to_predict_that_are_missing_are_told_before_anything_is_done(
     )
     assert not out.exists()
     there.mkdir()
-    check_input(make_settings(RunSettings, {"input": str(there)}))
+    make_settings(RunSettings, {"input": str(there)}).check_input()
 
 
 @pytest.mark.parametrize(
