@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import shlex
 import shutil
-import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
-from imagetag.demo import BoardServer, draw_posts
+from imagetag.demo import BoardServer, board_port, draw_posts, score, truth_of
 from imagetag.errors import UsageError
 from imagetag.job import CommaList, FolderPath, JobSettings, make_settings, run_job
 from imagetag.log import LogFormat, get_logger
@@ -23,7 +20,6 @@ from imagetag.run import is_json, run_all, tell
 from imagetag.sentences import duration
 from jobs.run import RunSettings
 
-_USUAL_PORT = 8480
 _BOARD_SEED = 0
 _FRESH_SEED = 1_000_000  # pictures to predict: drawn from a seed that no board is drawn from
 
@@ -67,7 +63,7 @@ def work(settings: DemoSettings) -> None:
     _draw(board, settings.posts, _BOARD_SEED)
     _draw(fresh, settings.fresh, _FRESH_SEED)
     known = output / "port"
-    with BoardServer(board, _port(known)) as server:
+    with BoardServer(board, board_port(known)) as server:
         known.write_text(f"{server.url.rpartition(':')[2]}\n", encoding="ascii")
         serve = _command(board, server.url)
         run = _run_settings(settings, server.url, fresh)
@@ -75,11 +71,11 @@ def work(settings: DemoSettings) -> None:
             say(f"\n$ imagetag run {' '.join(map(shlex.quote, _shown(run)))}\n")
         outcome = run_all(run, serve=serve)
     tell(outcome, run)
-    truth = _truth(fresh)
+    truth = truth_of(fresh)
     say("")
     for tag in settings.tags:
         if run.predictions.is_file():
-            say(_score(tag, run.predictions, truth))
+            say(score(tag, run.predictions, truth))
     say(f"Links to posts in the pages work while this runs:  {serve}")
     say(f"All of it took {duration(time.monotonic() - started)}. Begin with {outcome.index}")
     if outcome.error is not None:
@@ -138,32 +134,6 @@ def _draw(folder: Path, count: int, seed: int) -> None:
     draw_posts(folder, count, seed)
 
 
-def _port(known: Path) -> int:
-    """Return the port that this board has had, or the usual one, or 0 for any if that is taken.
-
-    A board is known by its address: at the same one, a demo that is run again finds all done.
-
-    Raises:
-        UsageError: if the port that it has had is taken.
-
-    """
-    told = known.read_text(encoding="utf-8", errors="replace").strip() if known.is_file() else ""
-    had = int(told) if told.isdecimal() else None
-    port = had or _USUAL_PORT
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            if had is None:
-                return 0
-            raise UsageError(
-                f"port {port}, by which what is done is known, is taken: stop the imagetag board "
-                "that serves there, or take another --output"
-            ) from error
-    return port
-
-
 def _command(board: Path, url: str) -> str:
     """Return the command that serves the same posts at the same address."""
     program = "imagetag"
@@ -172,31 +142,6 @@ def _command(board: Path, url: str) -> str:
         program = os.path.relpath(here) if here.is_relative_to(Path.cwd()) else str(here)
     port = url.rpartition(":")[2]
     return f"{program} board --folder {shlex.quote(str(board))} --port {port}"
-
-
-def _truth(folder: Path) -> dict[str, list[str]]:
-    """Return the tags of each picture, which the board has never seen, by its file's name."""
-    with (folder / "posts.jsonl").open(encoding="utf-8") as stream:
-        return {Path(post["file"]).name: post["tags"] for post in map(json.loads, stream)}
-
-
-def _score(tag: str, predictions: Path, truth: Mapping[str, Sequence[str]]) -> str:
-    """Return how many of the new pictures were called what they are."""
-    with predictions.open(encoding="utf-8", newline="") as stream:
-        rows = [
-            row
-            for row in csv.DictReader(stream)
-            if (row["tag"], row["file"] in truth) == (tag, True)
-        ]
-    called = {row["file"]: row["decision"] == "true" for row in rows}  # others' are not judged
-    have = {file for file in called if tag in truth[file]}
-    found = {file for file, positive in called.items() if positive}
-    right = len(called) - len(have ^ found)
-    return (
-        f"{tag}: right about {right} of {len(called)} new pictures: found in {len(have & found)} "
-        f"of the {len(have)} that have it, and in {len(found - have)} of the "
-        f"{len(called) - len(have)} that do not"
-    )
 
 
 def _say(text: str) -> None:
