@@ -476,7 +476,7 @@ def work(settings: TrainSettings) -> None:
     means = Means(
         jit=settings.jit == "yes",
         resume=settings.resume == "auto",
-        **settings.model_dump(include=set(Means.__dataclass_fields__) - {"jit", "resume"}),
+        **settings.model_dump(include=set(Means.model_fields) - {"jit", "resume"}),
     )
 
     shared = SharedFeatures(storage, tags, settings.cache_folder)

@@ -230,7 +230,7 @@ def making(storage: LocalStorage, found: Run) -> training_run._Making:
     training = Training(**found.settings)
     target = Target(storage, found.run, training, found.image_size, dataset)
     cluster = Cluster(tf.distribute.get_strategy)
-    return training_run._Making(target, cluster, Means(Path("unused")))
+    return training_run._Making(target, cluster, Means(cache_folder=Path("unused")))
 
 
 class Stopping(LocalStorage):

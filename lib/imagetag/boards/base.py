@@ -68,7 +68,7 @@ class Login:
     key: str = field(default="", repr=False)
 
 
-NO_LOGIN = Login()
+NO_LOGIN: Login = Login()
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
+from annotated_types import Ge, Le
+
+from imagetag.arguments import Concurrency, check_numbers
 from imagetag.curate.seen import Seen
 from imagetag.dataset import (
     Curated,
@@ -63,12 +66,13 @@ _MAX_FILE = 200 << 20  # bytes; more than any scraped image has
 Made = TypeVar("Made")
 
 
+@check_numbers
 def curate_tag(
     storage: Place,
     tag: str,
     *,
-    threshold: int = THRESHOLD,
-    concurrency: int = 16,
+    threshold: Annotated[int, Ge(0), Le(100)] = THRESHOLD,
+    concurrency: Concurrency = 16,
     seen: Seen | None = None,
 ) -> Dataset:
     """Find near-duplicates over the whole of a tag's dataset; return what remains of it.
@@ -84,6 +88,7 @@ def curate_tag(
         seen: what other tags' pictures have shown: those they share are not looked at again.
 
     Raises:
+        ValueError: if a number is out of its option's bounds.
         InputError: if there is no complete dataset, or its manifest cannot be read.
         TransientError: if another run has written the dataset meanwhile.
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
+from imagetag.arguments import Concurrency, Count, check_numbers, checked_folder
 from imagetag.dataset import Dataset, load_dataset
 from imagetag.errors import InputError
 from imagetag.explore import HeldOut, read_cautions
@@ -27,15 +30,16 @@ from imagetag.storage import CACHE_FOLDER, ObjectNotFound, Place, Storage, opene
 from imagetag.verdicts import Verdicts, load_verdicts
 
 
+@check_numbers
 def evaluate_tag(
     storage: Place,
     tag: str,
-    run_name: str = "latest",
-    request: Request | None = None,
+    run: str = "latest",
+    request: Request | Mapping[str, Any] | None = None,
     *,
-    batch_size: int = 32,
-    cache_folder: Path = CACHE_FOLDER,
-    concurrency: int = 16,
+    batch_size: Count = 32,
+    cache_folder: Path | str = CACHE_FOLDER,
+    concurrency: Concurrency = 16,
     shared: SharedFeatures | None = None,
 ) -> Evaluation:
     """Return a run's evaluation: the one that is stored if nothing has changed since, or a new one.
@@ -45,40 +49,41 @@ def evaluate_tag(
     Args:
         storage: has the dataset and the model; open, or a folder or URL.
         tag: which.
-        run_name: of the run, or `latest`.
-        request: what is wanted; None for a `min_precision` of 0.95 and the other defaults.
+        run: its name, or `latest`.
+        request: what is wanted, also as a dict; None for a `min_precision` of 0.95 and the other
+            defaults.
         batch_size: pictures the model takes at once.
         cache_folder: local copies of images.
         concurrency: downloads under way at once.
         shared: features, where several tags have runs on the same; None for the tag's own.
 
     Raises:
-        ValueError: if the request is none.
+        ValueError: if the request is none, or a number is out of its option's bounds.
         InputError: if there is no dataset or model, it is not known what the run was trained on,
             verdicts cannot be read, or a label has no image to choose the threshold on or to test.
 
     """
-    storage = opened(storage, concurrency)
+    storage, folder = opened(storage, concurrency), checked_folder("cache_folder", cache_folder)
     request = Request.model_validate({} if request is None else request)
-    run = load_run(storage, tag, run_name)
+    found = load_run(storage, tag, run)
     dataset = load_dataset(storage, tag)
-    done = _stored(storage, run, dataset, request)
+    done = _stored(storage, found, dataset, request)
     if done is not None:
-        store_card(storage, run, dataset, done)  # an older version stored none with the results
-        page = f"{storage.url}/{Layout(tag).run(run.run, 'report.html')}"
+        store_card(storage, found, dataset, done)  # an older version stored none with the results
+        page = f"{storage.url}/{Layout(tag).run(found.run, 'report.html')}"
         store_tag_pages(storage, [tag])  # which it may have been stopped before
-        get_logger().info("already evaluated", run=run.run, report=page)
+        get_logger().info("already evaluated", run=found.run, report=page)
         return done
     with quiet_imports():
         from imagetag.evaluate.evaluation_run import evaluate_run
 
     return evaluate_run(
         storage,
-        run,
+        found,
         dataset,
         request,
         batch_size=batch_size,
-        cache_folder=cache_folder,
+        cache_folder=folder,
         concurrency=concurrency,
         shared=shared,
     )

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from imagetag.arguments import check_numbers
 from imagetag.dataset import Twins, find_families, load_dataset, read_rows, read_thumbnails
 from imagetag.errors import InputError
 from imagetag.explore.exploration import (
@@ -19,13 +24,14 @@ from imagetag.pages import store_tag_pages
 from imagetag.storage import Place, Storage, opened
 
 
+@check_numbers
 def explore_tag(
     storage: Place,
     tag: str,
     *,
-    max_pixels: int = 65536,
-    percentile: float = 50,
-    samples: int = 24,
+    max_pixels: Annotated[int, Ge(1024)] = 65536,
+    percentile: Annotated[float, Gt(0), Lt(100)] = 50,
+    samples: Annotated[int, Ge(0), Le(60)] = 24,
 ) -> Exploration:
     """Explore a tag's dataset, and store plots, a page and `explore.json`, which comes last.
 
@@ -41,7 +47,7 @@ def explore_tag(
         samples: pictures of each label and split that the page shows.
 
     Raises:
-        ValueError: if a number is none of its values.
+        ValueError: if a number is out of its option's bounds.
         InputError: if there is no complete dataset, or its train split is empty.
 
     """

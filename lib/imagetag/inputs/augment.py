@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import keras
+from annotated_types import Ge, Le, Lt
 from keras import ops
 
+from imagetag.arguments import AnyWhole, Share, check_number
 from imagetag.inputs.batch_plan import NOISE
 
 
@@ -31,6 +33,9 @@ class RandomAffine(keras.layers.Layer):
         horizontal_flip: whether half of the images are mirrored.
         seed: of the layer's own random numbers.
 
+    Raises:
+        ValueError: if a number cannot be.
+
     """
 
     def __init__(
@@ -44,6 +49,13 @@ class RandomAffine(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        # Not by `check_numbers`: Keras looks at the parameters itself.
+        check_number("rotation", rotation, Annotated[float, Ge(0), Le(360)])
+        check_number("width_shift", width_shift, Annotated[float, Ge(0), Le(1)])
+        check_number("height_shift", height_shift, Annotated[float, Ge(0), Le(1)])
+        check_number("shear", shear, Annotated[float, Ge(0), Lt(90)])
+        check_number("zoom", zoom, Share)
+        check_number("seed", seed, AnyWhole | None)
         super().__init__(**kwargs)
         self.rotation, self.shear, self.zoom = rotation, shear, zoom
         self.width_shift, self.height_shift = width_shift, height_shift

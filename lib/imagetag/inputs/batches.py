@@ -8,9 +8,9 @@ In a notebook, with the same augmentation as `imagetag train`:
 
 from __future__ import annotations
 
-import math
+import errno
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -19,6 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from imagetag.arguments import (
+    AnyWhole,
+    Concurrency,
+    Count,
+    Share,
+    check_number,
+    check_numbers,
+    checked_folder,
+)
 from imagetag.dataset import (
     CACHE_BYTES,
     CACHE_MEMORY,
@@ -40,6 +49,8 @@ from imagetag.inputs.feed import DecodedImages, Explaining, Source, compiled, lo
 from imagetag.inputs.partition import find_partition, rows_of_parts
 from imagetag.layout import PartName
 from imagetag.storage import CACHE_FOLDER, Place, Storage, opened
+
+_MAX_SIDE = 99_999  # pixels, as `--image-size` has it
 
 Fed = Literal[PartName, "test"]
 """A part of the train split, or the test split."""
@@ -78,8 +89,8 @@ class Batches(Explaining, keras.utils.PyDataset):
         rescale: what pixels are multiplied by; 1 for those models that take 0..255, such as ours.
         resize: how a picture is fitted into the size: `letterbox`, `crop` or `stretch`.
         epoch: the first, counted from 0: to go on where another `fit` stopped.
-        validation_fraction: of the train split.
-        threshold_fraction: of the train split.
+        validation_fraction: of the train split; 0 for none.
+        threshold_fraction: of the train split; 0 for none.
         cache_folder: for copies of the pictures, which other runs share.
         cache_memory: bytes of decoded pictures that may be kept in memory.
         cache_bytes: bytes of decoded pictures that may be kept in all, on disk where need be.
@@ -101,6 +112,7 @@ class Batches(Explaining, keras.utils.PyDataset):
 
     """
 
+    @check_numbers
     def __init__(
         self,
         storage: Place,
@@ -108,37 +120,24 @@ class Batches(Explaining, keras.utils.PyDataset):
         part: Fed = "train",
         *,
         size: Size | None = None,
-        batch_size: int = 16,
-        seed: int = 1,
+        batch_size: Count = 16,
+        seed: AnyWhole = 1,
         augment: RandomAffine | bool | None = None,
         rescale: float = 1 / 255,
         resize: Resize = "letterbox",
-        epoch: int = 0,
-        validation_fraction: float = VALIDATION_FRACTION,
-        threshold_fraction: float = THRESHOLD_FRACTION,
+        epoch: AnyWhole = 0,
+        validation_fraction: Share = VALIDATION_FRACTION,
+        threshold_fraction: Share = THRESHOLD_FRACTION,
         cache_folder: Path | str = CACHE_FOLDER,
-        cache_memory: int = CACHE_MEMORY,
-        cache_bytes: int = CACHE_BYTES,
-        concurrency: int = 16,
+        cache_memory: AnyWhole = CACHE_MEMORY,
+        cache_bytes: AnyWhole = CACHE_BYTES,
+        concurrency: Concurrency = 16,
         **options: Any,
     ) -> None:
         _check(part, size, augment, resize, options)
-        _check_numbers(
-            {
-                "batch_size": (batch_size, 1),
-                "seed": (seed, 0),
-                "epoch": (epoch, 0),
-                "cache_memory": (cache_memory, 0),
-                "cache_bytes": (cache_bytes, 0),
-                "concurrency": (concurrency, 1),
-            },
-            {
-                "validation_fraction": (validation_fraction, 0, 1),
-                "threshold_fraction": (threshold_fraction, 0, 1),
-                "rescale": (rescale, -math.inf, math.inf),
-            },
-        )
-        storage, folder = opened(storage, concurrency), Path(cache_folder)
+        check_number("workers", options.get("workers", 1), AnyWhole)
+        check_number("max_queue_size", options.get("max_queue_size", 1), Count)
+        storage, folder = opened(storage, concurrency), checked_folder("cache_folder", cache_folder)
         fractions = validation_fraction, threshold_fraction
         rows = _rows(storage, tag, part, *fractions)
         size = input_size(storage, tag, "auto") if size is None else (int(size[0]), int(size[1]))
@@ -146,14 +145,18 @@ class Batches(Explaining, keras.utils.PyDataset):
             sample.row.md5: sample
             for sample in sync(storage, tag, rows, folder / "images", concurrency)
         }
-        source = DecodedImages(
-            [found.get(row.md5) for row in rows],
-            size,
-            resize,
-            memory=cache_memory,
-            disk=cache_bytes,
-            folder=folder,
-        )
+        samples = [found.get(row.md5) for row in rows]
+        try:
+            source = DecodedImages(
+                samples, size, resize, memory=cache_memory, disk=cache_bytes, folder=folder
+            )
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise InputError(
+                f"{len(rows)} pictures of {size[0]}x{size[1]} pixels do not fit into {folder} "
+                f"({error.strerror}): take a smaller size or cache_bytes, or another cache_folder"
+            ) from error
         targets = np.array([row.target for row in rows])
         plan = Plan(targets, batch_size, seed, shuffle=part == "train")
         if augment is None:
@@ -344,7 +347,7 @@ def _check(
         if value not in words:
             raise ValueError(f"{name}={value!r}: take {', '.join(words)}")
     if size is not None and not _is_size(size):
-        raise ValueError(f"size={size!r}: take (height, width) in pixels")
+        raise ValueError(f"size={size!r}: take (height, width) in pixels, {_MAX_SIDE} at the most")
     if not (augment is None or isinstance(augment, bool | RandomAffine)):
         raise ValueError(f"augment={augment!r}: take True, False or imagetag.inputs.RandomAffine")
     if augment and part != "train":
@@ -367,17 +370,8 @@ def _is_size(size: Any) -> bool:
         height, width = size
     except (TypeError, ValueError):
         return False
-    return all(isinstance(side, int | np.integer) and side >= 1 for side in (height, width))
+    return all(_is_whole(side) and 1 <= side <= _MAX_SIDE for side in (height, width))
 
 
-def _check_numbers(
-    whole: Mapping[str, tuple[Any, int]], real: Mapping[str, tuple[Any, float, float]]
-) -> None:
-    """See to it that numbers by name are whole and not below a least, or real and between two."""
-    for name, (value, least) in whole.items():
-        if not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name}={value!r}: take a whole number, {least} or more")
-    for name, (value, low, high) in real.items():
-        if not isinstance(value, int | float | np.number) or not low <= value < high:
-            between = "" if high == math.inf else f" from {low:g} to below {high:g}"
-            raise ValueError(f"{name}={value!r}: take a number{between}")
+def _is_whole(side: Any) -> bool:
+    return isinstance(side, int | np.integer) and not isinstance(side, bool)

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetag.arguments import Concurrency, Count, Probability, check_numbers
 from imagetag.errors import one_line
 from imagetag.imaging import BadImage
 from imagetag.log import get_logger
@@ -25,15 +26,16 @@ from imagetag.storage import Place, opened
 _MAX_ERROR = 500  # characters
 
 
+@check_numbers
 def predict_tag(
     storage: Place,
     tag: str,
     pictures: Place,
     run: str = "latest",
     *,
-    threshold: float | None = None,
-    batch_size: int = 32,
-    concurrency: int = 16,
+    threshold: Probability | None = None,
+    batch_size: Count = 32,
+    concurrency: Concurrency = 16,
 ) -> Iterator[Prediction]:
     """Return what a tag's classifier says of each picture of a folder, and of all below.
 
@@ -49,6 +51,7 @@ def predict_tag(
         concurrency: pictures that are fetched at once, where they are not on this machine.
 
     Raises:
+        ValueError: if a number is out of its option's bounds.
         InputError: if there is no model, or no picture.
 
     """

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from imagetag.arguments import Arguments
 from imagetag.dataset import Captioned, Dataset, Rating
 from imagetag.layout import Label, Split
 from imagetag.record import Record
@@ -19,7 +20,7 @@ from imagetag.stats import AtPrevalence, BinaryMetrics, Reliability
 GalleryName = Literal["false_positives", "false_negatives", "hits", "suspects"]
 
 
-class Request(BaseModel):
+class Request(Arguments):
     """What an evaluation was asked for.
 
     The options of `imagetag evaluate` say what each is, and have the same bounds.
@@ -28,8 +29,6 @@ class Request(BaseModel):
         ValueError: if there is no such field, or it is none of its values.
 
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_precision: float = Field(0.95, gt=0, lt=1)
     confidence: float = Field(0.95, gt=0, lt=1)
@@ -230,6 +229,15 @@ class Evaluation(Record):
     verdicts: ByVerdicts = ByVerdicts()
     created: str
     software: str
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """Yield what a notebook shows: all of it is some hundred lines, which `model_dump` has."""
+        promise = self.decision.promise
+        yield "tag", self.tag
+        yield "run", self.run
+        yield "threshold", self.decision.threshold
+        yield "promised", promise.min_precision if promise and promise.met else None
+        yield "worth", self.worth
 
     @property
     def worth(self) -> str:

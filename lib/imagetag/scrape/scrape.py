@@ -13,11 +13,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+from annotated_types import Gt, Le
 from pydantic import ValidationError
 
 from imagetag import __version__
+from imagetag.arguments import Concurrency, check_numbers
 from imagetag.boards import Board, Post, open_board
 from imagetag.dataset import (
     Dataset,
@@ -58,14 +61,15 @@ from imagetag.web import Client
 _LEAST_PAGE = 20  # posts
 
 
+@check_numbers
 def scrape_tag(
     storage: Place,
     tag: str,
-    board: str = "safebooru",
+    board: str | Path = "safebooru",
     *,
     contact: str = "",
-    max_rate: float = 5.0,
-    concurrency: int = 16,
+    max_rate: Annotated[float, Gt(0), Le(1_000_000)] = 5.0,
+    concurrency: Concurrency = 16,
     allow_private_hosts: bool = False,
     **wanted: Any,
 ) -> Dataset:
@@ -82,7 +86,8 @@ def scrape_tag(
         **wanted: fields of `Selection`, such as `limit`, in place of those of `DEFAULTS`.
 
     Raises:
-        ValueError: if the selection has no such field, or it or `max_rate` is none of its values.
+        ValueError: if the selection has no such field, or it is none of its values, or a number is
+            out of its option's bounds.
         InputError, UsageError, TransientError: as `Scraper.scrape`, or of a wrong board.
 
     """
@@ -91,15 +96,15 @@ def scrape_tag(
             f"{min(unknown)!r} is no field of a selection: there are "
             + ", ".join(sorted(Selection.model_fields))
         )
-    if max_rate <= 0:
-        raise ValueError(f"max_rate={max_rate!r}: take more than 0 requests a second")
+    if not isinstance(board, str | Path):
+        raise ValueError(f"board={board!r}: take a board's name, ENGINE+URL or folder+PATH")
     with Client(
         rate=max_rate,
         concurrency=concurrency + 1,  # the downloads, and the listing
         contact=contact,
         allow_private_hosts=allow_private_hosts,
     ) as client:
-        source = open_board(board, client)
+        source = open_board(str(board), client)
         target = opened(storage, concurrency, existing=False)
         selection = Selection(board=source.root, **{**DEFAULTS, **wanted})
         return Scraper(target, source, selection, How(concurrency)).scrape(tag)

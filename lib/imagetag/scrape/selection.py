@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, field_validator
 
+from imagetag.arguments import Arguments
 from imagetag.boards import Board, Post, Query
 from imagetag.dataset import Negatives, Rating, Row
 from imagetag.imaging import EXTENSIONS, MAX_PIXELS
@@ -57,7 +58,7 @@ DEFAULTS: Mapping[str, Any] = {
 """What a scrape takes unless told, as the options of `imagetag scrape` have it."""
 
 
-class Selection(BaseModel):
+class Selection(Arguments):
     """What to take. Stored with the dataset: the same selection again has nothing to do.
 
     Attributes:
@@ -72,22 +73,34 @@ class Selection(BaseModel):
 
     """
 
-    model_config = ConfigDict(frozen=True)
-
     board: str
     limit: int = Field(ge=1)
-    ratings: tuple[Rating, ...]
-    extensions: tuple[str, ...]
-    min_side: int
-    max_bytes: int
+    ratings: tuple[Rating, ...] = Field(min_length=1)
+    extensions: tuple[str, ...] = Field(min_length=1)
+    min_side: int = Field(ge=1)
+    max_bytes: int = Field(ge=1)
     test_fraction: float = Field(gt=0, lt=1)
     negatives: Negatives = "random"
     negative_ratio: float = Field(1.0, gt=0, le=100)
-    max_pixels: int = MAX_PIXELS
-    max_aspect: float | None = None
+    max_pixels: int = Field(MAX_PIXELS, ge=1, le=MAX_PIXELS)
+    max_aspect: float | None = Field(None, ge=1)
     min_score: int | None = None
     blocked_tags: tuple[str, ...] = ()
     since: datetime | None = None
+
+    @field_validator("since")
+    @classmethod
+    def _in_utc(cls, value: datetime | None) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    @field_validator("extensions")
+    @classmethod
+    def _known_extensions(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if set(values) - EXTENSIONS:
+            raise ValueError("take " + ", ".join(sorted(EXTENSIONS)))
+        return values
 
     def query(self, tags: tuple[str, ...] = (), without: tuple[str, ...] = ()) -> Query:
         """Return what to ask a board for, so that it lists little else."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from imagetag.arguments import Arguments
 from imagetag.checks import (
     SETTINGS_OF_HEADS,
     ThresholdFrom,
@@ -26,22 +25,29 @@ from imagetag.dataset import (
     Resize,
 )
 from imagetag.errors import UsageError
+from imagetag.job import FolderPath
 from imagetag.storage import CACHE_FOLDER
 from imagetag.train.precision import Precision
 from imagetag.train.schedule import OptimizerName, ScheduleName
 
 
-class Training(BaseModel):
+def _written(size: Any) -> Any:
+    """Return a size as `--image-size` takes it, also of (height, width)."""
+    if isinstance(size, tuple | list) and len(size) == 2:
+        return "x".join(map(str, size))
+    return size
+
+
+class Training(Arguments):
     """What decides the result. What `auto` stands for is settled before the run and stored with it.
 
     The options of `imagetag train` of the same names say what each is, and have the same bounds.
+    `image_size` is (height, width) too: (96, 64) is "96x64", which is 96 pixels high.
 
     Raises:
         ValueError: if there is no such field, or it is none of its values.
 
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     features: str = "no"
     model: Annotated[str, AfterValidator(checked_model)] = "vgg19"
@@ -52,7 +58,7 @@ class Training(BaseModel):
     fine_tune_blocks: int = Field(1, ge=0)
     fine_tune_epochs: int = Field(20, ge=1)
     fine_tune_rate: float | None = Field(None, gt=0)
-    image_size: Annotated[str, AfterValidator(checked_size)] = "auto"
+    image_size: Annotated[str, BeforeValidator(_written), AfterValidator(checked_size)] = "auto"
     resize: Resize = "letterbox"
     packed: str = "no"
     exclude_suspects: str = "no"
@@ -85,8 +91,7 @@ class Training(BaseModel):
         return self.validation_fraction, self.threshold_fraction
 
 
-@dataclass(frozen=True)
-class Means:
+class Means(Arguments):
     """What a training is done with. It decides how long it takes, not what comes out.
 
     Args:
@@ -100,15 +105,18 @@ class Means:
         resume: go on from a checkpoint if there is one.
         export: store a SavedModel with the run, also with one that was trained without.
 
+    Raises:
+        ValueError: if there is no such field, or it is none of its values.
+
     """
 
-    cache_folder: Path = CACHE_FOLDER
-    cache_memory: int = CACHE_MEMORY
-    cache_bytes: int = CACHE_BYTES
-    concurrency: int = 16
-    micro_batch: int | None = None
+    cache_folder: FolderPath = CACHE_FOLDER
+    cache_memory: int = Field(CACHE_MEMORY, ge=0)
+    cache_bytes: int = Field(CACHE_BYTES, ge=0)
+    concurrency: int = Field(16, ge=1, le=256)
+    micro_batch: int | None = Field(None, ge=1)
     jit: bool = False
-    checkpoint_seconds: float = 300.0
+    checkpoint_seconds: float = Field(300.0, ge=0)
     resume: bool = True
     export: bool = True
 

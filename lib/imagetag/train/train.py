@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from imagetag.dataset import repair_latest
 from imagetag.errors import InputError, TransientError
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 def train_tag(
     storage: Place,
     tag: str,
-    training: Training | None = None,
+    training: Training | Mapping[str, Any] | None = None,
     cluster: Cluster | None = None,
-    means: Means | None = None,
+    means: Means | Mapping[str, Any] | None = None,
     *,
     run: str | None = None,
     shared: SharedFeatures | None = None,
@@ -40,25 +41,30 @@ def train_tag(
     Args:
         storage: has the dataset, and gets the model; open, or a folder or URL.
         tag: what to recognise.
-        training: how.
+        training: how; also as a dict.
         cluster: on which devices; None for what TensorFlow's strategy in scope has. `batch_size`
             is that of each replica.
-        means: with what.
+        means: with what; also as a dict.
         run: the run's name; by default made from the settings and the data, so that the same
             training again finds itself done.
         shared: features, where several tags are trained on the same; None for the tag's own.
 
     Raises:
-        ValueError: if `training` is none.
+        ValueError: if `training`, `cluster` or `means` is none.
         InputError: if there is no dataset, no recommended size, no features, or too few images.
         UsageError: if the settings do not fit the model, or a checkpoint.
         TransientError: if storage or weights cannot be reached, or another worker is lost.
 
     """
-    means = means or Means()
+    training = Training.model_validate({} if training is None else training)
+    means = Means.model_validate({} if means is None else means)
+    if not (cluster is None or isinstance(cluster, Cluster)):
+        raise ValueError(
+            f"cluster={cluster!r}: take imagetag.train.Cluster(lambda: "
+            'imagetag.models.choose_devices("mirrored")), or None'
+        )
     storage = opened(storage, means.concurrency)
     cluster = cluster or Cluster(_in_scope)
-    training = Training.model_validate({} if training is None else training)
     target = _agreed_target(storage, tag, training, cluster, run)
     done = target.completed()
     if len({row[0] for row in cluster.gather([int(done is not None)])}) > 1:

@@ -226,7 +226,7 @@ def by_md5(md5: str) -> Any:
         ({"seed": None}, "seed=None: take a whole number"),
         ({"epoch": -1}, "epoch=-1: take a whole number, 0 or more"),
         ({"cache_memory": -1}, "cache_memory=-1: take a whole number, 0 or more"),
-        ({"concurrency": 0}, "concurrency=0: take a whole number, 1 or more"),
+        ({"concurrency": 0}, "concurrency=0: take a whole number from 1 to 256"),
         ({"rescale": "1/255"}, "rescale='1/255': take a number"),
         ({"validation_fraction": 1.5}, "validation_fraction=1.5: take a number from 0 to below 1"),
         ({"threshold_fraction": "0"}, "threshold_fraction='0': take a number from 0 to below 1"),

@@ -336,7 +336,13 @@ def test_too_few_that_are_left_are_an_input_error(storage: LocalStorage, tmp_pat
     store_suspects(storage, TAG, "first", suspects(mine[7:]))
     training = TRAINING.model_copy(update={"exclude_suspects": "first"})
     with pytest.raises(InputError, match="has 7 negative images to train on and 8 are needed"):
-        train_tag(storage, TAG, training, Cluster(lambda: choose_devices("none")), Means(tmp_path))
+        train_tag(
+            storage,
+            TAG,
+            training,
+            Cluster(lambda: choose_devices("none")),
+            Means(cache_folder=tmp_path),
+        )
 
 
 # ---- in packs

@@ -15,7 +15,7 @@ from imagetag.runs import Request
 from imagetag.scrape import scrape_tag
 from imagetag.scrape.selection import Selection
 from imagetag.storage.local import LocalStorage
-from imagetag.train import Training, train_tag
+from imagetag.train import Means, Training, train_tag
 from jobs.embed import EmbedSettings
 from jobs.evaluate import EvaluateSettings
 from jobs.explore import ExploreSettings
@@ -34,7 +34,13 @@ def bounds(model: type[BaseModel], name: str) -> list[Any]:
         (Network, EmbedSettings, Network.model_fields),
         (Request, EvaluateSettings, Request.model_fields),
         (Options, ExploreSettings, ("percentile", "samples")),
-        (Selection, ScrapeSettings, ("limit", "negative_ratio", "test_fraction")),
+        (
+            Selection,
+            ScrapeSettings,
+            {*Selection.model_fields}
+            & {*ScrapeSettings.model_fields} - {"extensions", "max_bytes"},
+        ),
+        (Means, TrainSettings, Means.model_fields),
     ],
 )
 def test_the_bounds_are_those_of_the_options(
@@ -75,5 +81,5 @@ def test_what_is_no_settings_at_all_is_told(tmp_path: Any) -> None:
         train_tag(storage, "fox", "vgg19")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="instance of Request"):
         evaluate_tag(storage, "fox", "latest", 0.9)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="max_rate=0: take more than 0 requests a second"):
+    with pytest.raises(ValueError, match="max_rate=0: take a number above 0"):
         scrape_tag(storage, "fox", max_rate=0)

@@ -160,7 +160,7 @@ def test_a_folder_is_counted_and_its_tags_are_known(tmp_path: Path) -> None:
         assert board.count(Query()) == 5
         assert board.count(Query(without=("fox",))) == 2
         assert board.similar("fxo") == ["fox"]
-        [fox] = ask_board(board, selection(ratings=()), ["owll"])
+        [fox] = ask_board(board, selection(), ["owll"])
     assert (fox.posts, fox.similar) == (0, ("owl",))
 
 
