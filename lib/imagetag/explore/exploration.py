@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
@@ -143,6 +143,13 @@ class Exploration(Record):
     dataset: DatasetFacts
     software: str
     created: str
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """Yield what a notebook shows: all of it is some hundred lines, which `model_dump` has."""
+        yield "tag", self.tag
+        yield "images", self.images
+        yield "input_size", (self.input_size.height, self.input_size.width)
+        yield "shortcuts", [check.name for check in self.shortcuts.found]
 
     @property
     def pictures(self) -> list[Picture]:

@@ -14,6 +14,7 @@ from .resumable import load_about as load_about
 from .sidecars import Sidecars as Sidecars
 from .sources import Picture as Picture
 from .sources import Source as Source
+from .writers import Prediction as Prediction
 from .writers import Shape as Shape
 from .writers import kind_of as kind_of
 from .writers import row_kind as row_kind

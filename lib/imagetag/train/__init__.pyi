@@ -1,3 +1,4 @@
+from .batches import Batches as Batches
 from .cluster import Cluster as Cluster
 from .precision import choose_precision as choose_precision
 from .rendezvous import meet as meet

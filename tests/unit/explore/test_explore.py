@@ -65,6 +65,14 @@ def test_no_train_pictures_is_an_input_error(storage: Recorded) -> None:
         explore(storage)
 
 
+def test_it_fits_into_a_cell_of_a_notebook(storage: Recorded) -> None:
+    store_dataset(storage, TAG, [make_row(number) for number in range(60)])
+    found = explore(storage)
+    size = f"({found.input_size.height}, {found.input_size.width})"
+    assert f"input_size={size}" in repr(found)
+    assert len(repr(found)) < 300 < len(found.model_dump_json())
+
+
 def test_the_test_split_influences_nothing_but_its_own_count(storage: Recorded) -> None:
     train = [make_row(number, split="train") for number in range(1, 40)]
     first = [make_row(100, split="test")]

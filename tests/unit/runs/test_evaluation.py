@@ -17,6 +17,7 @@ from tests.builders.evaluations import (
     TRAINED,
     decide,
     evaluation_of,
+    make_evaluation,
     make_scored,
     promise,
     scored,
@@ -96,3 +97,9 @@ def test_a_damaged_decision_says_what_to_do(tmp_path: Any, change: Any) -> None:
     with pytest.raises(InputError, match=r"cannot be read: .* run imagetag evaluate --tags fox"):
         load_decision(storage, "fox", "first", TRAINED)
     assert Decision.model_validate_json(text).threshold == 0.5
+
+
+def test_it_fits_into_a_cell_of_a_notebook() -> None:
+    found = make_evaluation()
+    assert f"worth={found.worth!r}" in repr(found)
+    assert len(repr(found)) < 400 < len(found.model_dump_json())

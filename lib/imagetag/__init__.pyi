@@ -1,0 +1,32 @@
+from . import curate as curate
+from . import dataset as dataset
+from . import errors as errors
+from . import evaluate as evaluate
+from . import explore as explore
+from . import inputs as inputs
+from . import models as models
+from . import predict as predict
+from . import runs as runs
+from . import scrape as scrape
+from . import train as train
+from .curate import curate_tag as curate_tag
+from .dataset import Dataset as Dataset
+from .errors import ImagetagError as ImagetagError
+from .evaluate import evaluate_tag as evaluate_tag
+from .explore import Exploration as Exploration
+from .explore import explore_tag as explore_tag
+from .inputs import Batches as Batches
+from .inputs import RandomAffine as RandomAffine
+from .models import choose_devices as choose_devices
+from .predict import Prediction as Prediction
+from .predict import predict_tag as predict_tag
+from .runs import Evaluation as Evaluation
+from .runs import Request as Request
+from .runs import Run as Run
+from .scrape import scrape_tag as scrape_tag
+from .train import Cluster as Cluster
+from .train import Means as Means
+from .train import Training as Training
+from .train import train_tag as train_tag
+
+__version__: str
