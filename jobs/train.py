@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import os
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -29,7 +25,6 @@ from imagetag.checks import (
 from imagetag.dataset import check_dataset, check_pack, check_run
 from imagetag.errors import (
     EXIT_DONE,
-    EXIT_TRANSIENT,
     ImagetagError,
     InputError,
     UsageError,
@@ -58,7 +53,6 @@ from imagetag.job import (
 )
 from imagetag.layout import checked_run
 from imagetag.log import get_logger
-from imagetag.quiet import quiet_imports
 from imagetag.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -448,8 +442,8 @@ def work(settings: TrainSettings) -> None:
         Training,
         choose_precision,
         is_trained,
+        join_workers,
         log_training,
-        meet,
         train_tag,
     )
 
@@ -457,22 +451,15 @@ def work(settings: TrainSettings) -> None:
     on_features = settings.features != "no"
     precision = "float32" if on_features else choose_precision(settings.mixed_precision)
     training = Training(**values, mixed_precision=precision)
-    if several:
-        if all(is_trained(storage, tag, training, settings.run) for tag in tags):
-            get_logger().info("already trained, all of them", tags=len(tags))
-            return  # the other workers may have gone long ago
-        with quiet_imports():  # before they meet, as no other is to wait for it then
-            from imagetag.train import make_run  # noqa: F401
-        # What they find of each tag is compared when it is that tag's turn.
-        same = [training.model_dump(), tags, settings.run, settings.resume]
-        identity = hashlib.sha256(json.dumps(same).encode()).hexdigest()
-        timeout = settings.rendezvous_timeout
-        meet(addresses, settings.worker_index, identity=identity, timeout=timeout)
+    if several and all(is_trained(storage, tag, training, settings.run) for tag in tags):
+        get_logger().info("already trained, all of them", tags=len(tags))
+        return  # the other workers may have gone long ago
     worker, workers = (settings.worker_index, len(addresses)) if several else (0, 1)
     cluster = Cluster(lambda: _devices(settings, addresses, worker), worker, workers)
     if several:
-        with _deadline(settings.rendezvous_timeout):
-            cluster.connect()
+        # What they find of each tag is compared when it is that tag's turn.
+        same = [training.model_dump(), tags, settings.run, settings.resume]
+        join_workers(cluster, addresses, same, timeout=settings.rendezvous_timeout)
     means = Means(
         jit=settings.jit == "yes",
         resume=settings.resume == "auto",
@@ -510,27 +497,6 @@ def _devices(
     if settings.jit == "yes" and strategy.num_replicas_in_sync > 1:
         raise UsageError("--jit yes: works on one device, and there are several")
     return strategy
-
-
-@contextlib.contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
-    """End the process if this takes longer: TensorFlow waits for a lost worker without end."""
-
-    def give_up() -> None:
-        get_logger().error(
-            f"TensorFlow has not connected the workers within --rendezvous-timeout {seconds:g} s; "
-            "start all of them again",
-            exit_code=EXIT_TRANSIENT,
-        )
-        leave(EXIT_TRANSIENT)
-
-    timer = threading.Timer(seconds, give_up)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,6 @@
 from .batches import Batches as Batches
 from .cluster import Cluster as Cluster
 from .precision import choose_precision as choose_precision
-from .rendezvous import meet as meet
 from .settings import Means as Means
 from .settings import Training as Training
 from .tracking import log_evaluation as log_evaluation
@@ -9,3 +8,4 @@ from .tracking import log_training as log_training
 from .train import is_trained as is_trained
 from .train import train_tag as train_tag
 from .training_run import make_run as make_run
+from .workers import join_workers as join_workers
