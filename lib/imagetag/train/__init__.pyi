@@ -7,5 +7,4 @@ from .tracking import log_evaluation as log_evaluation
 from .tracking import log_training as log_training
 from .train import is_trained as is_trained
 from .train import train_tag as train_tag
-from .training_run import make_run as make_run
 from .workers import join_workers as join_workers
