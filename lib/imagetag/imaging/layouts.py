@@ -13,10 +13,11 @@ from PIL import Image
 
 from imagetag.imaging.images import load_rgb
 
-METHOD = 3  # another number wherever another hash is made, or other twins are found
+METHOD = 4  # another number wherever another hash is made, or other twins are found
 THRESHOLD = 31  # bits of 256 that the PDQ hashes of twins may differ in: what PDQ's authors advise
 
 THUMB = 128  # pixels a side of a thumbnail
+_DECODED = 96  # pixels a side that are enough for one: a JPEG is decoded at 1/8 the more often
 LUMA, CHROMA = 16, 8  # cells a side of a layout
 LAYOUT_BYTES = LUMA**2 + 2 * CHROMA**2
 BLANK = bytes([128]) * LAYOUT_BYTES  # a layout that is like no other
@@ -40,8 +41,11 @@ def thumbnail(data: bytes) -> bytes:
         BadImage: if it cannot be decoded.
 
     """
-    picture = load_rgb(data, at_least=(THUMB, THUMB))
-    small = picture.resize((THUMB, THUMB), Image.Resampling.BOX).convert("YCbCr")
+    picture = load_rgb(data, at_least=(_DECODED, _DECODED))
+    # A box that enlarges only repeats pixels, and what they show is then off by up to half of one.
+    grows = min(picture.size) < THUMB
+    by = Image.Resampling.BILINEAR if grows else Image.Resampling.BOX
+    small = picture.resize((THUMB, THUMB), by).convert("YCbCr")
     return b"".join(plane.tobytes() for plane in small.split())
 
 
