@@ -4,16 +4,21 @@ Each fetches as many JPEGs of 200 to 500 kB from a board of 50 ms latency in ano
 contender after the other, several times in turn: the scraper half with its tag and half without,
 the others those of the tag. Counted are the seconds from the first request, which the board tells,
 to the end of the command; of img2dataset, whose end takes long, those of its own download phase.
+Two lines tell what bounds the rest on a machine: how far curl is above img2dataset, and how fast
+the same pictures are only decoded, as small as a perceptual hash needs them.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +34,7 @@ from tests.benchmarks.s3 import served
 
 _BARE, _DEFAULTS = "imagetag scrape, bare", "imagetag scrape"
 _INTO_S3 = "imagetag scrape, bare, into S3"
+_ANEW, _CURL = "img2dataset, encoded anew", "curl --parallel"
 _TAG = "fox"
 _COUNT = 334  # pictures to fetch
 _POSTS = 10 * _COUNT  # on the board, one in ten with the tag
@@ -39,16 +45,17 @@ _HALVES = ("--limit", str(_COUNT // 2))  # and as many without the tag
 # What img2dataset does with what it fetched. The first encodes anew; the second does what the
 # scraper does, and the last looks at nothing.
 _IMG2DATASET: dict[str, dict[str, Any]] = {
-    "img2dataset, encoded anew": {"resize_mode": "no"},
+    _ANEW: {"resize_mode": "no"},
     "img2dataset, checked": {"resize_mode": "no", "skip_reencode": True},
     "img2dataset, unchecked": {"disable_all_reencoding": True},
 }
-_OTHERS = ("gallery-dl", "curl --parallel", *_IMG2DATASET)
+_OTHERS = ("gallery-dl", _CURL, *_IMG2DATASET)
+_DECODED = "decoding alone, at an eighth"
 _GOALS = {
     (_BARE, "gallery-dl"): Goal(15),
     (_DEFAULTS, "gallery-dl"): Goal(10),
-    (_BARE, "curl --parallel"): Goal(0.5),
-    (_BARE, "img2dataset, encoded anew"): Goal(3),
+    (_BARE, _CURL): Goal(0.5),
+    (_BARE, _ANEW): Goal(3),
 }
 _GOAL_OF_DEFAULTS = Goal(0.7)  # of bare
 
@@ -139,6 +146,21 @@ def _phase(folder: Path) -> float | None:
     return float(max(s["end_time"] for s in stats) - min(s["start_time"] for s in stats))
 
 
+def _decoding(pictures: list[bytes]) -> float:
+    """Return how many pictures a second Pillow decodes at 1/8, by a thread for each processor."""
+    begun = time.monotonic()
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(_decode, pictures))
+    return len(pictures) / (time.monotonic() - begun)
+
+
+def _decode(data: bytes) -> None:
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft("RGB", (image.width // 8, image.height // 8))
+        image.decodermaxblock = len(data)  # in one piece, as the scraper does
+        image.load()
+
+
 # --- Running them -----------------------------------------------------------------------------
 
 
@@ -200,7 +222,10 @@ def rows() -> Iterator[Ratio]:
         write_posts(folder, draw())
         python = peer_python("img2dataset")
         with Served(folder, latency=0.05) as board, served() as s3:
-            urls = [board.root + post.path for post in read_posts(folder) if _TAG in post.tags]
+            posts = [post for post in read_posts(folder) if _TAG in post.tags]
+            urls = [board.root + post.path for post in posts]
+            shown = (folder / "pictures").read_bytes()
+            pictures = [shown[post.start : post.start + post.size] for post in posts]
             contenders: dict[str, Callable[[], float]] = {
                 _BARE: partial(measure, board, partial(_into_folder, board, _ONLY_FETCH)),
                 # Some pictures are on the board more than once, and it drops twins.
@@ -212,7 +237,8 @@ def rows() -> Iterator[Ratio]:
                     stores=None,
                 ),
                 "gallery-dl": partial(measure, board, partial(_gallery_dl, board.root)),
-                "curl --parallel": partial(measure, board, partial(_curl, urls)),
+                _CURL: partial(measure, board, partial(_curl, urls)),
+                _DECODED: partial(_decoding, pictures),
             }
             if python is not None:
                 for name, options in _IMG2DATASET.items():
@@ -226,6 +252,9 @@ def rows() -> Iterator[Ratio]:
                 yield compared(ours, rates[ours], rates[other], tell, by=other, goal=goal)
             elif ours == _BARE:
                 yield missing(ours, other, lost.get(other, "no installation of its pins"))
+    if _CURL in rates and _ANEW in rates:
+        yield compared(_CURL, rates[_CURL], rates[_ANEW], tell, by=_ANEW)
+    yield compared(_DEFAULTS, rates[_DEFAULTS], rates[_DECODED], tell, by=_DECODED)
     bare = rates[_BARE]
     yield compared(_DEFAULTS, rates[_DEFAULTS], bare, tell, by="bare", goal=_GOAL_OF_DEFAULTS)
     into = f"{_INTO_S3} ({s3.name})"
