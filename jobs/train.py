@@ -14,13 +14,13 @@ from imagetag.checks import (
     SETTINGS_OF_HEADS,
     VERDICTS,
     ThresholdFrom,
+    check_micro_batch,
     check_threshold_from,
+    check_together,
     checked_model,
     checked_size,
     checked_verdicts,
     checked_weights,
-    is_alexnet,
-    parse_size,
 )
 from imagetag.dataset import check_dataset, check_pack, check_run
 from imagetag.errors import (
@@ -302,26 +302,16 @@ class TrainSettings(TagSettings):
             self._check_features()
             return self
         settings = self.with_preset()
-        model, weights, size = settings.model, settings.weights, parse_size(settings.image_size)
-        least, micro = LEAST_SIDES[model], settings.micro_batch
-        if size is not None and min(size) < least:
-            raise UsageError(
-                f"--image-size {settings.image_size}: {model} needs {least} pixels a side"
-            )
-        if is_alexnet(model) and weights == "imagenet":
-            raise UsageError(f"--model {model}: there are no ImageNet weights of it to build on")
-        if is_alexnet(model) and settings.freeze_backbone == "yes":
-            raise UsageError(f"--freeze-backbone yes: {model} has no backbone to freeze")
-        if is_alexnet(model) and settings.head == "fitted":
-            raise UsageError(f"--head fitted: {model} has no backbone to freeze")
-        if is_alexnet(model) and settings.mirror == "yes":
-            raise UsageError(f"--mirror yes: {model} has no backbone that could see both")
-        if settings.packed != "no" and settings.head == "fitted":
-            raise UsageError("--head fitted: not with --packed, as shards do not tell the groups")
-        if micro is not None and settings.batch_size % micro:
-            raise UsageError(
-                f"--micro-batch {micro} must divide --batch-size {settings.batch_size}"
-            )
+        check_together(
+            model=settings.model,
+            weights=settings.weights,
+            image_size=settings.image_size,
+            freeze_backbone=settings.freeze_backbone,
+            head=settings.head,
+            mirror=settings.mirror,
+            packed=settings.packed,
+        )
+        check_micro_batch(settings.batch_size, settings.micro_batch)
         if settings.strategy == "multi-worker" and settings.workers == 1:
             raise UsageError("--strategy multi-worker: give --workers and --worker-addresses")
         if settings.strategy in ("none", "mirrored") and settings.workers > 1:

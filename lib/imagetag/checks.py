@@ -148,6 +148,49 @@ def check_threshold_from(choice: ThresholdFrom, features: str, exclude_suspects:
         )
 
 
+def check_together(
+    *,
+    model: str,
+    weights: str,
+    image_size: str,
+    freeze_backbone: str,
+    head: str,
+    mirror: str,
+    packed: str,
+) -> None:
+    """Check that the settings of a training go together, as far as they tell by themselves.
+
+    Raises:
+        UsageError: if they do not.
+
+    """
+    size, least = parse_size(image_size), LEAST_SIDES[model]
+    if size is not None and min(size) < least:
+        raise UsageError(f"--image-size {image_size}: {model} needs {least} pixels a side")
+    if is_alexnet(model):
+        if weights == "imagenet":
+            raise UsageError(f"--model {model}: there are no ImageNet weights of it to build on")
+        if freeze_backbone == "yes":
+            raise UsageError(f"--freeze-backbone yes: {model} has no backbone to freeze")
+        if head == "fitted":
+            raise UsageError(f"--head fitted: {model} has no backbone to freeze")
+        if mirror == "yes":
+            raise UsageError(f"--mirror yes: {model} has no backbone that could see both")
+    if packed != "no" and head == "fitted":
+        raise UsageError("--head fitted: not with --packed, as shards do not tell the groups")
+
+
+def check_micro_batch(batch_size: int, micro_batch: int | None) -> None:
+    """Check that a batch is some whole micro-batches.
+
+    Raises:
+        UsageError: if it is not.
+
+    """
+    if micro_batch is not None and batch_size % micro_batch:
+        raise UsageError(f"--micro-batch {micro_batch} must divide --batch-size {batch_size}")
+
+
 FOLDER_VARIABLE = "IMAGETAG_IMAGENET_FOLDER"
 """The variable that names a folder with ImageNet weights, such as an image has."""
 

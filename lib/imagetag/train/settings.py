@@ -12,6 +12,7 @@ from imagetag.checks import (
     SETTINGS_OF_HEADS,
     ThresholdFrom,
     check_threshold_from,
+    check_together,
     checked_model,
     checked_size,
     checked_verdicts,
@@ -131,26 +132,29 @@ def settled(training: Training) -> Training:
     check_threshold_from(training.threshold_from, training.features, training.exclude_suspects)
     if training.features != "no":
         return training
+    check_together(
+        model=training.model,
+        weights=training.weights,
+        image_size=training.image_size,
+        freeze_backbone=training.freeze_backbone,
+        head=training.head,
+        mirror=training.mirror,
+        packed=training.packed,
+    )
     weights, pretrained = training.weights, not is_alexnet(training.model)
     if weights == "auto":
         weights = "imagenet" if pretrained else "none"
     freeze = training.freeze_backbone
     if freeze == "auto":
         freeze = "yes" if pretrained and weights != "none" else "no"
-    if freeze == "yes" and not pretrained:
-        raise UsageError(f"--freeze-backbone yes: {training.model} has no backbone to freeze")
     head, mirror = training.head, training.mirror
     if head == "auto":
         # Shards do not tell which pictures belong together.
         head = "fitted" if freeze == "yes" and training.packed == "no" else "trained"
     if head == "fitted" and freeze == "no":
         raise UsageError(f"--head fitted: {training.model} is not frozen; --freeze-backbone yes")
-    if head == "fitted" and training.packed != "no":
-        raise UsageError("--head fitted: not with --packed, as shards do not tell the groups")
     if mirror == "auto":
         mirror = "yes" if head == "fitted" else "no"
-    if mirror == "yes" and not pretrained:
-        raise UsageError(f"--mirror yes: {training.model} has no backbone that could see both")
     rate = training.learning_rate
     if rate is None:
         # A new head alone bears a high rate; a pretrained backbone is spoilt by one, and the

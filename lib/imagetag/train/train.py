@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from imagetag.checks import check_micro_batch
 from imagetag.dataset import repair_latest
 from imagetag.errors import InputError, TransientError
 from imagetag.features import SharedFeatures
@@ -63,6 +64,8 @@ def train_tag(
             f"cluster={cluster!r}: take imagetag.train.Cluster(lambda: "
             'imagetag.models.choose_devices("mirrored")), or None'
         )
+    if training.features == "no":
+        check_micro_batch(training.batch_size, means.micro_batch)
     storage = opened(storage, means.concurrency)
     cluster = cluster or Cluster(_in_scope)
     target = _agreed_target(storage, tag, training, cluster, run)

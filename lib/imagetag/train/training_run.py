@@ -12,7 +12,6 @@ from pathlib import Path
 
 import keras
 
-from imagetag.errors import UsageError
 from imagetag.explore import HeldOut, read_cautions
 from imagetag.export import store_export
 from imagetag.inputs import (
@@ -142,9 +141,7 @@ class _Making:
         return result
 
     def _global_batch(self) -> int:
-        micro, each = self.means.micro_batch, self.target.training.batch_size
-        if micro is not None and each % micro:
-            raise UsageError(f"--micro-batch {micro} must divide --batch-size {each}")
+        each = self.target.training.batch_size
         return each * int(self.cluster.strategy.num_replicas_in_sync)
 
     def _checkpoints(self) -> Checkpoints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from annotated_types import BaseMetadata
 from pydantic import BaseModel, ValidationError
 
 from imagetag.embed import Network, network_of
+from imagetag.errors import UsageError
 from imagetag.evaluate import evaluate_tag
 from imagetag.explore.exploration import Options
 from imagetag.runs import Request
@@ -21,6 +23,7 @@ from jobs.evaluate import EvaluateSettings
 from jobs.explore import ExploreSettings
 from jobs.scrape import ScrapeSettings
 from jobs.train import TrainSettings
+from tests.builders.drawn import PICTURES, TAG, store
 
 
 def bounds(model: type[BaseModel], name: str) -> list[Any]:
@@ -83,3 +86,27 @@ def test_what_is_no_settings_at_all_is_told(tmp_path: Any) -> None:
         evaluate_tag(storage, "fox", "latest", 0.9)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="max_rate=0: take a number above 0"):
         scrape_tag(storage, "fox", max_rate=0)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"image_size": "16x64"},
+        {"model": "alexnet", "weights": "imagenet"},
+        {"model": "alexnet", "freeze_backbone": "yes"},
+        {"model": "alexnet", "head": "fitted"},
+        {"model": "alexnet", "mirror": "yes"},
+        {"packed": "latest", "head": "fitted"},
+        {"micro_batch": 5},
+        {"threshold_from": "out-of-fold"},
+    ],
+)
+def test_what_does_not_go_together_is_told_alike(given: dict[str, Any], tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    store(tmp_path, PICTURES[:24])
+    with pytest.raises(UsageError) as of_the_job:
+        TrainSettings(storage="data", **given)
+    means = {name: given.pop(name) for name in ("micro_batch",) if name in given}
+    with pytest.raises(UsageError) as of_the_library:
+        train_tag(storage, TAG, given, means={"cache_folder": tmp_path / "cache", **means})
+    assert str(of_the_library.value) == str(of_the_job.value)
