@@ -242,7 +242,7 @@ def test_a_visit_ends_when_it_is_told_to(scratch: Path, init: None) -> None:
     assert zombies() == []
 
 
-@pytest.mark.parametrize("step", ["imagetag.web.browser._Browser.kill", "shutil.rmtree"])
+@pytest.mark.parametrize("step", ["imagetag.web.chromium.Chromium.kill", "shutil.rmtree"])
 def test_a_signal_while_the_browser_is_closed_leaves_nothing(
     step: str, scratch: Path, monkeypatch: pytest.MonkeyPatch, init: None
 ) -> None:
