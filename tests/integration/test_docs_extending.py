@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from imagetag.storage.local import LocalStorage
 from imagetag.web.client import Client
 from jobs import scrape
 from tests import manifests
-from tests.docs import code, pages
+from tests.docs import ROOT, code, pages
 from tests.scripted import Reply, Request, Server, serving
 
 SECTIONS = {
@@ -41,6 +43,20 @@ def row(text: str, **names: Any) -> dict[str, Any]:
     """What a row of a table says."""
     found: dict[str, Any] = eval(f"{{{text}}}", names)
     return found
+
+
+@pytest.mark.parametrize(
+    ("section", "place"), [("A board engine", "boards"), ("A backbone", "models")]
+)
+@pytest.mark.parametrize("command", [("check",), ("format", "--check", "--diff")])
+def test_the_modules_pass_the_linter(section: str, place: str, command: tuple[str, ...]) -> None:
+    file = ROOT / "lib" / "imagetag" / place / "added.py"
+    ruff = Path(sys.executable).with_name("ruff")
+    given: list[str | Path] = [ruff, *command, "--quiet", "--stdin-filename", file, "-"]
+    ended = subprocess.run(
+        given, input=SECTIONS[section][0], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 # --- A board engine
@@ -155,6 +171,12 @@ def test_the_backbone_says_that_it_has_no_imagenet_weights(backbone: str) -> Non
         build_model(backbone, (32, 40), weights="imagenet")
     with pytest.raises(UsageError, match=f"there are none of {backbone}"):
         source_of(backbone)
+
+
+def test_the_backbone_refuses_less_than_its_least_side(backbone: str) -> None:
+    least = checks.BACKBONES[backbone]
+    with pytest.raises(ValueError, match=f"at least {least}"):
+        backbones()[backbone](include_top=False, weights=None, input_shape=(least - 1, 224, 3))
 
 
 # --- An overlay

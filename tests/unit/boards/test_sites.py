@@ -46,7 +46,7 @@ def test_a_site_is_asked_no_faster_than_its_rules_allow(monkeypatch: pytest.Monk
 def test_names_and_roots_are_told_apart() -> None:
     assert all(site.name == name for name, site in SITES.items())
     assert len({site.root for site in SITES.values()}) == len(SITES)
-    assert {site.engine for site in SITES.values()} == ENGINES.keys() - {"folder", "links"}
+    assert {site.engine for site in SITES.values()} <= ENGINES.keys() - {"folder", "links"}
 
 
 @pytest.mark.parametrize(
