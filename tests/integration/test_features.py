@@ -29,7 +29,8 @@ from imagetag.inputs.partition import load_partition
 from imagetag.layout import Layout
 from imagetag.runs.evaluation import Evaluation, Judged
 from imagetag.runs.heads import load_head
-from imagetag.runs.runs import Run, Turned, load_model, load_run
+from imagetag.runs.loading import load_model
+from imagetag.runs.runs import Run, Turned, load_run
 from imagetag.runs.suspects import load_suspects
 from imagetag.storage.base import Storage
 from imagetag.storage.opening import open_storage

@@ -34,7 +34,8 @@ from imagetag.predict.copies import Copies
 from imagetag.predict.resumable import Parts
 from imagetag.predict.sources import StoredPictures
 from imagetag.runs.decision import sigmoid
-from imagetag.runs.runs import load_model, load_run
+from imagetag.runs.loading import load_model
+from imagetag.runs.runs import load_run
 from imagetag.stats.contract import Promise
 from imagetag.status.overview import Overview, StageStatus
 from imagetag.storage.base import Storage

@@ -46,7 +46,8 @@ from imagetag.models.architectures import build_model
 from imagetag.models.weights import find_weights, stored_weights
 from imagetag.runs.decision import load_decision
 from imagetag.runs.evaluation import Evaluation
-from imagetag.runs.runs import Run, load_model, load_run
+from imagetag.runs.loading import load_model
+from imagetag.runs.runs import Run, load_run
 from imagetag.runs.suspects import load_suspects
 from imagetag.storage.local import LocalStorage
 from imagetag.storage.opening import open_storage

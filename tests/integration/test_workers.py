@@ -11,7 +11,7 @@ import pytest
 
 import jobs.pack
 from imagetag.dataset.split import parts_of_groups
-from imagetag.runs.runs import load_model
+from imagetag.runs.loading import load_model
 from imagetag.storage.local import LocalStorage
 from tests.builders.drawn import PICTURES, TAG
 from tests.integration.trainings import (

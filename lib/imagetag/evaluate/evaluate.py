@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from imagetag.arguments import Concurrency, Count, check_numbers, checked_folder
 from imagetag.dataset import Dataset, load_dataset
 from imagetag.errors import InputError
-from imagetag.explore import HeldOut, read_cautions
+from imagetag.evaluate.held_out import held_out, standing_verdicts
+from imagetag.explore import read_cautions
 from imagetag.features import SharedFeatures
 from imagetag.layout import Layout
 from imagetag.log import get_logger
@@ -27,7 +28,6 @@ from imagetag.runs import (
     store_card,
 )
 from imagetag.storage import CACHE_FOLDER, ObjectNotFound, Place, Storage, opened
-from imagetag.verdicts import Verdicts, load_verdicts
 
 
 @check_numbers
@@ -108,22 +108,3 @@ def _stored(storage: Storage, run: Run, dataset: Dataset, request: Request) -> E
         done.verdicts.digest,
     )
     return done if theirs == wanted and decision == done.decision else None
-
-
-def standing_verdicts(storage: Storage, tag: str, request: Request) -> Verdicts:
-    """Return what people say of a tag's pictures, if that is to be used.
-
-    Raises:
-        InputError: if it cannot be read.
-
-    """
-    return load_verdicts(storage, tag) if request.verdicts == "use" else Verdicts({})
-
-
-def held_out(run: Run, request: Request) -> HeldOut | None:
-    """Return what a run has kept for validation, and for the promise that is asked for."""
-    found = HeldOut.by(run)
-    if found is None:
-        return None
-    promise = request.min_precision if request.threshold is None else None
-    return found.for_promise(promise, request.confidence)

@@ -16,8 +16,8 @@ import numpy as np
 
 from imagetag.dataset import Dataset, Row, Sample, read_rows, sync
 from imagetag.errors import InputError
-from imagetag.evaluate.evaluate import held_out, standing_verdicts
 from imagetag.evaluate.galleries import Scored, shown_row
+from imagetag.evaluate.held_out import held_out, standing_verdicts
 from imagetag.evaluate.judged import (
     Standing,
     is_unlearned,

@@ -1,7 +1,7 @@
 """What is in a dataset: numbers, plots, shortcuts, cautions, and the input size to train at.
 
-In: a dataset in storage. Out: a page of it, `explore.json`. It may import `dataset`, `pages` and
-what is below them.
+In: a dataset in storage. Out: a page of it, `explore.json`. It may import `dataset`, `job`, `pages`
+and what is below them.
 """
 
 import lazy_loader

@@ -1,7 +1,7 @@
 """What a pipeline will take, before anything is fetched: requests, time, bytes and money.
 
-In: a board's counts, rates of earlier work, prices. Out: a table. It may import `boards`, `job` and
-what is below them.
+In: a board's counts, rates of earlier work, prices. Out: a table. It may import `scrape`, `status`
+and what is below them.
 """
 
 import lazy_loader

@@ -1,7 +1,7 @@
 """The leaderboard over the runs of many tags, and the index page of a storage.
 
 In: what evaluate stored of runs. Out: two pages, and the same as JSON. It may import `explore`,
-`runs`, `pages` and what is below them.
+`pages`, `verdicts` and what is below them.
 """
 
 import lazy_loader

@@ -1,7 +1,7 @@
 """A page on this machine where a person says of pictures whether they have a tag.
 
 In: pictures that a person is asked about, in storage. Out: a local server, and what was answered,
-stored. It may import `report`, `verdicts`, `runs`, `features` and what is below them.
+stored. It may import `runs`, `pages`, `verdicts` and what is below them.
 """
 
 import lazy_loader

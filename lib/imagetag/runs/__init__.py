@@ -1,7 +1,7 @@
 """A trained model in storage, and what is known of it: its card, decision and evaluation.
 
 In: storage, a tag and a run's name. Out: models, thresholds, metrics as stored. It may import
-`models`, `stats`, `dataset` and what is below them.
+`features`, `stats`, `verdicts` and what is below them.
 """
 
 import lazy_loader

@@ -16,13 +16,13 @@ from .evaluation import Since as Since
 from .evaluation import one_of_each_group as one_of_each_group
 from .heads import load_head as load_head
 from .heads import store_head as store_head
+from .loading import load_model as load_model
 from .runs import EXPORT_FOLDER as EXPORT_FOLDER
 from .runs import EXPORT_MARKER as EXPORT_MARKER
 from .runs import Run as Run
 from .runs import Turned as Turned
 from .runs import find_runs as find_runs
 from .runs import is_exported as is_exported
-from .runs import load_model as load_model
 from .runs import load_run as load_run
 from .runs import versions as versions
 from .slices import Difference as Difference

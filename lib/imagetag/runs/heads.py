@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +12,6 @@ from imagetag.layout import Layout
 from imagetag.runs.runs import Run
 from imagetag.stats import LinearHead
 from imagetag.storage import ObjectNotFound, Storage, read_arrays
-
-if TYPE_CHECKING:
-    import keras
 
 _FILE = "head.npz"
 _MAX_BYTES = 1 << 24  # of a head, which has four a channel
@@ -68,24 +63,3 @@ def load_head(storage: Storage, run: Run) -> tuple[LinearHead, ExtractorRecord]:
             f"of the extractor {record.name!r} have {record.channels:,} channels; {advice}"
         )
     return LinearHead(weights, bias, strength), record
-
-
-def load_composed(storage: Storage, run: Run, folder: Path) -> keras.Model:
-    """Return a run's head on its extractor, as one model.
-
-    Args:
-        storage: has both.
-        run: on features.
-        folder: gets the extractor's network, if it is not there yet.
-
-    Raises:
-        InputError: if a file is missing or damaged, or the extractor is none that Keras runs.
-
-    """
-    from imagetag.features import load_network  # TensorFlow: not to know a head
-    from imagetag.models import classifier_on, with_resizing
-
-    head, record = load_head(storage, run)
-    network = load_network(storage, record, folder)
-    core = classifier_on(network, record.image_size, record.views, head.weights, head.bias)
-    return with_resizing(core, record.image_size, record.resize, record.fill)

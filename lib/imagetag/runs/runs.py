@@ -1,4 +1,4 @@
-"""Trained models in storage: what a run left behind, and how to find and load it."""
+"""Trained models in storage: what a run left behind, and how to find it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import importlib
 import platform
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -20,10 +19,6 @@ from imagetag.log import get_logger
 from imagetag.parallel import map_ahead
 from imagetag.record import Record
 from imagetag.storage import ObjectNotFound, Storage, load_record
-
-if TYPE_CHECKING:
-    import keras
-
 
 # TF Serving loads the highest number it finds. What 1 had, by older versions, was no logit.
 EXPORT_FOLDER = "saved_model/2"
@@ -158,41 +153,6 @@ def find_runs(storage: Storage, tags: Sequence[str], name: str) -> tuple[list[Ru
 def is_exported(storage: Storage, tag: str, run: str) -> bool:
     """Tell whether a run's SavedModel is in storage, all of it."""
     return storage.stat(Layout(tag).run(run, f"{EXPORT_FOLDER}/{EXPORT_MARKER}")) is not None
-
-
-def load_model(storage: Storage, run: Run, folder: Path) -> keras.Model:
-    """Fetch a run's model into a folder, if it is not there yet, and load it.
-
-    That of a run on features is made of its extractor and its head.
-
-    Raises:
-        InputError: if a file is missing or damaged.
-
-    """
-    import keras  # not to know a run: that takes no TensorFlow
-
-    from imagetag.models import CUSTOM_LAYERS
-
-    if run.extractor:
-        from imagetag.runs.heads import load_composed
-
-        return load_composed(storage, run, folder)
-
-    layout = Layout(run.tag)
-    key, marker = (layout.run(run.run, name) for name in ("model.keras", "metrics.json"))
-    advice = f"delete {storage.url}/{marker} and train the run again"
-    path = folder / "model.keras"
-    try:
-        if not path.exists():
-            storage.download(key, path)
-    except ObjectNotFound as error:
-        raise InputError(f"{storage.url}/{key} is missing; {advice}") from error
-    try:
-        return keras.models.load_model(path, custom_objects=CUSTOM_LAYERS, compile=False)
-    except Exception as error:  # a damaged archive raises whatever its reader does
-        raise InputError(
-            f"{storage.url}/{key} cannot be loaded ({one_line(error, 200)}); {advice}"
-        ) from error
 
 
 def versions(*libraries: str) -> dict[str, str]:

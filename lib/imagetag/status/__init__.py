@@ -1,7 +1,7 @@
 """Where each tag in storage stands: what is complete, under way, failed and why.
 
-In: markers and heartbeats in storage. Out: a table. It may import `dataset`, `job` and what is
-below them.
+In: markers and heartbeats in storage. Out: a table. It may import `job`, `verdicts` and what
+is below them.
 """
 
 import lazy_loader

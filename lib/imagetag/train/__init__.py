@@ -1,7 +1,6 @@
 """Train a classifier of one tag, from its dataset in storage to a model in storage.
 
-In: a dataset in storage. Out: a run. It may import `inputs`, `explore`, `runs` and what is below
-them.
+In: a dataset in storage. Out: a run. It may import `inputs`, `export` and what is below them.
 """
 
 import lazy_loader

@@ -33,7 +33,8 @@ from imagetag.models.heads import Heads, split_model
 from imagetag.models.scoring import Score
 from imagetag.predict.networks import Networks
 from imagetag.runs.decision import Decision, logit_of
-from imagetag.runs.runs import EXPORT_MARKER, load_model, load_run
+from imagetag.runs.loading import load_model
+from imagetag.runs.runs import EXPORT_MARKER, load_run
 from imagetag.stats.calibration import Calibration
 from imagetag.stats.contract import Promise
 from imagetag.storage.local import LocalStorage

@@ -18,7 +18,8 @@ from imagetag.models.architectures import core_of, features_of
 from imagetag.models.scoring import Score, network_of
 from imagetag.predict.networks import Networks
 from imagetag.runs.heads import load_head
-from imagetag.runs.runs import load_model, load_run
+from imagetag.runs.loading import load_model
+from imagetag.runs.runs import load_run
 from imagetag.storage.opening import open_storage
 from tests.predicting import SIZE, make_model, noise, scorer_of, store_heads, store_model
 

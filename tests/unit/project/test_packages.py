@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -39,12 +41,72 @@ def test_all_that_a_package_offers_is_there(package: str) -> None:
 
 
 def test_no_package_is_forgotten_by_the_rules() -> None:
-    fences = {name for rule in RULES for name in rule.get("protected_modules", ())}
-    folders = {path.parent.name for path in ROOT.glob("lib/imagetag/*/__init__.py")}
-    assert fences == {f"imagetag.{folder}.*" for folder in folders}
-    layers = " ".join(next(rule["layers"] for rule in RULES if rule["type"] == "layers"))
-    modules = {path.stem for path in ROOT.glob("lib/imagetag/[!_]*.py")}
-    assert set(re.findall(r"imagetag\.(\w+)", layers)) == folders | modules
+    protected = {name for rule in RULES for name in rule.get("protected_modules", ())}
+    assert protected >= {f"imagetag.{package}.*" for package in PACKAGES}
+    jobs = {path.stem for path in (ROOT / "jobs").glob("[!_]*.py")}
+    assert protected >= {f"imagetag.{package}" for package in jobs.intersection(PACKAGES)}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_what_a_package_says_that_it_imports_is_so(package: str, graph: Any) -> None:
+    said = " ".join((importlib.import_module(f"imagetag.{package}").__doc__ or "").split())
+    sentence = re.search(r"may import ([^.]*)\.", said)
+    assert sentence, said
+    named = set(re.findall(r"`(\w+)`", sentence[1])) - {"imagetag"}
+    below: set[str] = set()
+    if "what is below" in sentence[1]:
+        new = named
+        while new := {each for name in new for each in imported_by(name, graph)} - below:
+            below |= new
+    assert imported_by(package, graph) <= named | below
+    assert named <= imported_by(package, graph)
+
+
+def imported_by(package: str, graph: Any) -> set[str]:
+    """Return the other packages that one imports itself."""
+    name = f"imagetag.{package}"
+    found = {
+        module.split(".")[1]
+        for each in (name, *graph.find_descendants(name))
+        for module in graph.find_modules_directly_imported_by(each)
+        if module.startswith("imagetag.")
+    }
+    return (found & set(PACKAGES)) - {package}
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "rule"),
+    [
+        ("lib/imagetag/train/fit.py", "import imagetag.scrape", "scrape: whom it serves"),
+        ("lib/imagetag/review/session.py", "import imagetag.train", "train: whom it serves"),
+        ("lib/imagetag/added.py", "import imagetag.audit", "Imports go down"),
+        ("lib/imagetag/errors.py", "import jobs.train", "The library knows no job, and no test"),
+        ("lib/imagetag/errors.py", "import tests.docs", "The library knows no job, and no test"),
+        ("lib/imagetag/scrape/scrape.py", "import torch", "Where jobs scrape,"),
+        ("jobs/demo.py", "import tensorflow", "No job imports anything heavy itself"),
+        ("lib/imagetag/runs/heads.py", "import imagetag.runs.loading", "No package imports in a"),
+        ("jobs/train.py", "from imagetag.train import fit", "train: no one reaches past it"),
+    ],
+)
+def test_the_rules_break(module: str, line: str, rule: str, tmp_path: Path) -> None:
+    for folder in ("lib", "jobs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, symlinks=True)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    with (tmp_path / module).open("a") as file:
+        file.write(f"\n{line}\n")
+    command = Path(sys.executable).with_name("lint-imports")
+    paths = os.pathsep.join([str(tmp_path / "lib"), str(tmp_path)])
+    ended = subprocess.run(
+        [command, "--no-cache"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    broken = [text for text in ended.stdout.splitlines() if "BROKEN" in text]
+    assert ended.returncode == 1, ended.stdout
+    assert any(text.startswith(rule) for text in broken), ended.stdout
 
 
 def test_what_runs_with_scraping_needs_only_what_its_image_installs(graph: Any) -> None:

@@ -13,7 +13,8 @@ import pytest
 from imagetag.errors import InputError, UsageError
 from imagetag.layout import Layout
 from imagetag.models.architectures import build_model
-from imagetag.runs.runs import Run, load_model, load_run
+from imagetag.runs.loading import load_model
+from imagetag.runs.runs import Run, load_run
 from imagetag.storage.base import Storage
 from imagetag.storage.opening import open_storage
 from tests.builders.runs import make_run, store_run
