@@ -18,6 +18,7 @@ from imagetag.job import (
     cache_folder_field,
     check_share,
     pod_index_field,
+    resize_field,
     run_job,
     share_memory_among_threads,
 )
@@ -49,11 +50,7 @@ class EmbedSettings(TagsSettings, BatchSettings):
         description="input size, HEIGHTxWIDTH in pixels; auto is the file's own, and 224x224 of a "
         "backbone by its name",
     )
-    resize: Literal["letterbox", "crop", "stretch"] = Field(
-        "letterbox",
-        description="how images are fitted into it: with bars, cut on both sides, or without "
-        "keeping their aspect",
-    )
+    resize: Literal["letterbox", "crop", "stretch"] = resize_field("bars")
     padding: Literal["grey", "white", "black"] = Field(
         "grey", description="the colour of those bars"
     )

@@ -15,7 +15,9 @@ from imagetag.job import (
     TagSettings,
     Takes,
     for_each_tag,
+    image_size_field,
     judge_tags,
+    resize_field,
     run_job,
     share_memory_among_threads,
     tell_next,
@@ -32,14 +34,8 @@ class PackSettings(TagSettings):
         "Splits and order": ("validation_fraction", "threshold_fraction", "seed"),
     }
 
-    image_size: Annotated[str, AfterValidator(checked_size)] = Field(
-        "auto", description="input size, HEIGHTxWIDTH in pixels; auto is what explore recommended"
-    )
-    resize: Literal["letterbox", "crop", "stretch"] = Field(
-        "letterbox",
-        description="how images are fitted into it: with grey bars, cut on both sides, or without "
-        "keeping their aspect",
-    )
+    image_size: Annotated[str, AfterValidator(checked_size)] = image_size_field()
+    resize: Literal["letterbox", "crop", "stretch"] = resize_field("grey bars")
     validation_fraction: float = validation_fraction_field()
     threshold_fraction: float = threshold_fraction_field()
     jpeg_quality: int = Field(95, ge=1, le=100, description="of the packed images")

@@ -40,11 +40,13 @@ from imagetag.job import (
     cache_folder_field,
     check_mlflow,
     for_each_tag,
+    image_size_field,
     judge_tags,
     leave,
     mlflow_field,
     option_name,
     pod_index_field,
+    resize_field,
     run_job,
     tell_next,
     threshold_fraction_field,
@@ -162,14 +164,8 @@ class TrainSettings(TagSettings):
     fine_tune_rate: float | None = Field(
         None, gt=0, description="its learning rate; by default 3 % of the head's"
     )
-    image_size: Annotated[str, AfterValidator(checked_size)] = Field(
-        "auto", description="input size, HEIGHTxWIDTH in pixels; auto is what explore recommended"
-    )
-    resize: Literal["letterbox", "crop", "stretch"] = Field(
-        "letterbox",
-        description="how images are fitted into it: with grey bars, cut on both sides, or without "
-        "keeping their aspect",
-    )
+    image_size: Annotated[str, AfterValidator(checked_size)] = image_size_field()
+    resize: Literal["letterbox", "crop", "stretch"] = resize_field("grey bars")
     packed: str = Field(
         "no",
         description="stream images from what imagetag pack has stored: latest, or a pack's name; "

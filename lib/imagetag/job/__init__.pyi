@@ -37,10 +37,12 @@ from .shared_fields import check_page as check_page
 from .shared_fields import concurrency_field as concurrency_field
 from .shared_fields import contact_field as contact_field
 from .shared_fields import ignore_robots_field as ignore_robots_field
+from .shared_fields import image_size_field as image_size_field
 from .shared_fields import max_rate_field as max_rate_field
 from .shared_fields import mlflow_field as mlflow_field
 from .shared_fields import pod_index_field as pod_index_field
 from .shared_fields import port_field as port_field
+from .shared_fields import resize_field as resize_field
 from .shared_fields import threshold_fraction_field as threshold_fraction_field
 from .shared_fields import threshold_from_field as threshold_from_field
 from .shared_fields import validation_fraction_field as validation_fraction_field

@@ -85,6 +85,22 @@ def cache_folder_field() -> Any:
     )
 
 
+def image_size_field() -> Any:
+    """Return the field of the option `--image-size` of what trains on a tag's pictures."""
+    return Field(
+        "auto", description="input size, HEIGHTxWIDTH in pixels; auto is what explore recommended"
+    )
+
+
+def resize_field(bars: str) -> Any:
+    """Return the field of the option `--resize`, with what letterboxed images get."""
+    return Field(
+        "letterbox",
+        description=f"how images are fitted into it: with {bars}, cut on both sides, or without "
+        "keeping their aspect",
+    )
+
+
 def validation_fraction_field() -> Any:
     """Return the field of the option `--validation-fraction`."""
     return Field(
