@@ -6,11 +6,10 @@ that can be had. So a run that is killed and started again ends with the same da
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,6 @@ from imagetag.boards import Board, Post, open_board
 from imagetag.dataset import (
     Dataset,
     Failure,
-    Repeat,
     Row,
     curated,
     is_dropped,
@@ -37,14 +35,14 @@ from imagetag.dataset import (
     standing_curation,
     summarize,
     write_dataset,
-    write_part,
 )
-from imagetag.errors import ImagetagError, InputError, TransientError, complaint
+from imagetag.errors import InputError, TransientError, complaint
 from imagetag.job import measured
 from imagetag.layout import LABELS, SPLITS, Label, Layout
 from imagetag.log import get_logger
+from imagetag.scrape.choice import Choice
 from imagetag.scrape.collect import Collector, How
-from imagetag.scrape.inventory import Known, StoredImages, key_at, place
+from imagetag.scrape.inventory import Known, StoredImages, key_at
 from imagetag.scrape.negatives import (
     SharedListing,
     Span,
@@ -53,9 +51,9 @@ from imagetag.scrape.negatives import (
     prepare,
     sample_board,
 )
+from imagetag.scrape.nothing import nothing_found
 from imagetag.scrape.selection import DEFAULTS, Selection
 from imagetag.storage import ObjectNotFound, Place, Storage, opened
-from imagetag.suggest import nearest
 from imagetag.web import Client
 
 _LEAST_PAGE = 20  # posts
@@ -165,7 +163,7 @@ class Scraper:
                 "positive", recent, self._selection.limit, partial(self._prepare, known)
             )
             if not known.rows["positive"]:
-                raise _nothing(self._board, tag, "positive", collector, known)
+                raise nothing_found(self._board, tag, "positive", collector, known)
             known.keep("negative", self._negatives(known))
             negatives = candidates(
                 self._board,
@@ -178,7 +176,7 @@ class Scraper:
             )
             collector.collect("negative", negatives, self._negatives(known))
             if not known.rows["negative"]:
-                raise _nothing(self._board, tag, "negative", collector, known)
+                raise nothing_found(self._board, tag, "negative", collector, known)
         dataset = self._complete(layout, collector, known, mended=bool(lost))
         measured(
             images=known.total - before,
@@ -268,7 +266,7 @@ class Scraper:
         curation = standing_curation(storage, layout)
         changes = read_changes(storage, curation)
         stored = StoredImages(storage, layout)
-        choice = _Choice(storage, layout, known, collector.written)
+        choice = Choice(storage, layout, known, collector.written)
         gone = 0
         tags: dict[Label, Counter[str]] = {label: Counter() for label in LABELS}
 
@@ -330,27 +328,40 @@ class Scraper:
             storage.delete(key)
         for where, ext in {} if mended else choice.unrecorded.items():
             storage.delete(key_at(layout, where, ext))
+        self._tell(layout, collector, choice, dataset, repeats)
+        return dataset
+
+    def _tell(
+        self,
+        layout: Layout,
+        collector: Collector,
+        choice: Choice,
+        dataset: Dataset,
+        repeats: Counter[str],
+    ) -> None:
+        """Tell what a dataset has, and what is to be minded of it."""
         if choice.left_out:
             get_logger().info(
                 "images in storage that these settings leave out",
                 images=dict(Counter(choice.left_out.values())),
             )
+        counts = dataset.images
         get_logger().info(
             "dataset complete",
             images=counts,
-            bytes=size,
+            bytes=dataset.bytes,
             copied=collector.copied,
             failures=dataset.failures,
             skipped=dataset.skipped,
             requests=self._board.client.sent - self._sent,
-            storage=f"{storage.url}/{layout.root}",
+            storage=f"{self._storage.url}/{layout.root}",
         )
         if empty := [
             f"{split} {label}" for split in SPLITS for label in LABELS if not counts[split][label]
         ]:
             get_logger().warning("no image in a split: take more, or another tag", empty=empty)
         posts = self._board.posts_called
-        for mark in marked_by:
+        for mark in dataset.negatives_marked_by:
             get_logger().warning(mark.caution)
         if repeats["placeholder"]:
             get_logger().warning(
@@ -367,81 +378,6 @@ class Scraper:
             get_logger().warning(
                 f"{posts} failed: --retry-failed tries them again", failures=dataset.failures
             )
-        return dataset
-
-
-class _Choice:
-    """The rows of a dataset, out of all that are recorded of its tag.
-
-    Attributes:
-        parts: keys of the parts that have these rows and no others, once all were read.
-        images: how many there are.
-        posts: ids of all that are recorded of the board.
-        unrecorded: images that are not recorded, or are no pictures.
-        left_out: why recorded images are not in the dataset, by their digests.
-        replaced: keys of parts that were written anew without rows of what is no picture.
-
-    """
-
-    def __init__(
-        self, storage: Storage, layout: Layout, known: Known, written: Sequence[str]
-    ) -> None:
-        self._storage, self._layout, self._known = storage, layout, known
-        # What this run knows of and what it wrote, and what another run of the tag did meanwhile.
-        keys = part_keys(storage, layout, "part", [*known.parts, *written])
-        self._keys = keys + [key for key in known.parts if key not in keys]
-        self.parts: list[str] = []
-        self.images = 0
-        self.posts: set[int] = set()
-        self.unrecorded = dict(known.objects)
-        self.left_out: dict[bytes, str] = {}
-        self.replaced: list[str] = []
-        self._placeholders: list[Row] = []
-
-    def rows(self) -> Iterator[Row]:
-        """Yield each image's row; write anew the parts that have others too."""
-        known = self._known
-        seen: set[bytes] = set()
-        for key in self._keys:
-            rows = list(read_parts(self._storage, [key], Row, strict=False))
-            pictures, taken, fresh = [], [], []
-            for row in rows:
-                digest, where = bytes.fromhex(row.md5), place(row.split, row.label, row.md5)
-                self.unrecorded.pop(where, None)
-                if known.of_board(row):
-                    self.posts.add(row.post_id)
-                if digest in known.left_out:
-                    self.unrecorded[where] = row.ext
-                    if known.labels.get(digest) is not None:  # else that was told before
-                        self._placeholders.append(row)
-                    continue
-                pictures.append(row)
-                if not known.counts(row):
-                    self.left_out[digest] = known.unfit(row) or "limit"
-                    continue
-                taken.append(row)
-                if digest not in seen:
-                    seen.add(digest)
-                    fresh.append(row)
-            part = key
-            if len(pictures) < len(rows):
-                self.replaced.append(key)
-                if pictures:
-                    part = write_part(self._storage, self._layout, "part", pictures)
-            if fresh:
-                whole = len(taken) == len(pictures)
-                self.parts.append(
-                    part if whole else write_part(self._storage, self._layout, "kept", taken)
-                )
-            self.images += len(fresh)
-            yield from fresh
-        for digest in seen:
-            self.left_out.pop(digest, None)
-
-    def repeated(self) -> list[str]:
-        """Record the rows of what is no picture as posts that lead to it; return their parts."""
-        found = [Repeat.model_validate(row.model_dump()) for row in self._placeholders]
-        return [write_part(self._storage, self._layout, "repeat", found)] if found else []
 
 
 def _previous(storage: Storage, tag: str) -> Dataset | None:
@@ -462,47 +398,3 @@ def _asked_for(storage: Storage, dataset: Dataset) -> Selection:
             f"{storage.url}/{Layout(dataset.tag).dataset} does not tell how it was asked for: "
             f"{complaint(error)}; scrape the tag again without --retry-failed"
         ) from error
-
-
-def _nothing(
-    board: Board, tag: str, label: Label, collector: Collector, known: Known
-) -> ImagetagError:
-    """Return why there is no image of a label."""
-    one = board.posts_called.removesuffix("s")
-    left_out = collector.skipped + collector.failed + known.repeats()
-    reasons = ", ".join(f"{name} {count}" for name, count in left_out.most_common())
-    told = f" (left out: {reasons})" if reasons else ""
-    if collector.lost[label]:
-        return TransientError(
-            f"{board.root} gives no picture for now ({reasons}); run this again later"
-        )
-    if label == "negative":
-        return InputError(f"{board.root} has no usable {one} without the tag {tag!r}{told}")
-    if collector.skipped["tag_absent"]:
-        common = ", ".join(name for name, _ in collector.tags_seen.most_common(5))
-        return InputError(
-            f"{board.root} finds {board.posts_called} for {tag!r}, but none of them carries it: "
-            f"it is probably an alias; their most common tags are {common}"
-        )
-    if not left_out:
-        return InputError(
-            f"{board.root} has no {board.posts_called} with the tag {tag!r}; {_meant(board, tag)}"
-        )
-    return InputError(f"{board.root} has no usable {one} with the tag {tag!r}{told}")
-
-
-# What to do where a board of one's own has nothing of a tag.
-_NO_SUCH_TAG = {
-    "folder": "put them into a sub-folder of that name, or name tags in a file beside each",
-    "links": "no row of the list has that tag",
-}
-
-
-def _meant(board: Board, tag: str) -> str:
-    """Return what to do about a tag that a board does not have."""
-    similar: list[str] = []
-    with contextlib.suppress(TransientError, InputError):  # only the advice is lost
-        similar = nearest(tag, board.similar(tag), count=3)
-    if similar:
-        return f"did you mean {' or '.join(similar)}?"
-    return _NO_SUCH_TAG.get(board.site.engine, "check its spelling on the board")
