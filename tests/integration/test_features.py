@@ -34,9 +34,10 @@ from imagetag.runs.runs import Run, Turned, load_run
 from imagetag.runs.suspects import load_suspects
 from imagetag.storage.base import Storage
 from imagetag.storage.opening import open_storage
-from imagetag.verdicts import Answer, load_verdicts, new_verdict, store_verdicts
+from imagetag.verdicts import Answer, load_verdicts, store_verdicts
 from tests.builders.datasets import store_dataset
 from tests.builders.drawn import PICTURES, TAG
+from tests.builders.verdicts import new_verdict
 from tests.ended import log_lines
 from tests.pages import undrawn
 from tests.plainly import HEAVY, imported_by

@@ -28,9 +28,10 @@ from imagetag.review import Given, open_tag_session
 from imagetag.storage.base import AccessDenied, BucketNotFound, ObjectInfo, Storage
 from imagetag.storage.opening import open_storage
 from imagetag.storage.s3 import S3Storage
-from imagetag.verdicts import load_audits, load_verdicts, new_verdict, store_verdicts
+from imagetag.verdicts import load_audits, load_verdicts, store_verdicts
 from tests.builders.audits import predicted
 from tests.builders.reviews import TAG, picture_of, store_reviewable
+from tests.builders.verdicts import new_verdict
 from tests.faults.mishaps import (
     Always,
     Once,

@@ -1,6 +1,3 @@
-from .contents import Contents as Contents
-from .contents import ExportedTag as ExportedTag
-from .contents import Format as Format
 from .contents import read_contents as read_contents
 from .export import export_tags as export_tags
 from .saved_model import store_export as store_export

@@ -13,7 +13,6 @@ from .feature_store import rounded as rounded
 from .keras_network import weights_digest as weights_digest
 from .opening import load_extractor as load_extractor
 from .opening import load_network as load_network
-from .opening import open_extractor as open_extractor
 from .opening import prepare_extractor as prepare_extractor
 from .shared import SharedFeatures as SharedFeatures
 from .stored_extractors import find_asked as find_asked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _USUAL_SIZE: Size = (224, 224)
-_NO_CONTENT = hashlib.sha256().hexdigest()
 
 
 def prepare_extractor(what: str, asked: Asked, folder: Path) -> tuple[ExtractorRecord, Path]:

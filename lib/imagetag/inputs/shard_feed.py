@@ -63,7 +63,7 @@ Part = tuple[
 
 
 class PackedFeed(Explaining):
-    """The batches of one worker, streamed from its shards; used as a `feed.Feed` is.
+    """The batches of one worker, streamed from its shards; used as `Batches` is.
 
     What a batch is made of is a function of the shards, the seed, the epoch and the step, and of
     how many workers there are. A worker that has fewer images than another fills up with some of

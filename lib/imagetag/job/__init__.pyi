@@ -10,7 +10,6 @@ from .job import for_each_tag as for_each_tag
 from .job import judge_tags as judge_tags
 from .job import run_job as run_job
 from .job import share_memory_among_threads as share_memory_among_threads
-from .job_record import ENDED as ENDED
 from .job_record import JobRecord as JobRecord
 from .job_record import record_in as record_in
 from .next_step import tell_command as tell_command

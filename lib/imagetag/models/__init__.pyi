@@ -9,7 +9,6 @@ from .architectures import set_trainable as set_trainable
 from .architectures import with_resizing as with_resizing
 from .batches import run_in_batches as run_in_batches
 from .composed import classifier_on as classifier_on
-from .distribute import StrategyName as StrategyName
 from .distribute import choose_devices as choose_devices
 from .distribute import device_names as device_names
 from .heads import Heads as Heads

@@ -6,7 +6,6 @@ from .server import ReviewServer as ReviewServer
 from .session import About as About
 from .session import Facts as Facts
 from .session import Given as Given
-from .session import Neighbour as Neighbour
 from .session import NoPicture as NoPicture
 from .session import Progress as Progress
 from .session import Session as Session

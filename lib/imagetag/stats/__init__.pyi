@@ -24,7 +24,6 @@ from .contract import lower_bound as lower_bound
 from .contract import positives_needed as positives_needed
 from .contract import promise_precision as promise_precision
 from .intervals import Interval as Interval
-from .logistic import STRENGTHS as STRENGTHS
 from .logistic import LinearHead as LinearHead
 from .logistic import fit_head as fit_head
 from .metrics import AtPrevalence as AtPrevalence

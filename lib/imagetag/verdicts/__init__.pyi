@@ -14,5 +14,4 @@ from .verdicts import Verdict as Verdict
 from .verdicts import Verdicts as Verdicts
 from .verdicts import load_verdicts as load_verdicts
 from .verdicts import merge_verdicts as merge_verdicts
-from .verdicts import new_verdict as new_verdict
 from .verdicts import store_verdicts as store_verdicts

@@ -6,10 +6,8 @@ They are stored in `parts`.
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -69,19 +67,6 @@ class Verdicts:
     def of(cls, verdicts: Iterable[Verdict]) -> Verdicts:
         """Return what stands when all verdicts that there are have been told, in any order."""
         return cls(newest((verdict.md5, verdict) for verdict in verdicts))
-
-
-def new_verdict(
-    md5: str, answer: Answer, queue: str, *, chance: float | None = None, by: str = ""
-) -> Verdict:
-    """Return a verdict of now.
-
-    Raises:
-        ValueError: if something of it cannot be.
-
-    """
-    now, name = datetime.now(UTC), secrets.token_hex(8)
-    return Verdict(md5=md5, answer=answer, queue=queue, chance=chance, at=now, by=by, id=name)
 
 
 def store_verdicts(storage: Storage, tag: str, verdicts: Iterable[Verdict]) -> str:

@@ -22,8 +22,9 @@ from imagetag.models import Score
 from imagetag.runs.evaluation import ByVerdicts, Judged, Request
 from imagetag.runs.runs import Turned
 from imagetag.stats.contract import least_called
-from imagetag.verdicts import Answer, Verdict, Verdicts, new_verdict
+from imagetag.verdicts import Answer, Verdict, Verdicts
 from tests.builders.rows import make_row
+from tests.builders.verdicts import new_verdict
 
 REQUEST = Request()
 NEEDED = least_called(200, min_precision=0.95, confidence=0.95, share=0.5) or 0

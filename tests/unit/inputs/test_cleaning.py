@@ -30,11 +30,12 @@ from imagetag.train.cluster import Cluster
 from imagetag.train.settings import Means, Training
 from imagetag.train.target import Target, find_target
 from imagetag.train.train import train_tag
-from imagetag.verdicts import Answer, new_verdict, store_verdicts
+from imagetag.verdicts import Answer, store_verdicts
 from tests.builders.datasets import store_dataset
 from tests.builders.pictures import plain
 from tests.builders.rows import row_of
 from tests.builders.runs import make_run, store_run
+from tests.builders.verdicts import new_verdict
 from tests.storages import Late
 
 TAG = "fate/stay_night"

@@ -13,9 +13,10 @@ from imagetag.errors import InputError
 from imagetag.layout import Layout
 from imagetag.review import QUEUES, Given, NoPicture, QueueName, TagSession, open_tag_session
 from imagetag.storage import LocalStorage, Storage
-from imagetag.verdicts import load_verdicts, new_verdict, store_verdicts
+from imagetag.verdicts import load_verdicts, store_verdicts
 from tests.builders.reviews import TAG, store_reviewable
 from tests.builders.rows import key_of
+from tests.builders.verdicts import new_verdict
 from tests.pages import HOSTILE
 
 

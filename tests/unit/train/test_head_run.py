@@ -24,11 +24,12 @@ from imagetag.storage.base import Storage
 from imagetag.storage.opening import open_storage
 from imagetag.train.settings import Means, Training, settled
 from imagetag.train.train import train_tag
-from imagetag.verdicts import new_verdict, store_verdicts
+from imagetag.verdicts import store_verdicts
 from jobs.train import TrainSettings
 from tests.builders.datasets import store_dataset
 from tests.builders.extractors import make_record
 from tests.builders.rows import make_row
+from tests.builders.verdicts import new_verdict
 
 TAG = "rei"
 CHANNELS = 8

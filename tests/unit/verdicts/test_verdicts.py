@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from imagetag.errors import InputError
 from imagetag.layout import Layout
 from imagetag.storage import LocalStorage
-from imagetag.verdicts import Verdict, Verdicts, load_verdicts, new_verdict, store_verdicts
+from imagetag.verdicts import Verdict, Verdicts, load_verdicts, store_verdicts
+from tests.builders.verdicts import new_verdict
 
 TAG = "fate/stay_night"
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
