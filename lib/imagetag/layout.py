@@ -380,6 +380,8 @@ def checked_run(name: str, option: str = "--run") -> str:
         UsageError: if it is not letters, digits, dots, dashes and underscores, 100 at most.
 
     """
+    if not isinstance(name, str):
+        raise UsageError(f"{option} {name!r}: write it as text")
     if not _RUN_NAME.fullmatch(name) or name.lower() == "latest":
         raise UsageError(
             f"{option} {name[:100]!r}: use letters, digits, '.', '-' and '_', beginning with a "

@@ -7,18 +7,25 @@ import json
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tensorflow as tf
+from annotated_types import Ge, Le
 
+from imagetag.arguments import AnyWhole, check_numbers
 from imagetag.errors import UsageError
 from imagetag.log import get_logger
 
 StrategyName = Literal["auto", "none", "mirrored", "multi-worker"]
 
 
+@check_numbers
 def choose_devices(
-    name: StrategyName, *, cpu_devices: int = 1, addresses: Sequence[str] = (), worker: int = 0
+    name: StrategyName,
+    *,
+    cpu_devices: Annotated[int, Ge(1), Le(64)] = 1,
+    addresses: Sequence[str] = (),
+    worker: AnyWhole = 0,
 ) -> tf.distribute.Strategy:
     """Return what a network runs on: all GPUs of this machine, or as many logical CPU devices.
 
@@ -33,10 +40,13 @@ def choose_devices(
         worker: the index of this one.
 
     Raises:
+        ValueError: if there is no such strategy, or a number is out of its option's bounds.
         UsageError: if the devices were set up differently before, or the strategy wants several
             workers and there is one.
 
     """
+    if name not in get_args(StrategyName):
+        raise ValueError(f"name={name!r}: take {', '.join(get_args(StrategyName))}")
     gpus = tf.config.list_physical_devices("GPU")
     workers = max(1, len(addresses))
     several = workers > 1

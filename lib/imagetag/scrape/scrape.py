@@ -96,6 +96,9 @@ def scrape_tag(
         )
     if not isinstance(board, str | Path):
         raise ValueError(f"board={board!r}: take a board's name, ENGINE+URL or folder+PATH")
+    if not (isinstance(contact, str) and contact.isascii() and contact.isprintable()):
+        raise ValueError(f"contact={contact!r}: take ASCII, as it goes into a header")
+    selection = Selection(**{"board": "", **DEFAULTS, **wanted})  # before anyone is asked
     with Client(
         rate=max_rate,
         concurrency=concurrency + 1,  # the downloads, and the listing
@@ -104,7 +107,7 @@ def scrape_tag(
     ) as client:
         source = open_board(str(board), client)
         target = opened(storage, concurrency, existing=False)
-        selection = Selection(board=source.root, **{**DEFAULTS, **wanted})
+        selection = selection.model_copy(update={"board": source.root})
         return Scraper(target, source, selection, How(concurrency)).scrape(tag)
 
 

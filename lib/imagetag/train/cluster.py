@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetag.arguments import AnyWhole, Count, check_number
 from imagetag.errors import TransientError, one_line
 
 if TYPE_CHECKING:
@@ -32,6 +33,15 @@ class Cluster:
     start: Callable[[], tf.distribute.Strategy]
     worker: int = 0
     workers: int = 1
+
+    def __post_init__(self) -> None:
+        if not callable(self.start):
+            raise ValueError(
+                f"start={self.start!r}: take a function that sets the devices up, such as "
+                'lambda: imagetag.choose_devices("mirrored")'
+            )
+        check_number("workers", self.workers, Count)
+        check_number("worker", self.worker, AnyWhole)
 
     @functools.cached_property
     def strategy(self) -> tf.distribute.Strategy:

@@ -16,11 +16,12 @@ from imagetag.errors import ImagetagError, InputError, UsageError
 from imagetag.evaluate import evaluate_tag
 from imagetag.explore import explore_tag
 from imagetag.inputs import Batches, RandomAffine
+from imagetag.models import choose_devices
 from imagetag.predict import predict_tag
 from imagetag.runs import Request
 from imagetag.scrape import scrape_tag
 from imagetag.scrape.selection import DEFAULTS, Selection
-from imagetag.train import Means, Training, train_tag
+from imagetag.train import Cluster, Means, Training, train_tag
 from tests.builders.drawn import PICTURES, TAG, store
 
 _WHOLE, _CONCURRENCY = "take a whole number, 1 or more", "take a whole number from 1 to 256"
@@ -52,6 +53,9 @@ _PROBABILITY = "take a number above 0 and below 1, or None"
         (scrape_tag, {"max_rate": 0}, "max_rate=0: take a number above 0"),
         (scrape_tag, {"max_rate": math.inf}, "max_rate=inf: take a number above 0"),
         (scrape_tag, {"board": None}, "board=None: take a board's name"),
+        (scrape_tag, {"contact": "me@例"}, "contact='me@例': take ASCII"),
+        (scrape_tag, {"contact": None}, "contact=None: take ASCII"),
+        (scrape_tag, {"limit": 0}, "limit\n  Input should be greater"),
         (train_tag, {"training": {"batch_size": 0}}, "batch_size\n  Input should be greater"),
         (train_tag, {"means": {"micro_batch": 0}}, "micro_batch\n  Input should be greater"),
         (train_tag, {"means": 5}, "instance of Means"),
@@ -80,6 +84,10 @@ def test_a_wrong_argument_of_a_function(
         (RandomAffine, {"zoom": -1}, "zoom=-1: take a number from 0 to below 1"),
         (RandomAffine, {"shear": 90}, "shear=90: take a number from 0 to below 90"),
         (RandomAffine, {"seed": -1}, "seed=-1: take a whole number, 0 or more, or None"),
+        (Cluster, {"start": "mirrored"}, "start='mirrored': take a function"),
+        (Cluster, {"start": print, "workers": 0}, f"workers=0: {_WHOLE}"),
+        (choose_devices, {"name": "mirror"}, "name='mirror': take auto, none, mirrored"),
+        (choose_devices, {"name": "none", "cpu_devices": 65}, "cpu_devices=65: take a whole"),
         (Means, {"micro_batch": 0}, "greater than or equal to 1"),
         (Means, {"concurrency": 0}, "greater than or equal to 1"),
         (Means, {"concurrency": 257}, "less than or equal to 256"),
@@ -125,6 +133,14 @@ def test_a_text_is_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 def test_a_path_alone_is_no_board(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"this is a folder; did you mean folder\+"):
         scrape_tag(tmp_path / "data", TAG, tmp_path)
+
+
+@pytest.mark.parametrize("run", [None, 5, Path("x")])
+def test_what_is_no_runs_name(run: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--run .*: write it as text"):
+        evaluate_tag(tmp_path, TAG, run)
+    with pytest.raises(UsageError, match=r"--run .*: write it as text"):
+        predict_tag(tmp_path, TAG, tmp_path, run)
 
 
 def test_a_size_is_height_and_width() -> None:
