@@ -37,7 +37,8 @@ from imagetag.runs.decision import sigmoid
 from imagetag.runs.loading import load_model
 from imagetag.runs.runs import load_run
 from imagetag.stats.contract import Promise
-from imagetag.status.overview import Overview, StageStatus
+from imagetag.status.overview import Overview
+from imagetag.status.tag_status import StageStatus
 from imagetag.storage.base import Storage
 from imagetag.storage.local import LocalStorage
 from imagetag.storage.opening import open_storage

@@ -16,7 +16,7 @@ from imagetag.console import WIDEST, clean, open_output
 from imagetag.job import JobRecord
 from imagetag.layout import encode
 from imagetag.sentences import duration
-from imagetag.status.overview import StageStatus, State, TagStatus, stages_shown
+from imagetag.status.tag_status import StageStatus, State, TagStatus, stages_shown
 
 _STYLES: dict[State, str] = {
     "none": "dim",

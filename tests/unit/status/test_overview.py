@@ -17,8 +17,9 @@ from imagetag.dataset.embedded import tell_share
 from imagetag.errors import InputError
 from imagetag.job.job_record import JobRecord
 from imagetag.layout import Layout, job_record
-from imagetag.status.overview import Overview, StageStatus, TagStatus, stages_shown
+from imagetag.status.overview import Overview
 from imagetag.status.table import document, show, summary
+from imagetag.status.tag_status import StageStatus, TagStatus, stages_shown
 from imagetag.storage.base import ObjectInfo, Storage
 from imagetag.storage.local import LocalStorage
 from jobs import status as status_job
