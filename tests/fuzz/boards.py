@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any, cast
 
-from imagetag.boards import Board, Post, Query, open_board
+from imagetag.boards import Board, BoardError, Post, Query, open_board
 from imagetag.boards.words import meaning_of, words_of
 from imagetag.errors import ImagetagError
 from imagetag.web import Client, HttpError
@@ -56,11 +56,16 @@ def _engine(name: str) -> Target:
 
 
 def _closed_api(content: bytes) -> None:
-    """Gelbooru 0.2 where its API is closed: the pages of lists and of posts."""
+    """Gelbooru 0.2 where its API is closed: the page of a post, or else of a list."""
     board = _board("gelbooru02", content, lambda params: params.get("page") != "dapi")
     listed = Post(1, "board", _URL, None, None, None, None, (), None, None)
-    check(board.complete(listed))
-    _ask(board)
+    try:
+        check(board.complete(listed))
+    except (BoardError, HttpError):
+        _ask(board)
+    else:
+        with contextlib.suppress(ImagetagError, HttpError):  # it may be no list then
+            _ask(board)
 
 
 def _words(content: bytes) -> None:
