@@ -27,6 +27,7 @@ get_logger = structlog.get_logger
 watcher: ContextVar[Callable[[Progress], None] | None] = ContextVar("watcher", default=None)
 _terminal: Console | None = None  # where a person reads, if the log goes there
 _bars: Bars | None = None  # on it, if it can show them
+_outlives_reader = False
 
 
 def configure(log_format: LogFormat = "auto", level: str = "info") -> None:
@@ -68,6 +69,12 @@ def configure(log_format: LogFormat = "auto", level: str = "info") -> None:
     logging.captureWarnings(True)
 
 
+def outlive_reader() -> None:
+    """Drop lines from now on that nobody reads any more, where they would end the work."""
+    global _outlives_reader
+    _outlives_reader = True
+
+
 def end_bars() -> None:
     """Take progress bars off the terminal, as the process will end."""
     if _bars is not None:
@@ -98,8 +105,12 @@ def tell_person(text: str, copied: str) -> None:
 
 def _write(line: str) -> None:
     """Write a line in one piece."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    try:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        if not _outlives_reader:
+            raise
 
 
 class _Stderr:

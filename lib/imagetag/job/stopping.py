@@ -24,7 +24,7 @@ from functools import partial
 from types import FrameType
 
 from imagetag.errors import EXIT_INTERRUPTED, Terminated, one_line
-from imagetag.log import end_bars, get_logger
+from imagetag.log import end_bars, get_logger, outlive_reader
 
 PARENT = "_IMAGETAG_PARENT"
 """The variable by which a process that runs a job as a child of its own tells who it is."""
@@ -41,17 +41,19 @@ class Stop:
     Attributes:
         asked: what is to be raised, None while the work may go on.
         dropped: whether that was raised where nobody could catch it.
+        is_child: whether this process is a job that another runs.
 
     """
 
     def __init__(self) -> None:
         self.asked: type[BaseException] | None = None
-        self.dropped = False
+        self.dropped = self.is_child = False
         self._noted = False
 
     def begin(self) -> None:
         """Forget what another job of this process was asked."""
-        self.asked, self.dropped, self._noted = None, False, False
+        self.asked = None
+        self.dropped = self.is_child = self._noted = False
 
     def ask(self, number: int, _frame: FrameType | None) -> None:
         """Take a signal. What follows the first one must not disturb what is being saved."""
@@ -140,13 +142,16 @@ def stop_with_parent() -> None:
     """Have this process stopped, as by SIGTERM, when the one that runs it as its child is killed.
 
     Else it would work on unseen, beside the one that is started in its parent's place. Where the
-    system is not Linux, that is so.
+    system is not Linux, that is so. What it logs then has no reader any more, which must not keep
+    it from saving its work.
     """
     parent = os.environ.pop(PARENT, "")
     if not parent:
         return
+    stop.is_child = True
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) == 0:
+            outlive_reader()
     if str(os.getppid()) != parent:  # it was killed before
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -180,7 +185,9 @@ def _watch(reader: int, main: int, kept: str) -> None:
             continue
         if not (number := os.read(reader, 1)):
             return
-        if asked and number[0] == signal.SIGINT:
+        # A child has the Ctrl-C of its terminal as well as what its parent sends for it, in any
+        # order; at a second one its parent ends it.
+        if asked and number[0] == signal.SIGINT and not stop.is_child:
             _leave_at_once(kept)
         asked = asked or number[0] in (signal.SIGINT, signal.SIGTERM)
 

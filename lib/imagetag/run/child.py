@@ -77,7 +77,7 @@ class Child:
                         for event in self._events():
                             tell(event)
                     except (KeyboardInterrupt, Terminated) as stopped:
-                        # It may have had the same signal; a SIGTERM after that does no harm.
+                        # It may have had the same signal, or have it yet: both are one to it.
                         process.terminate()
                         for event in self._events():
                             if "exit_code" in event:

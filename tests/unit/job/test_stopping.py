@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -70,6 +71,66 @@ def test_a_job_whose_parent_is_killed_is_stopped() -> None:
         process.kill()
         [last] = [json.loads(line) for line in process.stderr]  # until the child has ended too
     assert (last["event"].partition(";")[0], last["exit_code"]) == ("stopped by SIGTERM", 143)
+
+
+SAVING = """
+import os, sys, time
+from imagetag.errors import Terminated
+from imagetag.job.job import run_job
+from imagetag.job.settings import JobSettings
+from imagetag.log import get_logger
+
+def work(_):
+    try:
+        get_logger().info("at work")
+        time.sleep(1000)
+    except (KeyboardInterrupt, Terminated):
+        for _ in range(10):
+            get_logger().info("saving")
+            time.sleep(0.05)
+        print("saved", flush=True)
+        raise
+
+sys.exit(run_job("train", "x", JobSettings, work, ["--log-format", "json"]))
+"""
+
+
+def test_a_job_whose_parent_is_killed_saves_its_work_though_nobody_reads_its_log() -> None:
+    parent = (
+        "import os, subprocess, sys, threading\n"
+        f"environment = {{**os.environ, {PARENT!r}: str(os.getpid())}}\n"
+        f"child = [sys.executable, '-c', {SAVING!r}]\n"
+        "with subprocess.Popen(child, env=environment, stderr=subprocess.PIPE) as process:\n"
+        "    process.stderr.readline()\n"
+        "    print('at work', flush=True)\n"
+        "    threading.Event().wait()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"at work\n"
+        process.kill()
+        assert process.stdout.read() == b"saved\n"  # until the child has ended too
+
+
+@pytest.mark.parametrize(
+    "numbers", [(signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)]
+)
+def test_a_ctrl_c_that_a_child_has_twice_is_one(numbers: tuple[int, int]) -> None:
+    """From its terminal, and from the job that runs it."""
+    start = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", start + SAVING],
+        env={**os.environ, PARENT: str(os.getpid())},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        for number, expected in zip(numbers, ("at work", "saving"), strict=True):
+            assert json.loads(process.stderr.readline())["event"] == expected
+            process.send_signal(number)
+        told, _ = process.communicate(timeout=100)
+    assert told == b"saved\n"
+    assert process.returncode in (130, 143)
 
 
 # Each waits for good, if its signal is missed; it has a thread that wakes nobody.
