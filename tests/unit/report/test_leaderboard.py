@@ -217,6 +217,18 @@ def test_the_page_of_all_tags_is_linked_if_there_is_one(two: Reported) -> None:
     assert "All tags" in page.text
 
 
+def test_only_what_is_on_the_page_is_explained(two: Reported) -> None:
+    drawn = ["A dot is", "Bars of two runs", "Behind the best.", "Many comparisons."]
+    words = two.made()[0].text
+    assert all(text in words for text in drawn)
+    two.storage.delete(Layout("asuka").run("a1", "metrics.json"))
+    two.storage.delete(Layout("rei").run("a2", "metrics.json"))
+    words = two.made()[0].text
+    assert "Tags with one run" in words
+    assert [text for text in (*drawn, "Other pictures.") if text in words] == []
+    assert "Interval of a run. Below what was measured" in words
+
+
 def test_the_same_runs_give_the_same_again(two: Reported) -> None:
     first = [two.made()[1] | {"created": ""} for _ in range(2)]
     assert first[0] == first[1]
