@@ -20,6 +20,7 @@ from imagetag.evaluate.galleries import Scored, pick_galleries, shown
 from imagetag.evaluate.page import Pictures, evaluation_page
 from imagetag.pages import rendering
 from imagetag.pages.rendering import MAX_PAGE_BYTES
+from imagetag.pages.templating import whole_options
 from imagetag.stats.contract import Promise
 from tests.builders.datasets import make_dataset
 from tests.builders.evaluations import evaluation_of, promise, scored
@@ -305,6 +306,16 @@ def test_a_promise_is_said_in_words_and_so_is_what_it_would_take() -> None:
 
 
 @pytest.mark.usefixtures("quick_plots")
+def test_an_option_in_a_sentence_is_not_broken_at_the_end_of_a_line() -> None:
+    page = evaluated(make_predictions(3, 2, 1, 3), promised=promise(30))
+    assert "--min-precision" in page
+    assert page.count("--min-precision") == page.count('<span class="keep">--min-precision</span>')
+    assert whole_options("<b>: by --scrape.limit.") == (
+        '&lt;b&gt;: by <span class="keep">--scrape.limit</span>.'
+    )
+
+
+@pytest.mark.usefixtures("quick_plots")
 def test_the_slider_moves_over_every_threshold() -> None:
     predictions = make_predictions(59, 2, 4, 80)
     page = Page(evaluated(predictions))
@@ -373,3 +384,11 @@ def test_the_precision_where_the_tag_is_rare_is_told() -> None:
     words = Page(evaluated(make_predictions(59, 2, 4, 80))).text
     expected = 0.01 * 59 / 63 / (0.01 * 59 / 63 + 0.99 * 2 / 82)
     assert f"1 % {100 * expected:.1f} %" in words
+
+
+@pytest.mark.usefixtures("quick_plots")
+@pytest.mark.parametrize("negatives", [10, 63, 600])
+def test_the_test_split_is_not_called_balanced_where_it_may_not_be(negatives: int) -> None:
+    words = Page(evaluated(make_predictions(59, 2, 4, negatives))).text
+    assert "Where the tag is rarer than in the test split" in words
+    assert "balanced" not in words

@@ -1,4 +1,4 @@
-"""What the index page reads of predictions that are beside it."""
+"""What the index page says of a tag, and reads of predictions that are beside it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from pathlib import Path
 import pytest
 
 from imagetag.report import read_predictions
+from imagetag.report.index import TagEntry, make_index
+from imagetag.report.results import load_result
+from imagetag.storage.local import LocalStorage
+from tests.builders.datasets import make_dataset
+from tests.builders.results import make_logits, make_pictures, write_run
+from tests.builders.rows import make_row
+from tests.pages import Page
 
 ROWS = """file,page_url,probability,decision,error,tag
 a.png,,0.900000,true,,rei
@@ -50,3 +57,14 @@ def test_what_is_no_such_file_tells_nothing(about: bytes, tmp_path: Path) -> Non
     (tmp_path / "predictions.csv.about.json").write_bytes(about)
     assert read_predictions(path)["rei"].advice == ""
     assert read_predictions(path)["rei"].rows == 2
+
+
+def test_the_input_is_told_by_height_and_width_as_everywhere(tmp_path: Path) -> None:
+    storage, pictures = LocalStorage(tmp_path), make_pictures(10, 10)
+    write_run(storage, "rei", "v1", pictures, make_logits(pictures, 3, seed=0))
+    found = load_result(storage, "rei", "v1")
+    dataset = make_dataset([make_row(1)], tag="rei")
+    entry = TagEntry("rei", dataset, training=found.training, evaluation=found.evaluation)
+    make_index(storage, [entry])
+    words = Page(storage.read("index.html").decode()).text
+    assert "192 \N{MULTIPLICATION SIGN} 256 (height \N{MULTIPLICATION SIGN} width)" in words
