@@ -149,11 +149,12 @@ class Collector:
                     if nearly and self._known.rows[label] and not (more and len(waiting) < missing):
                         nearly([fetch.post.id for fetch in waiting])
                         nearly = None
-                    wait(
-                        [fetch.future for fetch in waiting if not fetch.future.done()],
-                        return_when=FIRST_COMPLETED,
-                    )
-                    for fetch in _decided(waiting):
+                    # Listed first: what ends from now on is waited for no more.
+                    pending = [fetch.future for fetch in waiting if not fetch.future.done()]
+                    if not (decided := _decided(waiting)):
+                        wait(pending, return_when=FIRST_COMPLETED)
+                        decided = _decided(waiting)
+                    for fetch in decided:
                         waiting.remove(fetch)
                         stored = self._settle(fetch, label)
                         self._parts.flush_if_due()

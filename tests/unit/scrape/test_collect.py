@@ -8,8 +8,10 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -213,7 +215,21 @@ def stopping(found: Sequence[Post], after: int) -> Iterator[Post]:
     raise Terminated
 
 
-def test_posts_that_tell_their_sums_wait_for_none(storage: Storage) -> None:
+class AtOnce(ThreadPoolExecutor):
+    """Fetches at once, all but one post, which is under way meanwhile."""
+
+    def submit(self, fetch: Any, post: Post, *given: Any) -> Future[Any]:  # type: ignore[override]
+        if post.id == 6:
+            return super().submit(fetch, post, *given)
+        future: Future[Any] = Future()
+        future.set_result(fetch(post, *given))
+        return future
+
+
+@pytest.mark.parametrize("pool", [ThreadPoolExecutor, AtOnce])
+def test_posts_that_tell_their_sums_wait_for_none(
+    storage: Storage, pool: type[ThreadPoolExecutor]
+) -> None:
     # The first comes last, and the others are recorded when the run is stopped meanwhile.
     told = [
         replace(post, md5=hashlib.md5(png(post.id)).hexdigest())
@@ -223,13 +239,14 @@ def test_posts_that_tell_their_sums_wait_for_none(storage: Storage) -> None:
     class Slow(Shelf):
         def fetch(self, post: Post, max_bytes: int) -> File:
             if post.id == 6:
-                for _ in range(200):
+                for _ in range(2000):
                     if run._parts.unrecorded == 5:
                         break
                     time.sleep(0.05)
             return File(png(post.id))
 
     with collector(storage, Slow(told, "http://host.example")) as run:
+        run._pool = pool(6)
         run.collect("positive", iter(told), 6)
     [part] = part_keys(storage, LAYOUT, "part")
     assert [row.post_id for row in read_parts(storage, [part], Row)][-1] == 6
