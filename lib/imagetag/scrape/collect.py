@@ -81,6 +81,8 @@ class Collector:
         self.skipped: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self.lost: Counter[Label] = Counter()  # failures that may pass
+        self.refused: Counter[Label] = Counter()  # of these, refusals that no waiting changes
+        self.refusal = ""  # what the last of them says
         self.tags_seen: Counter[str] = Counter()
         self.copied = 0  # images that another tag had
         self.written = self._parts.written  # keys of the manifest's parts
@@ -431,6 +433,9 @@ class Collector:
         self.failed[reason] += 1
         counters().advance("collect", failed=1)
         self.lost[label] += not permanent
+        if not permanent and reason in _REFUSALS:
+            self.refused[label] += 1
+            self.refusal = detail
         self._known.posts.add(post.id)
         failure = Failure(
             post_id=post.id,

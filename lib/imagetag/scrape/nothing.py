@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from imagetag.boards import Board
-from imagetag.errors import ImagetagError, InputError, TransientError
+from imagetag.errors import ImagetagError, InputError, TransientError, UsageError
 from imagetag.layout import Label
 from imagetag.scrape.collect import Collector
 from imagetag.scrape.inventory import Known
@@ -26,6 +26,12 @@ def nothing_found(
     left_out = collector.skipped + collector.failed + known.repeats()
     reasons = ", ".join(f"{name} {count}" for name, count in left_out.most_common())
     told = f" (left out: {reasons})" if reasons else ""
+    # A list's files lie at any number of hosts: too few for an outage may be all of them.
+    if 0 < collector.lost[label] == collector.refused[label]:
+        return UsageError(
+            f"{board.root} gives no picture ({reasons}), and waiting changes nothing: "
+            f"{collector.refusal}"
+        )
     if collector.lost[label]:
         return TransientError(
             f"{board.root} gives no picture for now ({reasons}); run this again later"

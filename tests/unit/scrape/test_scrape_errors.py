@@ -63,3 +63,15 @@ def test_what_a_folder_or_a_list_has_too_little_of_is_told_in_its_words(
     assert f"positive images: {source} has no more that fit" in told
     assert "the board" not in told
     assert "post" not in told
+
+
+def test_a_list_of_which_every_picture_is_refused_is_not_to_be_run_again_later(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(pictures)
+    monkeypatch.setenv("IMAGETAG_RATING", "general,sensitive,questionable,explicit")
+    assert main(["--storage", "data", "--tags", "fox", "--board", "links+list.csv"]) == 2
+    line = json.loads(capfd.readouterr().err.splitlines()[-1])["event"]
+    assert "list.csv gives no picture (private_host 1)" in line
+    assert "--allow-private-hosts" in line
+    assert "later" not in line
