@@ -264,8 +264,16 @@ class Scraper:
         failed_parts = part_keys(
             storage, layout, "failed", [*known.failed_parts, *collector.written]
         )
-        failures = read_parts(storage, failed_parts, Failure, strict=False)
-        lost = {each.post_id: each.reason for each in failures if known.of_board(each)}
+        # A post may have failed in several runs. What this one wrote is the newest; the names of
+        # other parts tell no order.
+        in_time = sorted(failed_parts, key=lambda key: key in collector.written)
+        lost: dict[int, Failure] = {}
+        for failure in read_parts(storage, in_time, Failure, strict=False):
+            if known.of_board(failure):
+                before = lost.get(failure.post_id)
+                # What is for good is what keeps it from being tried by the next run.
+                if before is None or failure.permanent >= before.permanent:
+                    lost[failure.post_id] = failure
         curation = standing_curation(storage, layout)
         changes = read_changes(storage, curation)
         stored = StoredImages(storage, layout)
@@ -312,7 +320,7 @@ class Scraper:
             images=counts,
             bytes=size,
             failures=dict(
-                Counter(reason for post, reason in lost.items() if post not in choice.posts)
+                Counter(each.reason for post, each in lost.items() if post not in choice.posts)
             ),
             skipped=previous.skipped if previous else dict(collector.skipped + repeats),
             parts=tuple(choice.parts),
@@ -332,6 +340,7 @@ class Scraper:
         for where, ext in {} if mended else choice.unrecorded.items():
             storage.delete(key_at(layout, where, ext))
         self._tell(layout, collector, choice, dataset, repeats)
+        self._tell_failed([each for post, each in lost.items() if post not in choice.posts])
         return dataset
 
     def _tell(
@@ -377,10 +386,16 @@ class Scraper:
                 f"{posts} of one picture differ in the tag: one of them is probably wrong",
                 posts=repeats["conflicting"],
             )
-        if dataset.failures:
+
+    def _tell_failed(self, failures: list[Failure]) -> None:
+        """Tell which posts failed, and of which there is hope."""
+        posts = self._board.posts_called
+        if passing := Counter(each.reason for each in failures if not each.permanent):
             get_logger().warning(
-                f"{posts} failed: --retry-failed tries them again", failures=dataset.failures
+                f"{posts} failed: --retry-failed tries them again", failures=dict(passing)
             )
+        if lasting := Counter(each.reason for each in failures if each.permanent):
+            get_logger().warning(f"{posts} failed for good", failures=dict(lasting))
 
 
 def _previous(storage: Storage, tag: str) -> Dataset | None:

@@ -55,6 +55,7 @@ class Shelf(Board):
         self.asked: set[tuple[Query, int | None, int]] = set()
         self.fetched: list[int] = []
         self.gone: set[int] = set()
+        self.refusal = HttpError("http_404", "not found", permanent=False)
 
     def _post(self, number: int) -> Post:
         tags = ["fox" if number % 2 else "owl", *(["sword"] if number % 3 == 0 else [])]
@@ -86,7 +87,7 @@ class Shelf(Board):
 
     def fetch(self, post: Post, max_bytes: int) -> File:
         if post.id in self.gone:
-            raise HttpError("http_404", "not found", permanent=False)
+            raise self.refusal
         self.fetched.append(post.id)
         # Of the boards, each has pictures of its own.
         colour = (2 * post.id, 50 * post.id % 256, sum(map(ord, self.root)) % 256)
@@ -522,6 +523,28 @@ def test_a_retry_that_was_killed_loses_nothing(inner: LocalStorage, board: Shelf
     Scraper(inner, board, Selection(**WIDE), How()).retry("fox")
     assert {119, 117, 115} <= rows_of(inner).keys()
     assert count(rows_of(inner)) == (9, 6)
+
+
+def test_a_failure_is_told_as_it_ended_last_and_what_is_for_good_without_hope(
+    inner: LocalStorage, board: Shelf
+) -> None:
+    board.gone = {119}
+    last = [("private_host", True), ("http_503", False), ("http_404", True)]
+    for run, (reason, permanent) in enumerate(last):
+        board.refusal = HttpError(reason, "of no use", permanent=permanent)
+        with capture_logs() as told:
+            if run:
+                dataset = Scraper(inner, board, Selection(**WIDE), How()).retry("fox")
+            else:
+                dataset = scrape(inner, board)
+        assert dataset.failures == {reason: 1}
+        events = [line["event"] for line in told if "posts failed" in line["event"]]
+        for_good = reason == "http_404"
+        again = "posts failed: --retry-failed tries them again"
+        assert events == ["posts failed for good" if for_good else again]
+    board.refusal = HttpError("http_503", "of no use", permanent=False)
+    # No scrape would try it again.
+    assert Scraper(inner, board, Selection(**WIDE), How()).retry("fox").failures == {"http_404": 1}
 
 
 def test_curation_is_of_the_rows_that_count(inner: LocalStorage, board: Shelf) -> None:
