@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from imagetag.pages import Axis, Chart, round_ticks, steps
+from imagetag.pages import Axis, Chart, log_ticks, round_ticks, steps
 from imagetag.stats import Bin
 
 if TYPE_CHECKING:
@@ -62,11 +62,12 @@ def probability_histogram(labels: BoolArray, probabilities: FloatArray, threshol
     named: tuple[tuple[Color, BoolArray], ...] = (("positive", labels), ("negative", ~labels))
     for name, of in named:
         counts[name], _ = np.histogram(probabilities[of], edges)
-    most = max(int(found.max()) for found in counts.values())
-    powers = [10**power for power in range(len(str(most)))]
+    # Bars of one or two pictures are read by an axis that goes on above them.
+    most = max(3, *(int(found.max()) for found in counts.values()))
+    ticks = {number: f"{number:,.0f}" for number in log_ticks(1, 1.2 * most)}
     chart = Chart(
         Axis("probability of the tag", 0, 1, {value: f"{value:.1f}" for value in _FIFTHS}),
-        Axis("pictures (log scale)", _FEWEST, 1.2 * most, {n: f"{n:,}" for n in powers}, log=True),
+        Axis("pictures (log scale)", _FEWEST, 1.2 * most, ticks, log=True),
     )
     for name, found in counts.items():
         chart.line(*steps(edges, found), name, name, area=True)

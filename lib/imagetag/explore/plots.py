@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from imagetag.layout import Label, Split
 from imagetag.pages import (
     ACCENT,
-    GRID,
     INK,
     LABEL_COLORS,
     MUTED,
@@ -23,6 +22,7 @@ from imagetag.pages import (
     canvas,
     label_names,
     legend_above,
+    log_ticks,
     note_above,
     svg,
 )
@@ -96,8 +96,16 @@ def dimensions(
         _powers_of_two(joint, float(everything.min()), float(everything.max()))
         for size in others:
             joint.plot(*size, "D", color="none", markeredgecolor=MUTED, markersize=4.5)
+        _name_labels(joint, positive)
         _draw_way(joint, typical, recommended)
-        _label_legend(joint, positive)
+        handles, names = joint.get_legend_handles_labels()
+        # Above all: within the plot it would hide points, and a long text would make it narrow.
+        place: dict[str, Any] = {
+            "loc": "outside upper left",
+            "columnspacing": 1.2,
+            "handletextpad": 0.4,
+        }
+        figure.legend(handles, names, ncols=2 if narrow else 3, **place)
         if len(shown) < len(widths):
             note_above(
                 joint, f"{len(shown):,} of {len(widths):,} pictures, drawn at random", narrow
@@ -123,7 +131,11 @@ def aspect_ratio(
             "2:1": 2,
             "4:1": 4,
         }
-        limits = axes.get_xlim()
+        limits = low, high = axes.get_xlim()
+        if narrow and high > 8 * low:
+            del ticks["2:3"], ticks["3:2"]  # their texts would touch
+        if sum(low <= tick <= high for tick in ticks.values()) < 3:
+            ticks = {f"{tick:.6g}:1": tick for tick in _log_ticks(limits, narrow)}
         axes.set_xticks(list(ticks.values()), list(ticks))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel="width : height", xlim=limits)
@@ -138,8 +150,9 @@ def file_size(sizes: FloatArray, positive: BoolArray, narrow: bool = False) -> b
     with canvas(narrow) as figure:
         axes = figure.subplots()
         _histogram(axes, sizes, positive)
-        close = np.max(sizes) < 1000 * np.min(sizes)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if close else (1,)))
+        limits = axes.get_xlim()
+        axes.set_xticks(_log_ticks(limits, narrow))
+        axes.set_xlim(limits)
         axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("size of the file")
@@ -198,6 +211,11 @@ def _histogram(axes: Axes, values: FloatArray, positive: BoolArray) -> None:
     legend_above(axes)
 
 
+def _log_ticks(limits: tuple[float, float], narrow: bool) -> list[float]:
+    ticks = log_ticks(*limits)
+    return ticks[::2] if narrow and len(ticks) > 4 else ticks
+
+
 def _bins(count: int) -> int:
     """Return how many bins a histogram has: few pictures in many are noise (Rice's rule)."""
     return int(np.clip(2 * np.cbrt(count), 8, 40))
@@ -211,7 +229,9 @@ def _sample(count: int) -> NDArray[np.int64]:
 def _powers_of_two(axes: Axes, low: float, high: float) -> None:
     low, high = low / 1.3, high * 1.3
     exponents = range(int(np.ceil(np.log2(low))), int(np.floor(np.log2(high))) + 1)
-    ticks = [2**exponent for exponent in exponents][:: max(1, math.ceil(len(exponents) / 7))]
+    ticks = [2.0**exponent for exponent in exponents][:: max(1, math.ceil(len(exponents) / 7))]
+    if len(ticks) < 2:
+        ticks = log_ticks(low, high)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(ticks, [f"{tick:,.6g}" for tick in ticks])
         axis.set_minor_locator(NullLocator())
@@ -231,20 +251,18 @@ def _draw_way(axes: Axes, typical: tuple[float, float], recommended: tuple[int, 
             zorder=4,
         )
         axes.plot(*typical, "o", color=PAPER, markeredgecolor=INK, zorder=5)
-    axes.plot(*recommended, "D", color=ACCENT, markeredgecolor=PAPER, markersize=9, zorder=6)
-    axes.annotate(
-        f"input {height} high, {width} wide",
-        xy=recommended,
-        xytext=(10, -13),
-        textcoords="offset points",
-        color=INK,
-        fontweight="bold",
-        bbox={"boxstyle": "round,pad=0.3", "facecolor": PAPER, "edgecolor": GRID},
-        zorder=7,
+    axes.plot(
+        *recommended,
+        "D",
+        color=ACCENT,
+        markeredgecolor=PAPER,
+        markersize=9,
+        zorder=6,
+        label=f"input {height} high, {width} wide",
+        linestyle="none",
     )
 
 
-def _label_legend(axes: Axes, positive: BoolArray) -> None:
+def _name_labels(axes: Axes, positive: BoolArray) -> None:
     for name in np.unique(label_names(positive))[::-1]:
         axes.plot([], [], "o", color=LABEL_COLORS[str(name)], label=name, markersize=6)
-    axes.legend(loc="upper left")

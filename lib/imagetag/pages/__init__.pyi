@@ -1,6 +1,7 @@
 from .chart import Axis as Axis
 from .chart import Chart as Chart
 from .chart import Color as Color
+from .chart import log_ticks as log_ticks
 from .chart import round_ticks as round_ticks
 from .chart import steps as steps
 from .drawing import ACCENT as ACCENT

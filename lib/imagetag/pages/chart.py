@@ -173,6 +173,26 @@ def round_ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return three to six numbers that can be read on a logarithmic axis, however short it is.
+
+    Powers of ten where there are three; else with what is between them, or plain round numbers.
+
+    Raises:
+        ValueError: if `low` is not positive, or `high` is not greater than it.
+
+    """
+    if not high > low > 0:
+        raise ValueError(f"no logarithmic axis is from {low} to {high}")
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1,), (1, 3), (1, 2, 5)):
+        numbers = [factor * 10.0**power for power in powers for factor in factors]
+        ticks = [number for number in numbers if low <= number <= high]
+        if len(ticks) >= 3:
+            return ticks[:: math.ceil(len(ticks) / 6)]
+    return next(ticks for count in range(2, 9) if len(ticks := round_ticks(low, high, count)) >= 3)
+
+
 def _pieces(points: _Points) -> list[NDArray[np.int64]]:
     """Return points as whole numbers, parted where some are missing, none twice in a row."""
     missing = ~np.isfinite(points).all(axis=1)

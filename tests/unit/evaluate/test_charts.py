@@ -76,6 +76,14 @@ def test_a_bar_of_one_picture_can_be_seen_beside_one_of_many() -> None:
     assert list(chart.y.ticks.values()) == ["1", "10", "100", "1,000"]
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 6, 9, 13, 60, 700])
+def test_the_bars_of_a_histogram_can_be_read(most: int) -> None:
+    labels = np.array([True] * most + [False])
+    chart = charts.probability_histogram(labels, np.array([0.9] * most + [0.1]), 0.5)
+    assert len(chart.y.places) >= 3
+    assert all(number == round(number) for number in chart.y.ticks)
+
+
 def test_reliability_shows_both_and_the_intervals_of_those_in_use() -> None:
     groups = [str(number) for number in range(8)]
     raw, calibrated = (reliability(LABELS, chances, groups) for chances in (CHANCES, CHANCES**2))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagetag.pages.chart import Axis, Chart, round_ticks, steps
+from imagetag.pages.chart import Axis, Chart, log_ticks, round_ticks, steps
 from imagetag.pages.drawing import DARK, PAPER
 from tests.pages import contrast
 
@@ -70,6 +70,27 @@ def test_ticks_are_round_numbers_within_the_axis(low: float, width: float, count
     assert all(low - 1e-6 * width <= tick <= high + 1e-6 * width for tick in ticks)
     for one, other in pairwise(ticks):
         assert f"{other - one:.2e}"[:4] in ("1.00", "2.00", "5.00")
+
+
+@given(st.floats(-3, 10), st.floats(1e-3, 9))
+def test_an_axis_by_powers_has_three_ticks_and_not_many_however_short(
+    power: float, length: float
+) -> None:
+    low, high = 10**power, 10 ** (power + length)
+    ticks = log_ticks(low, high)
+    assert 3 <= len(ticks) <= 6
+    assert ticks == sorted(ticks)
+    assert all(low * (1 - 1e-9) <= tick <= high * (1 + 1e-9) for tick in ticks)
+
+
+def test_ticks_by_powers_are_what_people_would_write() -> None:
+    assert log_ticks(0.7, 1200) == [1, 10, 100, 1000]
+    assert log_ticks(1, 72) == [1, 3, 10, 30]
+    assert log_ticks(1, 7.2) == [1, 2, 5]
+    assert log_ticks(1, 3.6) == [1, 2, 3]
+    for low, high in ((1, 1), (0, 1), (-1, 1)):
+        with pytest.raises(ValueError, match="no logarithmic axis"):
+            log_ticks(low, high)
 
 
 def test_round_ticks_are_what_people_would_write() -> None:
