@@ -74,6 +74,10 @@ _FEATURE_PART = re.compile(r"\.features/[^/]+/parts/(?P<digest>[0-9a-f]{24})\.(?
 JOB_RECORDS = ".status/.jobs/"  # the folder of how the last runs of jobs ended
 STATUS = ".status/"  # the folder of what all jobs tell of all tags
 FEATURES = ".features/"  # the folder of what frozen networks say of all tags' pictures
+TAG_FOLDERS = frozenset(
+    ("train", "test", "manifest", "explore", "models", "packed", "verdicts", "audits", "audited")
+)
+"""The names of all folders of a tag."""
 LATEST_FEATURES = FEATURES + "LATEST"
 """The pointer to the newest extractor that has features."""
 

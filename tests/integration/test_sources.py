@@ -95,6 +95,33 @@ def test_folders_and_side_cars_give_the_tags(tmp_path: Path) -> None:
     assert four.group != posts["1.jpg"].group
 
 
+def test_what_imagetag_has_stored_in_the_folder_is_no_picture_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = f"part-{'0' * 64}.jsonl"
+    storage = tmp_path / "imagetag-output" / "storage"
+    write(tmp_path / "star" / "mine.jpg")
+    write(tmp_path / "star" / "train" / "steam.jpg")  # a person's own folders, however called
+    write(tmp_path / "moon" / "manifest" / "list.jpg")
+    for tag in ("star", "re%3Azero"):
+        write(storage / tag / "train" / tag / "stored.jpg")
+        write(storage / tag / "explore" / "plot.png")
+        write(storage / tag / "manifest" / part)
+    write(storage / "early" / "test" / "not_early" / "stored.jpg")
+    write(storage / ".status" / "early" / "scrape-0.running.json")
+    # Where the storage is the folder itself, a tag's folder has both.
+    write(tmp_path / "fox" / "own.jpg")
+    write(tmp_path / "fox" / "models" / "run" / "plot.png")
+    write(tmp_path / "fox" / "manifest" / part)
+    assert by_name(folder_board(tmp_path)).keys() == {
+        *("mine.jpg", "steam.jpg", "list.jpg"),
+        "own.jpg",
+    }
+    told = capsys.readouterr()
+    assert (told.out + told.err).count(f"{storage}") == 1
+    assert by_name(folder_board(storage / "star")).keys() == {"stored.jpg", "plot.png"}
+
+
 def test_what_is_not_known_is_left_out_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,9 @@ Each folder below PATH is a tag of the pictures in it: `PATH/asuka_langley_soryu
 files add tags: `1.txt`, `1.jpg.txt` or `1.caption` (see `read_tags` for how they are parted) and
 `1.json` or `1.jpg.json` with `tags`, and perhaps `rating`, `score`, `created_at` and `parent_id`.
 
+What imagetag itself has stored below PATH is no picture of the folder: pages, plots and datasets of
+a storage that lies in it are left out.
+
 In manifests the board is called `folder:NAME`, NAME being PATH's last component. An id is a hash
 of the path below PATH: files that come or go move no other.
 """
@@ -27,7 +30,8 @@ from imagetag.boards.fields import load_json
 from imagetag.boards.listed import ListedBoard
 from imagetag.errors import UsageError
 from imagetag.imaging import EXTENSIONS
-from imagetag.layout import decode
+from imagetag.layout import STATUS, TAG_FOLDERS, Layout, decode
+from imagetag.log import get_logger
 from imagetag.web import Client, HttpError
 
 _MAX_SIDE_CAR = 1 << 20  # bytes
@@ -96,6 +100,7 @@ class FolderBoard(ListedBoard):
         return "file://" + quote(os.fsencode(self._folder / name))
 
     def _entries(self) -> Iterator[tuple[str, Entry]]:
+        storages: set[Path] = set()
         waiting: list[tuple[str, tuple[str, ...]]] = [("", ())]
         while waiting:
             folder, tags = waiting.pop()
@@ -105,6 +110,16 @@ class FolderBoard(ListedBoard):
             except OSError:
                 self._leave_out("unreadable", folder)
                 continue
+            # Not the folder that was named: who names a tag's in a storage wants its pictures.
+            if folder and _is_stored(place := self._folder / folder):
+                entries = [entry for entry in entries if entry.name not in TAG_FOLDERS]
+                if place.parent not in storages:
+                    storages.add(place.parent)
+                    get_logger().info(
+                        "left out: a storage of imagetag",
+                        board=self.site.name,
+                        at=str(place.parent),
+                    )
             names = {entry.name for entry in entries}
             stems = Counter(Path(entry.name).stem for entry in entries if _is_picture(entry.name))
             for entry in entries:
@@ -235,6 +250,19 @@ def _existing(root: str) -> Path:
         reason = getattr(error, "strerror", None) or "it cannot be read"
         raise UsageError(f"--board folder+{root}: {reason}; name a folder") from error
     return folder
+
+
+def _is_stored(folder: Path) -> bool:
+    """Tell whether imagetag has a tag's dataset in a folder, or is about to make one."""
+    try:
+        layout = Layout(decode(folder.name))
+        # A run that was killed early has pictures there, and no part of the manifest yet.
+        if (folder.parent / STATUS / folder.name).is_dir():
+            return True
+        parts = os.listdir(folder / "manifest")  # noqa: PTH208 - names are enough
+    except (OSError, ValueError):
+        return False
+    return any(layout.part_kind(layout.manifest + name) for name in parts)
 
 
 def _is_picture(name: str) -> bool:
