@@ -152,6 +152,7 @@ class Board(ABC):
         by_time: whether ids grow as time goes by, so that its listing is the newest first.
         scattered: whether its files are on hosts that have nothing to do with each other.
         certain: whether an empty page of it is an end for certain.
+        at_hand: whether all its posts are read, so that `count` asks nobody.
         called: what texts call it, and
         posts_called: what its posts.
 
@@ -162,6 +163,7 @@ class Board(ABC):
     by_time: bool = True
     scattered: bool = False
     certain: bool = False
+    at_hand: bool = False
 
     def __init__(self, site: Site, client: Client, login: Login = NO_LOGIN) -> None:
         self.site = site

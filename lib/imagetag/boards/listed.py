@@ -53,6 +53,7 @@ class ListedBoard(Board):
     posts_called = "pictures"
     by_time = False
     certain = True
+    at_hand = True
 
     @classmethod
     @abstractmethod

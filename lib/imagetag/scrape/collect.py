@@ -108,6 +108,7 @@ class Collector:
         candidates: Iterator[Post],
         wanted: int,
         nearly: Callable[[list[int]], None] | None = None,
+        at_most: int | None = None,
     ) -> None:
         """Store candidates, in their order, until `wanted` of the label are in storage.
 
@@ -117,6 +118,7 @@ class Collector:
             wanted: how many images of the label there are to be.
             nearly: is called once some are stored and all others are under way, with the ids of
                 those posts.
+            at_most: how many candidates there can be, if that is known: for the bar.
 
         Raises:
             TransientError: if the board or the storage is out of order.
@@ -128,9 +130,12 @@ class Collector:
         chosen = self._choose(label, candidates, under_way)
         self._too_old_in_a_row = 0
         more = True
+        had = self._known.rows[label]
+        # What is stored may be listed no more.
+        total = wanted if at_most is None else min(wanted, max(had, at_most))
         try:
-            with Progress(f"{self._layout.tag} {label}", total=wanted, stage="collect") as progress:
-                progress.skip(self._known.rows[label])
+            with Progress(f"{self._layout.tag} {label}", total=total, stage="collect") as progress:
+                progress.skip(had)
                 while True:
                     # Never more under way than are missing: what is taken is then the first that
                     # can be had in the listing's order, whichever download ends first.

@@ -160,10 +160,15 @@ class Scraper:
         with self._collector(layout, known) as collector:
             # No longer a page than what is wanted; some boards would list a thousand.
             page = max(_LEAST_PAGE, self._selection.limit)
-            listing = self._board.walk(self._selection.query((tag,)), limit=page)
+            query = self._selection.query((tag,))
+            listing = self._board.walk(query, limit=page)
             recent = self._selection.recent(self._board, listing)
             collector.collect(
-                "positive", recent, self._selection.limit, partial(self._prepare, known)
+                "positive",
+                recent,
+                self._selection.limit,
+                partial(self._prepare, known),
+                self._board.count(query) if self._board.at_hand else None,
             )
             if not known.rows["positive"]:
                 raise nothing_found(self._board, tag, "positive", collector, known)

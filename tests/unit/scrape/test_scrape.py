@@ -20,6 +20,8 @@ from imagetag.curate.curate import curate_tag
 from imagetag.dataset.manifest import Dataset, Row, load_dataset, part_keys, read_rows, summarize
 from imagetag.errors import InputError, TransientError
 from imagetag.layout import LABELS, Layout
+from imagetag.log import Progress
+from imagetag.scrape import collect
 from imagetag.scrape.collect import How
 from imagetag.scrape.scrape import Scraper
 from imagetag.scrape.selection import Selection
@@ -183,6 +185,23 @@ def test_what_comes_after_the_positives_is_listed_while_the_last_are_under_way(
     assert dataset.failures == again.failures == {}
     assert waiting.listed == before.listed
     assert set(waiting.listed.values()) == {1}, "a page was asked for again"
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_the_bar_is_of_no_more_than_a_list_at_hand_has(
+    at_hand: bool, inner: LocalStorage, board: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    totals = []
+
+    def progress(event: str, total: int, **options: Any) -> Progress:
+        totals.append(total)
+        return Progress(event, total, **options)
+
+    monkeypatch.setattr(collect, "Progress", progress)
+    monkeypatch.setattr(board, "at_hand", at_hand)
+    monkeypatch.setattr(board, "count", lambda query: len(board.page(query, below=None, limit=500)))
+    scrape(inner, board, limit=500)
+    assert totals[0] == (60 if at_hand else 500)
 
 
 def test_nothing_is_listed_for_a_tag_of_which_nothing_can_be_had(inner: LocalStorage) -> None:
