@@ -111,6 +111,8 @@ def test_charts_take_the_width_there_is_and_the_pages_colours(
         "    inside: boxes.every(b => b.left >= card.left && b.right <= card.right),"
         "    apart: ticks.every((b, i) => !i || b.left > ticks[i - 1].right),"
         "    area: chart.querySelector('.area').offsetWidth / card.width,"
+        "    below: card.bottom - chart.closest('figure').lastElementChild"
+        "      .getBoundingClientRect().bottom,"
         "    size: getComputedStyle(chart).fontSize,"
         "    line: getComputedStyle(chart.querySelector('.area .accent path:not(.shade),"
         "      .area .ink path')).stroke,"
@@ -124,6 +126,8 @@ def test_charts_take_the_width_there_is_and_the_pages_colours(
         assert chart["area"] > 0.6
         assert chart["size"] == "12.48px"
         assert chart["grid"] == {"light": "rgb(227, 231, 237)", "dark": "rgb(43, 48, 58)"}[scheme]
+    # As tall as what is beside them, but for learning curves beside a long table.
+    assert all(chart["below"] < 40 for chart in charts[:4])
     accents = sum(chart["line"] == "rgb(20, 160, 140)" for chart in charts)
     assert accents == 5  # the histogram has none
 
