@@ -210,11 +210,14 @@ def work(settings: PredictSettings) -> None:
 def _check(settings: PredictSettings, tags: Sequence[str]) -> None:
     check_share(settings.shard_index, settings.shard_count)
     shown, board = ",".join(map(shown_url, settings.input))[:200], shown_url(settings.board)
-    if bool(settings.input) == bool(settings.board):
-        what = "not both" if settings.input else "and one is needed"
+    if not (settings.input or settings.board):
+        raise UsageError(
+            "images from where? Give --input or --board (IMAGETAG_INPUT, IMAGETAG_BOARD)"
+        )
+    if settings.input and settings.board:
         raise UsageError(
             f"take images from --input {shown!r} or from --board {board!r}, "
-            f"{what} (IMAGETAG_INPUT, IMAGETAG_BOARD)"
+            "not both (IMAGETAG_INPUT, IMAGETAG_BOARD)"
         )
     if settings.input and (settings.query or settings.limit):
         raise UsageError(

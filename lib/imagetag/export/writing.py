@@ -45,7 +45,7 @@ def _parts(
 ) -> Iterator[tuple[keras.Model, Heads]]:
     """Yield each run's model up to its features, and its head; an extractor is loaded once."""
     extractors: dict[str, keras.Model] = {}
-    with Progress("export") as progress:
+    with Progress("export", unit="tags") as progress:
         for run in runs:
             if run.extractor in extractors:
                 head, _ = load_head(storage, run)

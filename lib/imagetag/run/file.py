@@ -70,6 +70,13 @@ def read_file(path: Path, settings_class: type[JobSettings]) -> dict[str, Any]:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: there is no such file; imagetag init writes one") from error
+    except IsADirectoryError as error:
+        raise UsageError(
+            f"{path} is a folder, and a file of settings is wanted; to read its pictures, give "
+            f"--board folder+{path}"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {one_line(error)}") from error
     jobs = nested(settings_class)

@@ -52,7 +52,11 @@ def tell(outcome: Outcome, settings: PipelineSettings) -> None:
     if predicted:
         _say("")
     for tag, found in predicted:
-        _say(f"{tag}: in {found.positives:,} of {found.rows:,} new pictures; rows: {found.path}")
+        unread = f", of which {found.errors:,} could not be read" if found.errors else ""
+        _say(
+            f"{tag}: in {found.positives:,} of {found.rows:,} new pictures{unread}; "
+            f"rows: {found.path}"
+        )
     _say(f"\nAll pages: {outcome.index}")
 
 

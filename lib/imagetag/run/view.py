@@ -94,7 +94,8 @@ class _Lines:
             self._results[job, tag] = result
         if event.get("level") in _SHOWN:
             untagged = {name: value for name, value in event.items() if name != "tag"}
-            self._print("!", job, tag, line(untagged), "yellow")
+            # One job may work on all tags at once, as predict does.
+            self._print("!", job, tag or event.get("tag"), line(untagged), "yellow")
 
     def done(self, job: str, tag: str | None, seconds: float) -> None:
         """Print what came out."""

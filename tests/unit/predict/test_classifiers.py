@@ -417,7 +417,7 @@ def settings(**given: Any) -> PredictSettings:
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ({"input": ""}, r"take images from --input '' or from --board '', and one is needed"),
+        ({"input": ""}, "^images from where\\? Give --input or --board "),
         ({"board": "safebooru", "query": "fox"}, r"--input 'in' or from --board .*, not both"),
         ({"query": "fox"}, r"--query 'fox' and --limit None are of a --board's search"),
         ({"limit": 5}, r"--query '' and --limit 5 are of a --board's search"),

@@ -122,6 +122,15 @@ def test_what_is_wrong_in_a_file_is_one_line_that_names_it(
     assert all(word in told for word in words), told
 
 
+def test_a_file_that_is_none_is_told_with_what_to_do(tmp_path: Path) -> None:
+    for path, told in (
+        (tmp_path / "none.toml", "there is no such file; imagetag init writes one"),
+        (tmp_path, f"give --board folder+{tmp_path}"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(told)):
+            read(path)
+
+
 def test_what_a_value_of_a_file_is_no_good_for_is_told_with_the_file(file: Path) -> None:
     assert f"{file}: --tags" in complaint(file, "tags = 1")
 

@@ -327,3 +327,11 @@ def test_the_child_of_an_unknown_job_is_told_by_its_last_words(
     pipeline, _, _, _ = run(["fox", "owl"], a_stage("train"))
     assert "No module named 'no_such_module'" in pipeline.failed["fox"].reason
     assert pipeline.failed.keys() == {"fox", "owl"}
+
+
+def test_a_warning_of_a_job_that_works_on_all_tags_names_the_tag() -> None:
+    file = io.StringIO()
+    view = PlainView(Console(file=file, width=200))
+    view.begin("predict", ["fox", "owl"])
+    view.event("predict", None, {"level": "warning", "event": "not promised", "tag": "owl"})
+    assert "owl" in file.getvalue()
