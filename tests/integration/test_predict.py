@@ -592,7 +592,7 @@ def test_a_model_that_is_not_there_or_not_right_is_one_line(
         (["--input", "EMPTY", "--output", "x.txt"], 2, "must end in .csv, .jsonl or .parquet"),
         (["--input", "ftp://example.org/"], 2, "--input 'ftp://example.org/'"),
         (["--input", "EMPTY/no.txt"], 2, "No such file"),
-        ([], 2, "take images from --input '' or from --board ''"),
+        ([], 2, "images from where? Give --input or --board"),
         (["--board", "nobooru", "--query", "fox"], 2, "--board 'nobooru': there is no such board"),
         (["--board", "safebooru", "--query", "fo*"], 2, "'fo*' is not one tag"),
         (["--input", "EMPTY", "--threshold", "1.5"], 2, "--threshold (IMAGETAG_THRESHOLD)"),

@@ -131,7 +131,10 @@ def test_tags_on_features_go_through_all_jobs_and_one_that_lost_a_picture_fails_
     [fox, robot, _] = [line for line in lines if line["event"] == "result"]
     assert robot["failed"].startswith("embed failed: 1 pictures are in the manifest of the tag 'r")
     assert (tmp_path / fox["page"]).is_file()
-    assert "head on features, 32 &times; 24<" in (output / "storage" / INDEX).read_text()
+    page = (output / "storage" / INDEX).read_text()
+    assert (
+        'head on features, <span class="keep">24 &times; 32</span> (height &times; width)' in page
+    )
     assert sum(1 for _ in (output / "predictions.csv").open()) == 5
 
     monkeypatch.setattr(InThisProcess, "before", {})
