@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import re
 import shutil
@@ -45,6 +46,17 @@ def test_no_package_is_forgotten_by_the_rules() -> None:
     assert protected >= {f"imagetag.{package}.*" for package in PACKAGES}
     jobs = {path.stem for path in (ROOT / "jobs").glob("[!_]*.py")}
     assert protected >= {f"imagetag.{package}" for package in jobs.intersection(PACKAGES)}
+
+
+def test_the_picture_of_the_layers_is_that_of_the_rules() -> None:
+    rooms = (ROOT / "docs" / "architecture.md").read_text().split("\n## ")[1]
+    # A row begins with its packages; what they are for stands to their right.
+    rows = [line.split() for line in re.findall(r"(?m)^ {4}(\w.*)$", rooms)]
+    drawn = [set(itertools.takewhile(PACKAGES.__contains__, row)) for row in rows]
+    [rule] = [rule for rule in RULES if rule["type"] == "layers"]
+    layers = [set(re.findall(r"\w+", layer)) & set(PACKAGES) for layer in rule["layers"]]
+    assert [row for row in drawn if row] == [layer for layer in layers if layer]
+    assert set().union(*layers) == set(PACKAGES)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
